@@ -1,0 +1,40 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow check wheel browser
+
+help:  ## list the verbs
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(INSTALLED): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable ".[dev]"
+	@touch $@
+
+demo: $(INSTALLED)  ## install, grade examples/, show the table and the report's path
+	$(BIN)/kneegrade grade examples --output demo-report
+
+browser:
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || ! command -v apt-get >/dev/null \
+	  || [ "$$(id -u)" != 0 ] || (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium)
+
+test: $(INSTALLED) browser  ## run all tests but the slow ones
+	$(BIN)/python -m pytest -m "not slow" --cov=kneegrade --cov-report=term:skip-covered
+
+test-slow: $(INSTALLED)  ## run the slow tests (training; minutes)
+	$(BIN)/python -m pytest -m slow
+
+check: $(INSTALLED)  ## format, lint, types, import rules
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+wheel: $(INSTALLED)  ## build the wheel, install it alone in a clean environment, grade from there
+	rm -rf dist build/clean && $(BIN)/python -m build --wheel --outdir dist >/dev/null
+	$(PYTHON) -m venv build/clean && build/clean/bin/pip install --quiet dist/*.whl
+	cd build && clean/bin/kneegrade grade ../examples --output report --quiet
+	build/clean/bin/kneegrade info

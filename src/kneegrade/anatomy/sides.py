@@ -1,0 +1,72 @@
+"""Which side of the body a knee is: from its place on the film, the tag and the anatomy, and what to say when they
+disagree. Standard display: the patient's right is on the image's left, so an upright right knee has its fibula, the
+lateral side, on the image's left.
+"""  # noqa: D205
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kneegrade.imaging.radiograph import Laterality
+from kneegrade.results import Finding, Side
+
+SURE = 0.9  # anatomy contradicts only when it is this sure
+ENOUGH = 0.8  # anatomy alone decides only when it is this sure
+
+
+@dataclass(frozen=True)
+class SideCall:
+    """The side that is reported and how sure the anatomy is of its own call, 0.5 … 1."""
+
+    side: Side
+    confidence: float
+
+
+def call_sides(
+    outlines: Sequence[tuple[NDArray[np.float64], float]], stated: Laterality
+) -> tuple[list[SideCall], tuple[Finding, ...]]:
+    """Sides of the 0, 1 or 2 knees of one film.
+
+    Args:
+        outlines: per knee, in order across the film, its landmarks and the probability that lateral is on the left.
+        stated: what the tag, or else the user, says of the film.
+
+    Returns:
+        A call per knee, and warnings. A contradiction gives "unknown": the grades stay, since medial and lateral are
+        told from the anatomy.
+    """
+    expected = _expected(len(outlines), stated)
+    calls: list[SideCall] = []
+    warnings: list[Finding] = []
+    for (_, lateral_left), side in zip(outlines, expected, strict=True):
+        seen: Side = "R" if lateral_left >= 0.5 else "L"
+        confidence = max(lateral_left, 1 - lateral_left)
+        if side == "unknown":
+            calls.append(SideCall(seen if confidence >= ENOUGH else "unknown", confidence))
+        elif side != seen and confidence >= SURE:
+            calls.append(SideCall("unknown", confidence))
+            warnings.append(_conflict(side, seen, len(outlines)))
+        else:
+            calls.append(SideCall(side, confidence))
+    if len(outlines) == 2 and stated in ("R", "L"):
+        warnings.append(Finding("laterality_tag", f"The file states one side ({stated}) but two knees are seen."))
+    return calls, tuple(warnings)
+
+
+def _expected(number: int, stated: Laterality) -> list[Side]:
+    if number == 2:
+        return ["R", "L"]
+    single: Side = stated if stated in ("R", "L") else "unknown"
+    return [single] * number
+
+
+def _conflict(expected: Side, seen: Side, number: int) -> Finding:
+    names = {"R": "right", "L": "left"}
+    source = "its place on the film" if number == 2 else "the stated laterality"
+    return Finding(
+        "side_conflict",
+        f"By {source} this is a {names[expected]} knee, by its anatomy a {names[seen]} one: the film may be mirrored "
+        "or mislabelled. The side is reported as unknown; medial and lateral follow the anatomy.",
+    )

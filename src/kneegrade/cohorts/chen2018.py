@@ -1,0 +1,54 @@
+"""Chen 2018: single-knee crops of OAI baseline films with published KL grades (CC BY 4.0).
+
+Mendeley Data, doi 10.17632/56rmx5bjcr.1; folders `{train,val,test}/{0..4}/<ID><L|R>.(png|jpg)`. The pictures are not
+mirrored and L/R is the true side. Unpack the archive first; nothing of it enters this package.
+"""
+
+from pathlib import Path
+
+import pandas as pd
+
+from kneegrade.cohorts.manifest import check_manifest
+from kneegrade.errors import RecipeError
+from kneegrade.schema import OARSI_NAMES
+
+
+def chen2018_manifest(root: Path, soft_labels: Path | None = None, *, given_kl: bool = True) -> pd.DataFrame:
+    """The manifest of an unpacked copy, image paths absolute.
+
+    Args:
+        root: folder that holds `train`, `val` or `test`.
+        soft_labels: Parquet table with `path`, `landmarks_px` and `<grade>_image` / `<grade>_given_kl` columns:
+            another network's predictions for these crops.
+        given_kl: take the soft labels after Bayes with the published KL, else those of the image alone.
+
+    Raises:
+        RecipeError: no crop found, or a crop that the table of soft labels lacks.
+    """
+    rows = []
+    for path in sorted(p for p in root.glob("*/[0-4]/*") if p.suffix.lower() in {".png", ".jpg", ".jpeg"}):
+        subject, side = path.stem[:-1], path.stem[-1]
+        split, kl = path.parts[-3], int(path.parts[-2])
+        rows.append(
+            {"image_path": str(path.resolve()), "knee_id": f"chen2018-{path.stem}", "subject_id": f"chen2018-{subject}",
+             "side": side, "split": split, "source": "chen2018", "kl": kl, "path": f"{split}/{kl}/{path.stem}"}
+        )  # fmt: skip
+    if not rows:
+        raise RecipeError(f"{root} holds no crops named <split>/<KL>/<ID><L|R>.png or .jpg.")
+    table = pd.DataFrame(rows)
+    if soft_labels is not None:
+        table = _with_soft_labels(table, soft_labels, "given_kl" if given_kl else "image")
+    table = table.drop(columns="path")
+    check_manifest(table)
+    return table
+
+
+def _with_soft_labels(table: pd.DataFrame, soft_labels: Path, kind: str) -> pd.DataFrame:
+    predictions = pd.read_parquet(soft_labels)
+    predictions["path"] = predictions["path"].str.rsplit(".", n=1).str[0]
+    columns = {f"{name}_{kind}": f"{name}_probabilities" for name in OARSI_NAMES}
+    kept = predictions[["path", "landmarks_px", "landmark_confidence", *columns]].rename(columns=columns)
+    merged = table.merge(kept, on="path", how="left", validate="one_to_one")
+    if merged["landmarks_px"].isna().any():
+        raise RecipeError(f"{int(merged['landmarks_px'].isna().sum())} crops have no row in {soft_labels.name}.")
+    return merged

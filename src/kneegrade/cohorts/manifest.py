@@ -1,0 +1,81 @@
+"""The manifest: one table of labelled knees, whatever cohort they come from.
+
+A Parquet file with a row per knee and picture: `image_path`, `knee_id`, `subject_id`, `side` (R|L), `split`,
+`source`; the seven grades (nullable integers: a grade never read is missing, not zero); optionally
+`<grade>_probabilities` (a list, soft labels that take the place of the grade in training) and `landmarks_px`
+(148 numbers, 74 × (x, y) in pixels of the stored picture, first pixel's centre (0, 0), never mirrored, NaN allowed).
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from kneegrade.anatomy.landmarks import NUM_LANDMARKS
+from kneegrade.errors import RecipeError
+from kneegrade.schema import ONE_HOT_LENGTH, TARGETS
+
+REQUIRED = ("image_path", "knee_id", "subject_id", "side", "split", "source")
+
+
+def load_manifest(path: Path) -> pd.DataFrame:
+    """The validated table of `path`; relative image paths are taken from the manifest's folder.
+
+    Raises:
+        RecipeError: a missing column, a grade off its scale, a side other than R or L, or a subject in two splits.
+    """
+    if not path.is_file():
+        raise RecipeError(f"There is no manifest at {path}; `kneegrade cohort` makes one.")
+    table = pd.read_parquet(path)
+    check_manifest(table)
+    table["image_path"] = [str(path.parent / image) for image in table["image_path"]]
+    return table
+
+
+def check_manifest(table: pd.DataFrame) -> None:
+    """Raise a RecipeError that names column and row where the table breaks the manifest's rules."""
+    missing = [name for name in REQUIRED if name not in table.columns]
+    if missing:
+        raise RecipeError(f"The manifest lacks the columns {', '.join(missing)}.")
+    wrong_side = ~table["side"].isin(["R", "L"])
+    if wrong_side.any():
+        raise RecipeError(f"Column side, row {int(wrong_side.to_numpy().argmax())}: expected R or L.")
+    for target in (t for t in TARGETS if t.name in table.columns):
+        grades = table[target.name].dropna()
+        wrong = ~grades.isin(range(target.classes))
+        if wrong.any():
+            row, value = grades[wrong].index[0], grades[wrong].iloc[0]
+            raise RecipeError(f"Column {target.name}, row {row}: {value} is off the scale 0 to {target.classes - 1}.")
+    splits = table.groupby("subject_id")["split"].nunique()
+    if (splits > 1).any():
+        raise RecipeError(f"{int((splits > 1).sum())} subjects are in more than one split; splits go by subject.")
+
+
+def target_distributions(table: pd.DataFrame) -> NDArray[np.float32]:
+    """(N, 29) float32: per knee and grade a distribution over its classes, soft where the table has probabilities,
+    one-hot where it has a grade, NaN where the grade was never read.
+    """  # noqa: D205
+    result = np.full((len(table), ONE_HOT_LENGTH), np.nan, dtype=np.float32)
+    for target in TARGETS:
+        if target.name in table.columns:
+            grades = table[target.name].astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan)
+            read = np.isfinite(grades)
+            result[read, target.one_hot] = np.eye(target.classes)[grades[read].astype(int)]
+        column = f"{target.name}_probabilities"
+        if column in table.columns:
+            for row, soft in enumerate(table[column]):
+                if soft is not None:
+                    result[row, target.one_hot] = soft
+    return result
+
+
+def landmark_array(table: pd.DataFrame) -> NDArray[np.float64]:
+    """(N, 74, 2) float64 landmarks of a table that has them.
+
+    Raises:
+        RecipeError: the column is absent or a row is empty.
+    """
+    if "landmarks_px" not in table.columns or table["landmarks_px"].isna().any():
+        raise RecipeError("The manifest has knees without landmarks_px; run the landmark detector on them first.")
+    return np.stack([np.asarray(p, dtype=np.float64).reshape(NUM_LANDMARKS, 2) for p in table["landmarks_px"]])

@@ -1,0 +1,5 @@
+"""Metrics of grading."""
+
+from kneegrade.evaluation.metrics import agreement
+
+__all__ = ["agreement"]

@@ -1,0 +1,288 @@
+"""`Grader`: the corridor from a file to a report, the only place where the stages of inference meet.
+
+>>> from kneegrade import Grader                                # doctest: +SKIP
+>>> report = Grader().grade("film.dcm")                         # doctest: +SKIP
+>>> report.radiographs[0].knees[0].grades["kl"].grade           # doctest: +SKIP
+2
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from kneegrade.anatomy import Knee, LandmarkDetector, joint_space_width
+from kneegrade.coherence import GradeMixture, concatenate_probabilities, rule_findings
+from kneegrade.errors import KneeGradeError, UsageError
+from kneegrade.imaging import Radiograph, Source, film_quality, find_sources, read_radiograph, region_quality
+from kneegrade.network import Attribution, KeypointPoolingNetwork
+from kneegrade.results import (
+    Coherence,
+    Evidence,
+    Finding,
+    GradedKnee,
+    GradedRadiograph,
+    GradeResult,
+    JointSpaceWidth,
+    Report,
+    WeightsIdentity,
+)
+from kneegrade.schema import TARGETS
+from kneegrade.uncertainty import Calibration
+from kneegrade.version import __version__
+from kneegrade.weights import load_weights, shipped_path
+
+if TYPE_CHECKING:
+    import pydicom
+
+MIN_CONFIDENCE = 0.25  # of the landmarks; below it what was found is not taken for a knee in a frontal view
+MIN_ARTICULAR_SHARE = 0.9  # of the articular landmarks that must lie on the film
+
+Anything = "str | Path | bytes | pydicom.Dataset | NDArray[Any]"
+Progress = Callable[[int, int | None, GradedRadiograph], None]
+
+
+@dataclass(frozen=True, eq=False)
+class _Prepared:
+    """One film on its way: its knees, and refusals by their place among them."""
+
+    source: str
+    radiograph: Radiograph | None = None
+    knees: tuple[Knee, ...] = ()
+    refusals: tuple[Finding | None, ...] = ()
+    warnings: tuple[Finding, ...] = ()
+    reason: Finding | None = None
+
+
+class Grader:
+    """Grades radiographs; keeps its networks between calls.
+
+    Args:
+        device: "auto" (CUDA where there is one), "cpu" or "cuda".
+        weights: a grader's safetensors file; the shipped one by default.
+        batch_size: films that are taken through the corridor together.
+
+    Raises:
+        WeightsError: weights missing, damaged or of another kind.
+        UsageError: a device that is not there.
+    """
+
+    def __init__(self, device: str = "auto", weights: str | Path | None = None, batch_size: int = 16) -> None:
+        self.device = choose_device(device)
+        self.batch_size = batch_size
+        held = load_weights(Path(weights) if weights is not None else shipped_path("grader"), "grader")
+        plan = held.description["model"]
+        self.network = KeypointPoolingNetwork(plan["trunk"], plan["reduce"], plan["roi_px"])
+        self.network.load_state_dict(held.part("network"))
+        self.mixture = GradeMixture(len(held.tensors["mixture.log_alpha"]))
+        self.mixture.load_state_dict(held.part("mixture"))
+        self.calibration = Calibration()
+        self.calibration.load_state_dict(held.part("calibration"))
+        self.identity = WeightsIdentity(held.name, held.sha256)
+        for module in (self.network, self.mixture, self.calibration):
+            module.eval().requires_grad_(False).to(self.device)
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.detector = LandmarkDetector(device=self.device, roi_px=plan["roi_px"])
+
+    def grade(
+        self,
+        source: "str | Path | bytes | pydicom.Dataset | NDArray[Any]",
+        *,
+        side: Literal["R", "L"] | None = None,
+        pixel_spacing_mm: tuple[float, float] | None = None,
+    ) -> Report:
+        """The report on one input.
+
+        Args:
+            source: path of a file, folder or zip; bytes of a file; a `pydicom.Dataset`; or an array (H, W).
+            side: side of a single knee where the file does not say.
+            pixel_spacing_mm: (row, column) of an array.
+
+        Raises:
+            KneeGradeError: bytes, a dataset or an array that cannot be read, or a path that does not exist. A bad file
+            behind a path never raises: it is a row of the report with its reason.
+        """
+        if isinstance(source, str | Path):
+            return self.grade_sources(find_sources([source]), side=side)
+        radiograph = read_radiograph(source, laterality=side, pixel_spacing_mm=pixel_spacing_mm)
+        return self._report(
+            self._finish([self._prepare("array" if isinstance(source, np.ndarray) else "film", radiograph)])
+        )
+
+    def grade_sources(
+        self, sources: Iterable[Source], *, side: Literal["R", "L"] | None = None, progress: Progress | None = None
+    ) -> Report:
+        """The report on many inputs; a bad file is a row with its reason, never the end of the run.
+
+        Args:
+            sources: from `kneegrade.imaging.find_sources`.
+            side: as in `grade`.
+            progress: called after each film with (done, all or None, what came out).
+        """
+        graded: list[GradedRadiograph] = []
+        pending: list[_Prepared] = []
+        for source in sources:
+            pending.append(self._read(source, side))
+            if len(pending) >= self.batch_size:
+                graded += self._advance(pending, progress, len(graded))
+                pending = []
+        graded += self._advance(pending, progress, len(graded))
+        return self._report(graded)
+
+    def _advance(self, pending: Sequence[_Prepared], progress: Progress | None, done: int) -> list[GradedRadiograph]:
+        finished = self._finish(pending)
+        if progress:
+            for number, radiograph in enumerate(finished, start=done + 1):
+                progress(number, None, radiograph)
+        return finished
+
+    def _report(self, radiographs: Sequence[GradedRadiograph]) -> Report:
+        return Report(tuple(radiographs), self.identity, __version__)
+
+    def _read(self, source: Source, side: Literal["R", "L"] | None) -> _Prepared:
+        try:
+            radiograph = read_radiograph(source.open(), laterality=side)
+        except KneeGradeError as error:
+            return _Prepared(source.name, reason=Finding(error.code, error.message))
+        return self._prepare(source.name, radiograph)
+
+    def _prepare(self, name: str, radiograph: Radiograph) -> _Prepared:
+        poor = film_quality(radiograph)
+        if poor:
+            return _Prepared(name, radiograph, reason=poor[0], warnings=radiograph.warnings)
+        knees, warnings = self.detector.find(radiograph)
+        warnings = (*radiograph.warnings, *warnings)
+        if not knees:
+            reason = Finding("no_knee", "No knee in a frontal view was found in this picture.")
+            return _Prepared(name, radiograph, reason=reason, warnings=warnings)
+        return _Prepared(name, radiograph, knees, tuple(refusal(knee) for knee in knees), warnings)
+
+    def _finish(self, prepared: Sequence[_Prepared]) -> list[GradedRadiograph]:
+        """Grade all accepted knees of several films in one batch."""
+        accepted = [k for film in prepared for k, no in zip(film.knees, film.refusals, strict=True) if no is None]
+        graded = iter(self._grade_knees(accepted))
+        result = []
+        for film in prepared:
+            knees = tuple(
+                next(graded)(film) if no is None else _refused(knee, no)
+                for knee, no in zip(film.knees, film.refusals, strict=True)
+            )
+            reason = film.reason
+            if reason is None and all(knee.status == "not_gradable" for knee in knees):
+                reason = knees[0].reason
+            result.append(GradedRadiograph(film.source, knees, reason, film.warnings, failed=film.radiograph is None))
+        return result
+
+    @torch.inference_mode()
+    def _grade_knees(self, knees: Sequence[Knee]) -> list[Callable[[_Prepared], GradedKnee]]:
+        if not knees:
+            return []
+        roi = torch.from_numpy(np.stack([knee.roi for knee in knees])).unsqueeze(1)
+        points = torch.from_numpy(np.stack([knee.roi_landmarks_px for knee in knees])).float()
+        visible = torch.from_numpy(np.stack([knee.visible for knee in knees]))
+        output = self.network(
+            roi.to(self.device, memory_format=torch.channels_last), points.to(self.device), visible.to(self.device)
+        )
+        calibrated = self.calibration(output.logits)
+        vector = concatenate_probabilities(calibrated)
+        log_probability = self.mixture.log_probability(vector).cpu().numpy()
+        attribution = self.network.attribute(output.pooled)
+        rows = vector.double().cpu().numpy()
+        return [_Result(knee, rows[i], float(log_probability[i]), attribution, i) for i, knee in enumerate(knees)]
+
+
+@dataclass(frozen=True, eq=False)
+class _Result:
+    """What the network said of one knee; called with its film it becomes the graded knee."""
+
+    knee: Knee
+    probabilities: NDArray[np.float64]
+    log_probability: float
+    attribution: Attribution
+    row: int
+
+    def __call__(self, film: _Prepared) -> GradedKnee:
+        grades = {t.name: _grade_result(self.probabilities[t.one_hot]) for t in TARGETS}
+        findings = rule_findings({name: result.grade for name, result in grades.items()})
+        assert film.radiograph is not None
+        return GradedKnee(
+            side=self.knee.side,
+            grades=grades,
+            coherence=Coherence(self.log_probability, findings),
+            joint_space_width_mm=_width_mm(self.knee, film.radiograph.pixel_spacing_mm),
+            landmarks_px=self.knee.landmarks_px,
+            landmark_confidence=self.knee.landmark_confidence,
+            evidence=self._evidence(),
+        )
+
+    def _evidence(self) -> Evidence:
+        share, rest = self.attribution.contributions, self.attribution.remainder
+        return Evidence(
+            roi=np.rint(self.knee.roi * 255).astype(np.uint8),
+            landmarks_roi_px=self.knee.roi_landmarks_px,
+            landmark_visible=self.knee.visible,
+            contributions={name: s[self.row].double().cpu().numpy() for name, s in share.items()},
+            remainder={name: r.double().cpu().numpy() for name, r in rest.items()},
+        )
+
+
+def refusal(knee: Knee) -> Finding | None:
+    """Why a found knee cannot be graded honestly, or None.
+
+    A first plausibility gate: landmarks too uncertain for a frontal view of a natural knee, joint cut off by the
+    film's border, a region that is blurred or badly exposed.
+    """
+    on_film = knee.on_film_share
+    if on_film < MIN_ARTICULAR_SHARE:
+        return Finding("joint_cut_off", "The joint is cut off by the border of the film.")
+    if knee.landmark_confidence < MIN_CONFIDENCE:
+        return Finding("view", "The outline of the joint is not that of a natural knee in a frontal view.")
+    poor = region_quality(knee.roi)
+    return poor[0] if poor else None
+
+
+def choose_device(device: str) -> str:
+    """ "cuda" or "cpu" for "auto", "cuda" or "cpu".
+
+    Raises:
+        UsageError: another word, or CUDA where there is none.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"Device {device!r} is not known; use auto, cpu or cuda.")
+    available = torch.cuda.is_available()
+    if device == "cuda" and not available:
+        raise UsageError("No CUDA device is available; use --device cpu.")
+    return "cuda" if available and device != "cpu" else "cpu"
+
+
+def _refused(knee: Knee, reason: Finding) -> GradedKnee:
+    return GradedKnee(
+        side=knee.side, reason=reason, landmarks_px=knee.landmarks_px, landmark_confidence=knee.landmark_confidence
+    )
+
+
+def _grade_result(probabilities: NDArray[np.float64]) -> GradeResult:
+    shares = probabilities / probabilities.sum()
+    return GradeResult(int(shares.argmax()), tuple(float(p) for p in shares))
+
+
+def _width_mm(knee: Knee, spacing: tuple[float, float] | None) -> JointSpaceWidth | None:
+    if spacing is None:
+        return None
+    row, column = spacing
+    return joint_space_width(knee.landmarks_px * np.array([column, row]))
+
+
+_default: Grader | None = None
+
+
+def grade(source: "str | Path | bytes | pydicom.Dataset | NDArray[Any]", **options: Any) -> Report:
+    """The report on one input with the shipped weights; see `Grader.grade` for the options."""
+    global _default
+    if _default is None:
+        _default = Grader()
+    return _default.grade(source, **options)

@@ -1,0 +1,28 @@
+"""Any file → a `Radiograph` in one convention, or a `KneeGradeError` with a reason.
+
+`find_sources` lists what lies in files, folders and archives, `read_radiograph` reads one of them. Foreign bytes are
+parsed and decoded in a process of their own (`child`, `worker`); the modules that run there (`decoding`, `dicom`,
+`header`, `codecs`, `grey`, `plain`) are not imported here, which keeps this import cheap.
+"""
+
+from kneegrade.imaging.limits import Limits
+from kneegrade.imaging.photometry import inversion_score, looks_inverted, normalise
+from kneegrade.imaging.quality import film_quality, region_quality
+from kneegrade.imaging.radiograph import Identity, Laterality, Radiograph
+from kneegrade.imaging.reading import read_radiograph
+from kneegrade.imaging.sources import Source, find_sources
+
+__all__ = [
+    "Identity",
+    "Laterality",
+    "Limits",
+    "Radiograph",
+    "Source",
+    "film_quality",
+    "find_sources",
+    "inversion_score",
+    "looks_inverted",
+    "normalise",
+    "read_radiograph",
+    "region_quality",
+]

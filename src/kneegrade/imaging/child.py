@@ -1,0 +1,162 @@
+"""`DecodingProcess`: files are decoded where they can do no harm, in a process with a memory and a time limit.
+
+One process serves many files, since starting one takes half a second; when it dies or is stopped, the next file
+gets a fresh one. It is a plain `python -c`, not `multiprocessing`, so that a caller's script needs no
+`if __name__ == "__main__"`, and it shares nothing with its parent but two pipes.
+"""
+
+import atexit
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from kneegrade import errors
+from kneegrade.errors import KneeGradeError, LimitExceededError, UnreadableFileError
+from kneegrade.imaging.limits import Limits
+from kneegrade.imaging.picture import Picture
+from kneegrade.imaging.wire import receive, send
+
+PACKAGE_ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = "import sys; sys.path.append(sys.argv[1]); from kneegrade.imaging.worker import main; main(int(sys.argv[2]))"
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+class DecodingProcess:
+    """A process that decodes one file at a time, started at the first file and again whenever it has gone."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._memory_bytes = 0
+        self._owner = os.getpid()
+
+    @property
+    def pid(self) -> int | None:
+        """Process id while it runs, else None."""
+        return self._process.pid if self._process is not None and self._process.poll() is None else None
+
+    def decode(self, source: Path | bytes, limits: Limits) -> Picture:
+        """The picture in a file or in the bytes of one.
+
+        Raises:
+            KneeGradeError: with a reason, for whatever cannot be read.
+        """
+        head = {"limits": limits.as_dict(), "path": None if isinstance(source, bytes) else str(source)}
+        with self._lock:
+            answer, pixels = self._ask(head, source if isinstance(source, bytes) else b"", limits)
+        if "error" in answer:
+            raise _error(answer)
+        return Picture.from_head(answer, pixels)
+
+    def close(self) -> None:
+        """Stop the process, if it runs; a later `decode` starts a fresh one."""
+        process, self._process = self._process, None
+        if process is None or os.getpid() != self._owner:
+            return
+        process.kill()
+        for stream in (process.stdin, process.stdout):
+            try:
+                cast(BinaryIO, stream).close()
+            except OSError:  # what was still to be flushed has nobody to go to
+                continue
+        process.wait()
+
+    def _ask(self, head: dict[str, Any], body: bytes, limits: Limits) -> tuple[dict[str, Any], bytearray]:
+        process = self._running(limits)
+        expired = threading.Event()
+
+        def stop() -> None:
+            expired.set()
+            process.kill()
+
+        timer = threading.Timer(limits.child_seconds, stop)
+        timer.daemon = True
+        timer.start()
+        try:
+            send(cast(BinaryIO, process.stdin), head, body)
+            return receive(cast(BinaryIO, process.stdout))
+        except (EOFError, OSError):
+            self.close()
+            raise _death(process.returncode, expired.is_set(), limits) from None
+        except BaseException:  # interrupted within an answer: what follows in the pipe would belong to this file
+            self.close()
+            raise
+        finally:
+            timer.cancel()
+            timer.join()
+            if expired.is_set():
+                self.close()
+
+    def _running(self, limits: Limits) -> "subprocess.Popen[bytes]":
+        if self._process is not None and (self.pid is None or self._memory_bytes != limits.child_memory_bytes):
+            self.close()
+        if self._process is None:
+            self._process, self._memory_bytes = _start(limits.child_memory_bytes), limits.child_memory_bytes
+        return self._process
+
+
+def _start(memory_bytes: int) -> "subprocess.Popen[bytes]":
+    """A process that has said it is ready."""
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-c", PROGRAM, str(PACKAGE_ROOT), str(memory_bytes)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, **ONE_THREAD},
+    )
+    try:
+        receive(cast(BinaryIO, process.stdout))
+    except BaseException as error:
+        process.kill()
+        process.communicate()
+        if isinstance(error, EOFError):
+            raise KneeGradeError(
+                "The decoding process could not be started; check the installation and the memory limit.",
+                code="decoder_start",
+            ) from None
+        raise
+    return process
+
+
+def _death(returncode: int | None, is_expired: bool, limits: Limits) -> KneeGradeError:
+    if is_expired:
+        return LimitExceededError(
+            f"Decoding the file took longer than the allowed {limits.child_seconds:g} s.", code="time"
+        )
+    return UnreadableFileError(
+        f"The decoder broke down on this file (exit status {returncode}): it is damaged or asks for too much memory.",
+        code="decoder_died",
+    )
+
+
+def _error(answer: dict[str, Any]) -> KneeGradeError:
+    kind = getattr(errors, str(answer["error"]), KneeGradeError)
+    if not (isinstance(kind, type) and issubclass(kind, KneeGradeError)):
+        kind = KneeGradeError
+    return kind(str(answer["message"]), code=str(answer["code"]))
+
+
+_shared = DecodingProcess()
+
+
+def decoding_process() -> DecodingProcess:
+    """The process that this interpreter's readings share."""
+    return _shared
+
+
+def _renew() -> None:
+    """Give a forked child a process of its own: pipes and a lock of the parent's are not its to use."""
+    global _shared
+    _shared = DecodingProcess()
+
+
+def _close() -> None:
+    _shared.close()
+
+
+atexit.register(_close)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew)

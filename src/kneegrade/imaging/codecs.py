@@ -1,0 +1,157 @@
+"""Stored values of a DICOM picture, whatever its transfer syntax.
+
+Runs in the decoding process only: some of these codecs end their process on a malformed stream. GDCM, the most
+brittle, is asked last.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import uid
+from pydicom.dataset import Dataset
+from pydicom.encaps import get_frame
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.pixels.processing import apply_color_lut
+
+from kneegrade.errors import UnreadableFileError, UnsupportedFileError
+from kneegrade.imaging.header import integer, text
+
+Stored = NDArray[Any]
+
+PREFERENCE = ("pydicom", "pylibjpeg", "pyjpegls", "pillow", "gdcm")
+PACKAGES: dict[str, str] = {
+    uid.JPEGBaseline8Bit: "pillow",
+    uid.JPEGExtended12Bit: "python-gdcm",
+    uid.JPEGLossless: "python-gdcm",
+    uid.JPEGLosslessSV1: "python-gdcm",
+    uid.JPEGLSLossless: "pyjpegls",
+    uid.JPEGLSNearLossless: "pyjpegls",
+    uid.JPEG2000Lossless: "pylibjpeg-openjpeg",
+    uid.JPEG2000: "pylibjpeg-openjpeg",
+    uid.HTJ2KLossless: "pylibjpeg-openjpeg",
+    uid.HTJ2KLosslessRPCL: "pylibjpeg-openjpeg",
+    uid.HTJ2K: "pylibjpeg-openjpeg",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class StoredPicture:
+    """Values as stored.
+
+    Attributes:
+        values: (H, W) or (H, W, 3), integer or floating.
+        is_colour: True when the last axis is red, green, blue.
+    """
+
+    values: Stored
+    is_colour: bool
+
+
+def stored_picture(dataset: Dataset, transfer_syntax: uid.UID) -> StoredPicture:
+    """The first frame as stored, colour as RGB.
+
+    Args:
+        dataset: a data set with pixel data.
+        transfer_syntax: how it is encoded.
+
+    Raises:
+        UnsupportedFileError: no codec for the transfer syntax; the message names the package.
+        UnreadableFileError: every codec refused the data.
+    """
+    decoded = _decode(dataset, transfer_syntax)
+    if decoded is None:
+        raise UnreadableFileError(
+            f"The pixel data could not be decoded: they are damaged, cut off or not {transfer_syntax.name} "
+            f"of the declared size.",
+            code="damaged",
+        )
+    values, photometric = decoded
+    if photometric == "PALETTE COLOR":
+        values = _through_palette(values, dataset)
+    size = integer(dataset, "Rows", 0), integer(dataset, "Columns", 0)
+    if values.shape[:2] != size or values.ndim not in (2, 3) or (values.ndim == 3 and values.shape[2] != 3):
+        raise UnreadableFileError("The pixel data do not have the size that the header declares.", code="damaged")
+    if values.ndim == 2 and np.issubdtype(values.dtype, np.integer):
+        values = without_spare_bits(values, dataset)
+    return StoredPicture(values, values.ndim == 3)
+
+
+def _decode(dataset: Dataset, transfer_syntax: uid.UID) -> tuple[Stored, str] | None:
+    """Values and photometric interpretation from the first codec that succeeds, None when all fail."""
+    try:
+        decoder = get_decoder(transfer_syntax)
+    except NotImplementedError:
+        raise UnsupportedFileError(
+            f"The transfer syntax {transfer_syntax.name} is not supported; convert the file.", code="transfer_syntax"
+        ) from None
+    plugins: list[str] = [name for name in PREFERENCE if name in decoder.available_plugins]
+    if transfer_syntax.is_encapsulated and not plugins:
+        package = PACKAGES.get(transfer_syntax, "another codec for pydicom")
+        raise UnsupportedFileError(
+            f"No codec is installed for the transfer syntax {transfer_syntax.name}; install {package}.", code="codec"
+        )
+    for plugin in plugins or [""]:
+        try:
+            if plugin == "gdcm" and _is_extended_12_bit(dataset, transfer_syntax):
+                return _extended_12_bit(dataset), text(dataset, "PhotometricInterpretation")
+            values, meta = decoder.as_array(dataset, index=0, decoding_plugin=plugin)
+            return values, str(meta["photometric_interpretation"])
+        except MemoryError:
+            raise
+        except Exception:
+            continue
+    return None
+
+
+def without_spare_bits(values: Stored, dataset: Dataset) -> Stored:
+    """Values without what older devices kept in the bits above (or below) the stored ones, sign restored.
+
+    Args:
+        values: (H, W) integer.
+        dataset: gives BitsStored, HighBit and PixelRepresentation.
+    """
+    allocated = values.dtype.itemsize * 8
+    stored = integer(dataset, "BitsStored", allocated)
+    if not 1 <= stored < allocated:
+        return values
+    below = integer(dataset, "HighBit", stored - 1) + 1 - stored
+    above = allocated - stored - (below if 0 <= below <= allocated - stored else 0)
+    return (values << above) >> (allocated - stored)
+
+
+def _through_palette(values: Stored, dataset: Dataset) -> Stored:
+    try:
+        return np.asarray(apply_color_lut(values, dataset))[..., :3]
+    except MemoryError:
+        raise
+    except Exception:
+        raise UnreadableFileError("The colour palette of the picture is damaged.", code="damaged") from None
+
+
+def _is_extended_12_bit(dataset: Dataset, transfer_syntax: uid.UID) -> bool:
+    return transfer_syntax == uid.JPEGExtended12Bit and integer(dataset, "BitsStored", 8) > 8
+
+
+def _extended_12_bit(dataset: Dataset) -> Stored:
+    """(H, W) uint16 of a 12-bit JPEG, which GDCM decodes although pydicom does not ask it to."""
+    import gdcm
+
+    fragment = gdcm.Fragment()
+    fragment.SetByteStringValue(get_frame(dataset.PixelData, 0, number_of_frames=1))
+    fragments = gdcm.SequenceOfFragments.New()
+    fragments.AddFragment(fragment)
+    element = gdcm.DataElement(gdcm.Tag(0x7FE0, 0x0010))
+    element.SetValue(fragments.__ref__())
+    rows, columns, stored = dataset.Rows, dataset.Columns, dataset.BitsStored
+    image = gdcm.Image()
+    image.SetNumberOfDimensions(2)
+    image.SetDimensions((columns, rows, 1))
+    image.SetDataElement(element)
+    image.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(gdcm.PhotometricInterpretation.MONOCHROME2))
+    image.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGExtendedProcess2_4))
+    image.SetPixelFormat(gdcm.PixelFormat(1, 16, stored, stored - 1, dataset.PixelRepresentation))
+    buffer = image.GetBuffer().encode("utf-8", "surrogateescape")  # GDCM hands its bytes over as text
+    dtype = np.dtype(np.int16 if dataset.PixelRepresentation else np.uint16)
+    return np.frombuffer(buffer, dtype).reshape(rows, columns)

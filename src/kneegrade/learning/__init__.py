@@ -1,0 +1,1 @@
+"""Training: stores, augmentation, losses, recipes and the loop."""

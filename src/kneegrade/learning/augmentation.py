@@ -1,0 +1,101 @@
+"""Augmentation of whole batches: the draw apart from the deed.
+
+`draw_changes` draws the parameters of every knee from an explicit generator; the rest is deterministic: one matrix
+(`region_matrices`) serves picture (`cut_regions`) and landmarks (`move_landmarks`). With `no_changes` the result is
+what inference sees.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kneegrade.anatomy.roi import sample_affine, stretch_contrast
+from kneegrade.learning.recipe import Augmentation
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Drawn parameters for B knees.
+
+    Attributes:
+        shift: (B, 2) in units of the region's side.
+        angle_rad: (B,).
+        scale: (B,) factor.
+        gamma: (B,) exponent on grey values.
+        noise: (B,) standard deviation added to grey values.
+        noise_seed: seed of the noise field.
+        jitter: (B, 74, 2) in units of the region's side.
+        dropped: (B, 74) bool, landmarks hidden from the network.
+    """
+
+    shift: Tensor
+    angle_rad: Tensor
+    scale: Tensor
+    gamma: Tensor
+    noise: Tensor
+    noise_seed: int
+    jitter: Tensor
+    dropped: Tensor
+
+
+def draw_changes(batch: int, recipe: Augmentation, generator: torch.Generator) -> Changes:
+    """Uniform shift, angle and scale as in the paper; log-uniform gamma; normal landmark jitter; random dropout."""
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator) * 2 - 1
+
+    return Changes(
+        shift=uniform(batch, 2) * recipe.translation_px / 320,
+        angle_rad=uniform(batch) * math.radians(recipe.rotation_deg),
+        scale=1 + uniform(batch) * recipe.scale,
+        gamma=torch.exp(uniform(batch) * recipe.log_gamma),
+        noise=torch.rand(batch, generator=generator) * recipe.noise,
+        noise_seed=int(torch.randint(2**31, (1,), generator=generator)),
+        jitter=torch.randn(batch, 74, 2, generator=generator) * recipe.landmark_jitter_px / 320,
+        dropped=torch.rand(batch, 74, generator=generator) < recipe.landmark_dropout,
+    )
+
+
+def no_changes(batch: int) -> Changes:
+    """The identity."""
+    return draw_changes(
+        batch, Augmentation(translation_px=0, rotation_deg=0, scale=0), torch.Generator().manual_seed(0)
+    )
+
+
+def region_matrices(frames: Tensor, changes: Changes, size_px: int) -> Tensor:
+    """(B, 2, 3) from pixels of the changed region to pixels of the store: the frame after the change.
+
+    Args:
+        frames: (B, 2, 3) from pixels of the unchanged region (side `size_px`) to pixels of the store.
+        changes: drawn parameters.
+        size_px: S.
+    """
+    cos, sin = torch.cos(changes.angle_rad) * changes.scale, torch.sin(changes.angle_rad) * changes.scale
+    turn = torch.stack([cos, -sin, sin, cos], dim=1).reshape(-1, 2, 2)
+    middle = (size_px - 1) / 2
+    offset = middle + changes.shift * size_px - turn.sum(2) * middle
+    linear = frames[:, :, :2]
+    return torch.cat([linear @ turn, linear @ offset.unsqueeze(2) + frames[:, :, 2:]], dim=2)
+
+
+def cut_regions(images: Tensor, matrices: Tensor, changes: Changes, size_px: int) -> Tensor:
+    """Regions (B, 1, S, S) float32 in [0, 1] of stored pictures (B, 384, 384) uint8, grey values changed."""
+    regions, _ = sample_affine(images.unsqueeze(1).float(), matrices, size_px)
+    covered = regions > 0.5  # the store's 0 means outside the film
+    regions = stretch_contrast((regions - 1).clamp(min=0) / 254, covered)
+    grain = torch.randn(regions.shape, generator=torch.Generator().manual_seed(changes.noise_seed))
+    regions = regions ** changes.gamma.view(-1, 1, 1, 1) + grain * changes.noise.view(-1, 1, 1, 1)
+    return regions.clamp(0, 1) * covered
+
+
+def move_landmarks(
+    landmarks_px: Tensor, visible: Tensor, matrices: Tensor, changes: Changes, size_px: int
+) -> tuple[Tensor, Tensor]:
+    """Stored landmarks (B, 74, 2) in pixels of the region, zero where unknown; and which are seen (B, 74) bool."""
+    inverse = torch.linalg.inv(matrices[:, :, :2])
+    points = (landmarks_px - matrices[:, :, 2].unsqueeze(1)) @ inverse.transpose(1, 2) + changes.jitter * size_px
+    inside = ((points >= 0) & (points <= size_px - 1)).all(-1)
+    return points.nan_to_num(0.0), visible & inside & ~changes.dropped

@@ -1,0 +1,156 @@
+"""The schema of a recipe: everything that a training run depends on, in one YAML file.
+
+Unknown keys are errors. `load_recipe(path, ["train.epochs=5"])` overrides single values.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from kneegrade.errors import RecipeError
+
+
+class Section(BaseModel):
+    """A part of a recipe; frozen, and strict about keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Data(Section):
+    """Which knees are learnt from.
+
+    Attributes:
+        stores: folders made by `kneegrade store`.
+        calibration_share: share of training subjects kept out of training for calibration and for choosing.
+    """
+
+    stores: tuple[Path, ...] = Field(min_length=1)
+    calibration_share: float = Field(0.06, gt=0, lt=0.5)
+
+
+class Model(Section):
+    """The network. `init` is a safetensors file with torchvision-named trunk tensors, or null for a random start."""
+
+    trunk: Literal["resnet18", "resnet34", "resnet50"] = "resnet50"
+    reduce: int | None = Field(None, gt=0)
+    roi_px: int = Field(320, ge=64, multiple_of=16)
+    init: Path | None = None
+
+
+class Loss(Section):
+    """Eq. 5 and its parts. `prevalence_cap` caps the class weights; 1 means unweighted cross entropy."""
+
+    lambda_cls: float = Field(1.0, ge=0)
+    lambda_gmm: float = Field(1.0, ge=0)
+    tau: float = Field(0.5, gt=0)
+    sigma: float = Field(0.2, gt=0)
+    components: int = Field(10, ge=1)
+    warmup_epochs: int = Field(1, ge=0)
+    prevalence_cap: float = Field(10.0, ge=1)
+
+
+class Augmentation(Section):
+    """Random changes of a region and its landmarks; pixels are those of a 320 px region, as in the paper."""
+
+    translation_px: float = Field(10.0, ge=0)
+    rotation_deg: float = Field(5.0, ge=0)
+    scale: float = Field(0.05, ge=0, lt=1)
+    log_gamma: float = Field(0.0, ge=0)
+    noise: float = Field(0.0, ge=0)
+    landmark_jitter_px: float = Field(0.0, ge=0)
+    landmark_dropout: float = Field(0.0, ge=0, lt=1)
+
+
+class Train(Section):
+    """The optimiser and the loop; defaults are the paper's.
+
+    `schedule` "paper" halves the rate after epochs 10 and 30; "cosine" warms up over the first 3 % and falls to zero.
+    """
+
+    epochs: int = Field(60, ge=1)
+    batch_size: int = Field(48, ge=2)
+    learning_rate: float = Field(1e-4, gt=0)
+    head_rate: float = Field(1.0, gt=0, description="the heads' learning rate as a multiple of the trunk's")
+    weight_decay: float = Field(1e-2, ge=0)
+    optimiser: Literal["adam", "adamw"] = "adam"
+    schedule: Literal["paper", "cosine"] = "paper"
+    clip_norm: float | None = Field(None, gt=0)
+    ema: float | None = Field(None, gt=0, lt=1)
+    bf16: bool = True
+    seed: int = 0
+    checkpoint_minutes: float = Field(5.0, gt=0)
+
+
+class Recipe(Section):
+    """A whole run."""
+
+    name: str
+    data: Data
+    model: Model = Model()
+    loss: Loss = Loss()
+    augmentation: Augmentation = Augmentation()
+    train: Train = Train()
+
+
+class NetworkTraining(Section):
+    """Steps, batch and rate of one of the two networks."""
+
+    steps: int = Field(gt=0)
+    batch_size: int = Field(gt=1)
+    learning_rate: float = Field(2e-3, gt=0)
+    weight_decay: float = Field(1e-2, ge=0)
+
+
+class DetectorRecipe(Section):
+    """A detector's run; `kind` tells it from a grader's recipe."""
+
+    kind: Literal["detector"]
+    name: str
+    stores: tuple[Path, ...]
+    phantom_scenes: int = Field(3000, ge=0)
+    composed_scenes: int = Field(5000, ge=0)
+    finder: NetworkTraining
+    locator: NetworkTraining
+    augmentation: Augmentation = Augmentation()
+    bf16: bool = True
+    seed: int = 0
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> "Recipe | DetectorRecipe":
+    """The recipe in the YAML file `path`, a detector's where `kind: detector` stands in it.
+
+    Args:
+        path: the YAML file.
+        overrides: `section.key=value` strings that replace single values.
+
+    Raises:
+        RecipeError: the file is missing, is not YAML, or a key or value is not in the schema.
+    """
+    try:
+        tree: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise RecipeError(f"The recipe {path} cannot be read: {type(error).__name__}.") from error
+    if not isinstance(tree, dict):
+        raise RecipeError(f"The recipe {path} is not a mapping of sections.")
+    for override in overrides:
+        _override(tree, override)
+    try:
+        return (DetectorRecipe if tree.get("kind") == "detector" else Recipe).model_validate(tree)
+    except ValidationError as error:
+        lines = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise RecipeError(f"The recipe {path.name} does not fit its schema: {lines}.") from error
+
+
+def _override(tree: dict[str, Any], override: str) -> None:
+    keys, equals, value = override.partition("=")
+    if not equals:
+        raise RecipeError(f"{override!r} is not of the form section.key=value.")
+    *parents, last = keys.split(".")
+    for key in parents:
+        tree = tree.setdefault(key, {})
+        if not isinstance(tree, dict):
+            raise RecipeError(f"{override!r}: {key} is a value, not a section.")
+    tree[last] = yaml.safe_load(value)

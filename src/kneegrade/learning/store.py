@@ -1,0 +1,141 @@
+"""A store: the knees of a cohort cut once, with a margin for augmentation, ready to be sampled in batches.
+
+A folder with `images.npy` (N, 384, 384) uint8 and `knees.npz`. Pixel value 0 is reserved for "outside the film";
+the film itself is written as 1 … 255. Each picture is level with the plateau, lateral on its left. How many plateau
+widths it spans is the store's affair: what a network sees is cut from it by the landmarks.
+"""
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from kneegrade.anatomy.roi import ROI_WIDTHS, cut_region, roi_frame
+from kneegrade.cohorts.manifest import landmark_array, target_distributions
+from kneegrade.errors import KneeGradeError, RecipeError
+from kneegrade.imaging import read_radiograph
+
+STORE_PX = 384
+STORE_WIDTHS = 1.5
+
+
+@dataclass(frozen=True, eq=False)
+class Store:
+    """The knees of one or several cohorts.
+
+    Attributes:
+        images: (N, 384, 384) uint8, memory-mapped or not; 0 = outside the film.
+        landmarks_px: (N, 74, 2) float32 in pixels of `images`; NaN where unknown.
+        visible: (N, 74) bool, the landmark is known and inside the film.
+        targets: (N, 29) float32 distributions over grades; NaN where a grade was never read.
+        subject: (N,) str.
+        split: (N,) str.
+        source: (N,) str.
+    """
+
+    images: NDArray[np.uint8]
+    landmarks_px: NDArray[np.float32]
+    visible: NDArray[np.bool_]
+    targets: NDArray[np.float32]
+    subject: NDArray[np.str_]
+    split: NDArray[np.str_]
+    source: NDArray[np.str_]
+
+    def __len__(self) -> int:
+        """Number of knees."""
+        return len(self.targets)
+
+    def frames(self, size_px: int, widths: float = ROI_WIDTHS) -> NDArray[np.float32]:
+        """(N, 2, 3) matrices from pixels of a region of `widths` plateau widths to pixels of `images`."""
+        return np.stack([roi_frame(p.astype(np.float64), size_px, widths).matrix for p in self.landmarks_px]).astype(
+            np.float32
+        )
+
+
+Progress = Callable[[int, int], None]
+
+
+def build_store(
+    table: pd.DataFrame, directory: Path, *, widths: float = STORE_WIDTHS, progress: Progress | None = None
+) -> list[str]:
+    """Cut every knee of a manifest into the new store `directory`.
+
+    Args:
+        table: a validated manifest with landmarks.
+        directory: must not exist; it appears whole at the end.
+        widths: plateau widths that a picture spans.
+        progress: called with (done, all).
+
+    Returns:
+        One line per picture that could not be read; those knees are left out.
+    """
+    if directory.exists():
+        raise RecipeError(f"{directory} exists already; remove it or name another folder.")
+    landmarks = landmark_array(table)
+    partial = directory.with_name(directory.name + ".tmp")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    images = np.lib.format.open_memmap(
+        partial / "images.npy", mode="w+", dtype=np.uint8, shape=(len(table), STORE_PX, STORE_PX)
+    )
+    points = np.full((len(table), 74, 2), np.nan, dtype=np.float32)
+    visible = np.zeros((len(table), 74), dtype=np.bool_)
+    kept, bad = [], []
+    for row, path in enumerate(table["image_path"]):
+        try:
+            images[row], points[row], visible[row] = _cut(Path(path), landmarks[row], widths)
+            kept.append(row)
+        except KneeGradeError as error:
+            bad.append(f"{path}: {error.message}")
+        if progress:
+            progress(row + 1, len(table))
+    images.flush()
+    text = {name: table[column].to_numpy(dtype=str) for name, column in _TEXT.items()}
+    np.savez(
+        partial / "knees.npz", rows=np.array(kept), landmarks_px=points, visible=visible,
+        targets=target_distributions(table), **text,
+    )  # fmt: skip
+    os.replace(partial, directory)
+    return bad
+
+
+_TEXT = {"subject": "subject_id", "split": "split", "source": "source"}
+
+
+def _cut(
+    path: Path, landmarks_px: NDArray[np.float64], widths: float
+) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_]]:
+    radiograph = read_radiograph(path)
+    frame = roi_frame(landmarks_px, STORE_PX, widths)
+    region, inside = (part[0, 0].numpy() for part in cut_region(radiograph.pixels, frame))
+    image = encode(region, inside)
+    height, width = radiograph.pixels.shape
+    with np.errstate(invalid="ignore"):
+        visible = ((landmarks_px >= 0) & (landmarks_px <= np.array([width - 1, height - 1]))).all(1)
+    return image, frame.to_roi(landmarks_px).astype(np.float32), visible
+
+
+def encode(region: NDArray[np.float32], inside: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Grey values [0, 1] as 1 … 255, and 0 where `inside` is False."""
+    return np.where(inside, np.clip(np.rint(region * 254) + 1, 1, 255), 0).astype(np.uint8)
+
+
+def load_stores(directories: tuple[Path, ...]) -> Store:
+    """All knees of several stores, pictures in memory (147 kB a knee)."""
+    parts = []
+    for directory in directories:
+        if not (directory / "knees.npz").is_file():
+            raise RecipeError(f"{directory} is not a store; `kneegrade store` makes one from a manifest.")
+        knees = np.load(directory / "knees.npz")
+        rows = knees["rows"]
+        images = np.load(directory / "images.npy", mmap_mode="r")[rows]
+        parts.append((images, *(knees[key][rows] for key in _ARRAYS)))
+    return Store(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+_ARRAYS = ("landmarks_px", "visible", "targets", "subject", "split", "source")

@@ -1,0 +1,33 @@
+"""Keypoint pooling: features of a map read at landmarks by bilinear interpolation (paper, section 2.1)."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def pool_at_landmarks(features: Tensor, landmarks_px: Tensor, visible: Tensor, stride: int) -> Tensor:
+    r"""[h(f, c_1) … h(f, c_N)], the paper's f_a, as (B, N, C).
+
+    In a ResNet the cell j of a map of stride s is centred on pixel s·j (the first pixel's centre is 0), so a landmark
+    at x is read at x/s, clamped to the map's first and last cell.
+
+    Args:
+        features: (B, C, h, w) feature map.
+        landmarks_px: (B, N, 2) (x, y) in pixels of the network's input.
+        visible: (B, N) bool; a landmark that is not visible gives a zero vector.
+        stride: pixels of the input per cell of the map.
+
+    Example:
+        A map that holds its own column number gives x/stride back:
+
+        >>> f = torch.arange(5.0).expand(1, 1, 4, 5)
+        >>> at = torch.tensor([[[24.0, 16.0]]])
+        >>> pool_at_landmarks(f, at, torch.ones(1, 1, dtype=torch.bool), 16).item()
+        1.5
+    """
+    height, width = features.shape[-2:]
+    last = torch.tensor([width - 1, height - 1], device=features.device, dtype=torch.float32)
+    cells = torch.minimum((landmarks_px.float() / stride).clamp(min=0), last)  # (B, N, 2)
+    grid = (2 * cells / last.clamp(min=1) - 1).unsqueeze(2)  # (B, N, 1, 2)
+    read = functional.grid_sample(features.float(), grid, mode="bilinear", padding_mode="border", align_corners=True)
+    return read.squeeze(-1).transpose(1, 2) * visible.unsqueeze(-1)  # (B, N, C)

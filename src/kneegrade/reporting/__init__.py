@@ -1,0 +1,59 @@
+"""Report → files: one module per format, and one verb that writes them together.
+
+Importing this room is cheap: jinja2, pillow and rich are loaded by the function that needs them.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Final
+
+from kneegrade.errors import UsageError
+from kneegrade.reporting.csv_report import write_csv
+from kneegrade.reporting.files import make_directory
+from kneegrade.reporting.html_report import write_html
+from kneegrade.reporting.json_report import SCHEMA_VERSION, json_schema, to_dict, write_json
+from kneegrade.reporting.terminal import grades_table
+from kneegrade.results import Report
+
+__all__ = [
+    "FORMATS",
+    "SCHEMA_VERSION",
+    "grades_table",
+    "json_schema",
+    "to_dict",
+    "write_csv",
+    "write_html",
+    "write_json",
+    "write_report",
+]
+
+_WRITERS: Final[Mapping[str, tuple[str, Callable[[Report, Path], None]]]] = {
+    "json": ("report.json", write_json),
+    "html": ("report.html", write_html),
+    "csv": ("grades.csv", write_csv),
+}
+FORMATS: Final[tuple[str, ...]] = tuple(_WRITERS)
+
+
+def write_report(report: Report, directory: Path, formats: Iterable[str] = FORMATS) -> dict[str, Path]:
+    """Paths of the files written, by format: `report.json`, `report.html`, `grades.csv`.
+
+    Args:
+        report: what a run found.
+        directory: where the files go; made if missing. Files of these names there are replaced.
+        formats: which of `FORMATS` to write.
+
+    Raises:
+        UsageError: a format is unknown (nothing is written then), or the directory cannot be written.
+    """
+    wanted = list(dict.fromkeys(formats))
+    unknown = [name for name in wanted if name not in _WRITERS]
+    if unknown:
+        raise UsageError(f"Report format {unknown[0]!r} is unknown; choose from {', '.join(FORMATS)}.")
+    make_directory(directory)
+    paths: dict[str, Path] = {}
+    for name in wanted:
+        filename, write = _WRITERS[name]
+        paths[name] = directory / filename
+        write(report, paths[name])
+    return paths

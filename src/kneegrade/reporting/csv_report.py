@@ -1,0 +1,94 @@
+"""`grades.csv`: one row per knee, for spreadsheets and statistics."""
+
+import csv
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Final
+
+from kneegrade.reporting.files import replacing
+from kneegrade.reporting.wording import reason_of, rows
+from kneegrade.results import Finding, GradedKnee, GradedRadiograph, GradeResult, Report
+from kneegrade.schema import OARSI_NAMES, TARGET_NAMES, TARGETS
+
+Cell = str | int | float
+
+_KL_PROBABILITIES = tuple(f"kl_p{grade}" for grade in range(TARGETS[0].classes))
+COLUMNS: Final[tuple[str, ...]] = (
+    "source",
+    "side",
+    "status",
+    "reason_code",
+    "reason",
+    *TARGET_NAMES,
+    *_KL_PROBABILITIES,
+    *(f"{name}_probability" for name in OARSI_NAMES),
+    "joint_space_medial_mm",
+    "joint_space_lateral_mm",
+    "landmark_confidence",
+    "coherence_log_probability",
+    "coherence_findings",
+    "warnings",
+)
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+
+
+def write_csv(report: Report, path: Path) -> None:
+    """Writes a row per knee, and a row per radiograph without knees, under the names in `COLUMNS`.
+
+    What is missing is an empty cell. Several codes in one cell are joined by ";". A text that a spreadsheet would
+    take for a formula gets a leading apostrophe.
+
+    Raises:
+        UsageError: `path` cannot be written.
+    """
+    with replacing(path) as stream:
+        writer = csv.DictWriter(stream, COLUMNS, restval="", lineterminator="\r\n")  # RFC 4180; quotes either
+        writer.writeheader()
+        for radiograph, knee in rows(report):
+            cells = _cells(radiograph, knee)
+            writer.writerow({name: _harmless(cell) for name, cell in cells.items()})
+
+
+def _cells(radiograph: GradedRadiograph, knee: GradedKnee | None) -> dict[str, Cell]:
+    judged = radiograph if knee is None else knee
+    cells: dict[str, Cell] = {
+        "source": radiograph.source,
+        "status": judged.status,
+        "warnings": _codes(radiograph.warnings),
+    }
+    reason = reason_of(judged)
+    if reason is not None:
+        cells |= {"reason_code": reason.code, "reason": reason.message}
+    return cells if knee is None else cells | _knee_cells(knee)
+
+
+def _knee_cells(knee: GradedKnee) -> dict[str, Cell]:
+    cells: dict[str, Cell] = {"side": knee.side, "landmark_confidence": round(knee.landmark_confidence, 4)}
+    if knee.grades is not None:
+        cells |= _grade_cells(knee.grades)
+    if knee.joint_space_width_mm is not None:
+        cells["joint_space_medial_mm"] = round(knee.joint_space_width_mm.medial, 4)
+        cells["joint_space_lateral_mm"] = round(knee.joint_space_width_mm.lateral, 4)
+    if knee.coherence is not None:
+        cells["coherence_log_probability"] = round(knee.coherence.log_probability, 4)
+        cells["coherence_findings"] = _codes(knee.coherence.findings)
+    return cells
+
+
+def _grade_cells(grades: Mapping[str, GradeResult]) -> dict[str, Cell]:
+    cells: dict[str, Cell] = {name: result.grade for name, result in grades.items()}
+    kl = (round(probability, 6) for probability in grades["kl"].probabilities)
+    cells |= dict(zip(_KL_PROBABILITIES, kl, strict=True))
+    for name in OARSI_NAMES:
+        result = grades[name]
+        cells[f"{name}_probability"] = round(result.probabilities[result.grade], 6)
+    return cells
+
+
+def _codes(findings: Iterable[Finding]) -> str:
+    return ";".join(finding.code for finding in findings)
+
+
+def _harmless(cell: Cell) -> Cell:
+    """`cell`, with an apostrophe in front of text that a spreadsheet would run (OWASP: CSV injection)."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA_STARTS) else cell

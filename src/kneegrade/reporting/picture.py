@@ -1,0 +1,91 @@
+"""The picture of a knee as a page holds it: the region as a data URI, bone outlines and points to draw over it."""
+
+import base64
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kneegrade.results import Evidence
+
+FEMUR: Final = slice(0, 37)  # the order of the 74 landmarks that `GradedKnee.landmarks_px` states
+TIBIA: Final = slice(37, 74)
+
+_MAX_BYTES: Final = 24_000
+_QUALITIES: Final = (88, 80, 70, 55, 40, 25)
+
+
+@dataclass(frozen=True)
+class Point:
+    """A landmark that was read: its index and place in pixels of the region."""
+
+    index: int
+    x: float
+    y: float
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What is drawn for one knee.
+
+    Attributes:
+        uri: JPEG of the region as a data URI.
+        size: side of the region in pixels; the drawing spans -0.5 … size - 0.5, so that the first pixel's centre is 0.
+        outlines: SVG path data of femur and tibia.
+        points: the landmarks that were read.
+        unread: number of landmarks that lie outside the region.
+    """
+
+    uri: str
+    size: int
+    outlines: tuple[str, str]
+    points: tuple[Point, ...]
+    unread: int
+
+
+def picture_of(evidence: Evidence) -> Picture:
+    """The picture for `evidence`: at most about 24 kB of JPEG, or what quality 25 needs for a region of noise."""
+    landmarks = evidence.landmarks_roi_px
+    points = tuple(
+        Point(int(index), round(float(landmarks[index, 0]), 1), round(float(landmarks[index, 1]), 1))
+        for index in np.flatnonzero(landmarks_read(evidence))
+    )
+    return Picture(
+        uri=_data_uri(evidence.roi),
+        size=evidence.roi.shape[1],
+        outlines=(_path(landmarks[FEMUR]), _path(landmarks[TIBIA])),
+        points=points,
+        unread=len(landmarks) - len(points),
+    )
+
+
+def landmarks_read(evidence: Evidence) -> NDArray[np.bool_]:
+    """(74,) True for the landmarks inside the region, which are those drawn as points."""
+    return evidence.landmark_visible & np.isfinite(evidence.landmarks_roi_px).all(axis=1)
+
+
+def _data_uri(roi: NDArray[np.uint8]) -> str:
+    from PIL import Image
+
+    image = Image.fromarray(roi)
+    for quality in _QUALITIES:
+        buffer = BytesIO()
+        image.save(buffer, "JPEG", quality=quality, optimize=True)
+        if buffer.tell() <= _MAX_BYTES:
+            break
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _path(outline: NDArray[np.float64]) -> str:
+    """SVG path data through the rows of `outline` (N, 2); a row without a place breaks the line."""
+    commands: list[str] = []
+    pen = "M"
+    for x, y in outline.tolist():
+        if np.isfinite([x, y]).all():
+            commands.append(f"{pen}{x:.1f} {y:.1f}")
+            pen = "L"
+        else:
+            pen = "M"
+    return "".join(commands)

@@ -1,0 +1,76 @@
+"""The grades of a run as a table for the terminal."""
+
+from typing import TYPE_CHECKING, Final
+
+from kneegrade.reporting.wording import RESEARCH_USE, printable, reason_of, rows
+from kneegrade.results import GradedKnee, GradedRadiograph, Report
+from kneegrade.schema import TARGET_NAMES
+
+if TYPE_CHECKING:
+    from rich.table import Table
+    from rich.text import Text
+
+_HEADINGS: Final = ("KL", "JSN\nL", "\nM", "Ost\nFL", "\nFM", "\nTL", "\nTM")  # one group each, named once
+_CAPTION: Final = (
+    "KL 0-4 · JSN joint space narrowing 0-3 · Ost osteophytes 0-3 · F femur · T tibia · L lateral · M medial · "
+    f"mm joint space medial/lateral\n{RESEARCH_USE}"
+)
+
+
+def grades_table(report: Report) -> "Table":
+    """A row per knee (or per radiograph without knees): source, side, seven grades, joint space in mm, notes.
+
+    Fits 80 columns; source and notes take what is left. Notes are a refusal's sentence, else the codes of warnings
+    and coherence findings.
+    """
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, caption=_CAPTION, caption_justify="left")
+    table.add_column("Film", ratio=3, overflow="fold", min_width=8)
+    table.add_column("Knee", no_wrap=True)
+    for heading in _HEADINGS:
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("mm\nM/L", justify="right", no_wrap=True)
+    table.add_column("Note", ratio=4, overflow="fold", min_width=8)
+    shown: GradedRadiograph | None = None
+    for radiograph, knee in rows(report):
+        table.add_row(*_cells(radiograph, knee, repeats=radiograph is shown))
+        shown = radiograph
+    return table
+
+
+def _cells(radiograph: GradedRadiograph, knee: GradedKnee | None, *, repeats: bool) -> "list[Text]":
+    from rich.text import Text
+
+    source = Text("" if repeats else printable(radiograph.source))
+    side = Text("–" if knee is None else "?" if knee.side == "unknown" else knee.side)
+    grades = [_grade(knee, name) for name in TARGET_NAMES]
+    note = _note(radiograph, knee, repeats=repeats)
+    return [source, side, *grades, Text(_joint_space(knee)), note]
+
+
+def _grade(knee: GradedKnee | None, name: str) -> "Text":
+    from rich.text import Text
+
+    if knee is None or knee.grades is None:
+        return Text("–", style="dim")
+    grade = knee.grades[name].grade
+    return Text(str(grade), style="dim" if grade == 0 else "bold" if grade > 1 else "")
+
+
+def _joint_space(knee: GradedKnee | None) -> str:
+    width = None if knee is None else knee.joint_space_width_mm
+    return "–" if width is None else f"{width.medial:.1f}/{width.lateral:.1f}"
+
+
+def _note(radiograph: GradedRadiograph, knee: GradedKnee | None, *, repeats: bool) -> "Text":
+    from rich.text import Text
+
+    reason = reason_of(radiograph if knee is None else knee)
+    if reason is not None:
+        return Text(printable(reason.message), style="red" if radiograph.failed else "yellow")
+    findings = [*(() if repeats else radiograph.warnings)]
+    if knee is not None and knee.coherence is not None:
+        findings += knee.coherence.findings
+    return Text(printable(", ".join(finding.code for finding in findings)))

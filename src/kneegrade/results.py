@@ -1,0 +1,147 @@
+"""What comes out of grading: findings, graded knees, graded radiographs and the report of a run.
+
+Plain frozen dataclasses that know nothing but the schema, so that every report format can be written from them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Side = Literal["R", "L", "unknown"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing a reader should know. `code` is stable; `message` is one sentence without patient data."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class GradeResult:
+    """One grade with its calibrated probabilities (one per class, summing to 1)."""
+
+    grade: int
+    probabilities: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Coherence:
+    """How well the seven grades go together: mixture log-probability g(P) (paper, Eq. 3) and broken rules."""
+
+    log_probability: float
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True)
+class JointSpaceWidth:
+    """Joint space in millimetres in the plane of the stated spacing.
+
+    `medial` is the minimum width of the medial compartment, `lateral` the width at x = 0.825 of the tibial width
+    counted from the medial edge.
+    """
+
+    medial: float
+    lateral: float
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What the pictures of a report are drawn from.
+
+    Attributes:
+        roi: (S, S) uint8, the region the network read, lateral on the image's left, bone bright.
+        landmarks_roi_px: (74, 2) float64, (x, y) in pixels of `roi`, first pixel's centre = (0, 0).
+        landmark_visible: (74,) bool, False where a landmark lies outside the picture and was not read.
+        contributions: grade name → (74, classes) float64, exact share of each landmark in each logit,
+            centred over the classes and over the training mean.
+        remainder: grade name → (classes,) float64, what the logit holds beside the landmarks
+            (bias and training mean); contributions summed over landmarks plus this is the class-centred logit.
+    """
+
+    roi: NDArray[np.uint8]
+    landmarks_roi_px: NDArray[np.float64]
+    landmark_visible: NDArray[np.bool_]
+    contributions: Mapping[str, NDArray[np.float64]]
+    remainder: Mapping[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True, eq=False)
+class GradedKnee:
+    """One knee of a radiograph; `grades` is None where it is not gradable.
+
+    Attributes:
+        side: side of the patient's body.
+        reason: why the knee is not gradable, else None.
+        grades: the seven grades by name, in the order of the schema, or None.
+        landmarks_px: (74, 2) float64 (x, y) in pixels of the source film, first pixel's centre = (0, 0), or None.
+        landmark_confidence: 0 … 1.
+        evidence: for pictures, or None.
+    """
+
+    side: Side
+    reason: Finding | None = None
+    grades: Mapping[str, GradeResult] | None = None
+    coherence: Coherence | None = None
+    joint_space_width_mm: JointSpaceWidth | None = None
+    landmarks_px: NDArray[np.float64] | None = None
+    landmark_confidence: float = 0.0
+    evidence: Evidence | None = None
+
+    @property
+    def status(self) -> Literal["graded", "not_gradable"]:
+        """`graded` exactly when there are grades."""
+        return "graded" if self.grades is not None else "not_gradable"
+
+
+@dataclass(frozen=True)
+class GradedRadiograph:
+    """One input file: its knees, or the reason why there are none.
+
+    `failed` is True when the file could not be read at all; a readable film without a gradable knee is not failed.
+    """
+
+    source: str
+    knees: tuple[GradedKnee, ...] = ()
+    reason: Finding | None = None
+    warnings: tuple[Finding, ...] = ()
+    failed: bool = False
+
+    @property
+    def status(self) -> Literal["graded", "not_gradable", "failed"]:
+        """`graded` when at least one knee has grades."""
+        if self.failed:
+            return "failed"
+        return "graded" if any(knee.status == "graded" for knee in self.knees) else "not_gradable"
+
+
+@dataclass(frozen=True)
+class WeightsIdentity:
+    """Which weights graded: registry name and SHA-256 of the safetensors file."""
+
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """All radiographs of one run, in the order they were given."""
+
+    radiographs: tuple[GradedRadiograph, ...]
+    weights: WeightsIdentity
+    version: str
+    limits: tuple[str, ...] = field(
+        default=("Research use only. Not a medical device; not for diagnosis or treatment decisions.",)
+    )
+
+    @property
+    def all_graded(self) -> bool:
+        """True when every radiograph is graded and no knee in it was refused."""
+        return all(
+            radiograph.status == "graded" and all(knee.status == "graded" for knee in radiograph.knees)
+            for radiograph in self.radiographs
+        )

@@ -1,0 +1,110 @@
+"""Weights on disk: a safetensors file and a JSON sidecar of the same name that describes it and holds its SHA-256.
+
+No pickle anywhere: nothing in these files can run.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kneegrade.errors import WeightsError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SHIPPED = {"grader": "kneegrade-first", "detector": "detector-first"}
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """Checked weights.
+
+    Attributes:
+        name: as the sidecar says.
+        sha256: of the safetensors file, checked.
+        tensors: float tensors in float32.
+        description: the whole sidecar.
+    """
+
+    name: str
+    sha256: str
+    tensors: Mapping[str, "Tensor"]
+    description: Mapping[str, Any]
+
+    def part(self, prefix: str) -> dict[str, "Tensor"]:
+        """The tensors below `prefix.`, without it."""
+        start = prefix + "."
+        return {key[len(start) :]: value for key, value in self.tensors.items() if key.startswith(start)}
+
+
+def shipped_path(kind: str) -> Path:
+    """Path of the packaged weights of one kind, "grader" or "detector"."""
+    return Path(str(files("kneegrade").joinpath(f"weights/{SHIPPED[kind]}.safetensors")))
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """The sidecar of a safetensors file, without reading the weights.
+
+    Raises:
+        WeightsError: no sidecar, or one that is not a JSON object with `name`, `kind` and `sha256`.
+    """
+    sidecar = path.with_suffix(".json")
+    try:
+        description = json.loads(sidecar.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"The weights' description {sidecar.name} is missing or is not JSON.") from error
+    if not isinstance(description, dict) or not {"name", "kind", "sha256"} <= description.keys():
+        raise WeightsError(f"The weights' description {sidecar.name} lacks name, kind or sha256.")
+    return description
+
+
+def load_weights(path: Path, kind: str) -> Weights:
+    """Weights of `kind` from `path`, their checksum verified before anything is parsed.
+
+    Raises:
+        WeightsError: missing or damaged file, another kind, or a checksum that differs by as little as one bit.
+    """
+    from safetensors.torch import load
+
+    description = read_description(path)
+    if description["kind"] != kind:
+        raise WeightsError(f"{path.name} holds {description['kind']} weights, expected {kind} weights.")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise WeightsError(f"The weights {path.name} are missing; install them again.") from error
+    found = hashlib.sha256(data).hexdigest()
+    if found != description["sha256"]:
+        raise WeightsError(
+            f"The weights {path.name} are damaged: their SHA-256 starts with {found[:12]}, "
+            f"{description['sha256'][:12]} was expected. Install them again."
+        )
+    tensors = {key: t.float() if t.is_floating_point() else t for key, t in load(data).items()}
+    return Weights(description["name"], found, tensors, description)
+
+
+def save_weights(path: Path, tensors: Mapping[str, "Tensor"], description: Mapping[str, Any]) -> str:
+    """Write `path` and its sidecar, each to a temporary file first; the SHA-256 comes back.
+
+    Convolution and linear weights (two axes or more) are stored in bfloat16, all else as it is.
+    """
+    import torch
+    from safetensors.torch import save
+
+    packed = {
+        key: (t.to(torch.bfloat16) if t.is_floating_point() and t.ndim >= 2 else t).contiguous().cpu()
+        for key, t in tensors.items()
+    }
+    data = save(packed)
+    digest = hashlib.sha256(data).hexdigest()
+    sidecar = json.dumps({**description, "sha256": digest}, indent=1, ensure_ascii=False) + "\n"
+    for target, content in ((path, data), (path.with_suffix(".json"), sidecar.encode())):
+        partial = target.with_name(target.name + ".tmp")
+        partial.write_bytes(content)
+        os.replace(partial, target)
+    return digest

@@ -1,0 +1,161 @@
+"""Every transfer syntax that is promised comes back as the array that went in."""
+
+from io import BytesIO
+
+import numpy as np
+import pytest
+from films import COLUMNS, ROWS, compressed, dataset, dicom_bytes, stored, through_gdcm
+from PIL import Image
+from pydicom import uid
+from pydicom.pixels.decoders import base
+
+from kneegrade.errors import UnreadableFileError, UnsupportedFileError
+from kneegrade.imaging import codecs
+from kneegrade.imaging.decoding import decode
+from kneegrade.imaging.limits import Limits
+
+
+def pixels_of(data: bytes) -> np.ndarray:
+    return decode(data, Limits()).pixels
+
+
+@pytest.mark.parametrize("syntax", [uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian])
+@pytest.mark.parametrize("bits", [8, 10, 12, 16])
+def test_native_syntaxes_keep_every_value(syntax: uid.UID, bits: int) -> None:
+    made = dataset(bits=bits)
+    values = made.pixel_array.copy()
+    made.file_meta.TransferSyntaxUID = syntax
+    if syntax == uid.ExplicitVRBigEndian and bits > 8:
+        made.PixelData = values.astype(">u2").tobytes()
+    np.testing.assert_array_equal(pixels_of(dicom_bytes(made)), values)
+
+
+@pytest.mark.parametrize("syntax", [uid.RLELossless, uid.JPEGLSLossless, uid.JPEG2000Lossless])
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_lossless_encoders_of_pydicom(syntax: uid.UID, bits: int) -> None:
+    made = dataset(bits=bits)
+    values = made.pixel_array.copy()
+    np.testing.assert_array_equal(pixels_of(dicom_bytes(compressed(made, syntax))), values)
+
+
+@pytest.mark.parametrize("name", ["JPEGLosslessProcess14", "JPEGLosslessProcess14_1"])
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_lossless_jpeg(name: str, bits: int, tmp_path) -> None:
+    np.testing.assert_array_equal(pixels_of(through_gdcm(dataset(bits=bits), name, tmp_path)), stored(bits))
+
+
+def test_extended_jpeg_of_12_bits(tmp_path) -> None:
+    decoded = pixels_of(through_gdcm(dataset(bits=12), "JPEGExtendedProcess2_4", tmp_path))
+    assert np.abs(decoded - stored(12)).max() <= 0.02 * 4095
+
+
+def test_baseline_jpeg() -> None:
+    stream = BytesIO()
+    Image.fromarray(stored(8)).save(stream, "JPEG", quality=98)
+    decoded = pixels_of(dicom_bytes(compressed(dataset(bits=8), uid.JPEGBaseline8Bit, stream.getvalue())))
+    assert np.abs(decoded - stored(8)).max() <= 8
+
+
+def test_near_lossless_jpeg_ls() -> None:
+    import jpeg_ls
+
+    frame = bytes(jpeg_ls.encode_array(stored(8), lossy_error=2))
+    decoded = pixels_of(dicom_bytes(compressed(dataset(bits=8), uid.JPEGLSNearLossless, frame)))
+    assert 0 < np.abs(decoded - stored(8)).max() <= 2
+
+
+def test_lossy_jpeg_2000() -> None:
+    made = dataset(bits=12)
+    made.compress(uid.JPEG2000, j2k_psnr=[60], generate_instance_uid=False)
+    assert np.abs(pixels_of(dicom_bytes(made)) - stored(12)).mean() < 0.01 * 4095
+
+
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_signed_values(bits: int) -> None:
+    values = stored(bits, signed=True)
+    np.testing.assert_array_equal(pixels_of(dicom_bytes(dataset(values, bits))), values)
+
+
+def test_bits_above_the_stored_ones_are_dropped_and_the_sign_is_restored() -> None:
+    made = dataset(stored(12) | 0x7000, bits=12)  # an overlay in the unused bits, as older devices wrote
+    np.testing.assert_array_equal(pixels_of(dicom_bytes(made)), stored(12))
+    signed = stored(12, signed=True)
+    made = dataset(signed & 0x0FFF, bits=12)
+    np.testing.assert_array_equal(pixels_of(dicom_bytes(made)), signed)
+
+
+def test_values_in_the_high_bits_are_brought_down() -> None:
+    made = dataset(stored(12) << 4, bits=12, HighBit=15)
+    np.testing.assert_array_equal(pixels_of(dicom_bytes(made)), stored(12))
+
+
+def test_rgb_becomes_luminance() -> None:
+    values = np.stack([stored(8), stored(8) // 2, 255 - stored(8)], axis=-1)
+    np.testing.assert_allclose(
+        pixels_of(dicom_bytes(dataset(values, 8))), values @ [0.299, 0.587, 0.114], rtol=1e-5, atol=1e-3
+    )
+
+
+def test_ybr_becomes_the_grey_it_was() -> None:
+    values = np.stack([stored(8), np.full_like(stored(8), 128), np.full_like(stored(8), 128)], axis=-1)
+    made = dataset(values, 8, PhotometricInterpretation="YBR_FULL")
+    np.testing.assert_allclose(pixels_of(dicom_bytes(made)), stored(8), atol=1)
+
+
+def palette(**elements):
+    made = dataset(stored(8), 8, PhotometricInterpretation="PALETTE COLOR", **elements)
+    for name in ("Red", "Green", "Blue"):
+        setattr(made, f"{name}PaletteColorLookupTableDescriptor", [256, 0, 16])
+        table = (np.arange(256)[::-1] * 257).astype("<u2")
+        setattr(made, f"{name}PaletteColorLookupTableData", table.tobytes())
+    return made
+
+
+def test_palette_is_looked_up() -> None:
+    np.testing.assert_allclose(pixels_of(dicom_bytes(palette())), (255.0 - stored(8)) * 257, rtol=1e-5)
+
+
+def test_broken_palette_has_a_reason() -> None:
+    made = palette()
+    del made.RedPaletteColorLookupTableData
+    with pytest.raises(UnreadableFileError, match="palette"):
+        pixels_of(dicom_bytes(made))
+
+
+def test_missing_codec_names_transfer_syntax_and_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = dicom_bytes(compressed(dataset(), uid.JPEGLSLossless))
+    monkeypatch.setattr(base._DECODERS[uid.JPEGLSLossless][0] if isinstance(base._DECODERS[uid.JPEGLSLossless], tuple)
+                        else base._DECODERS[uid.JPEGLSLossless], "_available", {})
+    with pytest.raises(UnsupportedFileError, match="JPEG-LS Lossless.*pyjpegls") as caught:
+        pixels_of(data)
+    assert caught.value.code == "codec"
+
+
+def test_unknown_transfer_syntaxes_have_a_reason() -> None:
+    for syntax in (uid.MPEG2MPML, uid.UID("1.2.3.4.5")):
+        made = compressed(dataset(), uid.JPEGBaseline8Bit, b"x" * 64)
+        made.file_meta.TransferSyntaxUID = syntax
+        with pytest.raises(UnsupportedFileError) as caught:
+            pixels_of(dicom_bytes(made))
+        assert caught.value.code == "transfer_syntax"
+
+
+def test_a_stream_of_another_size_than_declared_is_refused() -> None:
+    frame = compressed(dataset(), uid.JPEG2000Lossless)
+    frame.Rows, frame.Columns = ROWS + 10, COLUMNS - 10
+    with pytest.raises(UnreadableFileError) as caught:
+        pixels_of(dicom_bytes(frame))
+    assert caught.value.code == "damaged"
+
+
+def test_memory_errors_are_not_mistaken_for_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+    def greedy(*args: object, **kwargs: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(codecs, "apply_color_lut", greedy)
+        with pytest.raises(MemoryError):
+            pixels_of(dicom_bytes(palette()))
+    monkeypatch.setattr(base.Decoder, "as_array", greedy)
+    with pytest.raises(MemoryError):
+        pixels_of(dicom_bytes(dataset()))

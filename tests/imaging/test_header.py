@@ -1,0 +1,211 @@
+import numpy as np
+import pytest
+from films import dataset, dicom_bytes
+from pydicom import uid
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+
+from kneegrade.errors import KneeGradeError, LimitExceededError, UnreadableFileError, UnsupportedFileError
+from kneegrade.imaging import header
+from kneegrade.imaging.decoding import decode
+from kneegrade.imaging.limits import Limits
+
+
+def picture_of(made: Dataset, limits: Limits | None = None):
+    return decode(dicom_bytes(made), limits or Limits())
+
+
+def codes(findings) -> list[str]:
+    return [finding.code for finding in findings]
+
+
+@pytest.mark.parametrize(
+    ("elements", "spacing", "source", "warned"),
+    [
+        ({"PixelSpacing": [0.15, 0.15]}, (0.15, 0.15), "PixelSpacing", []),
+        ({"PixelSpacing": [0.15, 0.15], "ImagerPixelSpacing": [0.2, 0.2]}, (0.15, 0.15), "PixelSpacing", []),
+        (
+            {"PixelSpacing": [0.2, 0.2], "ImagerPixelSpacing": [0.2, 0.2]},
+            (0.2, 0.2),
+            "PixelSpacing",
+            ["magnification_uncorrected"],
+        ),
+        ({"ImagerPixelSpacing": [0.2, 0.2]}, (0.2, 0.2), "ImagerPixelSpacing", ["magnification_uncorrected"]),
+        ({"PixelSpacing": [0.15, 0.151]}, (0.15, 0.151), "PixelSpacing", []),
+        ({"PixelSpacing": [0.15, 0.16]}, None, None, ["spacing_unequal"]),
+        ({"PixelSpacing": [0, 0]}, None, None, ["spacing_invalid"]),
+        ({"PixelSpacing": [-0.1, -0.1]}, None, None, ["spacing_invalid"]),
+        ({"PixelSpacing": [3, 3]}, None, None, ["spacing_implausible"]),
+        ({"PixelSpacing": [0.001, 0.001]}, None, None, ["spacing_implausible"]),
+        ({"PixelSpacing": None}, None, None, []),
+        ({"PixelAspectRatio": [1, 2]}, None, None, ["aspect_ratio"]),
+        ({"PixelAspectRatio": [1, 1]}, None, None, []),
+    ],
+)
+def test_spacing(elements, spacing, source, warned) -> None:
+    made = dataset()
+    for keyword, value in elements.items():
+        setattr(made, keyword, value)
+    picture = picture_of(made)
+    assert (picture.pixel_spacing_mm, picture.spacing_source, codes(picture.warnings)) == (spacing, source, warned)
+
+
+@pytest.mark.parametrize("values", [(), (0.1,), (0.1, float("nan")), (float("inf"), 0.1), (0.1, 0.1, 0.1)])
+def test_spacing_that_is_no_pair_of_lengths(values: tuple[float, ...]) -> None:
+    assert header.spacing_problem(values) is header.SPACING_INVALID
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value", "side"),
+    [
+        ("ImageLaterality", "R", "R"),
+        ("ImageLaterality", "l", "L"),
+        ("Laterality", "L", "L"),
+        ("ImageLaterality", "B", "both"),
+        ("ImageLaterality", "U", "unknown"),
+        ("Laterality", "", "unknown"),
+    ],
+)
+def test_laterality(keyword: str, value: str, side: str) -> None:
+    picture = picture_of(dataset(**{keyword: value}))
+    assert (picture.laterality, picture.laterality_source) == (side, keyword if side != "unknown" else None)
+
+
+def test_image_laterality_goes_before_laterality() -> None:
+    assert picture_of(dataset(Laterality="L", ImageLaterality="R")).laterality == "R"
+
+
+def test_laterality_of_frames_and_of_regions() -> None:
+    anatomy, groups = Dataset(), Dataset()
+    anatomy.FrameLaterality = "R"
+    groups.FrameAnatomySequence = Sequence([anatomy])
+    picture = picture_of(dataset(SharedFunctionalGroupsSequence=[groups]))
+    assert (picture.laterality, picture.laterality_source) == ("R", "FrameLaterality")
+    modifier, region = Dataset(), Dataset()
+    modifier.CodeValue, modifier.CodingSchemeDesignator = "7771000", "SCT"
+    region.AnatomicRegionModifierSequence = Sequence([modifier])
+    picture = picture_of(dataset(AnatomicRegionSequence=[region]))
+    assert (picture.laterality, picture.laterality_source) == ("L", "AnatomicRegionModifierSequence")
+
+
+def test_view_and_identity() -> None:
+    picture = picture_of(dataset(ViewPosition="PA"))
+    assert picture.view == "PA"
+    assert picture.identity.sop_instance_uid == "1.2.3"
+    assert "1.2.3" not in repr(picture)
+
+
+@pytest.mark.parametrize("modality", ["CR", "DX", "RF", "XA", "RG", "OT", ""])
+def test_projection_modalities_are_read(modality: str) -> None:
+    assert picture_of(dataset(Modality=modality)).pixels.size
+
+
+@pytest.mark.parametrize("modality", ["MR", "CT", "US", "NM", "MG", "IO", "<b>"])
+def test_other_modalities_are_refused(modality: str) -> None:
+    with pytest.raises(UnsupportedFileError) as caught:
+        picture_of(dataset(Modality=modality))
+    assert caught.value.code == "modality"
+    assert "<" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("elements", "warned"),
+    [
+        ({"BurnedInAnnotation": "YES"}, ["burned_in_text"]),
+        ({"BurnedInAnnotation": "NO", "SOPClassUID": uid.SecondaryCaptureImageStorage}, []),
+        ({"SOPClassUID": uid.SecondaryCaptureImageStorage}, ["burned_in_text"]),
+        ({}, []),
+    ],
+)
+def test_burned_in_text_is_warned_of(elements, warned) -> None:
+    assert codes(picture_of(dataset(**elements)).warnings) == warned
+
+
+def test_many_frames_are_refused() -> None:
+    with pytest.raises(UnsupportedFileError) as caught:
+        picture_of(dataset(NumberOfFrames=3))
+    assert caught.value.code == "multi_frame"
+
+
+def test_more_pixels_than_allowed_are_refused_by_the_header() -> None:
+    with pytest.raises(LimitExceededError) as caught:
+        picture_of(dataset(Rows=20_000, Columns=20_000))
+    assert caught.value.code == "pixels"
+
+
+@pytest.mark.parametrize("size", [{"Rows": 0}, {"Columns": None}, {"Rows": 151}, {"Rows": 9000}])
+def test_sizes_that_do_not_fit_are_refused(size) -> None:
+    with pytest.raises(UnreadableFileError) as caught:
+        picture_of(dataset(**size))
+    assert caught.value.code == "damaged"
+
+
+def test_documents_hold_no_picture() -> None:
+    with pytest.raises(UnsupportedFileError) as caught:
+        picture_of(dataset(Modality="SR", PixelData=None))
+    assert caught.value.code == "not_an_image"
+
+
+def nested(levels: int) -> Dataset:
+    made = dataset()
+    parent = made
+    for _ in range(levels):
+        child = Dataset()
+        parent.ReferencedStudySequence = Sequence([child])
+        parent = child
+    return made
+
+
+def test_nesting_is_capped() -> None:
+    assert picture_of(nested(5), Limits(nesting=5)).pixels.size
+    with pytest.raises(LimitExceededError) as caught:
+        picture_of(nested(6), Limits(nesting=5))
+    assert caught.value.code == "nesting"
+
+
+def test_values_that_cannot_be_converted_count_as_absent() -> None:
+    class Broken(Dataset):
+        def get(self, *args, **kwargs):
+            raise ValueError("patient's name")
+
+    broken = Broken()
+    assert header.text(broken, "Modality") == ""
+    assert header.numbers(broken, "PixelSpacing") == ()
+    assert header.items(broken, "VOILUTSequence") == ()
+    made = Dataset()
+    made.add_new(0x00280030, "UN", b"\1\2")
+    assert header.numbers(made, "PixelSpacing") == ()
+
+
+def test_broken_sequences_do_not_hide_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = nested(1)
+    honest = Dataset.__getitem__
+
+    def broken(self, key):
+        if key == 0x00081110:
+            raise ValueError
+        return honest(self, key)
+
+    monkeypatch.setattr(Dataset, "__getitem__", broken)
+    header.refuse_deep_nesting(made, Limits(nesting=1))
+
+    def endless(self, key):
+        raise RecursionError
+
+    monkeypatch.setattr(Dataset, "__getitem__", endless)
+    with pytest.raises(RecursionError):
+        header.refuse_deep_nesting(made, Limits())
+
+
+def test_nothing_of_the_patient_is_in_a_message() -> None:
+    for elements in ({"Modality": "MR"}, {"Rows": 9000}, {"NumberOfFrames": 2}, {"PixelData": None}):
+        with pytest.raises(KneeGradeError) as caught:
+            picture_of(dataset(**elements))
+        assert "Nobody" not in str(caught.value)
+
+
+def test_spacing_is_a_plain_pair_of_floats() -> None:
+    spacing = picture_of(dataset(PixelSpacing=[0.2, 0.2])).pixel_spacing_mm
+    assert spacing is not None
+    assert all(type(value) is float for value in spacing)
+    assert np.isclose(spacing[0], 0.2)

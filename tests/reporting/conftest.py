@@ -1,0 +1,102 @@
+"""Synthetic reports with random but reproducible content."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from kneegrade.results import (
+    Coherence,
+    Evidence,
+    Finding,
+    GradedKnee,
+    GradedRadiograph,
+    GradeResult,
+    JointSpaceWidth,
+    Report,
+    Side,
+    WeightsIdentity,
+)
+from kneegrade.schema import TARGETS
+
+READ_BY = {
+    "all": range(74), "FL": range(19), "FM": range(18, 37), "TL": range(37, 56), "TM": range(55, 74),
+}  # fmt: skip
+WEIGHTS = WeightsIdentity("phantom-test", "0123456789abcdef" * 4)
+
+
+def make_outlines(size: int) -> NDArray[np.float64]:
+    """Two arcs for femur and tibia, (74, 2), whose ends leave the region."""
+    t = np.linspace(-1.0, 1.0, 37)
+    x = size * (0.5 + 0.36 * np.sign(t) * np.abs(t) ** 0.5)
+    femur = np.stack([x, size * (0.46 - 0.6 * np.abs(t) ** 6)], axis=1)
+    tibia = np.stack([x, size * (0.54 + 0.6 * np.abs(t) ** 6)], axis=1)
+    return np.concatenate([femur, tibia])
+
+
+def make_evidence(rng: np.random.Generator, size: int = 96) -> Evidence:
+    landmarks = make_outlines(size)
+    visible = ((landmarks >= 0) & (landmarks <= size - 1)).all(axis=1)
+    landmarks[0] = np.nan
+    visible[0] = False
+    contributions = {}
+    for target in TARGETS:
+        shares = np.zeros((74, target.classes))
+        read = list(READ_BY[target.compartment])
+        shares[read] = rng.normal(scale=0.1, size=(len(read), target.classes))
+        contributions[target.name] = shares - shares.mean(axis=1, keepdims=True)
+    return Evidence(
+        roi=rng.integers(0, 256, (size, size), dtype=np.uint8),
+        landmarks_roi_px=landmarks,
+        landmark_visible=visible,
+        contributions=contributions,
+        remainder={target.name: rng.normal(size=target.classes) for target in TARGETS},
+    )
+
+
+def make_knee(
+    rng: np.random.Generator, side: Side = "R", evidence: Evidence | None = None, *, plain: bool = False
+) -> GradedKnee:
+    """A graded knee; `plain` leaves out all that is optional."""
+    grades = {}
+    for target in TARGETS:
+        p = rng.dirichlet(np.full(target.classes, 0.5))
+        grades[target.name] = GradeResult(int(p.argmax()), tuple(p.tolist()))
+    if plain:
+        return GradedKnee(side, grades=grades, landmark_confidence=0.5)
+    finding = Finding("kl_without_sign", "KL 2 is given although no osteophyte is graded.")
+    return GradedKnee(
+        side,
+        grades=grades,
+        coherence=Coherence(float(rng.normal(scale=5)), (finding,)),
+        joint_space_width_mm=JointSpaceWidth(3.27, 5.918),
+        landmarks_px=make_outlines(900) + 100.0,
+        landmark_confidence=0.81234567,
+        evidence=evidence or make_evidence(rng),
+    )
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(20210927)
+
+
+@pytest.fixture
+def report(rng: np.random.Generator) -> Report:
+    """A film with two knees, one half refused, one plain, one refused, one failed with a hostile name."""
+    refused = Finding("implant", "The knee holds a metal implant; grades would mean nothing.")
+    spacing = Finding("no_spacing", "The file states no pixel spacing, so no joint space in mm is given.")
+    return Report(
+        radiographs=(
+            GradedRadiograph("pair.dcm", (make_knee(rng, "R"), make_knee(rng, "L")), warnings=(spacing,)),
+            GradedRadiograph("half.dcm", (make_knee(rng, "L"), GradedKnee("R", reason=refused))),
+            GradedRadiograph("plain.png", (make_knee(rng, "unknown", plain=True),)),
+            GradedRadiograph("hip.dcm", reason=Finding("no_knee", "No knee was found; give a knee radiograph.")),
+            GradedRadiograph(
+                "=<script>alert(1)</script>.dcm",
+                reason=Finding("unreadable", "The file is damaged; give another copy."),
+                failed=True,
+            ),
+        ),
+        weights=WEIGHTS,
+        version="0.1.0",
+    )

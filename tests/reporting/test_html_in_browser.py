@@ -1,0 +1,134 @@
+"""The page as a real browser shows it."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from kneegrade.reporting import write_html
+
+CHROMIUM = shutil.which("chromium")
+NEUTRAL_TOLERANCE = 6
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        message = "no chromium on the path; apt-get install chromium"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser, report, tmp_path) -> Iterator[Page]:
+    """The report in a window, which must have met no error and asked for nothing but itself when the test ends."""
+    film = report.radiographs[0]
+    long = replace(report, radiographs=(*report.radiographs, film, film))  # its last knees are far below the window
+    write_html(long, tmp_path / "report.html")
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    complaints: list[str] = []
+    requests: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("dialog", lambda dialog: (complaints.append(dialog.message), dialog.dismiss()))
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto((tmp_path / "report.html").as_uri())
+    yield page
+    context.close()
+    assert complaints == []
+    assert [url for url in requests if not url.startswith("data:")] == [(tmp_path / "report.html").as_uri()]
+
+
+def fills(page: Page, knee: str = "#k1-1") -> dict[str, str]:
+    """Colour of each point by landmark index."""
+    return page.locator(f"{knee} circle").evaluate_all(
+        "circles => Object.fromEntries(circles.map(circle => [circle.dataset.i, getComputedStyle(circle).fill]))"
+    )
+
+
+def overflow(page: Page) -> int:
+    return page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+
+
+def test_pictures_are_shown(page):
+    assert page.locator("#k1-1 img").evaluate("image => image.naturalWidth") == 96
+    assert page.locator("#k1-1 .outlines path").count() == 2
+
+
+def test_selector_recolours_the_points_and_marks_the_row(page):
+    before = fills(page)
+    page.locator("#k1-1-osteophyte_femur_medial").check()
+    after = fills(page)
+    assert before != after
+    assert {fill for i, fill in after.items() if int(i) >= 37} == {"none"}  # the tibia is not read for the femur
+    assert page.locator("#k1-1 tr.is-shown").get_attribute("data-target") == "osteophyte_femur_medial"
+    assert "Osteophyte, femur medial" in page.locator("#k1-1 .chosen").inner_text()
+    assert fills(page, "#k1-2") != after
+
+
+def test_colour_follows_the_sign(page, report):
+    knee = report.radiographs[0].knees[0]
+    share = knee.evidence.contributions["kl"][:, knee.grades["kl"].grade]
+    for index, fill in fills(page).items():
+        red, _, blue = (int(part) for part in fill.removeprefix("rgb(").removesuffix(")").split(","))
+        if abs(red - blue) > NEUTRAL_TOLERANCE:
+            assert (red > blue) == (share[int(index)] > 0), index
+
+
+def test_keyboard_reaches_the_selector(page):
+    page.locator("#k1-1-kl").focus()
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#k1-1-jsn_lateral").is_checked()
+    assert "lateral" in page.locator("#k1-1 .chosen").inner_text()
+
+
+def test_row_labels_select_too(page):
+    page.locator("#k1-1 tr[data-target=jsn_medial] label").click()
+    assert page.locator("#k1-1-jsn_medial").is_checked()
+
+
+def test_toggles_hide_outlines_and_points(page):
+    for value in ("outlines", "points"):
+        shown = page.locator(f"#k1-1 .{value}")
+        assert shown.evaluate("group => getComputedStyle(group).display") == "inline"
+        page.locator(f"#k1-1 .toggles input[value={value}]").uncheck()
+        assert shown.evaluate("group => getComputedStyle(group).display") == "none"
+
+
+def test_sum_shown_is_the_centred_logit(page, report):
+    knee = report.radiographs[0].knees[0]
+    grade = knee.grades["kl"].grade
+    logit = knee.evidence.contributions["kl"][:, grade].sum() + knee.evidence.remainder["kl"][grade]
+    sentence = page.locator("#k1-1 .sum").inner_text().replace("−", "-")
+    assert float(sentence.rstrip(".").split()[-1]) == pytest.approx(logit, abs=6e-4)
+
+
+@pytest.mark.parametrize("width", [320, 360, 768, 1920])
+def test_nothing_sticks_out_sideways(page, width):
+    page.set_viewport_size({"width": width, "height": 800})
+    assert overflow(page) <= 0
+
+
+def test_names_are_text(page):
+    assert page.get_by_text("=<script>alert(1)</script>.dcm").first.is_visible()
+
+
+def test_printing_draws_every_knee(page):
+    sums = page.locator(".view .sum")
+    assert "" in sums.all_text_contents()
+    assert page.pdf(format="A4").startswith(b"%PDF")
+    assert ["centred logit" in sentence for sentence in sums.all_text_contents()] == [True] * 7
+
+
+def test_dark_scheme_has_a_dark_page(page):
+    page.emulate_media(color_scheme="dark")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(14, 17, 19)"

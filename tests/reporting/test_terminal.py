@@ -1,0 +1,42 @@
+from dataclasses import replace
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from kneegrade.reporting import grades_table
+from kneegrade.results import Finding, GradedRadiograph
+from kneegrade.schema import TARGET_NAMES
+
+
+def printed(report, width, **options):
+    console = Console(file=StringIO(), width=width, **options)
+    console.print(grades_table(report))
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_grades_are_never_cut(report, width):
+    text = printed(report, width)
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= width
+    assert "…" not in text
+    (row,) = [line for line in lines if "pair.dcm" in line]
+    grades = report.radiographs[0].knees[0].grades
+    shown = row.split()
+    assert shown[1:10] == ["R", *(str(grades[name].grade) for name in TARGET_NAMES), "3.3/5.9"]
+
+
+def test_source_is_named_once_per_film_and_reasons_are_told(report):
+    text = printed(report, 200)
+    assert text.count("half.dcm") == 1
+    assert "The knee holds a metal implant" in text
+    assert "no_spacing" in text
+    assert "Research use, not a medical device" in text
+
+
+def test_hostile_names_reach_the_terminal_disarmed(report):
+    film = GradedRadiograph("[red]a\x1b]0;owned\x07\u202egpj.dcm", reason=Finding("a", "b\x1b[2J"), failed=True)
+    text = printed(replace(report, radiographs=(film,)), 160)
+    assert "[red]a�]0;owned��gpj.dcm" in text
+    assert "\x1b" not in text
