@@ -124,28 +124,27 @@ def test_broken_palette_has_a_reason() -> None:
 
 def test_missing_codec_names_transfer_syntax_and_package(monkeypatch: pytest.MonkeyPatch) -> None:
     data = dicom_bytes(compressed(dataset(), uid.JPEGLSLossless))
-    monkeypatch.setattr(base._DECODERS[uid.JPEGLSLossless][0] if isinstance(base._DECODERS[uid.JPEGLSLossless], tuple)
-                        else base._DECODERS[uid.JPEGLSLossless], "_available", {})
+    monkeypatch.setattr(base.JPEGLSLosslessDecoder, "_available", {})
     with pytest.raises(UnsupportedFileError, match="JPEG-LS Lossless.*pyjpegls") as caught:
         pixels_of(data)
     assert caught.value.code == "codec"
 
 
 def test_unknown_transfer_syntaxes_have_a_reason() -> None:
-    for syntax in (uid.MPEG2MPML, uid.UID("1.2.3.4.5")):
-        made = compressed(dataset(), uid.JPEGBaseline8Bit, b"x" * 64)
-        made.file_meta.TransferSyntaxUID = syntax
+    plain = dicom_bytes(compressed(dataset(), uid.JPEGBaseline8Bit, b"x" * 64))
+    for syntax in (b"1.2.840.10008.1.2.4.94", b"1.2.333.10008.1.2.4.50"):
+        data = plain.replace(uid.JPEGBaseline8Bit.encode(), syntax)
         with pytest.raises(UnsupportedFileError) as caught:
-            pixels_of(dicom_bytes(made))
+            pixels_of(data)
         assert caught.value.code == "transfer_syntax"
 
 
 def test_a_stream_of_another_size_than_declared_is_refused() -> None:
     frame = compressed(dataset(), uid.JPEG2000Lossless)
     frame.Rows, frame.Columns = ROWS + 10, COLUMNS - 10
-    with pytest.raises(UnreadableFileError) as caught:
+    assert frame.Rows * frame.Columns == ROWS * COLUMNS  # pydicom would reshape it without a word
+    with pytest.raises(UnreadableFileError, match="size"):
         pixels_of(dicom_bytes(frame))
-    assert caught.value.code == "damaged"
 
 
 def test_memory_errors_are_not_mistaken_for_damage(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from films import dataset, dicom_bytes
-from pydicom import uid
+from pydicom import DataElement, uid
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
@@ -173,7 +173,7 @@ def test_values_that_cannot_be_converted_count_as_absent() -> None:
     assert header.numbers(broken, "PixelSpacing") == ()
     assert header.items(broken, "VOILUTSequence") == ()
     made = Dataset()
-    made.add_new(0x00280030, "UN", b"\1\2")
+    made[0x00280030] = DataElement(0x00280030, "OB", b"\1\2")
     assert header.numbers(made, "PixelSpacing") == ()
 
 

@@ -1,8 +1,8 @@
-"""`ShapeModel`: the grade-conditioned 74-point outline of a knee, to draw from and to complete partial outlines.
+r"""`ShapeModel`: the grade-conditioned 74-point outline of a knee, to draw from and to complete partial outlines.
 
 A shape in millimetres is linear in the seven grades plus normally distributed modes,
 
-$$ s = C \\cdot [1, g_1 … g_7] + \\sum_k z_k \\sigma_k M_k, \\qquad z_k \\sim N(0, 1), $$
+$$ s = C \cdot [1, g_1 … g_7] + \sum_k z_k \sigma_k M_k, \qquad z_k \sim N(0, 1), $$
 
 with the origin at landmark 55, x medial positive and y distal positive. The coefficients are aggregates over knees of
 the Osteoarthritis Initiative (`data/PROVENANCE.md`).

@@ -17,10 +17,12 @@ from pydicom.pixels.processing import apply_color_lut
 
 from kneegrade.errors import UnreadableFileError, UnsupportedFileError
 from kneegrade.imaging.header import integer, text
+from kneegrade.imaging.streams import declared_size
 
 Stored = NDArray[Any]
 
 PREFERENCE = ("pydicom", "pylibjpeg", "pyjpegls", "pillow", "gdcm")
+UNCORRECTED: dict[str, Any] = {"correct_unused_bits": False}  # pydicom's correction overlooks HighBit; see below
 PACKAGES: dict[str, str] = {
     uid.JPEGBaseline8Bit: "pillow",
     uid.JPEGExtended12Bit: "python-gdcm",
@@ -60,6 +62,9 @@ def stored_picture(dataset: Dataset, transfer_syntax: uid.UID) -> StoredPicture:
         UnsupportedFileError: no codec for the transfer syntax; the message names the package.
         UnreadableFileError: every codec refused the data.
     """
+    size = integer(dataset, "Rows", 0), integer(dataset, "Columns", 0)
+    if transfer_syntax.is_encapsulated and (_size_of_stream(dataset) or size) != size:
+        raise _wrong_size()
     decoded = _decode(dataset, transfer_syntax)
     if decoded is None:
         raise UnreadableFileError(
@@ -68,14 +73,26 @@ def stored_picture(dataset: Dataset, transfer_syntax: uid.UID) -> StoredPicture:
             code="damaged",
         )
     values, photometric = decoded
-    if photometric == "PALETTE COLOR":
-        values = _through_palette(values, dataset)
-    size = integer(dataset, "Rows", 0), integer(dataset, "Columns", 0)
-    if values.shape[:2] != size or values.ndim not in (2, 3) or (values.ndim == 3 and values.shape[2] != 3):
-        raise UnreadableFileError("The pixel data do not have the size that the header declares.", code="damaged")
     if values.ndim == 2 and np.issubdtype(values.dtype, np.integer):
         values = without_spare_bits(values, dataset)
+    if photometric == "PALETTE COLOR":
+        values = _through_palette(values, dataset)
+    if values.shape[:2] != size or values.ndim not in (2, 3) or (values.ndim == 3 and values.shape[2] != 3):
+        raise _wrong_size()
     return StoredPicture(values, values.ndim == 3)
+
+
+def _wrong_size() -> UnreadableFileError:
+    return UnreadableFileError("The pixel data do not have the size that the header declares.", code="damaged")
+
+
+def _size_of_stream(dataset: Dataset) -> tuple[int, int] | None:
+    try:
+        return declared_size(get_frame(dataset.PixelData, 0, number_of_frames=1))
+    except MemoryError:
+        raise
+    except Exception:  # the codecs get the last word on broken encapsulation
+        return None
 
 
 def _decode(dataset: Dataset, transfer_syntax: uid.UID) -> tuple[Stored, str] | None:
@@ -96,7 +113,7 @@ def _decode(dataset: Dataset, transfer_syntax: uid.UID) -> tuple[Stored, str] | 
         try:
             if plugin == "gdcm" and _is_extended_12_bit(dataset, transfer_syntax):
                 return _extended_12_bit(dataset), text(dataset, "PhotometricInterpretation")
-            values, meta = decoder.as_array(dataset, index=0, decoding_plugin=plugin)
+            values, meta = decoder.as_array(dataset, index=0, decoding_plugin=plugin, **UNCORRECTED)
             return values, str(meta["photometric_interpretation"])
         except MemoryError:
             raise

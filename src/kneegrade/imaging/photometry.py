@@ -85,30 +85,34 @@ def inversion_score(pixels: NDArray[np.generic]) -> float:
     """Polarity of a knee film or crop: positive where bone is bright, negative on its negative, 0 when undecided.
 
     Three signs of a positive, each odd under inversion, read from a reduced picture of zero mean and unit variance:
-    the left and right ends of the field are darker than its mean; two legs with a dark gap between them, as the
-    share of -cos(4 pi u) in the column profile; dark regions have less texture than bright ones (air is flat).
+    both ends of the field are darker than its mean; two legs with a dark gap between them, as the share of
+    -cos(4 pi u) in the profile from end to end; dark regions have less texture than bright ones (air is flat).
+    Ends are left and right or, on a film that lies on its side, top and bottom: the clearer verdict counts.
 
     Args:
         pixels: (H, W) real numbers, finite.
 
     Returns:
-        About -4 … 4; the score of `c - pixels` is minus the score of `pixels`.
+        About -4 … 4; the score of `c - pixels` is minus the score of `pixels`, a quarter turn does not change it.
     """
     reduced = block_means(pixels, REDUCED_SIDE)
-    rows, columns = _box(reduced)
-    inside = reduced[rows, columns]
+    inside = reduced[_box(reduced)]
     low, high = np.percentile(inside, [1, 99])
     if not high > low:
         return 0.0
     inside = np.clip((inside - low) / (high - low), 0, 1)
     standard = (inside - inside.mean()) / inside.std()
-    profile = standard.mean(axis=0)  # (w,)
-    width = len(profile)
-    end = max(1, width // 12)
+    texture = _texture_of_bright(standard)
+    return max((_ends_and_legs(standard.mean(axis=axis)) + texture for axis in (0, 1)), key=abs)
+
+
+def _ends_and_legs(profile: NDArray[np.float64]) -> float:
+    """How dark the ends are, and how much two bright legs with a gap between them are in a profile."""
+    end = max(1, len(profile) // 12)
     dark_ends = -0.5 * (profile[:end].mean() + profile[-end:].mean())
-    u = (np.arange(width) + 0.5) / width
+    u = (np.arange(len(profile)) + 0.5) / len(profile)
     two_legs = -2 * (np.cos(4 * np.pi * u) * profile).mean()
-    return float(dark_ends + TWO_LEGS_WEIGHT * two_legs + _texture_of_bright(standard))
+    return float(dark_ends + TWO_LEGS_WEIGHT * two_legs)
 
 
 def collimated_field(pixels: NDArray[np.generic]) -> CollimatedField:

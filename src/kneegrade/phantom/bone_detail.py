@@ -1,6 +1,7 @@
 """Lines and shades inside the bones that no contour gives: growth-plate scars, condyle borders, the open notch."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kneegrade.phantom.knee import PhantomKnee
 from kneegrade.phantom.rasterise import FloatImage, Placement
@@ -47,6 +48,6 @@ def _line(
     return np.asarray(height * np.exp(-off * off) * shown, dtype=np.float32)
 
 
-def _step(value: FloatImage) -> FloatImage:
+def _step(value: NDArray[np.floating]) -> FloatImage:
     """Smooth step from 0 to 1 about 0."""
-    return np.asarray(0.5 + 0.5 * np.tanh(np.clip(value, -10, 10)))
+    return np.asarray(0.5 + 0.5 * np.tanh(np.clip(value, -10, 10)), dtype=np.float32)

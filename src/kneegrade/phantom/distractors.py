@@ -119,7 +119,9 @@ def _chest(grid: Grid, rng: np.random.Generator) -> tuple[FloatImage, FloatImage
 
 def _shapes(grid: Grid, rng: np.random.Generator) -> tuple[FloatImage, FloatImage]:
     """Scattered ellipsoids and tubes, like packing or a foot seen from anywhere."""
-    soft = _ellipsoid(grid, (float(rng.normal(0, 30)), 0), (float(rng.uniform(30, 120)), float(rng.uniform(60, 200))), 80)
+    soft = _ellipsoid(
+        grid, (float(rng.normal(0, 30)), 0), (float(rng.uniform(30, 120)), float(rng.uniform(60, 200))), 80
+    )
     mineral = np.zeros_like(soft)
     for _ in range(int(rng.integers(1, 9))):
         place = (float(rng.normal(0, 60)), float(rng.normal(0, 80)))

@@ -118,6 +118,60 @@ def _plan_two(rng: np.random.Generator) -> tuple[float, float, tuple[tuple[Side,
     )
 
 
+@dataclass(frozen=True, eq=False)
+class FilmScene:
+    """A film drawn but for its pixels: everything that is true of it.
+
+    Attributes:
+        seed, index: what it was drawn from.
+        plan, exposure, overlay: the choices made.
+        shape: (H, W) of the picture; `pixel_spacing_mm`: of its pixels at the detector.
+        knees: those in the picture, right before left; `placements`: where each lies.
+        rng: in the state from which noise and texture are drawn.
+    """
+
+    seed: int
+    index: int
+    plan: FilmPlan
+    exposure: Exposure
+    overlay: Overlay
+    shape: tuple[int, int]
+    pixel_spacing_mm: float
+    knees: tuple[FilmKnee, ...]
+    placements: tuple[Placement, ...]
+    rng: np.random.Generator
+
+
+def compose_film(
+    seed: int,
+    index: int,
+    layout: Layout = "random",
+    *,
+    prevalence: Prevalence = "natural",
+    pixel_spacing_mm: float | None = None,
+    longest_px: int | None = None,
+) -> FilmScene:
+    """What `render_film` would draw, without drawing it; the arguments are the same."""
+    rng = np.random.default_rng(np.random.SeedSequence([seed, index, 2]))
+    plan = plan_film(rng, layout)
+    exposure = sample_exposure(rng, whole_film=True)
+    overlay = sample_overlay(rng, [side for side, *_ in plan.places])
+    spacing = pixel_spacing_mm or plan.spacing_mm
+    if longest_px is not None:
+        spacing = max(plan.width_mm, plan.height_mm) * plan.magnification / longest_px
+    knee_mm = spacing / plan.magnification  # of the knee, per pixel
+    placements = tuple(
+        Placement.of((x / knee_mm, y / knee_mm), 1 / knee_mm, rotation, side == "L")
+        for side, x, y, rotation in plan.places
+    )
+    knees = tuple(
+        FilmKnee(knee.side, placement.to_px(knee.outline_mm), knee)
+        for knee, placement in zip(_knees(seed, index, plan, prevalence), placements, strict=True)
+    )
+    shape = (round(plan.height_mm / knee_mm), round(plan.width_mm / knee_mm))
+    return FilmScene(seed, index, plan, exposure, overlay, shape, spacing, knees, placements, rng)
+
+
 def render_film(
     seed: int,
     index: int,
@@ -130,7 +184,8 @@ def render_film(
     """Draw film `index` of population `seed`, with knees 2·index (right) and 2·index + 1 (left) of that population.
 
     Args:
-        seed, index: the same pair gives the same film, whatever else was drawn.
+        seed: of the population.
+        index: of the film; the same pair gives the same film, whatever else was drawn.
         layout: which knees, or "random" (half bilateral, a tenth without a knee).
         prevalence: population of the grades.
         pixel_spacing_mm: draw at this spacing instead of the film's own 0.1–0.2 mm; coarse films are fast.
@@ -139,53 +194,42 @@ def render_film(
     Raises:
         UsageError: layout or prevalence is unknown.
     """
-    rng = np.random.default_rng(np.random.SeedSequence([seed, index, 2]))
-    plan = plan_film(rng, layout)
-    exposure = sample_exposure(rng, whole_film=True)
-    overlay = sample_overlay(rng, [side for side, *_ in plan.places])
-    spacing = pixel_spacing_mm or plan.spacing_mm
-    if longest_px is not None:
-        spacing = max(plan.width_mm, plan.height_mm) * plan.magnification / longest_px
-    knee_mm = spacing / plan.magnification  # of the knee, per pixel
-    shape = (round(plan.height_mm / knee_mm), round(plan.width_mm / knee_mm))
-    knees = _knees(seed, index, plan, prevalence)
-    pixels, placements = _draw(knees, plan, shape, knee_mm, exposure, overlay, rng)
-    shown = tuple(
-        FilmKnee(knee.side, placement.to_px(knee.outline_mm), knee)
-        for knee, placement in zip(knees, placements, strict=True)
+    scene = compose_film(
+        seed, index, layout, prevalence=prevalence, pixel_spacing_mm=pixel_spacing_mm, longest_px=longest_px
     )
-    return PhantomFilm(seed, index, plan.layout, pixels, spacing, plan.magnification, shown, exposure)
+    return develop_film(scene)
+
+
+def develop_film(scene: FilmScene) -> PhantomFilm:
+    """The film of a scene. A scene is used up by this: its generator moves on."""
+    plan, exposure, rng = scene.plan, scene.exposure, scene.rng
+    knee_mm = scene.pixel_spacing_mm / plan.magnification
+    grain = trabeculae(scene.shape, knee_mm, rng)
+    if scene.knees:
+        pairs = zip(scene.knees, scene.placements, strict=True)
+        legs = [leg_maps(shown.knee, placement, scene.shape, grain) for shown, placement in pairs]
+        path = attenuation(legs, exposure)
+        body = np.max([leg.muscle + leg.fat for leg in legs], axis=0) > 0
+    else:
+        path = distractor_path(scene.shape, knee_mm, exposure, grain, rng)
+        body = path > 0.05
+    measured = expose(path, knee_mm, exposure, rng)
+    pixels = develop(measured, body, knee_mm, exposure, rng)
+    pixels = draw_markers(pixels, knee_mm, scene.overlay)
+    pixels = draw_collimation(pixels, knee_mm, scene.overlay)
+    return PhantomFilm(
+        scene.seed,
+        scene.index,
+        plan.layout,
+        pixels,
+        scene.pixel_spacing_mm,
+        plan.magnification,
+        scene.knees,
+        exposure,
+    )
 
 
 def _knees(seed: int, index: int, plan: FilmPlan, prevalence: Prevalence) -> list[PhantomKnee]:
     """The film's knees; the legs of one person share the right one's soft tissue."""
     knees = [with_side(sample_knee(seed, 2 * index + (side == "L"), prevalence), side) for side, *_ in plan.places]
     return [knees[0], with_build(knees[1], knees[0].build)] if len(knees) == 2 else knees
-
-
-def _draw(
-    knees: list[PhantomKnee],
-    plan: FilmPlan,
-    shape: tuple[int, int],
-    knee_mm: float,
-    exposure: Exposure,
-    overlay: Overlay,
-    rng: np.random.Generator,
-) -> tuple[FloatImage, list[Placement]]:
-    """Pixels of the film and where each knee lies in it."""
-    placements = [
-        Placement.of((x / knee_mm, y / knee_mm), 1 / knee_mm, rotation, side == "L")
-        for side, x, y, rotation in plan.places
-    ]
-    grain = trabeculae(shape, knee_mm, rng)
-    if knees:
-        legs = [leg_maps(knee, placement, shape, grain) for knee, placement in zip(knees, placements, strict=True)]
-        path = attenuation(legs, exposure)
-        body = np.max([leg.muscle + leg.fat for leg in legs], axis=0) > 0
-    else:
-        path = distractor_path(shape, knee_mm, exposure, grain, rng)
-        body = path > 0.05
-    measured = expose(path, knee_mm, exposure, rng)
-    pixels = develop(measured, body, knee_mm, exposure, rng)
-    pixels = draw_markers(pixels, knee_mm, overlay, [(side, x) for side, x, *_ in plan.places])
-    return draw_collimation(pixels, knee_mm, overlay), placements

@@ -17,7 +17,7 @@ from kneegrade.phantom.grades import Prevalence, sample_grades
 
 Array = NDArray[np.float64]
 
-MEDIAL_FRACTIONS = np.linspace(0.125, 0.35, 46)  # where the medial minimum is sought, from the medial edge
+MEDIAL_FRACTIONS = np.linspace(0.10, 0.40, 61)  # where the medial minimum is sought, from the medial edge
 LATERAL_FRACTION = 0.825
 MAX_TILT_DEG = 6.0
 ATTEMPTS = 16

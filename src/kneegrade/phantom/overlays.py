@@ -52,10 +52,8 @@ def sample_overlay(rng: np.random.Generator, sides: Sequence[str]) -> Overlay:
     )
 
 
-def draw_markers(
-    pixels: FloatImage, pixel_mm: float, overlay: Overlay, knees: Sequence[tuple[str, float]]
-) -> FloatImage:
-    """The film (H, W) with its letters and small print; each letter stands on the side of its own knee."""
+def draw_markers(pixels: FloatImage, pixel_mm: float, overlay: Overlay) -> FloatImage:
+    """The film (H, W) with its letters and small print."""
     canvas = Image.fromarray((pixels * 255).astype(np.uint8))
     draw = ImageDraw.Draw(canvas)
     height = max(6, round(overlay.height_mm / pixel_mm))

@@ -1,4 +1,4 @@
-"""Signed distance from a contour at every pixel, and which point of the contour is nearest, fast and sub-pixel exact."""
+"""Signed distance from a contour at every pixel, and the contour's nearest point: fast, sub-pixel exact."""
 
 from dataclasses import dataclass
 
@@ -26,9 +26,7 @@ class Placement:
     offset: tuple[float, float]
 
     @classmethod
-    def of(
-        cls, origin_px: tuple[float, float], px_per_mm: float, rotation_deg: float, mirrored: bool
-    ) -> "Placement":
+    def of(cls, origin_px: tuple[float, float], px_per_mm: float, rotation_deg: float, mirrored: bool) -> "Placement":
         """A placement by the knee origin's pixel, the scale, a clockwise rotation and the side."""
         angle = np.deg2rad(rotation_deg)
         turn = px_per_mm * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -98,7 +96,9 @@ def distance_field(contour_px: Array, shape: tuple[int, int]) -> DistanceField |
     along = offset_x * normals[:, 0][near] + offset_y * normals[:, 1][near]
     straight = np.hypot(offset_x, offset_y)
     signed = np.where(inside, straight, -straight)
-    return DistanceField(*_window(low, high), np.where(straight < 1.2, along, signed), source[near])
+    # near a smooth stretch the normal is exact; about a corner or far away the straight distance is
+    exact = (straight < 1.2) | ((straight < 8.0) & (along * signed > 0.64 * straight * straight))
+    return DistanceField(*_window(low, high), np.where(exact, along, signed), source[near])
 
 
 def _window(low: NDArray[np.int_], high: NDArray[np.int_]) -> tuple[slice, slice]:
@@ -122,7 +122,7 @@ def _inward_normals(points: Array) -> Array:
     tangent /= np.maximum(np.hypot(*tangent.T), 1e-9)[:, None]
     following = np.roll(points, -1, axis=0)
     area = (points[:, 0] * following[:, 1] - following[:, 0] * points[:, 1]).sum()
-    return np.stack([-tangent[:, 1], tangent[:, 0]], axis=1) * np.sign(area)
+    return np.asarray(np.stack([-tangent[:, 1], tangent[:, 0]], axis=1) * np.sign(area))
 
 
 def _polygon(contour: Array, width: int, height: int) -> NDArray[np.bool_]:

@@ -41,8 +41,7 @@ def render_roi(
         rotation_deg: clockwise rotation; drawn within ±10° if None.
         exposure: technique and look; drawn if None.
     """
-    rng = np.random.default_rng(np.random.SeedSequence([knee.seed, knee.index, 1]))
-    drawn_rotation = float(np.clip(rng.normal(0.0, 4.0), -MAX_ROTATION_DEG, MAX_ROTATION_DEG))
+    rng, drawn_rotation = _start(knee)
     drawn_exposure = sample_exposure(rng)
     look = exposure or drawn_exposure
     placement = roi_placement(knee, size_px, fov_mm, drawn_rotation if rotation_deg is None else rotation_deg)
@@ -51,3 +50,14 @@ def render_roi(
     measured = expose(attenuation([leg], look), pixel_mm, look, rng)
     pixels = develop(measured, leg.muscle + leg.fat > 0, pixel_mm, look, rng)
     return pixels, placement.to_px(knee.outline_mm)
+
+
+def roi_landmarks(knee: PhantomKnee, size_px: int = 320, fov_mm: float = 130.0) -> NDArray[np.float64]:
+    """The landmarks (74, 2) that `render_roi` returns with its own rotation, without drawing."""
+    return roi_placement(knee, size_px, fov_mm, _start(knee)[1]).to_px(knee.outline_mm)
+
+
+def _start(knee: PhantomKnee) -> tuple[np.random.Generator, float]:
+    """The generator of a knee's picture and the rotation drawn from it first."""
+    rng = np.random.default_rng(np.random.SeedSequence([knee.seed, knee.index, 1]))
+    return rng, float(np.clip(rng.normal(0.0, 4.0), -MAX_ROTATION_DEG, MAX_ROTATION_DEG))

@@ -1,9 +1,11 @@
 """Thickness maps of one leg in millimetres: mineral of its bones, muscle and fat, as the rays cross them.
 
 Bones are rounded plates: at a distance d inside the contour the ray crosses D·sqrt(1 - (1 - d/R)²), R the local
-rounding radius and D the local depth. The cortex is what lies between two such shells, cancellous bone fills the inner one.
+rounding radius and D the local depth. The cortex is what lies between two such shells; cancellous bone fills the
+inner one.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,7 +90,7 @@ def _bones(knee: PhantomKnee) -> list[tuple[Contour, BoneProfile]]:
     ]
 
 
-def _along(station: Array, knots: list[tuple[float, float]]) -> Array:
+def _along(station: Array, knots: Sequence[tuple[float, float]]) -> Array:
     """Values along a contour, linear between (u, value) knots, softened so that no seam shows."""
     u, value = zip(*knots, strict=True)
     return np.asarray(gaussian_filter1d(np.interp(station, u, value), ATTRIBUTE_SMOOTHING_MM / STEP_MM, mode="nearest"))
@@ -106,10 +108,19 @@ def _femur_profile(knee: PhantomKnee, contour: Contour) -> BoneProfile:
         radius=_along(u, [(-3, shaft), (3, 15), (9, 13), (12, 11), (24, 11), (27, 13), (33, 15), (39, shaft)]),
         cortex=_along(u, cortex) * build.cortex,
         density=_along(u, [(-3, 0.9), (3, 0.6), (9, 0.5), (27, 0.5), (33, 0.6), (39, 0.9)]),
-        sclerosis=_along(u, [(10, 0), (12, lateral), (15, lateral), (17, 0), (19, 0), (21, medial), (24, medial), (26, 0)]),
+        sclerosis=_along(
+            u, [(10, 0), (12, lateral), (15, lateral), (17, 0), (19, 0), (21, medial), (24, medial), (26, 0)]
+        ),
         line=_along(u, [(11, 0), (13, 0.6), (16, 0.9), (18, 0.4), (20, 0.9), (23, 0.6), (25, 0)]),
         line_depth=build.rim * 0.8 + 1.0,
-        depth_knots=((-300, 29 * size), (-95, 31 * size), (-62, 38 * size), (-40, 50 * size), (-15, 58 * size), (5, 58)),
+        depth_knots=(
+            (-300, 29 * size),
+            (-95, 31 * size),
+            (-62, 38 * size),
+            (-40, 50 * size),
+            (-15, 58 * size),
+            (5, 58),
+        ),
         wall=((-200, 5.0 * build.cortex), (-90, 3.4 * build.cortex), (-50, 1.4 * build.cortex), (-30, 1.0), (10, 0.9)),
     )
 
@@ -125,13 +136,23 @@ def _tibia_profile(knee: PhantomKnee, contour: Contour) -> BoneProfile:
     sclerosis = [(46, 0.0), (48, lateral), (51, lateral), (53, lateral * 0.5), (55, 0.1), (57, medial * 0.5)]
     sclerosis += [(59, medial), (62, medial), (64, 0.0)]
     return BoneProfile(
-        radius=_along(u, [(34, shaft), (40, 15), (45, 12), (47, 7), (50, 5), (61, 5), (63, 7), (66, 12), (70, 15), (76, shaft)]),
+        radius=_along(
+            u, [(34, shaft), (40, 15), (45, 12), (47, 7), (50, 5), (61, 5), (63, 7), (66, 12), (70, 15), (76, shaft)]
+        ),
         cortex=_along(u, cortex) * build.cortex,
         density=_along(u, [(35, 0.9), (41, 0.6), (45, 0.5), (48, 0.6), (62, 0.6), (65, 0.5), (69, 0.6), (75, 0.9)]),
         sclerosis=_along(u, sclerosis),
         line=_along(u, [(46, 0), (48, 0.8), (51, 1.0), (53, 0.5), (57, 0.5), (59, 1.0), (62, 0.8), (64, 0)]),
         line_depth=build.rim,
-        depth_knots=((-5, 40 * size), (4, 45 * size), (14, 48 * size), (32, 42 * size), (60, 35 * size), (100, 31 * size), (300, 29 * size)),
+        depth_knots=(
+            (-5, 40 * size),
+            (4, 45 * size),
+            (14, 48 * size),
+            (32, 42 * size),
+            (60, 35 * size),
+            (100, 31 * size),
+            (300, 29 * size),
+        ),
         wall=((-10, 0.8), (25, 1.0), (50, 1.5 * build.cortex), (90, 3.4 * build.cortex), (200, 4.8 * build.cortex)),
     )
 
@@ -258,4 +279,3 @@ def _soft_tissue(knee: PhantomKnee, placement: Placement, shape: tuple[int, int]
     total = chord(half)
     muscle = chord(np.maximum(half - np.float32(build.fat), 5.0))
     return muscle, np.asarray(total - muscle)
-

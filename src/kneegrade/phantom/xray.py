@@ -113,9 +113,7 @@ def develop(
     """Grey levels (H, W) float32 in [0, 1], bone bright, as a vendor's software would show the measured attenuation."""
     shown = measured
     if exposure.flattening > 0:
-        share = np.maximum(_slow(leg.astype(np.float32), 22.0, pixel_mm), np.float32(1e-3))
-        slow = _slow(np.where(leg, shown, np.float32(0)), 22.0, pixel_mm) / share
-        shown = shown - np.float32(exposure.flattening) * (slow - slow[leg].mean()) if leg.any() else shown
+        shown = shown - np.float32(exposure.flattening) * _body_trend(shown, leg, pixel_mm)
     if exposure.sharpening > 0 and pixel_mm < 0.8:
         shown = shown + exposure.sharpening * (shown - gaussian_filter(shown, 0.9 / pixel_mm, truncate=2.5))
     sample = shown[leg][::7] if leg.any() else shown.ravel()[::7]
@@ -128,6 +126,14 @@ def develop(
         grey = 0.5 + 0.5 * np.tanh(exposure.sigmoid / 2 * (grey - 0.5)) / end
     grain = exposure.speckle * rng.standard_normal(grey.shape, dtype=np.float32)
     return np.clip(grey + grain * (grey > 0), 0, 1).astype(np.float32)
+
+
+def _body_trend(shown: FloatImage, leg: NDArray[np.bool_], pixel_mm: float) -> FloatImage:
+    """Slow brightness changes (H, W) within the leg about their mean; 0 far from it, so that air stays dark."""
+    mean = shown[leg].mean() if leg.any() else np.float32(0)
+    share = _slow(leg.astype(np.float32), 22.0, pixel_mm)
+    deviation = _slow(np.where(leg, shown - mean, np.float32(0)), 22.0, pixel_mm)
+    return np.asarray(deviation / (share + np.float32(0.02)), dtype=np.float32)
 
 
 def trabeculae(shape: tuple[int, int], pixel_mm: float, rng: np.random.Generator) -> FloatImage:

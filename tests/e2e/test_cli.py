@@ -1,0 +1,143 @@
+"""The commands as a user calls them, in a process of their own."""
+
+import csv
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kneegrade.reporting import json_schema
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+
+
+def kneegrade(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error", "-m", "kneegrade.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300, check=False)
+
+
+@pytest.fixture(scope="module")
+def graded(tmp_path_factory):
+    output = tmp_path_factory.mktemp("out")
+    done = kneegrade("grade", EXAMPLES, "--output", output)
+    return done, output
+
+
+def test_help_imports_no_torch():
+    code = (
+        "import sys\nsys.argv = ['kneegrade', '--help']\nfrom kneegrade.cli import main\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert end.code == 0\n"
+        "heavy = {'torch', 'pydicom', 'sklearn', 'scipy', 'pandas', 'numpy'} & set(sys.modules)\nassert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    for verb in ("grade", "info", "train", "phantom", "cohort"):
+        assert verb in done.stdout
+
+
+def test_the_example_study(graded):
+    done, output = graded
+    assert done.returncode == 0, done.stderr
+    report = json.loads((output / "report.json").read_text())
+    truth = json.loads((EXAMPLES / "truth.json").read_text())
+    by_name = {radiograph["source"]: radiograph for radiograph in report["radiographs"]}
+    assert set(by_name) == {"bilateral.dcm", "single_right.dcm"}
+    assert [knee["side"] for knee in by_name["bilateral.dcm"]["knees"]] == ["R", "L"]
+    assert [knee["side"] for knee in by_name["single_right.dcm"]["knees"]] == ["R"]
+    assert all(knee["joint_space_width_mm"] for knee in by_name["bilateral.dcm"]["knees"])
+    assert by_name["single_right.dcm"]["knees"][0]["joint_space_width_mm"] is None
+    assert truth
+
+
+def test_report_fits_its_published_schema(graded):
+    jsonschema = pytest.importorskip("jsonschema")
+    _, output = graded
+    report = json.loads((output / "report.json").read_text())
+    jsonschema.Draft202012Validator(json_schema()).validate(report)
+    for radiograph in report["radiographs"]:
+        for knee in radiograph["knees"]:
+            for grade in knee["grades"].values():
+                assert sum(grade["probabilities"]) == pytest.approx(1, abs=1e-4)
+            assert len(knee["landmarks_px"]) == 74
+
+
+def test_the_other_files_and_the_table(graded):
+    done, output = graded
+    rows = list(csv.DictReader((output / "grades.csv").open(newline="")))
+    assert [(row["source"], row["side"]) for row in rows] == [
+        ("bilateral.dcm", "R"), ("bilateral.dcm", "L"), ("single_right.dcm", "R"),
+    ]  # fmt: skip
+    assert "report.html" in done.stdout
+    assert "not a medical device" in " ".join(done.stdout.lower().split())
+    assert (output / "report.html").stat().st_size > 20_000
+
+
+def test_formats_and_quiet(tmp_path):
+    done = kneegrade("grade", EXAMPLES / "single_right.dcm", "-o", tmp_path, "--format", "csv", "--quiet")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert [path.name for path in tmp_path.iterdir()] == ["grades.csv"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["grade"], ["grade", "nowhere.dcm", "-o", "x"], ["grade", str(EXAMPLES), "-o", "x", "--format", "pdf"],
+     ["grade", str(EXAMPLES), "-o", "x", "--device", "tpu"], ["train", "none.yaml", "-o", "x"], ["frobnicate"]],
+)  # fmt: skip
+def test_wrong_usage_is_exit_code_two_and_no_traceback(arguments, tmp_path):
+    done = kneegrade(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_bad_files_are_rows_and_the_run_goes_on(tmp_path):
+    """20 good and 20 broken files: 40 rows, exit code 1."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    film = (EXAMPLES / "single_right.dcm").read_bytes()
+    for i in range(20):
+        (folder / f"good{i:02}.dcm").write_bytes(film)
+    generator = np.random.default_rng(0)
+    broken = [b"", b"text", film[: len(film) // 2], film[:131], b"\x89PNG\r\n\x1a\n", generator.bytes(5000)]
+    for i in range(20):
+        (folder / f"bad{i:02}.dcm").write_bytes(broken[i % len(broken)])
+    done = kneegrade("grade", folder, "-o", tmp_path / "out", "--quiet")
+    assert done.returncode == 1
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    status = [(r["source"][:3], r["status"]) for r in report["radiographs"]]
+    assert sorted(set(status)) == [("bad", "failed"), ("goo", "graded")]
+    assert len(status) == 40
+    assert all(r["reason"]["message"] for r in report["radiographs"] if r["status"] == "failed")
+
+
+def test_a_zip_names_its_members(tmp_path):
+    with zipfile.ZipFile(tmp_path / "study.zip", "w") as archive:
+        archive.write(EXAMPLES / "single_right.dcm", "a/knee.dcm")
+        archive.writestr("a/readme.txt", "nothing")
+        archive.writestr("../evil.dcm", b"no film")
+    done = kneegrade("grade", tmp_path / "study.zip", "-o", tmp_path / "out", "--format", "json", "--quiet")
+    assert done.returncode == 1
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert {r["source"]: r["status"] for r in report["radiographs"]} == {"a/knee.dcm": "graded", "evil.dcm": "failed"}
+
+
+def test_a_picture_without_a_knee_is_not_gradable(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 255, (300, 300), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    done = kneegrade("grade", tmp_path / "noise.png", "-o", tmp_path / "out", "--format", "json", "--quiet")
+    assert done.returncode == 1
+    (radiograph,) = json.loads((tmp_path / "out" / "report.json").read_text())["radiographs"]
+    assert radiograph["status"] == "not_gradable"
+    assert radiograph["reason"]["code"]
+
+
+def test_info_names_versions_and_weights():
+    done = kneegrade("info", "--json")
+    facts = json.loads(done.stdout)
+    assert len(facts["weights"]["grader"]["sha256"]) == 64
+    assert facts["torch"].startswith("2.")

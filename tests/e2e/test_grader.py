@@ -1,0 +1,114 @@
+"""The Python interface on the example films."""
+
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+
+import kneegrade
+from kneegrade import Grader
+from kneegrade.errors import UsageError, WeightsError
+from kneegrade.imaging import read_radiograph
+from kneegrade.schema import TARGET_NAMES
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture(scope="module")
+def grader() -> Grader:
+    return Grader(device="cpu")
+
+
+def only_knee(report):
+    (radiograph,) = report.radiographs
+    (knee,) = radiograph.knees
+    assert tuple(knee.grades) == TARGET_NAMES
+    return knee
+
+
+def test_path_bytes_dataset_and_array_give_the_same_grades(grader):
+    path = EXAMPLES / "single_right.dcm"
+    radiograph = read_radiograph(path)
+    expected = only_knee(grader.grade(path))
+    for source in (str(path), path.read_bytes(), pydicom.dcmread(path), radiograph.pixels):
+        knee = only_knee(grader.grade(source))
+        for name in TARGET_NAMES:
+            assert knee.grades[name].probabilities == pytest.approx(expected.grades[name].probabilities, abs=1e-3)
+
+
+def test_an_array_with_spacing_gets_millimetres(grader):
+    pixels = read_radiograph(EXAMPLES / "single_right.dcm").pixels
+    assert only_knee(grader.grade(pixels)).joint_space_width_mm is None
+    one, two = (
+        only_knee(grader.grade(pixels, pixel_spacing_mm=(mm, mm))).joint_space_width_mm for mm in (0.15, 0.30)
+    )
+    assert two.medial == pytest.approx(2 * one.medial)
+    assert two.lateral == pytest.approx(2 * one.lateral)
+
+
+def test_the_users_side_serves_where_the_file_has_none(grader):
+    pixels = read_radiograph(EXAMPLES / "single_right.dcm").pixels
+    assert only_knee(grader.grade(pixels, side="R")).side == "R"
+
+
+def test_a_mirrored_film_is_never_silently_wrong(grader):
+    pixels = read_radiograph(EXAMPLES / "single_right.dcm").pixels[:, ::-1]
+    report = grader.grade(pixels, side="R")
+    assert only_knee(report).side == "unknown"
+    assert "side_conflict" in {warning.code for warning in report.radiographs[0].warnings}
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_a_film_turned_by_quarters_gives_the_same_grades(grader, turns):
+    pixels = read_radiograph(EXAMPLES / "single_right.dcm").pixels
+    upright, turned = only_knee(grader.grade(pixels)), only_knee(grader.grade(np.rot90(pixels, turns).copy()))
+    assert turned.side == upright.side == "R"
+    same = sum(turned.grades[name].grade == upright.grades[name].grade for name in TARGET_NAMES)
+    assert same >= 6
+
+
+def test_a_negative_gives_the_same_grades(grader):
+    pixels = read_radiograph(EXAMPLES / "single_right.dcm").pixels
+    plain, negative = only_knee(grader.grade(pixels)), only_knee(grader.grade(1 - pixels))
+    assert {n: g.grade for n, g in plain.grades.items()} == {n: g.grade for n, g in negative.grades.items()}
+
+
+def test_landmarks_follow_a_shift_of_the_film(grader):
+    pixels = read_radiograph(EXAMPLES / "single_right.dcm").pixels
+    moved = np.pad(pixels, ((40, 0), (24, 0)))[: pixels.shape[0], : pixels.shape[1]]
+    before, after = (only_knee(grader.grade(p)).landmarks_px[12:64] for p in (pixels, moved))
+    offset = np.median(after - before, axis=0)
+    np.testing.assert_allclose(offset, (24, 40), atol=6)
+
+
+def test_a_joint_cut_off_is_refused(grader):
+    pixels = read_radiograph(EXAMPLES / "single_right.dcm").pixels
+    knee = only_knee(grader.grade(pixels))
+    right = round(float(knee.landmarks_px[12:25, 0].mean()))
+    report = grader.grade(pixels[:, :right])
+    assert report.radiographs[0].status == "not_gradable"
+
+
+def test_evidence_sums_to_what_was_graded(grader):
+    knee = only_knee(grader.grade(EXAMPLES / "single_right.dcm"))
+    evidence = knee.evidence
+    assert evidence.roi.shape == (224, 224)
+    for name in TARGET_NAMES:
+        total = evidence.contributions[name].sum(0) + evidence.remainder[name]
+        assert total.sum() == pytest.approx(0, abs=1e-3)
+
+
+def test_wrong_arguments():
+    with pytest.raises(UsageError, match="tpu"):
+        Grader(device="tpu")
+    with pytest.raises(WeightsError):
+        Grader(weights="nowhere.safetensors")
+
+
+def test_the_export_list_is_true():
+    for name in kneegrade.__all__:
+        assert getattr(kneegrade, name) is not None
+    assert len(kneegrade.__all__) <= 10
+    with pytest.raises(AttributeError):
+        kneegrade.nothing  # noqa: B018

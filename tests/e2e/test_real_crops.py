@@ -1,0 +1,30 @@
+"""Grading real crops; needs a copy of the Chen 2018 archive, which is not part of this project."""
+
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kneegrade import Grader
+from kneegrade.evaluation import agreement
+from kneegrade.imaging import find_sources
+
+ARCHIVE = Path(os.environ.get("KNEEGRADE_REAL_DATA", "nowhere")) / "chen2018_kneeKL299_train_val.zip"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not ARCHIVE.is_file(), reason="KNEEGRADE_REAL_DATA names no folder with the Chen 2018 archive")
+def test_two_hundred_validation_crops(tmp_path):
+    with zipfile.ZipFile(ARCHIVE) as archive:
+        names = sorted(name for name in archive.namelist() if name.startswith("val/") and name.endswith(".jpg"))
+        chosen = np.random.default_rng(0).permutation(names)[:200].tolist()
+        archive.extractall(tmp_path, members=chosen)
+    report = Grader(device="cpu").grade_sources(find_sources([tmp_path]))
+    assert {r.status for r in report.radiographs} == {"graded"}
+    truth = np.array([int(r.source.split("/")[1]) for r in report.radiographs])
+    guess = np.array([r.knees[0].grades["kl"].grade for r in report.radiographs])
+    assert agreement(truth, guess, 5)["kappa"] >= 0.65
+    right = [Path(r.source).stem[-1] == r.knees[0].side for r in report.radiographs]
+    assert np.mean(right) >= 0.98

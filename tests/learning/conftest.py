@@ -1,0 +1,14 @@
+"""A tiny cohort of phantoms, rendered once for all tests of this folder."""
+
+from pathlib import Path
+
+import pytest
+
+from kneegrade.learning.phantoms import build_phantom_store
+
+
+@pytest.fixture(scope="session")
+def phantom_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("stores") / "phantom"
+    build_phantom_store(directory, 24, "uniform", seed=5, widths=1.5)
+    return directory

@@ -1,0 +1,121 @@
+import itertools
+import math
+
+import pytest
+import torch
+
+from kneegrade.network import KeypointPoolingNetwork, Trunk, load_trunk, pool_at_landmarks
+from kneegrade.schema import TARGETS
+
+SEEN = torch.ones(2, 5, dtype=torch.bool)
+
+
+def read_by_hand(features, x, y, stride):
+    """Bilinear interpolation of one map at one place, written out."""
+    height, width = features.shape[-2:]
+    u, v = min(max(x / stride, 0), width - 1), min(max(y / stride, 0), height - 1)
+    left, top = min(math.floor(u), width - 2), min(math.floor(v), height - 2)
+    a, b = u - left, v - top
+    return (
+        features[:, top, left] * (1 - a) * (1 - b) + features[:, top, left + 1] * a * (1 - b)
+        + features[:, top + 1, left] * (1 - a) * b + features[:, top + 1, left + 1] * a * b
+    )  # fmt: skip
+
+
+def test_against_a_hand_written_loop():
+    generator = torch.Generator().manual_seed(1)
+    features = torch.randn(2, 7, 6, 9, generator=generator)
+    landmarks = torch.rand(2, 5, 2, generator=generator) * torch.tensor([170.0, 120.0]) - 10
+    pooled = pool_at_landmarks(features, landmarks, SEEN, 16)
+    for b, n in itertools.product(range(2), range(5)):
+        expected = read_by_hand(features[b], *landmarks[b, n].tolist(), 16)
+        torch.testing.assert_close(pooled[b, n], expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_ramp_gives_position_over_stride_and_clamps_at_the_last_cell(axis):
+    ramp = torch.arange(20.0).view(1, 1, *((1, 20) if axis == 0 else (20, 1))).expand(1, 1, 20, 20)
+    at = torch.zeros(1, 4, 2)
+    at[0, :, axis] = torch.tensor([0.0, 40.0, 304.0, 319.0])
+    pooled = pool_at_landmarks(ramp, at, torch.ones(1, 4, dtype=torch.bool), 16)
+    torch.testing.assert_close(pooled[0, :, 0], torch.tensor([0.0, 2.5, 19.0, 19.0]))
+
+
+def test_cell_j_of_the_trunk_is_centred_on_pixel_16j():
+    """The centre of mass of |∂ cell / ∂ input| of a linear, all-positive trunk, away from the border."""
+    trunk = Trunk("resnet18", 3).eval()
+    for parameter in trunk.parameters():
+        torch.nn.init.constant_(parameter, 0.01)
+    picture = torch.rand(1, 1, 480, 480, requires_grad=True)
+    trunk(picture)[0, 0, 15, 14].backward()
+    weight = picture.grad[0, 0].abs()
+    grid = torch.arange(480.0)
+    assert (weight.sum(0) @ grid / weight.sum()).item() == pytest.approx(16 * 14, abs=1.0)
+    assert (weight.sum(1) @ grid / weight.sum()).item() == pytest.approx(16 * 15, abs=1.0)
+
+
+def test_a_hidden_landmark_reads_zero():
+    seen = SEEN.clone()
+    seen[0, 3] = False
+    pooled = pool_at_landmarks(torch.ones(2, 3, 4, 4), torch.full((2, 5, 2), 20.0), seen, 16)
+    assert (pooled[0, 3] == 0).all()
+    assert (pooled[1] == 1).all()
+
+
+@pytest.fixture(params=[None, 8], ids=["paper", "reduced"])
+def network(request):
+    torch.manual_seed(0)
+    built = KeypointPoolingNetwork("resnet18", request.param, 96).eval()
+    built.feature_mean.normal_()
+    return built
+
+
+def knees(number=3):
+    generator = torch.Generator().manual_seed(2)
+    visible = torch.rand(number, 74, generator=generator) > 0.2
+    points = torch.rand(number, 74, 2, generator=generator) * 95
+    return torch.rand(number, 1, 96, 96, generator=generator), points, visible
+
+
+@torch.no_grad()
+def test_contributions_and_remainder_sum_to_the_centred_logit(network):
+    output = network(*knees())
+    attribution = network.attribute(output.pooled)
+    for target in TARGETS:
+        logits = output.logits[target.name]
+        total = attribution.contributions[target.name].sum(1) + attribution.remainder[target.name]
+        torch.testing.assert_close(total, logits - logits.mean(1, keepdim=True), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_an_osteophyte_head_reads_its_own_compartment_only(network):
+    output = network(*knees())
+    pooled = output.pooled.clone()
+    pooled[:, 19:] = 7.0  # everything but the lateral femur
+    changed = network.classify(pooled)
+    torch.testing.assert_close(changed["osteophyte_femur_lateral"], output.logits["osteophyte_femur_lateral"])
+    assert not torch.allclose(changed["osteophyte_femur_medial"], output.logits["osteophyte_femur_medial"])
+    assert not torch.allclose(changed["kl"], output.logits["kl"])
+
+
+@torch.no_grad()
+def test_a_batch_says_what_its_knees_say_alone(network):
+    roi, points, visible = knees()
+    together = network(roi, points, visible)
+    for i in range(3):
+        alone = network(roi[i : i + 1], points[i : i + 1], visible[i : i + 1])
+        for name, logits in alone.logits.items():
+            torch.testing.assert_close(together.logits[name][i : i + 1], logits, atol=1e-4, rtol=1e-4)
+
+
+def test_trunk_has_torchvisions_key_names_and_loads_by_them():
+    trunk = Trunk("resnet50", 3)
+    state = trunk.state_dict()
+    for key in ("conv1.weight", "layer1.0.downsample.0.weight", "layer2.3.bn3.running_var", "layer3.5.conv3.weight"):
+        assert key in state
+    assert trunk(torch.zeros(1, 1, 64, 64)).shape == (1, 1024, 4, 4)
+    deeper = {**state, "layer4.0.conv1.weight": torch.zeros(1), "fc.weight": torch.zeros(1)}
+    load_trunk(trunk, deeper)
+    del deeper["layer3.5.conv3.weight"]
+    with pytest.raises(KeyError, match=r"layer3\.5\.conv3\.weight"):
+        load_trunk(trunk, deeper)

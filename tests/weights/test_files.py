@@ -1,0 +1,63 @@
+import json
+
+import pytest
+import torch
+
+from kneegrade.errors import WeightsError
+from kneegrade.weights import load_weights, save_weights, shipped_path
+
+
+@pytest.fixture
+def saved(tmp_path):
+    path = tmp_path / "w.safetensors"
+    tensors = {"a.weight": torch.randn(4, 4).bfloat16().float(), "a.bias": torch.randn(4)}
+    save_weights(path, tensors, {"name": "w", "kind": "grader"})
+    return path, tensors
+
+
+def test_what_is_saved_is_loaded(saved):
+    path, tensors = saved
+    held = load_weights(path, "grader")
+    assert held.name == "w"
+    for key, value in held.part("a").items():
+        torch.testing.assert_close(value, tensors[f"a.{key}"], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("position", [0, 10, -1])
+def test_one_flipped_bit_is_found(saved, position):
+    path, _ = saved
+    data = bytearray(path.read_bytes())
+    data[position] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(WeightsError, match=r"damaged.*SHA-256"):
+        load_weights(path, "grader")
+
+
+def test_another_kind_a_missing_file_and_a_bad_description(saved):
+    path, _ = saved
+    with pytest.raises(WeightsError, match="detector"):
+        load_weights(path, "detector")
+    data = path.read_bytes()
+    path.unlink()
+    with pytest.raises(WeightsError, match="missing"):
+        load_weights(path, "grader")
+    path.write_bytes(data)
+    path.with_suffix(".json").write_text("[]")
+    with pytest.raises(WeightsError, match="description"):
+        load_weights(path, "grader")
+    path.with_suffix(".json").unlink()
+    with pytest.raises(WeightsError, match="description"):
+        load_weights(path, "grader")
+
+
+@pytest.mark.parametrize("kind", ["grader", "detector"])
+def test_shipped_weights_are_whole_attributed_and_small(kind):
+    path = shipped_path(kind)
+    held = load_weights(path, kind)
+    assert path.stat().st_size <= 20e6
+    assert any("CC BY 4.0" in line for line in held.description["attribution"])
+    assert held.description["licence"] == "Apache-2.0"
+    assert "recipe" in held.description
+    text = json.dumps(held.description)
+    assert "/home/" not in text
+    assert "/root/" not in text
