@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -38,6 +38,16 @@ class DeviceFlag(StrEnum):
     cuda = "cuda"
 
 
+class PrevalenceFlag(StrEnum):
+    """Population that phantoms are drawn from."""
+
+    natural = "natural"
+    paper = "paper"
+    uniform = "uniform"
+
+
+_SIDES: dict[SideFlag, Literal["R", "L"]] = {SideFlag.R: "R", SideFlag.L: "L"}
+
 OutputOption = Annotated[Path, typer.Option("--output", "-o", help="Folder for the results; made if it is not there.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 
@@ -63,7 +73,7 @@ def grade(
     from kneegrade.grader import Grader
 
     grader = Grader(device.value, batch_size=batch_size)
-    flag = side.value if side else None
+    flag = None if side is None else _SIDES[side]
     with _progress_bar("Grading", quiet or len(sources) < 2) as advance:
         report = grader.grade_sources(sources, side=flag, progress=lambda done, graded: advance(done, len(sources)))
     from kneegrade.reporting import write_report
@@ -171,7 +181,7 @@ def store(
 def phantom(
     output: OutputOption,
     number: Annotated[int, typer.Option(min=1, help="How many knees (store) or films.")] = 10,
-    prevalence: Annotated[str, typer.Option(help="natural, uniform or paper.")] = "natural",
+    prevalence: Annotated[PrevalenceFlag, typer.Option(help="How common each grade is.")] = PrevalenceFlag.natural,
     seed: int = 0,
     as_store: Annotated[bool, typer.Option("--store/--films", help="A training store, or DICOM films.")] = False,
     widths: Annotated[float, typer.Option(help="Plateau widths that a picture of the store spans.")] = 1.5,
@@ -182,11 +192,11 @@ def phantom(
         if as_store:
             from kneegrade.learning.phantoms import build_phantom_store
 
-            build_phantom_store(output, number, prevalence, seed, widths=widths, progress=advance)
+            build_phantom_store(output, number, prevalence.value, seed, widths=widths, progress=advance)
         else:
             from kneegrade.phantom import write_cohort
 
-            write_cohort(output, number, prevalence, seed, progress=advance)
+            write_cohort(output, number, prevalence.value, seed=seed, progress=advance)
 
 
 @cohort_app.command()

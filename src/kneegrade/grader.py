@@ -42,8 +42,7 @@ if TYPE_CHECKING:
 MIN_CONFIDENCE = 0.25  # of the landmarks; below it what was found is not taken for a knee in a frontal view
 MIN_ARTICULAR_SHARE = 0.9  # of the articular landmarks that must lie on the film
 
-Anything = "str | Path | bytes | pydicom.Dataset | NDArray[Any]"
-Progress = Callable[[int, int | None, GradedRadiograph], None]
+Progress = Callable[[int, GradedRadiograph], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +120,7 @@ class Grader:
         Args:
             sources: from `kneegrade.imaging.find_sources`.
             side: as in `grade`.
-            progress: called after each film with (done, all or None, what came out).
+            progress: called after each film with (number done, what came out).
         """
         graded: list[GradedRadiograph] = []
         pending: list[_Prepared] = []
@@ -137,7 +136,7 @@ class Grader:
         finished = self._finish(pending)
         if progress:
             for number, radiograph in enumerate(finished, start=done + 1):
-                progress(number, None, radiograph)
+                progress(number, radiograph)
         return finished
 
     def _report(self, radiographs: Sequence[GradedRadiograph]) -> Report:
@@ -236,8 +235,7 @@ def refusal(knee: Knee) -> Finding | None:
     A first plausibility gate: landmarks too uncertain for a frontal view of a natural knee, joint cut off by the
     film's border, a region that is blurred or badly exposed.
     """
-    on_film = knee.on_film_share
-    if on_film < MIN_ARTICULAR_SHARE:
+    if knee.on_film_share < MIN_ARTICULAR_SHARE:
         return Finding("joint_cut_off", "The joint is cut off by the border of the film.")
     if knee.landmark_confidence < MIN_CONFIDENCE:
         return Finding("view", "The outline of the joint is not that of a natural knee in a frontal view.")
@@ -246,7 +244,7 @@ def refusal(knee: Knee) -> Finding | None:
 
 
 def choose_device(device: str) -> str:
-    """ "cuda" or "cpu" for "auto", "cuda" or "cpu".
+    """The torch device, "cuda" or "cpu", for one of the words "auto", "cpu" and "cuda".
 
     Raises:
         UsageError: another word, or CUDA where there is none.

@@ -39,7 +39,8 @@ def test_millimetres_use_column_spacing_for_x(tmp_path):
 
 @pytest.mark.parametrize(
     "content",
-    ["", "version: 2\nn_points: 74\n{\n}", text(POINTS[:70]), text(POINTS, 148), text(POINTS).replace("0.0 0.25", "a b"),
+    ["", "version: 2\nn_points: 74\n{\n}", text(POINTS[:70]), text(POINTS, 148),
+     text(POINTS).replace("0.0 0.25", "a b"),
      text(POINTS).replace("0.0 0.25", "nan 1"), text(POINTS).replace("0.0 0.25", "1 2 3")],
 )  # fmt: skip
 def test_a_wrong_file_is_one_sentence(tmp_path, content):

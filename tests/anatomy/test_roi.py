@@ -25,9 +25,7 @@ def test_compartments_share_the_middle_of_each_bone():
     assert set().union(*(COMPARTMENTS[c] for c in ("FL", "FM", "TL", "TM"))) == set(range(NUM_LANDMARKS))
 
 
-@given(
-    scale=st.floats(0.5, 10), angle=st.floats(-180, 180), mirrored=st.booleans(), x=st.floats(-500, 500)
-)
+@given(scale=st.floats(0.5, 10), angle=st.floats(-180, 180), mirrored=st.booleans(), x=st.floats(-500, 500))
 def test_a_knee_fills_its_region_alike_wherever_it_lies(scale, angle, mirrored, x):
     plain = outline()
     moved = outline(scale, angle, mirrored, at=(x, 50.0))

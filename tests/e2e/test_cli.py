@@ -33,7 +33,8 @@ def test_help_imports_no_torch():
     code = (
         "import sys\nsys.argv = ['kneegrade', '--help']\nfrom kneegrade.cli import main\n"
         "try:\n    main()\nexcept SystemExit as end:\n    assert end.code == 0\n"
-        "heavy = {'torch', 'pydicom', 'sklearn', 'scipy', 'pandas', 'numpy'} & set(sys.modules)\nassert not heavy, heavy"
+        "heavy = {'torch', 'pydicom', 'sklearn', 'scipy', 'pandas', 'numpy'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr

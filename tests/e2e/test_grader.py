@@ -40,9 +40,7 @@ def test_path_bytes_dataset_and_array_give_the_same_grades(grader):
 def test_an_array_with_spacing_gets_millimetres(grader):
     pixels = read_radiograph(EXAMPLES / "single_right.dcm").pixels
     assert only_knee(grader.grade(pixels)).joint_space_width_mm is None
-    one, two = (
-        only_knee(grader.grade(pixels, pixel_spacing_mm=(mm, mm))).joint_space_width_mm for mm in (0.15, 0.30)
-    )
+    one, two = (only_knee(grader.grade(pixels, pixel_spacing_mm=(mm, mm))).joint_space_width_mm for mm in (0.15, 0.30))
     assert two.medial == pytest.approx(2 * one.medial)
     assert two.lateral == pytest.approx(2 * one.lateral)
 

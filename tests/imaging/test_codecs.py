@@ -125,7 +125,7 @@ def test_broken_palette_has_a_reason() -> None:
 def test_missing_codec_names_transfer_syntax_and_package(monkeypatch: pytest.MonkeyPatch) -> None:
     data = dicom_bytes(compressed(dataset(), uid.JPEGLSLossless))
     monkeypatch.setattr(base.JPEGLSLosslessDecoder, "_available", {})
-    with pytest.raises(UnsupportedFileError, match="JPEG-LS Lossless.*pyjpegls") as caught:
+    with pytest.raises(UnsupportedFileError, match=r"JPEG-LS Lossless.*pyjpegls") as caught:
         pixels_of(data)
     assert caught.value.code == "codec"
 

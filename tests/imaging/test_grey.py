@@ -102,7 +102,9 @@ def test_window_is_linear_as_the_standard_says() -> None:
 def test_exact_and_sigmoid_windows() -> None:
     ramp = np.array([[0, 50, 100]], dtype=np.float32)
     np.testing.assert_allclose(through_window(ramp, 50, 100, "LINEAR_EXACT"), [[0, 0.5, 1]])
-    np.testing.assert_allclose(through_window(ramp, 50, 100, "SIGMOID"), [[1 / (1 + np.e**2), 0.5, 1 / (1 + np.e**-2)]], rtol=1e-5)
+    np.testing.assert_allclose(
+        through_window(ramp, 50, 100, "SIGMOID"), [[1 / (1 + np.e**2), 0.5, 1 / (1 + np.e**-2)]], rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("window", [("nan", "100"), ("100", "0"), ("100", "-5"), ("x", "1")])

@@ -8,8 +8,7 @@ from pydicom import dcmread, uid
 from pydicom.dataset import Dataset
 
 from kneegrade.errors import KneeGradeError, LimitExceededError, UnreadableFileError, UsageError
-from kneegrade.imaging import Limits, Source, read_radiograph
-from kneegrade.imaging import reading
+from kneegrade.imaging import Limits, Source, read_radiograph, reading
 
 
 @pytest.fixture
@@ -21,7 +20,15 @@ def film(tmp_path: Path) -> Path:
 
 def test_every_kind_of_source_gives_the_same_radiograph(film: Path) -> None:
     data = film.read_bytes()
-    sources = [str(film), film, data, bytearray(data), dcmread(film), Source("film", film), Source("m", load=lambda: data)]
+    sources = [
+        str(film),
+        film,
+        data,
+        bytearray(data),
+        dcmread(film),
+        Source("film", film),
+        Source("m", load=lambda: data),
+    ]
     first, *others = [read_radiograph(source) for source in sources]
     assert first.pixels.dtype == np.float32
     assert (first.pixels.min(), first.pixels.max()) == (0, 1)

@@ -64,7 +64,7 @@ def test_heat_maps_are_read_between_their_cells():
     wanted = torch.rand(1, 74, 2, generator=torch.Generator().manual_seed(0)) * 30 + 8
     maps = -((x - wanted[..., 0, None, None]) ** 2 + (y - wanted[..., 1, None, None]) ** 2)
     located = read_points(maps, torch.zeros(1, 1))
-    torch.testing.assert_close(located.points_px, wanted * LOCATOR_STRIDE, atol=1e-3, rtol=0)
+    torch.testing.assert_close(located.points_px, wanted * LOCATOR_STRIDE, atol=5e-3, rtol=0)
     assert (located.mass > 0.95).all()
     batch = (torch.zeros(1), wanted * LOCATOR_STRIDE, torch.ones(1, 74, dtype=torch.bool), torch.ones(1))
     shifted = (torch.zeros(1), wanted * LOCATOR_STRIDE + 8, *batch[2:])

@@ -17,7 +17,9 @@ def random_case(number=50, seed=0):
 
 def test_unweighted_loss_is_the_sum_of_torchs_cross_entropies():
     rows, targets, logits = random_case()
-    expected = sum(functional.cross_entropy(logits[t.name], torch.from_numpy(rows[:, i])) for i, t in enumerate(TARGETS))
+    expected = sum(
+        functional.cross_entropy(logits[t.name], torch.from_numpy(rows[:, i])) for i, t in enumerate(TARGETS)
+    )
     torch.testing.assert_close(classification_loss(logits, targets, torch.ones(ONE_HOT_LENGTH)), expected)
 
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from kneegrade.anatomy.finder import Candidate, finder_input, finder_network, read_candidates
-from kneegrade.anatomy.knee import Knee, visible_landmarks
+from kneegrade.anatomy.knee import Knee, points_inside
 from kneegrade.anatomy.landmarks import ARTICULAR
 from kneegrade.anatomy.locator import LOCATOR_PX, LOCATOR_WIDTHS, Located, locator_network, read_points
 from kneegrade.anatomy.roi import Pose, RoiFrame, cut_region, frame_at, pose_of, roi_frame, stretch_contrast
@@ -22,6 +22,7 @@ from kneegrade.weights import load_weights, shipped_path
 
 FINDER_THRESHOLD = 0.3
 TRUSTED_MASS = 0.35  # a point whose heat map is flatter is replaced by the shape model's
+MIN_SHARP = 10  # articular points that the shape model needs to complete an outline
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,20 +104,21 @@ class LandmarkDetector:
         self, pixels: NDArray[np.float32], frame: RoiFrame, located: Located, which: int
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Points in film pixels; those off the film or with a flat heat map come from the shape model."""
-        points = frame.to_source(located.points_px[which].double().numpy())
+        in_square = located.points_px[which].double().numpy()
         mass = located.mass[which].double().numpy()
-        height, width = pixels.shape
-        on_film = ((points >= 0) & (points <= np.array([width - 1, height - 1]))).all(1)
+        points = frame.to_source(in_square)
+        on_film = points_inside(points, pixels.shape)
         sharp = on_film & (mass >= TRUSTED_MASS)
-        if sharp[list(ARTICULAR)].sum() < 10:
-            return points, mass * on_film
-        fitted = self.shape.fit(points, np.where(sharp, mass, 0.0))
-        return np.where(sharp[:, None], points, fitted), np.where(on_film, mass, 0.0)
+        if sharp[list(ARTICULAR)].sum() >= MIN_SHARP:
+            fitted = frame.to_source(self.shape.fit(in_square, np.where(sharp, mass, 0.0)).points)
+            points = np.where(sharp[:, None], points, fitted)
+        return points, np.where(on_film, mass, 0.0)
 
     def _knee(self, radiograph: Radiograph, outline: Outline, call: SideCall) -> Knee:
         frame = roi_frame(outline.landmarks_px, self.roi_px)
         region, inside = cut_region(radiograph.pixels, frame)
         points = frame.to_roi(outline.landmarks_px)
+        on_film = points_inside(outline.landmarks_px, radiograph.pixels.shape)
         return Knee(
             side=call.side,
             side_confidence=call.confidence,
@@ -125,7 +127,8 @@ class LandmarkDetector:
             roi=stretch_contrast(region, inside)[0, 0].numpy(),
             inside=inside[0, 0].numpy(),
             roi_landmarks_px=points,
-            visible=visible_landmarks(points, self.roi_px, outline.landmarks_px, radiograph.pixels.shape),
+            visible=points_inside(points, inside.shape[-2:]) & on_film,
+            on_film_share=float(on_film[list(ARTICULAR)].mean()),
             frame=frame,
         )
 

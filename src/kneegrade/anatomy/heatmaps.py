@@ -40,9 +40,7 @@ class PyramidNetwork(nn.Module):
         self.stem = nn.Sequential(
             nn.Conv2d(1, WIDTHS[0], 5, 2, 2, bias=False), nn.BatchNorm2d(WIDTHS[0]), nn.ReLU(inplace=True)
         )
-        self.down = nn.ModuleList(
-            nn.Sequential(Block(a, b, 2), Block(b, b, 1)) for a, b in pairwise(WIDTHS)
-        )
+        self.down = nn.ModuleList(nn.Sequential(Block(a, b, 2), Block(b, b, 1)) for a, b in pairwise(WIDTHS))
         levels = 4 if stride == 4 else 3
         self.lateral = nn.ModuleList(nn.Conv2d(c, 64, 1) for c in WIDTHS[-levels:])
         self.smooth = Block(64, 64, 1)

@@ -22,6 +22,7 @@ class Knee:
         inside: (S, S) bool, False where the film ends.
         roi_landmarks_px: (74, 2) float64 in pixels of `roi`.
         visible: (74,) bool, False for a landmark outside the region or the film.
+        on_film_share: share of the articular landmarks that lie on the film, 0 … 1.
         frame: from region to source.
     """
 
@@ -33,15 +34,12 @@ class Knee:
     inside: NDArray[np.bool_]
     roi_landmarks_px: NDArray[np.float64]
     visible: NDArray[np.bool_]
+    on_film_share: float
     frame: RoiFrame
 
 
-def visible_landmarks(
-    points_px: NDArray[np.float64], size_px: int, source_px: NDArray[np.float64], shape: tuple[int, ...]
-) -> NDArray[np.bool_]:
-    """(74,) bool: the landmark lies inside the region of side `size_px` and inside the film of `shape` (H, W)."""
+def points_inside(points_px: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """(N,) bool: the point (x, y) lies on a picture of `shape` (H, W); False where it is NaN."""
     with np.errstate(invalid="ignore"):
-        in_region = ((points_px >= 0) & (points_px <= size_px - 1)).all(1)
-        in_film = ((source_px >= 0) & (source_px <= np.array([shape[1] - 1, shape[0] - 1]))).all(1)
-    result: NDArray[np.bool_] = in_region & in_film
-    return result
+        across = (points_px[:, 0] >= 0) & (points_px[:, 0] <= shape[1] - 1)
+        return across & (points_px[:, 1] >= 0) & (points_px[:, 1] <= shape[0] - 1)

@@ -49,7 +49,7 @@ def read_points(maps: Tensor, scalars: Tensor) -> Located:
 
 def expected_cells(maps: Tensor) -> tuple[Tensor, Tensor]:
     """(B, 74, 2) expected (x, y) in cells, and the softmaxed maps (B, 74, h, w), in float32."""
-    chance = maps.float().flatten(2).softmax(-1).unflatten(-1, maps.shape[-2:])
+    chance = maps.float().flatten(2).softmax(-1).reshape(maps.shape)
     x = (chance.sum(2) * torch.arange(maps.shape[-1], device=maps.device)).sum(-1)
     y = (chance.sum(3) * torch.arange(maps.shape[-2], device=maps.device)).sum(-1)
     return torch.stack([x, y], dim=-1), chance

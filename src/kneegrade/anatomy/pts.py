@@ -1,11 +1,11 @@
 """BoneFinder's `.pts` text: landmarks of one knee (74 points) or of both knees of a film (148).
 
-    version: 1
-    n_points: 74
-    {
-    12.5 34.0
-    …
-    }
+version: 1
+n_points: 74
+{
+12.5 34.0
+…
+}
 """
 
 import os
@@ -25,7 +25,9 @@ _HEADER = re.compile(r"\s*version:\s*1\s+n_points:\s*(\d+)\s*\{(.*)\}\s*", re.DO
 Points = NDArray[np.float64]
 
 
-def read_pts(path: Path, *, unit: Literal["px", "mm"] = "px", pixel_spacing_mm: tuple[float, float] | None = None) -> Points:
+def read_pts(
+    path: Path, *, unit: Literal["px", "mm"] = "px", pixel_spacing_mm: tuple[float, float] | None = None
+) -> Points:
     """Landmarks (1, 74, 2) or (2, 74, 2) float64, (x, y) in pixels, in the order of the file.
 
     Points are neither mirrored nor reordered: whether an export is mirrored is for the caller to know.

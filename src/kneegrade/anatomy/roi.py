@@ -49,8 +49,8 @@ class RoiFrame:
 
     def to_roi(self, points: Points) -> Points:
         """(N, 2) pixels of the source → pixels of the region."""
-        result: Points = np.linalg.solve(self.matrix[:, :2], (points - self.matrix[:, 2]).T).T
-        return result
+        inverse = np.linalg.inv(self.matrix[:, :2]).astype(np.float64)
+        return (points - self.matrix[:, 2]) @ inverse.T
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,8 @@ def stretch_contrast(regions: Tensor, inside: Tensor) -> Tensor:
     marks = torch.tensor([LOW_PERCENTILE / 100, HIGH_PERCENTILE / 100], device=regions.device, dtype=regions.dtype)
     low, high = torch.nanquantile(thinned, marks, dim=1).nan_to_num(0.0)
     span = (high - low).clamp(min=1e-4)
-    return ((regions - low.view(-1, 1, 1, 1)) / span.view(-1, 1, 1, 1)).clamp(0, 1) * inside
+    stretched: Tensor = (regions - low.view(-1, 1, 1, 1)) / span.view(-1, 1, 1, 1)
+    return stretched.clamp(0, 1) * inside
 
 
 def cut_region(pixels: NDArray[np.float32], frame: RoiFrame) -> tuple[Tensor, Tensor]:

@@ -115,11 +115,9 @@ class ShapeModel:
             UsageError: shapes are wrong or fewer than three points carry weight.
         """
         target, weight = self._checked(points, weights)
-        if mirrored:
-            target = target * [-1.0, 1.0]
-        mean = self.mean()
+        target = target * [-1.0, 1.0] if mirrored else target
+        shape = mean = self.mean()
         scores = np.zeros(len(self.mode_sd_mm))
-        shape = mean
         for _ in range(iterations):
             matrix, offset = similarity(shape, target, weight)
             aligned = (target - offset) @ np.linalg.inv(matrix).T
@@ -127,7 +125,7 @@ class ShapeModel:
             shape = mean + np.tensordot(scores * self.mode_sd_mm, self.modes, axes=1)
         matrix, offset = similarity(shape, target, weight)
         fitted = shape @ matrix.T + offset
-        residual = float(np.sqrt((weight * ((fitted - target) ** 2).sum(axis=1)).sum() / weight.sum()))
+        residual = float(np.sqrt(weight @ ((fitted - target) ** 2).sum(axis=1) / weight.sum()))
         if mirrored:
             flip = np.array([-1.0, 1.0])
             fitted, matrix, offset = fitted * flip, matrix * flip[:, None], offset * flip

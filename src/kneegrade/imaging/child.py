@@ -15,12 +15,14 @@ from typing import Any, BinaryIO, cast
 
 from kneegrade import errors
 from kneegrade.errors import KneeGradeError, LimitExceededError, UnreadableFileError
-from kneegrade.imaging.limits import Limits
+from kneegrade.imaging.limits import MEBIBYTE, Limits
 from kneegrade.imaging.picture import Picture
 from kneegrade.imaging.wire import receive, send
 
 PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = "import sys; sys.path.append(sys.argv[1]); from kneegrade.imaging.worker import main; main(int(sys.argv[2]))"
+BYTES_PER_PIXEL = 4
+LONGEST_HEAD = MEBIBYTE
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
@@ -46,39 +48,51 @@ class DecodingProcess:
         """
         head = {"limits": limits.as_dict(), "path": None if isinstance(source, bytes) else str(source)}
         with self._lock:
-            answer, pixels = self._ask(head, source if isinstance(source, bytes) else b"", limits)
-        if "error" in answer:
-            raise _error(answer)
-        return Picture.from_head(answer, pixels)
+            answer, pixels = self._answer(head, source if isinstance(source, bytes) else b"", limits)
+        try:
+            outcome = _error(answer) if "error" in answer else Picture.from_head(answer, pixels)
+        except (KeyError, TypeError, ValueError):  # a codec has written where it should not
+            raise UnreadableFileError("The decoder gave no sensible answer on this file.", code="damaged") from None
+        if isinstance(outcome, KneeGradeError):
+            raise outcome
+        return outcome
 
     def close(self) -> None:
         """Stop the process, if it runs; a later `decode` starts a fresh one."""
         process, self._process = self._process, None
-        if process is None or os.getpid() != self._owner:
-            return
-        process.kill()
-        for stream in (process.stdin, process.stdout):
-            try:
-                cast(BinaryIO, stream).close()
-            except OSError:  # what was still to be flushed has nobody to go to
-                continue
-        process.wait()
+        if process is not None and self._owner == os.getpid():
+            process.kill()
+            _close_pipes(process)
+            process.wait()
+
+    def abandon(self) -> None:
+        """Let go of a process that belongs to the parent of this one, after a fork."""
+        process, self._process = self._process, None
+        if process is not None:
+            _close_pipes(process)
+            process.returncode = 0  # not to be waited for here
+
+    def _answer(self, head: dict[str, Any], body: bytes, limits: Limits) -> tuple[dict[str, Any], bytearray]:
+        """The answer to one request. Only a fresh process can blame its death on the file, hence the second try."""
+        is_fresh = self.pid is None
+        try:
+            return self._ask(head, body, limits)
+        except UnreadableFileError:
+            if is_fresh:
+                raise
+        return self._ask(head, body, limits)
 
     def _ask(self, head: dict[str, Any], body: bytes, limits: Limits) -> tuple[dict[str, Any], bytearray]:
+        """The answer of the process that runs, or of a fresh one, within the time limit."""
         process = self._running(limits)
         expired = threading.Event()
-
-        def stop() -> None:
-            expired.set()
-            process.kill()
-
-        timer = threading.Timer(limits.child_seconds, stop)
+        timer = threading.Timer(limits.child_seconds, _stop, (process, expired))
         timer.daemon = True
         timer.start()
         try:
             send(cast(BinaryIO, process.stdin), head, body)
-            return receive(cast(BinaryIO, process.stdout))
-        except (EOFError, OSError):
+            return receive(cast(BinaryIO, process.stdout), BYTES_PER_PIXEL * limits.pixels + LONGEST_HEAD)
+        except (EOFError, OSError, ValueError):
             self.close()
             raise _death(process.returncode, expired.is_set(), limits) from None
         except BaseException:  # interrupted within an answer: what follows in the pipe would belong to this file
@@ -102,6 +116,7 @@ def _start(memory_bytes: int) -> "subprocess.Popen[bytes]":
     """A process that has said it is ready."""
     process = subprocess.Popen(
         [sys.executable, "-P", "-c", PROGRAM, str(PACKAGE_ROOT), str(memory_bytes)],
+        bufsize=0,  # no buffer, hence no lock that a fork could copy while it is held
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -119,6 +134,16 @@ def _start(memory_bytes: int) -> "subprocess.Popen[bytes]":
             ) from None
         raise
     return process
+
+
+def _close_pipes(process: "subprocess.Popen[bytes]") -> None:
+    for stream in (process.stdin, process.stdout):
+        cast(BinaryIO, stream).close()
+
+
+def _stop(process: "subprocess.Popen[bytes]", expired: threading.Event) -> None:
+    expired.set()
+    process.kill()
 
 
 def _death(returncode: int | None, is_expired: bool, limits: Limits) -> KneeGradeError:
@@ -150,6 +175,7 @@ def decoding_process() -> DecodingProcess:
 def _renew() -> None:
     """Give a forked child a process of its own: pipes and a lock of the parent's are not its to use."""
     global _shared
+    _shared.abandon()
     _shared = DecodingProcess()
 
 

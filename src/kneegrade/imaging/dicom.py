@@ -51,10 +51,17 @@ def read_dicom(data: bytes, limits: Limits) -> Picture:
             return _read(data, limits)
     except (KneeGradeError, MemoryError):
         raise
-    except RecursionError:
-        raise LimitExceededError("The DICOM file nests sequences too deep to be read.", code="nesting") from None
-    except Exception:
+    except Exception as error:
+        if _is_recursion(error):
+            raise LimitExceededError("The DICOM file nests sequences too deep to be read.", code="nesting") from None
         raise UnreadableFileError("The DICOM file is damaged or truncated.", code="damaged") from None
+
+
+def _is_recursion(error: BaseException | None) -> bool:
+    """True when the error is, or was met while handling, too deep a recursion."""
+    while error is not None and not isinstance(error, RecursionError):
+        error = error.__context__
+    return error is not None
 
 
 def _read(data: bytes, limits: Limits) -> Picture:

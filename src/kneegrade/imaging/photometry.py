@@ -22,7 +22,8 @@ FLAT_LINE = 0.01  # a border line is blank when 94 % of it spans less than this 
 SATURATED = 0.02  # distance from the darkest or the brightest value that counts as saturated
 MIN_FIELD = 0.1  # a field smaller than this share of its box is not believed
 CLIPPED_PERCENT = 0.5  # clipped at each end
-TWO_LEGS_WEIGHT = 0.75
+TWO_LEGS_WEIGHT = 1.2
+TEXTURE_WEIGHT = 1.25
 INVERTED_BELOW = -0.25  # scores closer to zero carry no verdict: the tags stand
 
 INVERTED = Finding(
@@ -102,7 +103,7 @@ def inversion_score(pixels: NDArray[np.generic]) -> float:
         return 0.0
     inside = np.clip((inside - low) / (high - low), 0, 1)
     standard = (inside - inside.mean()) / inside.std()
-    texture = _texture_of_bright(standard)
+    texture = TEXTURE_WEIGHT * _texture_of_bright(standard)
     return max((_ends_and_legs(standard.mean(axis=axis)) + texture for axis in (0, 1)), key=abs)
 
 
@@ -165,7 +166,11 @@ def _box(reduced: NDArray[np.float64]) -> tuple[slice, slice]:
             break
         top, bottom = top + blank[0], bottom - blank[1]
         left, right = left + blank[2], right - blank[3]
-    return slice(top, bottom), slice(left, right)
+    rows, columns = reduced.shape  # a line next to a border is part border, part picture: it goes too
+    return (
+        slice(top + (top > 0), bottom - (bottom < rows)),
+        slice(left + (left > 0), right - (right < columns)),
+    )
 
 
 def _border_lines(inside: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:

@@ -5,6 +5,7 @@ Nothing that comes back is unpickled: the process has touched a file that nobody
 
 import json
 import struct
+import sys
 from typing import Any, BinaryIO
 
 LENGTHS = struct.Struct("<QQ")
@@ -13,19 +14,27 @@ LENGTHS = struct.Struct("<QQ")
 def send(stream: BinaryIO, head: dict[str, Any], body: bytes | memoryview = b"") -> None:
     """Write one message and flush it."""
     text = json.dumps(head).encode("utf-8")
-    stream.write(LENGTHS.pack(len(text), len(body)))
-    stream.write(text)
-    stream.write(body)
+    for part in (LENGTHS.pack(len(text), len(body)) + text, body):
+        rest = memoryview(part)
+        while rest:  # a raw pipe may take less than it is given
+            rest = rest[stream.write(rest) :]
     stream.flush()
 
 
-def receive(stream: BinaryIO) -> tuple[dict[str, Any], bytearray]:
+def receive(stream: BinaryIO, most: int = sys.maxsize) -> tuple[dict[str, Any], bytearray]:
     """The next message as (head, body).
+
+    Args:
+        stream: where it comes from.
+        most: bytes that head and body may have; nothing is allocated for more.
 
     Raises:
         EOFError: the other side has gone, between messages or within one.
+        ValueError: the message is longer than allowed, or its head is no JSON.
     """
     text_length, body_length = LENGTHS.unpack(read_exactly(stream, LENGTHS.size))
+    if text_length + body_length > most:
+        raise ValueError
     head: dict[str, Any] = json.loads(bytes(read_exactly(stream, text_length)))
     return head, read_exactly(stream, body_length)
 

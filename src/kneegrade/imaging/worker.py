@@ -22,9 +22,9 @@ def main(memory_bytes: int) -> None:
     """Serve until the input ends, within `memory_bytes` of address space."""
     limit_memory(memory_bytes)
     logging.disable(logging.CRITICAL)
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # a codec that prints must not print into an answer
-    serve(sys.stdin.buffer, answers)
+    with os.fdopen(os.dup(1), "wb") as answers:
+        os.dup2(2, 1)  # a codec that prints must not print into an answer
+        serve(sys.stdin.buffer, answers)
 
 
 def limit_memory(memory_bytes: int) -> None:

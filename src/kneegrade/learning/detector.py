@@ -135,7 +135,7 @@ def finder_loss(output: tuple[Tensor, Tensor], batch: Batch) -> Tensor:
     nearest = distance.argmin(1)  # which knee each cell belongs to
     near = distance.amin(1) <= 2.3
     wanted = torch.gather(poses.nan_to_num(1.0), 1, nearest.flatten(1).unsqueeze(-1).expand(-1, -1, POSE_LENGTH))
-    wanted = wanted.unflatten(1, (size, size))
+    wanted = wanted.reshape(-1, size, size, POSE_LENGTH)
     error = (maps[:, LOG_WIDTH] - (wanted[..., 2] / FINDER_PX).log()).abs()
     error = error + (maps[:, DOWN_X] - wanted[..., 3]).abs() + (maps[:, DOWN_Y] - wanted[..., 4]).abs()
     return focal + (error * near).sum() / near.sum().clamp(min=1)

@@ -11,14 +11,14 @@ from kneegrade.anatomy.landmarks import TIBIA_PLATEAU_LATERAL, TIBIA_PLATEAU_MED
 from kneegrade.anatomy.roi import cut_region, roi_frame
 from kneegrade.errors import RecipeError
 from kneegrade.learning.store import STORE_PX, encode
-from kneegrade.phantom import PhantomKnee, render_roi, sample_knee
+from kneegrade.phantom import PhantomKnee, Prevalence, render_roi, sample_knee
 from kneegrade.schema import TARGETS
 
 ROOM = 1.2  # the rendered square is this much wider than the stored one, so that levelling it cuts no corner
 
 
 def build_phantom_store(
-    directory: Path, number: int, prevalence: str, seed: int, *, widths: float,
+    directory: Path, number: int, prevalence: Prevalence, seed: int, *, widths: float,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:  # fmt: skip
     """Render `number` phantoms into the new store `directory`; all are of split "train".

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from kneegrade.anatomy.knee import points_inside
 from kneegrade.anatomy.roi import ROI_WIDTHS, cut_region, roi_frame
 from kneegrade.cohorts.manifest import landmark_array, target_distributions
 from kneegrade.errors import KneeGradeError, RecipeError
@@ -95,16 +96,13 @@ def build_store(
         if progress:
             progress(row + 1, len(table))
     images.flush()
-    text = {name: table[column].to_numpy(dtype=str) for name, column in _TEXT.items()}
     np.savez(
         partial / "knees.npz", rows=np.array(kept), landmarks_px=points, visible=visible,
-        targets=target_distributions(table), **text,
+        targets=target_distributions(table), subject=table["subject_id"].to_numpy(dtype=str),
+        split=table["split"].to_numpy(dtype=str), source=table["source"].to_numpy(dtype=str),
     )  # fmt: skip
     os.replace(partial, directory)
     return bad
-
-
-_TEXT = {"subject": "subject_id", "split": "split", "source": "source"}
 
 
 def _cut(
@@ -114,9 +112,7 @@ def _cut(
     frame = roi_frame(landmarks_px, STORE_PX, widths)
     region, inside = (part[0, 0].numpy() for part in cut_region(radiograph.pixels, frame))
     image = encode(region, inside)
-    height, width = radiograph.pixels.shape
-    with np.errstate(invalid="ignore"):
-        visible = ((landmarks_px >= 0) & (landmarks_px <= np.array([width - 1, height - 1]))).all(1)
+    visible = points_inside(landmarks_px, radiograph.pixels.shape)
     return image, frame.to_roi(landmarks_px).astype(np.float32), visible
 
 

@@ -9,8 +9,8 @@ import torch
 import yaml
 
 from kneegrade.errors import RecipeError
-from kneegrade.learning.detector import DetectorRecipe, finder_task, fit_network, locator_task
-from kneegrade.learning.recipe import Recipe, Section, load_recipe
+from kneegrade.learning.detector import finder_task, fit_network, locator_task
+from kneegrade.learning.recipe import DetectorRecipe, Recipe, Section, load_recipe
 from kneegrade.learning.run import Run
 from kneegrade.learning.scenes import composed_scenes, join_scenes, load_scenes, phantom_scenes, save_scenes
 from kneegrade.learning.store import load_stores
@@ -95,7 +95,7 @@ def _train_detector(recipe: DetectorRecipe, directory: Path, progress: Progress 
         if len(real):
             parts.append(composed_scenes(store, real, recipe.composed_scenes, recipe.seed))
         save_scenes(held, join_scenes(parts))
-    tensors = {}
+    tensors: dict[str, torch.Tensor] = {}
     for task in (locator_task(store, rows, recipe), finder_task(load_scenes(held), recipe)):
         fit_network(task, recipe, directory, progress)
         state = task.network.state_dict()

@@ -7,6 +7,7 @@ put films on disk. Grades and shapes follow aggregates of the Osteoarthritis Ini
 from kneegrade.phantom.cohort import write_cohort
 from kneegrade.phantom.dicom import DicomOptions, write_film
 from kneegrade.phantom.film import PhantomFilm, render_film
+from kneegrade.phantom.grades import Prevalence
 from kneegrade.phantom.knee import PhantomKnee, sample_knee
 from kneegrade.phantom.roi import render_roi
 from kneegrade.phantom.study import write_example_study
@@ -15,6 +16,7 @@ __all__ = [
     "DicomOptions",
     "PhantomFilm",
     "PhantomKnee",
+    "Prevalence",
     "render_film",
     "render_roi",
     "sample_knee",

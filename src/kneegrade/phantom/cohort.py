@@ -1,8 +1,9 @@
 """`write_cohort`: many synthetic knees on disk with their manifest, resumable and the same for the same seed."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from kneegrade.errors import UsageError
 from kneegrade.phantom.dicom import DicomOptions, write_film
 from kneegrade.phantom.film import FilmKnee, FilmScene, compose_film, develop_film
-from kneegrade.phantom.grades import Prevalence
+from kneegrade.phantom.grades import Prevalence, tuple_probabilities
 from kneegrade.phantom.knee import PhantomKnee, sample_knee
 from kneegrade.phantom.roi import render_roi, roi_landmarks
 from kneegrade.schema import TARGET_NAMES
@@ -27,9 +28,9 @@ CHUNK = 64
 def write_cohort(
     directory: Path,
     number: int,
-    prevalence: Prevalence = "natural",
-    *,
+    prevalence: str = "natural",
     seed: int = 0,
+    *,
     kind: Literal["films", "rois"] = "films",
     progress: Progress | None = None,
 ) -> Path:
@@ -38,16 +39,20 @@ def write_cohort(
     "films" writes `number` DICOM films (about half with two knees); "rois" writes `number` single knees into
     `rois.npy`, (number, 320, 320) uint8, which can be memory-mapped. A second call goes on where the first stopped.
 
+    Every knee is of split "train": a synthetic one measures nothing that a real one should.
+
     Raises:
-        UsageError: number or kind is wrong, or the folder holds another cohort's pictures.
+        UsageError: number, kind or prevalence is wrong, or the folder holds another cohort's pictures.
     """
     if number < 1 or kind not in ("films", "rois"):
         raise UsageError(f"A cohort of {number} {kind!r} was asked for; at least 1 of films or rois is expected.")
+    population = cast(Prevalence, prevalence)
+    tuple_probabilities(population)  # refuses an unknown name before anything is written
     directory.mkdir(parents=True, exist_ok=True)
     _check_marker(directory, f"{kind} {prevalence} {seed} {number if kind == 'rois' else ''}".strip())
     report = progress or (lambda done, whole: None)
     write = _write_films if kind == "films" else _write_rois
-    rows = write(directory, number, prevalence, seed, report)
+    rows = write(directory, number, population, seed, report)
     draft = directory / (TABLE_FILE + ".part")
     pd.DataFrame(rows).astype(dict.fromkeys(TARGET_NAMES, "Int64")).to_parquet(draft, index=False)
     return draft.replace(directory / TABLE_FILE)
@@ -84,11 +89,14 @@ def _film_row(scene: FilmScene, shown: FilmKnee, options: DicomOptions) -> dict[
         "subject_id": f"P{scene.seed}-{scene.index:06d}",
         "pixel_spacing_mm": scene.pixel_spacing_mm,
         "magnification": scene.plan.magnification,
-        "split": _split(scene.seed, scene.index),
         "layout": scene.plan.layout,
+        "rotation_deg": next(turn for side, _, _, turn in scene.plan.places if side == shown.side),
+        "modality": options.modality,
+        "bits": options.bits,
         "photometric": options.photometric,
         "compression": options.compression,
-        "energy_kev": scene.exposure.energy_kev,
+        "spacing_tag": options.spacing,
+        **asdict(scene.exposure),
     }
 
 
@@ -146,7 +154,6 @@ def _roi_row(knee: PhantomKnee) -> dict[str, Any]:
     return knee_row(knee, roi_landmarks(knee, ROI_SIZE_PX, ROI_FOV_MM), ROI_FILE) | {
         "subject_id": f"P{knee.seed}-{knee.index:06d}",
         "pixel_spacing_mm": ROI_FOV_MM / ROI_SIZE_PX,
-        "split": _split(knee.seed, knee.index),
         "roi_index": knee.index,
     }
 
@@ -162,6 +169,7 @@ def knee_row(knee: PhantomKnee, landmarks_px: NDArray[np.float64], path: str) ->
         "view": "AP",
         **knee.grades,
         "landmarks_px": landmarks_px.reshape(-1).tolist(),
+        "split": "train",
         "source": "phantom",
         "joint_space_medial_mm": knee.joint_space_mm.medial,
         "joint_space_lateral_mm": knee.joint_space_mm.lateral,
@@ -169,9 +177,3 @@ def knee_row(knee: PhantomKnee, landmarks_px: NDArray[np.float64], path: str) ->
         "fat_mm": build.fat,
         "bone_volume_fraction": build.bone_volume_fraction,
     }
-
-
-def _split(seed: int, index: int) -> str:
-    """Training, validation or test in 2:1:1, drawn from (seed, index) so that it does not depend on the number."""
-    rng = np.random.default_rng(np.random.SeedSequence([seed, index, 7]))
-    return ("train", "train", "val", "test")[rng.integers(4)]

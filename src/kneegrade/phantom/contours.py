@@ -72,16 +72,6 @@ class ShaftShape:
     taper_mm: float
 
 
-def outline_curve(outline: Array, first: float, last: float, step: float = 0.02) -> tuple[Array, Array]:
-    """Points (M, 2) mm of the smooth curve through one bone's landmarks from u = `first` to `last`, and their u."""
-    start = 0 if last < 37 else 37
-    knots = outline[start : start + 37]
-    station = np.arange(first, last + step / 2, step)
-    spline, parameter = _centripetal(knots)
-    where = np.interp(station - start, np.arange(len(knots)), parameter)
-    return np.asarray(spline(where)), station
-
-
 def bone_contour(outline: Array, bone: str, shaft: ShaftShape, spurs: Sequence[Spur] = ()) -> Contour:
     """The closed contour of "femur" or "tibia", its shaft drawn on and its spurs raised."""
     start, away = (0, -1.0) if bone == "femur" else (37, 1.0)

@@ -19,6 +19,7 @@ Layout = Literal["random", "bilateral", "single_right", "single_left", "none"]
 Side = Literal["R", "L"]
 LAYOUT_SHARES = {"bilateral": 0.5, "single_right": 0.2, "single_left": 0.2, "none": 0.1}
 MAX_ROTATION_DEG = 20.0
+SPACING_RANGE_MM = (0.1, 0.2)  # of a film drawn at its own resolution
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +76,7 @@ def plan_film(rng: np.random.Generator, layout: Layout = "random") -> FilmPlan:
         raise UsageError(f"Layout {layout!r} was given; one of {', '.join(get_args(Layout))} is expected.")
     if layout == "random":
         layout = list(LAYOUT_SHARES)[rng.choice(len(LAYOUT_SHARES), p=list(LAYOUT_SHARES.values()))]  # type: ignore[assignment]
-    spacing = float(np.exp(rng.uniform(np.log(0.1), np.log(0.2))))
+    spacing = float(np.exp(rng.uniform(*np.log(SPACING_RANGE_MM))))
     magnification = float(rng.uniform(1.0, 1.12))
     if layout == "bilateral":
         width, height, places = _plan_two(rng)

@@ -10,25 +10,19 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from kneegrade.anatomy.joint_space import LATERAL_AT, MEDIAL_RANGE, gap_at, joint_space_width
 from kneegrade.anatomy.landmarks import TIBIA_PLATEAU_LATERAL, TIBIA_PLATEAU_MEDIAL
 from kneegrade.anatomy.shape_model import ShapeModel
-from kneegrade.phantom.contours import ShaftShape, Spur, outline_curve
+from kneegrade.phantom.contours import ShaftShape, Spur
 from kneegrade.phantom.grades import Prevalence, sample_grades
+from kneegrade.results import JointSpaceWidth
 
 Array = NDArray[np.float64]
 
-MEDIAL_FRACTIONS = np.linspace(0.10, 0.40, 61)  # where the medial minimum is sought, from the medial edge
-LATERAL_FRACTION = 0.825
 MAX_TILT_DEG = 6.0
+MAX_OVERLAP_MM = 0.4
 ATTEMPTS = 16
-
-
-@dataclass(frozen=True)
-class JointSpace:
-    """Joint space in mm: minimum medial width and width at x = 0.825, measured on the smooth outline."""
-
-    medial: float
-    lateral: float
+LIFT_MM = 30.0  # opens any drawn joint
 
 
 @dataclass(frozen=True)
@@ -75,7 +69,7 @@ class PhantomKnee:
         side: "R" or "L"; the outline is always lateral left, a left knee is mirrored when it is drawn.
         grades: the seven grades by name.
         outline_mm: (74, 2) float64, origin near landmark 55, x medial +, y distal +.
-        joint_space_mm: measured on the outline; `drawn_joint_space_mm`: what the table's draw asked for.
+        joint_space_mm: `joint_space_width` of the outline; `drawn_joint_space_mm`: what the table's draw asked for.
         spurs: osteophytes drawn beside the outline, none where the grade is 0.
         build: everything else.
     """
@@ -85,8 +79,8 @@ class PhantomKnee:
     side: Literal["R", "L"]
     grades: Mapping[str, int]
     outline_mm: Array
-    joint_space_mm: JointSpace
-    drawn_joint_space_mm: JointSpace
+    joint_space_mm: JointSpaceWidth
+    drawn_joint_space_mm: JointSpaceWidth
     spurs: tuple[Spur, ...]
     build: Build
 
@@ -106,7 +100,7 @@ def sample_knee(seed: int, index: int, prevalence: Prevalence = "natural") -> Ph
         _sample_spur(name, grade, rng) for name, grade in grades.items() if name.startswith("osteophyte") and grade > 0
     )
     build = _sample_build(grades, outline, rng)
-    return PhantomKnee(seed, index, side, grades, outline, measure_joint_space(outline), drawn, spurs, build)
+    return PhantomKnee(seed, index, side, grades, outline, joint_space_width(outline), drawn, spurs, build)
 
 
 def with_side(knee: PhantomKnee, side: Literal["R", "L"]) -> PhantomKnee:
@@ -120,28 +114,13 @@ def with_build(knee: PhantomKnee, other: Build) -> PhantomKnee:
     return replace(knee, build=replace(knee.build, **{name: getattr(other, name) for name in shared}))
 
 
-def measure_joint_space(outline: Array) -> JointSpace:
-    """Joint space of a (74, 2) mm outline: gaps across the joint, perpendicular to the line from 47 to 63."""
-    fraction, gap = joint_gap(outline)
-    medial = float(np.interp(MEDIAL_FRACTIONS, fraction, gap).min())
-    return JointSpace(medial, float(np.interp(LATERAL_FRACTION, fraction, gap)))
-
-
-def joint_gap(outline: Array) -> tuple[Array, Array]:
-    """Fractions of the plateau's width from its medial edge (N,), rising, and the gap in mm there (N,)."""
-    edge = outline[TIBIA_PLATEAU_MEDIAL]
-    across = outline[TIBIA_PLATEAU_LATERAL] - edge
-    width = float(np.hypot(*across))
-    across = across / width
-    down = np.array([-across[1], across[0]])
-    down = down if down[1] > 0 else -down
-    fraction = np.linspace(0.02, 0.98, 193)
-    heights = []
-    for first, last in ((11.5, 25.0), (46.8, 63.2)):
-        points, _ = outline_curve(outline, first, last, step=0.05)
-        x = ((points - edge) @ across / width)[::-1]
-        heights.append(np.interp(fraction, np.maximum.accumulate(x), ((points - edge) @ down)[::-1]))
-    return fraction, heights[1] - heights[0]
+def signed_gap_at(outline: Array, x: Array) -> Array:
+    """`gap_at` that goes below 0 where the outlines overlap: measured with the femur lifted, the lift taken off."""
+    across = outline[TIBIA_PLATEAU_MEDIAL] - outline[TIBIA_PLATEAU_LATERAL]
+    up = np.array([across[1], -across[0]]) / np.hypot(*across)  # medial is at positive x, so this points proximally
+    lifted = outline.copy()
+    lifted[:37] += LIFT_MM * up
+    return gap_at(lifted, x) - LIFT_MM
 
 
 @cache
@@ -158,23 +137,23 @@ def _draw_width(row: str, rng: np.random.Generator) -> float:
     return float(np.interp(rng.random(), [0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0], ends))
 
 
-def _sample_outline(grades: Mapping[str, int], rng: np.random.Generator) -> tuple[Array, JointSpace]:
+def _sample_outline(grades: Mapping[str, int], rng: np.random.Generator) -> tuple[Array, JointSpaceWidth]:
     """Draw an outline whose joint space is what was drawn for its grades, and that draw."""
     model = ShapeModel.load()
     for _ in range(ATTEMPTS):
-        drawn = JointSpace(
+        drawn = JointSpaceWidth(
             _draw_width(f"medial minimum JSW mm | JSN medial {grades['jsn_medial']}", rng),
             _draw_width(f"lateral JSW at x=0.825 mm | JSN lateral {grades['jsn_lateral']}", rng),
         )
         shape = model.sample(grades, rng, limit=2.0)
         outline, tilt = set_joint_space(shape, drawn)
-        _, gap = joint_gap(outline)
-        if abs(tilt) <= MAX_TILT_DEG and gap[10:-10].min() > -0.4:
+        overlap = -signed_gap_at(outline, np.linspace(0.07, 0.93, 173)).min()
+        if abs(tilt) <= MAX_TILT_DEG and overlap < MAX_OVERLAP_MM:
             break
     return outline, drawn
 
 
-def set_joint_space(outline: Array, wanted: JointSpace) -> tuple[Array, float]:
+def set_joint_space(outline: Array, wanted: JointSpaceWidth) -> tuple[Array, float]:
     """The outline with its femur moved and tilted so that both widths are as wanted, and the tilt in degrees.
 
     Newton's method on (shift along the shaft, tilt about the notch), derivatives by difference.
@@ -190,10 +169,12 @@ def set_joint_space(outline: Array, wanted: JointSpace) -> tuple[Array, float]:
     return _move_femur(outline, pivot, state), float(state[1])
 
 
-def _width_error(outline: Array, pivot: Array, state: Array, wanted: JointSpace) -> Array:
+def _width_error(outline: Array, pivot: Array, state: Array, wanted: JointSpaceWidth) -> Array:
     """Measured minus wanted widths (2,) mm after moving the femur."""
-    measured = measure_joint_space(_move_femur(outline, pivot, state))
-    return np.array([measured.medial - wanted.medial, measured.lateral - wanted.lateral])
+    moved = _move_femur(outline, pivot, state)
+    medial = signed_gap_at(moved, np.linspace(*MEDIAL_RANGE, 61)).min()
+    lateral = signed_gap_at(moved, np.array([LATERAL_AT]))[0]
+    return np.array([medial - wanted.medial, lateral - wanted.lateral])
 
 
 def _move_femur(outline: Array, pivot: Array, state: Array) -> Array:

@@ -8,7 +8,7 @@ from kneegrade.phantom.dicom import DicomOptions, write_film
 from kneegrade.phantom.film import PhantomFilm, render_film
 
 EXAMPLE_SEED = 2021
-BILATERAL_INDEX, SINGLE_INDEX = 43, 9
+BILATERAL_INDEX, SINGLE_INDEX = 2212, 6  # KL 4 beside KL 0; KL 2
 
 
 def write_example_study(directory: Path) -> None:

@@ -125,7 +125,7 @@ def develop(
         end = np.tanh(exposure.sigmoid / 4)
         grey = 0.5 + 0.5 * np.tanh(exposure.sigmoid / 2 * (grey - 0.5)) / end
     grain = exposure.speckle * rng.standard_normal(grey.shape, dtype=np.float32)
-    return np.clip(grey + grain * (grey > 0), 0, 1).astype(np.float32)
+    return np.asarray(np.clip(grey + grain * (grey > 0), 0, 1), dtype=np.float32)
 
 
 def _body_trend(shown: FloatImage, leg: NDArray[np.bool_], pixel_mm: float) -> FloatImage:

@@ -1,0 +1,270 @@
+"""The decoding process: whatever happens to it, the caller gets a `KneeGradeError` and the next file works."""
+
+import io
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from films import dataset, dicom_bytes, stored
+
+from kneegrade.errors import KneeGradeError, LimitExceededError, UnreadableFileError, UnsupportedFileError
+from kneegrade.imaging import Limits, child, read_radiograph
+from kneegrade.imaging.child import DecodingProcess
+from kneegrade.imaging.limits import MEBIBYTE
+from kneegrade.imaging.wire import receive, send
+
+FILM = dicom_bytes(dataset(PixelSpacing=[0.2, 0.2], ImageLaterality="L"))
+posix_only = pytest.mark.skipif(not hasattr(os, "register_at_fork"), reason="needs POSIX signals and pipes")
+
+
+@pytest.fixture
+def process() -> Iterator[DecodingProcess]:
+    started = DecodingProcess()
+    yield started
+    started.close()
+
+
+def assert_reads(process: DecodingProcess, limits: Limits | None = None) -> None:
+    np.testing.assert_array_equal(process.decode(FILM, limits or Limits()).pixels, stored(12))
+
+
+@pytest.fixture
+def saboteur(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decoding processes that do what the first word of a file says, before they read it."""
+    deeds = (
+        "import os, signal, sys, time; sys.path.append(sys.argv[1])\n"
+        "from kneegrade.imaging import worker\n"
+        "honest = worker.decode\n"
+        "def decode(data, limits):\n"
+        "    if data == b'abort': os.abort()\n"
+        "    if data == b'exit': os._exit(3)\n"
+        "    if data == b'hang': time.sleep(600)\n"
+        "    if data == b'greedy': bytearray(limits.child_memory_bytes)\n"
+        "    if data == b'print': os.write(1, b'x' * 5000); print('y' * 5000, flush=True); data = b''\n"
+        "    if data == b'strange': raise ZeroDivisionError\n"
+        "    return honest(data, limits)\n"
+        "worker.decode = decode\n"
+        "worker.main(int(sys.argv[2]))\n"
+    )
+    monkeypatch.setattr(child, "PROGRAM", deeds)
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        ("os.write(1, struct.pack('<QQ', 2, 1 << 60))", "decoder_died"),
+        ("os.write(1, struct.pack('<QQ', 5, 0) + b'{not}')", "decoder_died"),
+        ("send(out, {'shape': [2, 2]}, b'four')", "damaged"),
+        ("send(out, {**Picture(np.zeros((2, 2), np.float32)).head(), 'shape': [3, 3]}, bytes(16))", "damaged"),
+        ("send(out, {'error': 'UsageError'})", "damaged"),
+        ("send(out, [])", "damaged"),
+    ],
+)
+def test_an_answer_that_makes_no_sense_is_a_reason(
+    process: DecodingProcess, monkeypatch: pytest.MonkeyPatch, answer: str, code: str
+) -> None:
+    program = (
+        "import os, struct, sys, time; sys.path.append(sys.argv[1])\n"
+        "import numpy as np\n"
+        "from kneegrade.imaging.picture import Picture\n"
+        "from kneegrade.imaging.wire import receive, send\n"
+        "out = os.fdopen(os.dup(1), 'wb'); send(out, {'ready': True})\n"
+        f"receive(sys.stdin.buffer); {answer}; time.sleep(600)\n"
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(child, "PROGRAM", program)
+        with pytest.raises(UnreadableFileError) as caught:
+            process.decode(FILM, Limits())
+    assert caught.value.code == code
+    process.close()
+    assert_reads(process)
+
+
+def test_files_and_bytes_come_back_with_all_that_their_header_says(process: DecodingProcess, tmp_path: Path) -> None:
+    (tmp_path / "film.dcm").write_bytes(FILM)
+    for source in (FILM, tmp_path / "film.dcm"):
+        picture = process.decode(source, Limits())
+        np.testing.assert_array_equal(picture.pixels, stored(12))
+        assert (picture.pixel_spacing_mm, picture.spacing_source) == ((0.2, 0.2), "PixelSpacing")
+        assert (picture.laterality, picture.identity.study_instance_uid) == ("L", "1.2.4")
+
+
+def test_one_process_serves_many_files_and_none_runs_before_the_first(process: DecodingProcess) -> None:
+    assert process.pid is None
+    assert_reads(process)
+    first = process.pid
+    with pytest.raises(UnreadableFileError):
+        process.decode(b"not a film", Limits())
+    assert_reads(process)
+    assert process.pid == first
+    process.close()
+    assert process.pid is None
+    process.close()
+    assert_reads(process)
+    assert process.pid != first
+
+
+@pytest.mark.usefixtures("saboteur")
+@pytest.mark.parametrize("deed", [b"abort", b"exit"])
+def test_a_decoder_that_ends_its_process_is_a_reason(process: DecodingProcess, deed: bytes) -> None:
+    assert_reads(process)
+    with pytest.raises(UnreadableFileError) as caught:
+        process.decode(deed, Limits())
+    assert caught.value.code == "decoder_died"
+    assert process.pid is None
+    assert_reads(process)
+
+
+@pytest.mark.usefixtures("saboteur")
+def test_a_decoder_that_takes_too_long_is_stopped(process: DecodingProcess) -> None:
+    limits = Limits(child_seconds=0.2)
+    with pytest.raises(LimitExceededError, match=r"0\.2 s") as caught:
+        process.decode(b"hang", limits)
+    assert caught.value.code == "time"
+    assert process.pid is None
+    assert_reads(process)
+
+
+@pytest.mark.usefixtures("saboteur")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux caps the address space of a process reliably")
+def test_a_decoder_that_asks_for_too_much_memory_is_refused_and_goes_on(process: DecodingProcess) -> None:
+    limits = Limits(child_memory_bytes=2048 * MEBIBYTE)
+    with pytest.raises(LimitExceededError) as caught:
+        process.decode(b"greedy", limits)
+    assert caught.value.code == "memory"
+    pid = process.pid
+    assert_reads(process, limits)
+    assert process.pid == pid
+
+
+@pytest.mark.usefixtures("saboteur")
+def test_a_decoder_that_prints_does_not_print_into_an_answer(process: DecodingProcess) -> None:
+    with pytest.raises(UnreadableFileError) as caught:
+        process.decode(b"print", Limits())
+    assert caught.value.code == "empty"
+    assert_reads(process)
+
+
+@pytest.mark.usefixtures("saboteur")
+def test_errors_of_any_other_kind_are_a_reason(process: DecodingProcess) -> None:
+    with pytest.raises(UnreadableFileError, match="could not be read") as caught:
+        process.decode(b"strange", Limits())
+    assert caught.value.code == "damaged"
+    assert_reads(process)
+
+
+def test_another_memory_limit_gets_another_process(process: DecodingProcess) -> None:
+    assert_reads(process)
+    first = process.pid
+    assert_reads(process, Limits(child_memory_bytes=3072 * MEBIBYTE))
+    assert process.pid not in (None, first)
+
+
+@posix_only
+def test_a_process_killed_between_files_is_replaced(process: DecodingProcess) -> None:
+    assert_reads(process)
+    first = process.pid
+    assert first is not None
+    os.kill(first, signal.SIGKILL)
+    process._process.wait()  # type: ignore[union-attr]
+    assert process.pid is None
+    assert_reads(process)
+    assert process.pid != first
+
+
+def test_a_process_that_does_not_start_is_a_reason(process: DecodingProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(child, "PROGRAM", "raise SystemExit(1)")
+        with pytest.raises(KneeGradeError) as caught:
+            process.decode(FILM, Limits())
+    assert caught.value.code == "decoder_start"
+    assert_reads(process)
+
+
+def test_an_interrupt_leaves_no_half_read_answer_behind(
+    process: DecodingProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert_reads(process)
+
+    def interrupted(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    for name in ("receive", "_start"):
+        with monkeypatch.context() as patch:
+            patch.setattr(child, name, interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                process.decode(dicom_bytes(dataset(4095 - stored(12))), Limits())
+        assert process.pid is None
+        assert_reads(process)
+        process.close()
+    with monkeypatch.context() as patch:
+        patch.setattr(child, "receive", interrupted)  # now while the process starts
+        with pytest.raises(KeyboardInterrupt):
+            process.decode(FILM, Limits())
+    assert_reads(process)
+
+
+def test_threads_take_turns(process: DecodingProcess) -> None:
+    right: list[bool] = []
+
+    def read(step: int) -> None:
+        values = stored(12) // step
+        pixels = process.decode(dicom_bytes(dataset(values)), Limits()).pixels
+        right.append(bool(np.array_equal(pixels, values)))
+
+    threads = [threading.Thread(target=read, args=(step,)) for step in range(1, 9)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert right == [True] * 8
+
+
+def test_closing_what_another_process_owns_touches_nothing(process: DecodingProcess) -> None:
+    assert_reads(process)
+    running = process._process
+    assert running is not None
+    process._owner = -1
+    process.close()
+    assert running.poll() is None
+    process._process, process._owner = running, os.getpid()
+    assert_reads(process)
+
+
+def test_errors_keep_their_class_code_and_message_on_the_way(process: DecodingProcess) -> None:
+    with pytest.raises(UnsupportedFileError) as caught:
+        process.decode(dicom_bytes(dataset(Modality="CT")), Limits())
+    assert (caught.value.code, "CT" in caught.value.message) == ("modality", True)
+    for name in ("SystemExit", "annotations", "Nonsense"):
+        assert type(child._error({"error": name, "message": "m", "code": "c"})) is KneeGradeError
+
+
+def test_files_that_vanish_or_may_not_be_opened_have_a_reason(process: DecodingProcess, tmp_path: Path) -> None:
+    with pytest.raises(UnreadableFileError) as caught:
+        process.decode(tmp_path / "patient name.dcm", Limits())
+    assert caught.value.code == "cannot_open"
+    assert "patient" not in caught.value.message
+
+
+def test_the_shared_process_outlives_a_bad_file() -> None:
+    read_radiograph(FILM)
+    pid = child.decoding_process().pid
+    with pytest.raises(KneeGradeError):
+        read_radiograph(b"bad")
+    read_radiograph(FILM)
+    assert child.decoding_process().pid == pid
+
+
+@pytest.mark.parametrize("cut", [0, 5, 16, 20, -1])
+def test_messages_that_are_cut_off_are_an_end_of_file(cut: int) -> None:
+    stream = io.BytesIO()
+    send(stream, {"a": [1, None]}, b"body")
+    whole = stream.getvalue()
+    assert receive(io.BytesIO(whole)) == ({"a": [1, None]}, bytearray(b"body"))
+    with pytest.raises(EOFError):
+        receive(io.BytesIO(whole[:cut]))

@@ -1,0 +1,114 @@
+"""The decoding process makes no noise, imports nothing heavy into its parent and outlives nobody."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from films import dataset, dicom_bytes
+
+from kneegrade.errors import UnreadableFileError
+from kneegrade.imaging import Limits, child
+from kneegrade.imaging.child import DecodingProcess
+
+FILM = dicom_bytes(dataset())
+
+SCRIPT = """
+    import os, sys
+    from kneegrade.imaging import read_radiograph
+    from kneegrade.imaging.child import decoding_process
+    shape = read_radiograph(sys.argv[1]).pixels.shape
+    print([name for name in ("torch", "pydicom", "gdcm", "_gdcm", "PIL", "scipy") if name in sys.modules])
+    {more}
+    print(decoding_process().pid)
+"""
+
+
+def run_script(tmp_path: Path, more: str = "") -> list[str]:
+    """Lines that a plain script prints, started in a folder with a module that must not be imported."""
+    (tmp_path / "film.dcm").write_bytes(FILM)
+    (tmp_path / "script.py").write_text(textwrap.dedent(SCRIPT).format(more=more))
+    (tmp_path / "struct.py").write_text("raise SystemExit('a file in the working folder was imported')")
+    done = subprocess.run(
+        [sys.executable, "-P", "-W", "error", "script.py", "film.dcm"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": ""},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.splitlines()
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def test_a_script_without_a_main_guard_reads_quietly_and_leaves_no_process(tmp_path: Path) -> None:
+    heavy, pid = run_script(tmp_path)
+    assert heavy == "[]"
+    assert is_gone(int(pid))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_is_as_quiet(tmp_path: Path) -> None:
+    lines = run_script(
+        tmp_path,
+        "pid = os.fork()\nprint(read_radiograph(sys.argv[1]).pixels.shape == shape, flush=True)\n"
+        "os.waitpid(pid, 0) if pid else None",
+    )
+    assert lines.count("True") == 2
+    pids = {int(line) for line in lines if line.isdigit()}
+    assert len(pids) == 2
+    assert all(is_gone(pid) for pid in pids)
+
+
+def test_an_abandoned_process_ends_by_itself() -> None:
+    process = DecodingProcess()
+    process.decode(FILM, Limits())
+    pid = process.pid
+    process.abandon()
+    process.abandon()
+    assert process.pid is None
+    os.waitpid(pid, 0)
+
+
+def test_a_fork_starts_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    inherited = DecodingProcess()
+    monkeypatch.setattr(child, "_shared", inherited)
+    child._renew()
+    assert child.decoding_process() is not inherited
+    child._close()
+
+
+DYING_LATER = (
+    "import os, sys; sys.path.append(sys.argv[1])\n"
+    "from kneegrade.imaging import worker\n"
+    "honest, served = worker.decode, []\n"
+    "def decode(data, limits):\n"
+    "    served.append(data)\n"
+    "    if len(served) > 1 or data == b'deadly': os._exit(9)\n"
+    "    return honest(data, limits)\n"
+    "worker.decode = decode\n"
+    "worker.main(int(sys.argv[2]))\n"
+)
+
+
+def test_only_a_fresh_process_blames_the_file_for_its_death(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child, "PROGRAM", DYING_LATER)
+    process = DecodingProcess()
+    try:
+        for _ in range(3):  # each process dies at its second file, which is then read by the next
+            assert process.decode(FILM, Limits()).pixels.shape == (150, 160)
+        with pytest.raises(UnreadableFileError) as caught:
+            process.decode(b"deadly", Limits())
+        assert caught.value.code == "decoder_died"
+    finally:
+        process.close()

@@ -1,0 +1,63 @@
+import numpy as np
+import pytest
+from films import knee
+from scipy import ndimage
+
+from kneegrade.imaging import Radiograph, film_quality, region_quality
+from kneegrade.imaging.quality import smoothness
+
+
+def film(pixels: np.ndarray) -> Radiograph:
+    return Radiograph(pixels.astype(np.float32))
+
+
+def codes(findings) -> list[str]:
+    return [finding.code for finding in findings]
+
+
+REGION = knee(224, 224).astype(np.float32)
+
+
+def test_sound_pictures_have_no_findings() -> None:
+    assert film_quality(film(knee(600, 500))) == ()
+    assert region_quality(REGION) == ()
+
+
+def test_blank_and_small_pictures() -> None:
+    assert codes(film_quality(film(np.full((300, 300), 0.4)))) == ["blank"]
+    assert codes(region_quality(np.full((224, 224), 0.4, np.float32))) == ["blank"]
+    assert codes(film_quality(film(knee(127, 300)))) == ["too_small"]
+    assert codes(film_quality(film(np.zeros((5, 5))))) == ["too_small", "blank"]
+
+
+def test_few_grey_levels_are_under_exposure() -> None:
+    assert codes(film_quality(film(np.rint(knee(300, 300) * 10) / 10))) == ["exposure"]
+    assert codes(film_quality(film(np.rint(knee(300, 300) * 60) / 60))) == []
+
+
+def test_clipping_is_over_exposure() -> None:
+    assert "exposure" in codes(region_quality(np.clip(REGION * 3, 0, 1)))
+    assert "exposure" in codes(film_quality(film(np.clip(knee(300, 300) * 40 - 20, 0, 1))))
+
+
+def test_little_contrast_in_a_region_is_poor_exposure() -> None:
+    assert codes(region_quality(0.5 + 0.05 * REGION)) == ["exposure"]
+
+
+@pytest.mark.parametrize("sigma", [3.5, 5.0, 8.0])
+def test_heavy_blur_is_refused(sigma: float) -> None:
+    assert codes(region_quality(ndimage.gaussian_filter(REGION, sigma))) == ["blur"]
+    large = ndimage.gaussian_filter(np.kron(REGION, np.ones((3, 3), np.float32)), 3 * sigma)
+    assert codes(region_quality(large)) == ["blur"]
+    assert "blur" in codes(film_quality(film(ndimage.gaussian_filter(knee(512, 512), sigma))))
+
+
+def test_light_blur_is_let_through() -> None:
+    assert region_quality(ndimage.gaussian_filter(REGION, 0.8)) == ()
+
+
+def test_smoothness_rises_with_blur_and_ignores_contrast_and_polarity() -> None:
+    values = [smoothness(ndimage.gaussian_filter(knee(), sigma)) for sigma in (0.5, 1, 2, 4, 8)]
+    assert values == sorted(values)
+    assert smoothness(5 - 3 * knee()) == pytest.approx(smoothness(knee()))
+    assert smoothness(np.ones((20, 20))) == 1

@@ -1,0 +1,69 @@
+"""Polarity and quality on public films, where they are at hand.
+
+Set KNEEGRADE_REAL_DATA to the folder of `chen2018_kneeKL299_train_val.zip` (and `wani2021_knee_films_half.zip`).
+"""
+
+import os
+import zipfile
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import ndimage
+
+from kneegrade.imaging import Radiograph, film_quality, inversion_score, looks_inverted, normalise, region_quality
+
+FOLDER = Path(os.environ.get("KNEEGRADE_REAL_DATA", "/nonexistent"))
+CHEN = FOLDER / "chen2018_kneeKL299_train_val.zip"
+WANI = FOLDER / "wani2021_knee_films_half.zip"
+needs_chen = pytest.mark.skipif(not CHEN.exists(), reason="KNEEGRADE_REAL_DATA does not hold the Chen 2018 crops")
+needs_wani = pytest.mark.skipif(not WANI.exists(), reason="KNEEGRADE_REAL_DATA does not hold the Wani 2021 films")
+
+# negatives among the validation crops, found by eye on contact sheets
+NEGATIVES = 14
+
+
+def films(archive: Path, part: str = "", every: int = 1) -> Iterator[tuple[str, np.ndarray]]:
+    with zipfile.ZipFile(archive) as members:
+        names = sorted(name for name in members.namelist() if name.startswith(part) and name.endswith(".jpg"))
+        for name in names[::every]:
+            yield name, np.asarray(Image.open(BytesIO(members.read(name))).convert("L"))
+
+
+@needs_chen
+def test_negatives_among_the_validation_crops_are_found_with_a_wide_margin() -> None:
+    scores = np.array([inversion_score(crop) for _, crop in films(CHEN, "val/")])
+    assert (scores < 0).sum() == NEGATIVES
+    assert np.abs(scores).min() > 0.5
+
+
+@needs_chen
+def test_crop_and_negative_are_told_and_end_in_the_same_pixels() -> None:
+    for name, crop in films(CHEN, "train/", every=20):
+        assert looks_inverted(crop) != looks_inverted(255 - crop), name
+        np.testing.assert_allclose(normalise(crop)[0], normalise(255 - crop)[0], atol=1e-5)
+
+
+@needs_chen
+def test_quality_refuses_next_to_no_crop_and_most_blurred_ones() -> None:
+    refused, blurred, total = 0, 0, 0
+    for _, crop in films(CHEN, "train/", every=20):
+        region = np.asarray(Image.fromarray(crop).resize((224, 224), Image.Resampling.BILINEAR))
+        pixels, _ = normalise(region)
+        refused += bool(region_quality(pixels)) or bool(film_quality(Radiograph(normalise(crop)[0])))
+        blurred += "blur" in [finding.code for finding in region_quality(ndimage.gaussian_filter(pixels, 3.5))]
+        total += 1
+    assert refused / total <= 0.005
+    assert blurred / total >= 0.9
+
+
+@needs_wani
+def test_whole_films_are_positive_and_sound() -> None:
+    for name, film in films(WANI):
+        pixels, findings = normalise(film)
+        assert findings == (), name
+        assert looks_inverted(255 - film), name
+        assert film_quality(Radiograph(pixels)) == (), name

@@ -1,0 +1,132 @@
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from films import dataset, dicom_bytes
+
+from kneegrade.errors import UnreadableFileError, UnsupportedFileError, UsageError
+from kneegrade.imaging import Source, find_sources, read_radiograph
+from kneegrade.imaging.sources import shown_name
+
+FILM = dicom_bytes(dataset())
+
+
+def zipped(path: Path, members: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Path:
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return path
+
+
+def names(*inputs: Path | str) -> list[str]:
+    return [source.name for source in find_sources(inputs)]
+
+
+def test_a_folder_gives_its_files_by_name_and_leaves_out_what_is_plainly_no_picture(tmp_path: Path) -> None:
+    kept = ["IM2", "a.dcm", "b/c.png", "b/truncated.dcm", "z.jpg"]
+    passed_over = [".hidden", "DICOMDIR", "b/notes.TXT", "b/report.html", ".git/x.dcm", "__MACOSX/a.dcm", "Thumbs.db"]
+    for name in kept + passed_over:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    assert sorted(names(tmp_path)) == kept
+    assert names(tmp_path) == names(tmp_path)
+
+
+def test_a_film_called_txt_is_still_a_film(tmp_path: Path) -> None:
+    (tmp_path / "film.txt").write_bytes(FILM)
+    zipped(tmp_path / "more.zip", {"film.txt": FILM, "notes.txt": b"notes"})
+    assert names(tmp_path) == ["film.txt", "more.zip/film.txt"]
+
+
+def test_a_file_given_by_name_is_never_passed_over(tmp_path: Path) -> None:
+    notes = tmp_path / "notes.txt"
+    notes.write_text("notes")
+    assert names(notes) == ["notes.txt"]
+    assert names(str(notes), notes) == ["notes.txt", "notes.txt"]
+    with pytest.raises(UnreadableFileError, match="not DICOM"):
+        read_radiograph(next(find_sources([notes])))
+
+
+def test_one_path_needs_no_list(tmp_path: Path) -> None:
+    (tmp_path / "film").write_bytes(FILM)
+    assert [source.path for source in find_sources(tmp_path / "film")] == [tmp_path / "film"]  # type: ignore[arg-type]
+    assert [source.path for source in find_sources(str(tmp_path))] == [tmp_path / "film"]
+
+
+def test_a_path_that_does_not_exist_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        find_sources([tmp_path, tmp_path / "none"])
+    assert caught.value.code == "no_such_file"
+
+
+def test_archive_members_are_read_like_files(tmp_path: Path) -> None:
+    archive = zipped(tmp_path / "study.zip", {"b/2.dcm": FILM, "b/": b"", "a.dcm": FILM, ".hidden": FILM})
+    assert names(archive) == ["a.dcm", "b/2.dcm"]
+    assert names(tmp_path) == ["study.zip/a.dcm", "study.zip/b/2.dcm"]
+    expected = read_radiograph(FILM).pixels
+    for source in find_sources([archive]):
+        np.testing.assert_array_equal(read_radiograph(source).pixels, expected)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_archives_of_every_method(method: int, tmp_path: Path) -> None:
+    (source,) = find_sources([zipped(tmp_path / "study.zip", {"a.dcm": FILM}, method)])
+    assert source.open() == FILM
+
+
+def test_an_archive_is_known_by_its_content_and_may_be_empty(tmp_path: Path) -> None:
+    assert names(zipped(tmp_path / "study.dcm", {"a": FILM})) == ["a"]
+    assert names(zipped(tmp_path / "empty.zip", {})) == []
+
+
+def test_sources_may_be_opened_later_and_in_any_order(tmp_path: Path) -> None:
+    found = list(find_sources([zipped(tmp_path / "study.zip", {"a": FILM, "b": FILM + b"\0\0"})]))
+    assert [len(source.open()) for source in reversed(found)] == [len(FILM) + 2, len(FILM)]  # type: ignore[arg-type]
+    assert found[0].open() == FILM
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_what_is_no_regular_file_gets_a_reason_and_nobody_waits_for_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (source,) = find_sources([tmp_path])
+    with pytest.raises(UnsupportedFileError) as caught:
+        read_radiograph(source)
+    assert caught.value.code == "not_a_file"
+
+
+def test_files_that_cannot_be_opened_get_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "film.dcm").write_bytes(FILM)
+
+    def refused(*args: object, **kwargs: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "open", refused)
+    (source,) = find_sources([tmp_path])
+    with pytest.raises(UnreadableFileError) as caught:
+        source.open()
+    assert caught.value.code == "cannot_open"
+
+
+def test_a_source_of_nothing_is_a_wrong_call() -> None:
+    with pytest.raises(UsageError):
+        Source("nothing").open()
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("a/b.dcm", "a/b.dcm"),
+        ("/etc/passwd", "etc/passwd"),
+        ("..\\..\\boot.ini", "boot.ini"),
+        ("a/../../b", "a/b"),
+        ("\x1b[31mred\n", "?[31mred?"),
+        ("../", "?"),
+        ("", "?"),
+        ("knie-größe.dcm", "knie-größe.dcm"),
+        ("\u202egpj.exe", "?gpj.exe"),
+    ],
+)
+def test_shown_names(name: str, shown: str) -> None:
+    assert shown_name(name) == shown
