@@ -22,7 +22,7 @@ browser:
 	  || [ "$$(id -u)" != 0 ] || (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium)
 
 test: $(INSTALLED) browser  ## run all tests but the slow ones
-	$(BIN)/python -m pytest -m "not slow" --cov=kneegrade --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -m "not slow" --cov=src/kneegrade --cov-report=term:skip-covered
 
 test-slow: $(INSTALLED)  ## run the slow tests (training; minutes)
 	$(BIN)/python -m pytest -m slow

@@ -6,7 +6,7 @@
 2
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -39,10 +39,11 @@ from kneegrade.weights import load_weights, shipped_path
 if TYPE_CHECKING:
     import pydicom
 
-MIN_CONFIDENCE = 0.25  # of the landmarks; below it what was found is not taken for a knee in a frontal view
+MIN_CONFIDENCE = 0.65  # of the landmarks; below it what was found is not taken for a knee in a frontal view
 MIN_ARTICULAR_SHARE = 0.9  # of the articular landmarks that must lie on the film
 
 Progress = Callable[[int, GradedRadiograph], None]
+Spacing = tuple[float, float] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +51,8 @@ class _Prepared:
     """One film on its way: its knees, and refusals by their place among them."""
 
     source: str
-    radiograph: Radiograph | None = None
+    spacing_mm: Spacing = None
+    failed: bool = False
     knees: tuple[Knee, ...] = ()
     refusals: tuple[Finding | None, ...] = ()
     warnings: tuple[Finding, ...] = ()
@@ -146,87 +148,97 @@ class Grader:
         try:
             radiograph = read_radiograph(source.open(), laterality=side)
         except KneeGradeError as error:
-            return _Prepared(source.name, reason=Finding(error.code, error.message))
+            return _Prepared(source.name, failed=True, reason=Finding(error.code, error.message))
         return self._prepare(source.name, radiograph)
 
     def _prepare(self, name: str, radiograph: Radiograph) -> _Prepared:
         poor = film_quality(radiograph)
         if poor:
-            return _Prepared(name, radiograph, reason=poor[0], warnings=radiograph.warnings)
+            return _Prepared(name, reason=poor[0], warnings=radiograph.warnings)
         knees, warnings = self.detector.find(radiograph)
         warnings = (*radiograph.warnings, *warnings)
         if not knees:
             reason = Finding("no_knee", "No knee in a frontal view was found in this picture.")
-            return _Prepared(name, radiograph, reason=reason, warnings=warnings)
-        return _Prepared(name, radiograph, knees, tuple(refusal(knee) for knee in knees), warnings)
+            return _Prepared(name, reason=reason, warnings=warnings)
+        refusals = tuple(refusal(knee) for knee in knees)
+        return _Prepared(name, radiograph.pixel_spacing_mm, knees=knees, refusals=refusals, warnings=warnings)
 
     def _finish(self, prepared: Sequence[_Prepared]) -> list[GradedRadiograph]:
         """Grade all accepted knees of several films in one batch."""
-        accepted = [k for film in prepared for k, no in zip(film.knees, film.refusals, strict=True) if no is None]
+        accepted = [
+            (knee, film.spacing_mm)
+            for film in prepared
+            for knee, refused in zip(film.knees, film.refusals, strict=True)
+            if refused is None
+        ]
         graded = iter(self._grade_knees(accepted))
-        result = []
-        for film in prepared:
-            knees = tuple(
-                next(graded)(film) if no is None else _refused(knee, no)
-                for knee, no in zip(film.knees, film.refusals, strict=True)
-            )
-            reason = film.reason
-            if reason is None and all(knee.status == "not_gradable" for knee in knees):
-                reason = knees[0].reason
-            result.append(GradedRadiograph(film.source, knees, reason, film.warnings, failed=film.radiograph is None))
-        return result
+        return [self._finished(film, graded) for film in prepared]
+
+    def _finished(self, film: _Prepared, graded: Iterator[GradedKnee]) -> GradedRadiograph:
+        knees = tuple(
+            next(graded) if refused is None else _refused(knee, refused)
+            for knee, refused in zip(film.knees, film.refusals, strict=True)
+        )
+        reason = film.reason
+        if reason is None and all(knee.status == "not_gradable" for knee in knees):
+            reason = knees[0].reason
+        return GradedRadiograph(film.source, knees, reason, film.warnings, failed=film.failed)
 
     @torch.inference_mode()
-    def _grade_knees(self, knees: Sequence[Knee]) -> list[Callable[[_Prepared], GradedKnee]]:
-        if not knees:
+    def _grade_knees(self, accepted: Sequence[tuple[Knee, Spacing]]) -> list[GradedKnee]:
+        if not accepted:
             return []
+        knees = [knee for knee, _ in accepted]
         roi = torch.from_numpy(np.stack([knee.roi for knee in knees])).unsqueeze(1)
         points = torch.from_numpy(np.stack([knee.roi_landmarks_px for knee in knees])).float()
         visible = torch.from_numpy(np.stack([knee.visible for knee in knees]))
         output = self.network(
             roi.to(self.device, memory_format=torch.channels_last), points.to(self.device), visible.to(self.device)
         )
-        calibrated = self.calibration(output.logits)
-        vector = concatenate_probabilities(calibrated)
-        log_probability = self.mixture.log_probability(vector).cpu().numpy()
+        vector = concatenate_probabilities(self.calibration(output.logits))
+        log_probability = self.mixture.log_probability(vector).tolist()
         attribution = self.network.attribute(output.pooled)
         rows = vector.double().cpu().numpy()
-        return [_Result(knee, rows[i], float(log_probability[i]), attribution, i) for i, knee in enumerate(knees)]
+        return [
+            graded_knee(knee, spacing, rows[i], log_probability[i], _evidence(knee, attribution, i))
+            for i, (knee, spacing) in enumerate(accepted)
+        ]
 
 
-@dataclass(frozen=True, eq=False)
-class _Result:
-    """What the network said of one knee; called with its film it becomes the graded knee."""
+def graded_knee(
+    knee: Knee, spacing_mm: Spacing, probabilities: NDArray[np.float64], log_probability: float, evidence: Evidence
+) -> GradedKnee:
+    """The graded knee: each grade the likeliest of its class, coherence, joint space where the spacing is trusted.
 
-    knee: Knee
-    probabilities: NDArray[np.float64]
-    log_probability: float
-    attribution: Attribution
-    row: int
+    Args:
+        knee: what was found.
+        spacing_mm: (row, column) of the film, or None.
+        probabilities: (29,) calibrated, in the order of the schema.
+        log_probability: of `probabilities` under the mixture.
+        evidence: for pictures.
+    """
+    grades = {t.name: _grade_result(probabilities[t.one_hot]) for t in TARGETS}
+    findings = rule_findings({name: result.grade for name, result in grades.items()})
+    return GradedKnee(
+        side=knee.side,
+        grades=grades,
+        coherence=Coherence(log_probability, findings),
+        joint_space_width_mm=_width_mm(knee, spacing_mm),
+        landmarks_px=knee.landmarks_px,
+        landmark_confidence=knee.landmark_confidence,
+        evidence=evidence,
+    )
 
-    def __call__(self, film: _Prepared) -> GradedKnee:
-        grades = {t.name: _grade_result(self.probabilities[t.one_hot]) for t in TARGETS}
-        findings = rule_findings({name: result.grade for name, result in grades.items()})
-        assert film.radiograph is not None
-        return GradedKnee(
-            side=self.knee.side,
-            grades=grades,
-            coherence=Coherence(self.log_probability, findings),
-            joint_space_width_mm=_width_mm(self.knee, film.radiograph.pixel_spacing_mm),
-            landmarks_px=self.knee.landmarks_px,
-            landmark_confidence=self.knee.landmark_confidence,
-            evidence=self._evidence(),
-        )
 
-    def _evidence(self) -> Evidence:
-        share, rest = self.attribution.contributions, self.attribution.remainder
-        return Evidence(
-            roi=np.rint(self.knee.roi * 255).astype(np.uint8),
-            landmarks_roi_px=self.knee.roi_landmarks_px,
-            landmark_visible=self.knee.visible,
-            contributions={name: s[self.row].double().cpu().numpy() for name, s in share.items()},
-            remainder={name: r.double().cpu().numpy() for name, r in rest.items()},
-        )
+def _evidence(knee: Knee, attribution: Attribution, row: int) -> Evidence:
+    share, rest = attribution.contributions, attribution.remainder
+    return Evidence(
+        roi=np.rint(knee.roi * 255).astype(np.uint8),
+        landmarks_roi_px=knee.roi_landmarks_px,
+        landmark_visible=knee.visible,
+        contributions={name: s[row].double().cpu().numpy() for name, s in share.items()},
+        remainder={name: r.double().cpu().numpy() for name, r in rest.items()},
+    )
 
 
 def refusal(knee: Knee) -> Finding | None:
@@ -237,7 +249,7 @@ def refusal(knee: Knee) -> Finding | None:
     """
     if knee.on_film_share < MIN_ARTICULAR_SHARE:
         return Finding("joint_cut_off", "The joint is cut off by the border of the film.")
-    if knee.landmark_confidence < MIN_CONFIDENCE:
+    if knee.landmark_confidence < MIN_CONFIDENCE or not np.isfinite(knee.landmarks_px).all():
         return Finding("view", "The outline of the joint is not that of a natural knee in a frontal view.")
     poor = region_quality(knee.roi)
     return poor[0] if poor else None
@@ -268,10 +280,10 @@ def _grade_result(probabilities: NDArray[np.float64]) -> GradeResult:
     return GradeResult(int(shares.argmax()), tuple(float(p) for p in shares))
 
 
-def _width_mm(knee: Knee, spacing: tuple[float, float] | None) -> JointSpaceWidth | None:
-    if spacing is None:
+def _width_mm(knee: Knee, spacing_mm: Spacing) -> JointSpaceWidth | None:
+    if spacing_mm is None:
         return None
-    row, column = spacing
+    row, column = spacing_mm
     return joint_space_width(knee.landmarks_px * np.array([column, row]))
 
 

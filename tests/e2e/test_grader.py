@@ -110,3 +110,11 @@ def test_the_export_list_is_true():
     assert len(kneegrade.__all__) <= 10
     with pytest.raises(AttributeError):
         kneegrade.nothing  # noqa: B018
+
+
+def test_heavy_blur_is_refused(grader):
+    from scipy import ndimage
+
+    pixels = read_radiograph(EXAMPLES / "single_right.dcm").pixels
+    report = grader.grade(ndimage.gaussian_filter(pixels, 40))
+    assert report.radiographs[0].status == "not_gradable"
