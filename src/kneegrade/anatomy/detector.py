@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kneegrade.anatomy.finder import Candidate, finder_input, finder_network, read_candidates
+from kneegrade.anatomy.finder import APART, Candidate, finder_input, finder_network, read_candidates
 from kneegrade.anatomy.knee import Knee, points_inside
 from kneegrade.anatomy.landmarks import ARTICULAR
 from kneegrade.anatomy.locator import LOCATOR_PX, LOCATOR_WIDTHS, Located, locator_network, read_points
@@ -20,7 +20,8 @@ from kneegrade.imaging.radiograph import Radiograph
 from kneegrade.results import Finding
 from kneegrade.weights import load_weights, shipped_path
 
-FINDER_THRESHOLD = 0.3
+FINDER_THRESHOLD = 0.15  # low, since the locator has the last word
+PLAUSIBLE = 0.5  # confidence of an outline; knees reach 0.75, what the finder took for one by mistake 0.3
 TRUSTED_MASS = 0.35  # a point whose heat map is flatter is replaced by the shape model's
 MIN_SHARP = 10  # articular points that the shape model needs to complete an outline
 
@@ -76,12 +77,19 @@ class LandmarkDetector:
 
     @torch.inference_mode()
     def outlines(self, pixels: NDArray[np.float32]) -> list[Outline]:
-        """Outlines of the knees on a film (H, W) in [0, 1], ordered across the film as an upright viewer sees it."""
+        """Outlines of at most two knees on a film (H, W) in [0, 1], ordered as an upright viewer sees them.
+
+        Where nothing is plausible, the best of what was found comes alone, for the gate to refuse.
+        """
         picture, factor = finder_input(torch.from_numpy(np.ascontiguousarray(pixels)))
         maps, _ = self.finder(picture.to(self.device))
         candidates = read_candidates(maps[0].cpu(), factor, FINDER_THRESHOLD)
-        found = [self._outline(pixels, candidate) for candidate in candidates]
-        return sorted(found, key=_place_across)
+        found = sorted((self._outline(pixels, c) for c in candidates), key=lambda o: -o.confidence)
+        knees: list[Outline] = []
+        for outline in found:
+            if outline.confidence >= PLAUSIBLE and len(knees) < 2 and not any(_overlap(outline, k) for k in knees):
+                knees.append(outline)
+        return sorted(knees or found[:1], key=_place_across)
 
     def _outline(self, pixels: NDArray[np.float32], candidate: Candidate) -> Outline:
         pose = candidate.pose
@@ -131,6 +139,11 @@ class LandmarkDetector:
             on_film_share=float(on_film[list(ARTICULAR)].mean()),
             frame=frame,
         )
+
+
+def _overlap(outline: Outline, other: Outline) -> bool:
+    here, there = pose_of(outline.landmarks_px), pose_of(other.landmarks_px)
+    return math.dist(here.centre, there.centre) < APART * max(here.width, there.width)
 
 
 def _place_across(outline: Outline) -> float:

@@ -11,6 +11,8 @@ from kneegrade.anatomy.roi import Pose
 
 FINDER_PX = 256
 FINDER_STRIDE = 8
+MOST = 4
+APART = 0.7  # plateau widths between two knees
 CENTRE, LOG_WIDTH, DOWN_X, DOWN_Y = range(4)  # the finder's maps
 
 
@@ -38,10 +40,10 @@ def finder_input(pixels: Tensor) -> tuple[Tensor, float]:
 
 
 def read_candidates(maps: Tensor, factor: float, threshold: float) -> list[Candidate]:
-    """At most two candidates from the finder's maps (4, 32, 32), best first.
+    """At most `MOST` candidates from the finder's maps (4, 32, 32), best first.
 
     A peak is a cell that is the largest of its 3×3 neighbours; its place is refined by the scores around it. Of two
-    peaks nearer than 0.7 plateau widths the better stays.
+    peaks nearer than `APART` plateau widths the better stays.
 
     Args:
         maps: the network's output for one film.
@@ -54,7 +56,7 @@ def read_candidates(maps: Tensor, factor: float, threshold: float) -> list[Candi
     for row, column in sorted(peaks.nonzero().tolist(), key=lambda cell: -float(score[cell[0], cell[1]])):
         pose = _pose_at(maps, score, row, column, factor)
         apart = [torch.dist(torch.tensor(pose.centre), torch.tensor(c.pose.centre)) / pose.width for c in found]
-        if len(found) < 2 and all(distance > 0.7 for distance in apart):
+        if len(found) < MOST and all(distance > APART for distance in apart):
             found.append(Candidate(pose, float(score[row, column])))
     return found
 

@@ -104,8 +104,19 @@ def _train_detector(recipe: DetectorRecipe, directory: Path, progress: Progress 
     return True
 
 
+def _portable(value: Any) -> Any:
+    """A recipe as JSON values, its paths cut down to names: weights travel, folders do not."""
+    if isinstance(value, Path):
+        return value.name
+    if isinstance(value, dict):
+        return {key: _portable(part) for key, part in value.items()}
+    if isinstance(value, tuple):
+        return [_portable(part) for part in value]
+    return value
+
+
 def _description(kind: str, recipe: Section, more: dict[str, Any]) -> dict[str, Any]:
-    held = recipe.model_dump(mode="json")
+    held = _portable(recipe.model_dump())
     return {
         "name": held["name"],
         "kind": kind,
