@@ -105,8 +105,6 @@ def _show(report: "Report", written: dict[str, Path]) -> None:
         console.print(f"{refused} of {len(report.radiographs)} files not graded; the reasons are in the report.")
     for path in written.values():
         console.print(f"Wrote {path}", soft_wrap=True, highlight=False)
-    for line in report.limits:
-        console.print(line, style="dim", soft_wrap=True)
 
 
 @app.command()

@@ -33,7 +33,7 @@ def test_help_imports_no_torch():
     code = (
         "import sys\nsys.argv = ['kneegrade', '--help']\nfrom kneegrade.cli import main\n"
         "try:\n    main()\nexcept SystemExit as end:\n    assert end.code == 0\n"
-        "heavy = {'torch', 'pydicom', 'sklearn', 'scipy', 'pandas', 'numpy'} & set(sys.modules)\n"
+        "heavy = {'torch', 'pydicom', 'sklearn', 'scipy', 'pandas', 'PIL'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
@@ -70,7 +70,7 @@ def test_report_fits_its_published_schema(graded):
 
 def test_the_other_files_and_the_table(graded):
     done, output = graded
-    rows = list(csv.DictReader((output / "grades.csv").open(newline="")))
+    rows = list(csv.DictReader((output / "grades.csv").read_text().splitlines()))
     assert [(row["source"], row["side"]) for row in rows] == [
         ("bilateral.dcm", "R"), ("bilateral.dcm", "L"), ("single_right.dcm", "R"),
     ]  # fmt: skip

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import torch
 
@@ -7,6 +9,8 @@ from kneegrade.learning.detector import finder_loss, finder_task, fit_network, l
 from kneegrade.learning.recipe import DetectorRecipe
 from kneegrade.learning.scenes import composed_scenes, phantom_scenes
 from kneegrade.learning.store import load_stores
+from kneegrade.learning.train import train_recipe
+from kneegrade.weights import load_weights
 
 
 def recipe(**changes) -> DetectorRecipe:
@@ -84,6 +88,17 @@ def test_both_networks_train_and_resume(phantom_store, tmp_path):
         fit_network(again, recipe(), tmp_path)  # the checkpoint says that all is done
         for key, value in again.network.state_dict().items():
             torch.testing.assert_close(value, after[key], rtol=0, atol=0)
+
+
+def test_from_recipe_to_weights(phantom_store, tmp_path):
+    path = tmp_path / "tiny.yaml"
+    tiny = recipe(stores=[str(phantom_store)], phantom_scenes=2, composed_scenes=4).model_dump(mode="json")
+    path.write_text(json.dumps(tiny))
+    assert train_recipe(path, tmp_path / "run")
+    held = load_weights(tmp_path / "run" / "weights.safetensors", "detector")
+    finder_network().load_state_dict(held.part("finder"), strict=False)
+    assert held.part("locator").keys() == held.part("locator").keys() | {"maps.weight", "scalars.bias"}
+    assert held.description["recipe"]["stores"] == [phantom_store.name]
 
 
 def test_the_finder_has_one_cell_per_eight_pixels():

@@ -15,8 +15,8 @@ def agreement(truth: Grades, guess: Grades, classes: int) -> dict[str, float]:
     Kappa is NaN where both readings are constant and equal.
 
     Example:
-        >>> agreement(np.array([0, 1, 2]), np.array([0, 1, 1]), 3)["kappa"]
-        0.8
+        >>> agreement(np.array([0, 1, 2]), np.array([0, 1, 1]), 3)["accuracy"]
+        0.6666666666666666
     """
     difference = truth.astype(float) - guess
     with np.errstate(invalid="ignore"):
