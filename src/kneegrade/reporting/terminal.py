@@ -20,7 +20,7 @@ _CAPTION: Final = (
 def grades_table(report: Report) -> "Table":
     """A row per knee (or per radiograph without knees): source, side, seven grades, joint space in mm, notes.
 
-    Fits 80 columns; source and notes take what is left. Notes are a refusal's sentence, else the codes of warnings
+    Fits 80 columns; source and notes take what is left. Notes are a refusal's sentence, else the names of warnings
     and coherence findings.
     """
     from rich import box
@@ -73,4 +73,4 @@ def _note(radiograph: GradedRadiograph, knee: GradedKnee | None, *, repeats: boo
     findings = [*(() if repeats else radiograph.warnings)]
     if knee is not None and knee.coherence is not None:
         findings += knee.coherence.findings
-    return Text(printable(", ".join(finding.code for finding in findings)))
+    return Text(printable(", ".join(finding.code.replace("_", " ") for finding in findings)))
