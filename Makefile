@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check wheel browser
+.PHONY: help demo test test-slow check bench wheel browser
 
 help:  ## list the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -17,7 +17,7 @@ $(INSTALLED): pyproject.toml
 demo: $(INSTALLED)  ## install, grade examples/, show the table and the report's path
 	$(BIN)/kneegrade grade examples --output demo-report
 
-browser:
+browser:  ## install Chromium for the report's tests (as root, where apt-get is; else they are skipped)
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || ! command -v apt-get >/dev/null \
 	  || [ "$$(id -u)" != 0 ] || (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium)
 
@@ -32,6 +32,9 @@ check: $(INSTALLED)  ## format, lint, types, import rules
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench: $(INSTALLED)  ## measure the shipped detector on phantom films (two minutes)
+	$(BIN)/python benchmarks/phantom_films.py --number 100
 
 wheel: $(INSTALLED)  ## build the wheel, install it alone in a clean environment, grade from there
 	rm -rf dist build/clean && $(BIN)/python -m build --wheel --outdir dist >/dev/null

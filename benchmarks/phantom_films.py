@@ -11,9 +11,8 @@ import json
 
 import numpy as np
 
-from kneegrade.anatomy import LandmarkDetector
+from kneegrade.anatomy import LandmarkDetector, refusal
 from kneegrade.anatomy.landmarks import ARTICULAR
-from kneegrade.grader import refusal
 from kneegrade.imaging import read_radiograph
 from kneegrade.phantom import render_film
 

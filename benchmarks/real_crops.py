@@ -42,7 +42,7 @@ def main() -> None:
     seconds = time.perf_counter() - start
 
     graded = np.array([r.status == "graded" for r in report.radiographs])
-    knees = [r.knees[0] for r in report.radiographs if r.status == "graded"]
+    knees = [next(k for k in r.knees if k.grades) for r in report.radiographs if r.status == "graded"]
     table = table[graded].reset_index(drop=True)
     subjects = table["subject_id"].to_numpy()
     result: dict[str, object] = {

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from kneegrade.errors import KneeGradeError
+from kneegrade.errors import KneeGradeError, UsageError
 
 if TYPE_CHECKING:
     from kneegrade.results import Report
@@ -66,18 +66,20 @@ def grade(
 
     Exit code 0: everything graded; 1: some input was not graded; 2: wrong usage.
     """
-    wanted = _formats(formats)
     from kneegrade.imaging import find_sources
+    from kneegrade.reporting import make_directory, write_report
 
+    wanted = _formats(formats)
     sources = list(find_sources(inputs))
+    if not sources:
+        raise UsageError("The input holds no picture that could be graded.")
+    make_directory(output)
     from kneegrade.grader import Grader
 
     grader = Grader(device.value, batch_size=batch_size)
     flag = None if side is None else _SIDES[side]
     with _progress_bar("Grading", quiet or len(sources) < 2) as advance:
         report = grader.grade_sources(sources, side=flag, progress=lambda done, graded: advance(done, len(sources)))
-    from kneegrade.reporting import write_report
-
     written = write_report(report, output, wanted)
     if not quiet:
         _show(report, written)
@@ -86,10 +88,11 @@ def grade(
 
 
 def _formats(text: str) -> tuple[str, ...]:
+    from kneegrade.reporting import FORMATS
+
     wanted = tuple(part.strip() for part in text.split(",") if part.strip())
-    unknown = set(wanted) - {"json", "html", "csv"}
-    if unknown or not wanted:
-        raise typer.BadParameter(f"{text!r}: choose among json,html,csv.", param_hint="--format")
+    if not wanted or set(wanted) - set(FORMATS):
+        raise typer.BadParameter(f"{text!r}: choose among {','.join(FORMATS)}.", param_hint="--format")
     return wanted
 
 
@@ -173,6 +176,8 @@ def store(
         bad = build_store(load_manifest(manifest), output, progress=advance)
     for line in bad:
         typer.echo(line, err=True)
+    if bad:
+        raise typer.Exit(1)
 
 
 @app.command()

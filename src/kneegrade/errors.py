@@ -39,12 +39,6 @@ class LimitExceededError(KneeGradeError):
     default_code = "limit"
 
 
-class NotGradableError(KneeGradeError):
-    """The picture is readable but holds nothing that can be graded honestly."""
-
-    default_code = "not_gradable"
-
-
 class WeightsError(KneeGradeError):
     """Weights are missing, damaged or do not fit: install them again."""
 

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kneegrade.anatomy import Knee, LandmarkDetector, joint_space_width
+from kneegrade.anatomy import Knee, LandmarkDetector, joint_space_width, refusal
 from kneegrade.coherence import GradeMixture, concatenate_probabilities, rule_findings
-from kneegrade.errors import KneeGradeError, UsageError
-from kneegrade.imaging import Radiograph, Source, film_quality, find_sources, read_radiograph, region_quality
+from kneegrade.errors import KneeGradeError, UsageError, WeightsError
+from kneegrade.imaging import Radiograph, Source, film_quality, find_sources, read_radiograph
 from kneegrade.network import Attribution, KeypointPoolingNetwork
 from kneegrade.results import (
     Coherence,
@@ -34,13 +34,10 @@ from kneegrade.results import (
 from kneegrade.schema import TARGETS
 from kneegrade.uncertainty import Calibration
 from kneegrade.version import __version__
-from kneegrade.weights import load_weights, shipped_path
+from kneegrade.weights import Weights, load_weights, shipped_path
 
 if TYPE_CHECKING:
     import pydicom
-
-MIN_CONFIDENCE = 0.65  # of the landmarks; below it what was found is not taken for a knee in a frontal view
-MIN_ARTICULAR_SHARE = 0.9  # of the articular landmarks that must lie on the film
 
 Progress = Callable[[int, GradedRadiograph], None]
 Spacing = tuple[float, float] | None
@@ -76,18 +73,15 @@ class Grader:
         self.device = choose_device(device)
         self.batch_size = batch_size
         held = load_weights(Path(weights) if weights is not None else shipped_path("grader"), "grader")
-        plan = held.description["model"]
-        self.network = KeypointPoolingNetwork(plan["trunk"], plan["reduce"], plan["roi_px"])
-        self.network.load_state_dict(held.part("network"))
-        self.mixture = GradeMixture(len(held.tensors["mixture.log_alpha"]))
-        self.mixture.load_state_dict(held.part("mixture"))
-        self.calibration = Calibration()
-        self.calibration.load_state_dict(held.part("calibration"))
+        try:
+            self.network, self.mixture, self.calibration = _modules(held)
+        except (KeyError, RuntimeError, TypeError) as error:
+            raise WeightsError(f"The weights {held.name} do not fit this version of kneegrade.") from error
         self.identity = WeightsIdentity(held.name, held.sha256)
         for module in (self.network, self.mixture, self.calibration):
             module.eval().requires_grad_(False).to(self.device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.detector = LandmarkDetector(device=self.device, roi_px=plan["roi_px"])
+        self.detector = LandmarkDetector(device=self.device, roi_px=self.network.roi_px)
 
     def grade(
         self,
@@ -101,33 +95,39 @@ class Grader:
         Args:
             source: path of a file, folder or zip; bytes of a file; a `pydicom.Dataset`; or an array (H, W).
             side: side of a single knee where the file does not say.
-            pixel_spacing_mm: (row, column) of an array.
+            pixel_spacing_mm: (row, column) where the file does not say.
 
         Raises:
             KneeGradeError: bytes, a dataset or an array that cannot be read, or a path that does not exist. A bad file
             behind a path never raises: it is a row of the report with its reason.
         """
         if isinstance(source, str | Path):
-            return self.grade_sources(find_sources([source]), side=side)
+            return self.grade_sources(find_sources([source]), side=side, pixel_spacing_mm=pixel_spacing_mm)
         radiograph = read_radiograph(source, laterality=side, pixel_spacing_mm=pixel_spacing_mm)
         return self._report(
             self._finish([self._prepare("array" if isinstance(source, np.ndarray) else "film", radiograph)])
         )
 
     def grade_sources(
-        self, sources: Iterable[Source], *, side: Literal["R", "L"] | None = None, progress: Progress | None = None
+        self,
+        sources: Iterable[Source],
+        *,
+        side: Literal["R", "L"] | None = None,
+        pixel_spacing_mm: Spacing = None,
+        progress: Progress | None = None,
     ) -> Report:
         """The report on many inputs; a bad file is a row with its reason, never the end of the run.
 
         Args:
             sources: from `kneegrade.imaging.find_sources`.
             side: as in `grade`.
+            pixel_spacing_mm: as in `grade`.
             progress: called after each film with (number done, what came out).
         """
         graded: list[GradedRadiograph] = []
         pending: list[_Prepared] = []
         for source in sources:
-            pending.append(self._read(source, side))
+            pending.append(self._read(source, side, pixel_spacing_mm))
             if len(pending) >= self.batch_size:
                 graded += self._advance(pending, progress, len(graded))
                 pending = []
@@ -144,12 +144,15 @@ class Grader:
     def _report(self, radiographs: Sequence[GradedRadiograph]) -> Report:
         return Report(tuple(radiographs), self.identity, __version__)
 
-    def _read(self, source: Source, side: Literal["R", "L"] | None) -> _Prepared:
+    def _read(self, source: Source, side: Literal["R", "L"] | None, spacing_mm: Spacing) -> _Prepared:
         try:
-            radiograph = read_radiograph(source.open(), laterality=side)
+            radiograph = read_radiograph(source.open(), laterality=side, pixel_spacing_mm=spacing_mm)
+            return self._prepare(source.name, radiograph)
         except KneeGradeError as error:
             return _Prepared(source.name, failed=True, reason=Finding(error.code, error.message))
-        return self._prepare(source.name, radiograph)
+        except Exception as error:  # one film must never end a run of many
+            reason = Finding("internal", f"kneegrade itself failed on this film ({type(error).__name__}).")
+            return _Prepared(source.name, failed=True, reason=reason)
 
     def _prepare(self, name: str, radiograph: Radiograph) -> _Prepared:
         poor = film_quality(radiograph)
@@ -205,6 +208,17 @@ class Grader:
         ]
 
 
+def _modules(held: Weights) -> tuple[KeypointPoolingNetwork, GradeMixture, Calibration]:
+    plan = held.description["model"]
+    network = KeypointPoolingNetwork(plan["trunk"], plan["reduce"], plan["roi_px"])
+    network.load_state_dict(held.part("network"))
+    mixture = GradeMixture(len(held.tensors["mixture.log_alpha"]))
+    mixture.load_state_dict(held.part("mixture"))
+    calibration = Calibration()
+    calibration.load_state_dict(held.part("calibration"))
+    return network, mixture, calibration
+
+
 def graded_knee(
     knee: Knee, spacing_mm: Spacing, probabilities: NDArray[np.float64], log_probability: float, evidence: Evidence
 ) -> GradedKnee:
@@ -239,20 +253,6 @@ def _evidence(knee: Knee, attribution: Attribution, row: int) -> Evidence:
         contributions={name: s[row].double().cpu().numpy() for name, s in share.items()},
         remainder={name: r.double().cpu().numpy() for name, r in rest.items()},
     )
-
-
-def refusal(knee: Knee) -> Finding | None:
-    """Why a found knee cannot be graded honestly, or None.
-
-    A first plausibility gate: landmarks too uncertain for a frontal view of a natural knee, joint cut off by the
-    film's border, a region that is blurred or badly exposed.
-    """
-    if knee.on_film_share < MIN_ARTICULAR_SHARE:
-        return Finding("joint_cut_off", "The joint is cut off by the border of the film.")
-    if knee.landmark_confidence < MIN_CONFIDENCE or not np.isfinite(knee.landmarks_px).all():
-        return Finding("view", "The outline of the joint is not that of a natural knee in a frontal view.")
-    poor = region_quality(knee.roi)
-    return poor[0] if poor else None
 
 
 def choose_device(device: str) -> str:

@@ -140,8 +140,8 @@ class Report:
 
     @property
     def all_graded(self) -> bool:
-        """True when every radiograph is graded and no knee in it was refused."""
-        return all(
+        """True when there are radiographs, every one is graded and no knee in it was refused."""
+        return bool(self.radiographs) and all(
             radiograph.status == "graded" and all(knee.status == "graded" for knee in radiograph.knees)
             for radiograph in self.radiographs
         )

@@ -53,7 +53,13 @@ def test_the_example_study(graded):
     assert [knee["side"] for knee in by_name["single_right.dcm"]["knees"]] == ["R"]
     assert all(knee["joint_space_width_mm"] for knee in by_name["bilateral.dcm"]["knees"])
     assert by_name["single_right.dcm"]["knees"][0]["joint_space_width_mm"] is None
-    assert truth
+    for name, radiograph in by_name.items():
+        for knee, true in zip(radiograph["knees"], truth[name]["knees"], strict=True):
+            assert knee["side"] == true["side"]
+            assert abs(knee["grades"]["kl"]["grade"] - true["grades"]["kl"]) <= 1
+            offset = np.subtract(knee["landmarks_px"], true["landmarks_px"])[12:25]
+            width = np.linalg.norm(np.subtract(true["landmarks_px"][63], true["landmarks_px"][47]))
+            assert np.median(np.linalg.norm(offset, axis=1)) < 0.02 * width
 
 
 def test_report_fits_its_published_schema(graded):
@@ -87,7 +93,8 @@ def test_formats_and_quiet(tmp_path):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["grade"], ["grade", "nowhere.dcm", "-o", "x"], ["grade", str(EXAMPLES), "-o", "x", "--format", "pdf"],
+    [["grade"], ["grade", ".", "-o", "x"], ["grade", "nowhere.dcm", "-o", "x"],
+     ["grade", str(EXAMPLES), "-o", "x", "--format", "pdf"],
      ["grade", str(EXAMPLES), "-o", "x", "--device", "tpu"], ["train", "none.yaml", "-o", "x"], ["frobnicate"]],
 )  # fmt: skip
 def test_wrong_usage_is_exit_code_two_and_no_traceback(arguments, tmp_path):

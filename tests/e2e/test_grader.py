@@ -5,12 +5,13 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+import torch
 
 import kneegrade
 from kneegrade import Grader
 from kneegrade.errors import UsageError, WeightsError
 from kneegrade.imaging import read_radiograph
-from kneegrade.schema import TARGET_NAMES
+from kneegrade.schema import TARGET_NAMES, TARGETS
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -86,6 +87,7 @@ def test_a_joint_cut_off_is_refused(grader):
     right = round(float(knee.landmarks_px[12:25, 0].mean()))
     report = grader.grade(pixels[:, :right])
     assert report.radiographs[0].status == "not_gradable"
+    assert report.radiographs[0].reason.code in {"joint_cut_off", "view", "no_knee"}
 
 
 def test_evidence_sums_to_what_was_graded(grader):
@@ -93,8 +95,12 @@ def test_evidence_sums_to_what_was_graded(grader):
     evidence = knee.evidence
     assert evidence.roi.shape == (224, 224)
     for name in TARGET_NAMES:
-        total = evidence.contributions[name].sum(0) + evidence.remainder[name]
-        assert total.sum() == pytest.approx(0, abs=1e-3)
+        centred = evidence.contributions[name].sum(0) + evidence.remainder[name]
+        calibrated = grader.calibration(
+            {t.name: torch.zeros(1, t.classes) for t in TARGETS} | {name: torch.tensor(centred)[None]}
+        )
+        expected = calibrated[name].softmax(1)[0].tolist()
+        assert knee.grades[name].probabilities == pytest.approx(expected, abs=1e-4)
 
 
 def test_wrong_arguments():
@@ -117,4 +123,28 @@ def test_heavy_blur_is_refused(grader):
 
     pixels = read_radiograph(EXAMPLES / "single_right.dcm").pixels
     report = grader.grade(ndimage.gaussian_filter(pixels, 40))
-    assert report.radiographs[0].status == "not_gradable"
+    assert report.radiographs[0].reason.code in {"blur", "view", "no_knee"}
+
+
+def test_a_spoilt_knee_of_two_does_not_vanish(grader):
+    """A metal block over the left joint: the right knee is graded, the left is refused or its absence is told."""
+    radiograph = read_radiograph(EXAMPLES / "bilateral.dcm")
+    left = grader.grade(EXAMPLES / "bilateral.dcm").radiographs[0].knees[1]
+    x, y = left.landmarks_px[18].round().astype(int)
+    data = pydicom.dcmread(EXAMPLES / "bilateral.dcm")
+    stored = data.pixel_array.copy()
+    stored[y - 220 : y + 220, x - 260 : x + 260] = stored.min()  # MONOCHROME1: the least value is the brightest
+    data.decompress()
+    data.PixelData = stored.astype("<u2").tobytes()
+    (spoilt,) = grader.grade(data).radiographs
+    assert radiograph.laterality == "both"
+    assert spoilt.knees[0].side == "R"
+    told = {w.code for w in spoilt.warnings} | {k.reason.code for k in spoilt.knees if k.reason}
+    assert told & {"one_knee_of_two", "view"}
+
+
+def test_a_film_that_breaks_the_software_is_a_row(grader, monkeypatch):
+    monkeypatch.setattr(grader.detector, "find", lambda radiograph: 1 / 0)
+    (radiograph,) = grader.grade(EXAMPLES / "single_right.dcm").radiographs
+    assert radiograph.status == "failed"
+    assert radiograph.reason.code == "internal"

@@ -40,7 +40,7 @@ def test_overrides_replace_single_values(tmp_path):
     assert recipe.data.stores == (Path("a"), Path("b"))
 
 
-@pytest.mark.parametrize("setting", ["train.epochs", "name.x=1", "train.epochs=many"])
+@pytest.mark.parametrize("setting", ["train.epochs", "name.x=1", "train.epochs=many", "name=["])
 def test_a_wrong_override_is_a_sentence(tmp_path, setting):
     with pytest.raises(RecipeError):
         load_recipe(write(tmp_path, "name: a\ndata: {stores: [x]}\n"), [setting])

@@ -1,11 +1,12 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from kneegrade.errors import RecipeError
-from kneegrade.learning.recipe import Recipe
+from kneegrade.learning.recipe import Model, Recipe
 from kneegrade.learning.run import Run, split_by_subject
 from kneegrade.learning.store import load_stores
 from kneegrade.learning.train import train_recipe
@@ -69,6 +70,13 @@ def test_from_recipe_to_weights(phantom_store, tmp_path):
     assert {"phantom/kl", "phantom/jsn_medial"} <= lines[-1]["calibration"].keys()
     with pytest.raises(RecipeError, match="resume"):
         train_recipe(path, tmp_path / "run")
+
+
+def test_too_few_knees_and_a_missing_start_are_sentences(phantom_store, tmp_path):
+    with pytest.raises(RecipeError, match="batch"):
+        Run(tiny(phantom_store, batch_size=64), tmp_path)
+    with pytest.raises(RecipeError, match=r"model\.init"):
+        Run(tiny(phantom_store).model_copy(update={"model": Model(init=Path("nowhere"), roi_px=64)}), tmp_path)
 
 
 def test_another_recipe_cannot_resume_a_run(phantom_store, tmp_path):

@@ -31,7 +31,7 @@ def test_source_is_named_once_per_film_and_reasons_are_told(report):
     text = printed(report, 200)
     assert text.count("half.dcm") == 1
     assert "The knee holds a metal implant" in text
-    assert "no_spacing" in text
+    assert "no spacing" in text
     assert "Research use, not a medical device" in text
 
 

@@ -22,6 +22,7 @@ from kneegrade.weights import load_weights, shipped_path
 
 FINDER_THRESHOLD = 0.15  # low, since the locator has the last word
 PLAUSIBLE = 0.5  # confidence of an outline; knees reach 0.75, what the finder took for one by mistake 0.3
+SURE_SCORE = 0.6  # a place that the finder is so sure of is reported even where no outline fits (an implant, say)
 TRUSTED_MASS = 0.35  # a point whose heat map is flatter is replaced by the shape model's
 MIN_SHARP = 10  # articular points that the shape model needs to complete an outline
 
@@ -70,7 +71,7 @@ class LandmarkDetector:
 
     @torch.inference_mode()
     def find(self, radiograph: Radiograph) -> tuple[tuple[Knee, ...], tuple[Finding, ...]]:
-        """Knees from the image's left to its right, and warnings about their sides; none found gives an empty tuple."""
+        """Knees as an upright viewer sees them from left to right, and warnings about their sides; perhaps none."""
         outlines = self.outlines(radiograph.pixels)
         calls, warnings = call_sides([(o.landmarks_px, o.lateral_left) for o in outlines], radiograph.laterality)
         return tuple(self._knee(radiograph, o, c) for o, c in zip(outlines, calls, strict=True)), warnings
@@ -79,7 +80,8 @@ class LandmarkDetector:
     def outlines(self, pixels: NDArray[np.float32]) -> list[Outline]:
         """Outlines of at most two knees on a film (H, W) in [0, 1], ordered as an upright viewer sees them.
 
-        Where nothing is plausible, the best of what was found comes alone, for the gate to refuse.
+        An outline that does not fit comes along where the finder is sure of a knee, or where there is nothing better:
+        the gate refuses it.
         """
         picture, factor = finder_input(torch.from_numpy(np.ascontiguousarray(pixels)))
         maps, _ = self.finder(picture.to(self.device))
@@ -87,7 +89,8 @@ class LandmarkDetector:
         found = sorted((self._outline(pixels, c) for c in candidates), key=lambda o: -o.confidence)
         knees: list[Outline] = []
         for outline in found:
-            if outline.confidence >= PLAUSIBLE and len(knees) < 2 and not any(_overlap(outline, k) for k in knees):
+            believed = outline.confidence >= PLAUSIBLE or outline.score >= SURE_SCORE
+            if believed and len(knees) < 2 and not any(_overlap(outline, k) for k in knees):
                 knees.append(outline)
         return sorted(knees or found[:1], key=_place_across)
 

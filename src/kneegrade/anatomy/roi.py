@@ -133,14 +133,32 @@ def stretch_contrast(regions: Tensor, inside: Tensor) -> Tensor:
 def cut_region(pixels: NDArray[np.float32], frame: RoiFrame) -> tuple[Tensor, Tensor]:
     """One region of a film (1, 1, S, S) float32, and where the film covers it (1, 1, S, S) bool.
 
-    A film finer than the region is averaged down first, so that nothing aliases. The contrast is the film's.
+    A film at least twice as fine as the region is first averaged down by a whole factor, which leaves the film less
+    than twice as fine. The contrast is the film's.
     """
     step = float(np.sqrt(abs(np.linalg.det(frame.matrix[:, :2]))))
+    factor = int(step)
+    pixels, corner = _around(pixels, frame, factor)
     image = torch.from_numpy(np.ascontiguousarray(pixels, dtype=np.float32))[None, None]
     matrix = torch.from_numpy(frame.matrix.copy())[None]
-    factor = int(step)
+    matrix[..., 2] -= torch.from_numpy(corner)
     if factor > 1:
         image = functional.avg_pool2d(image, factor, ceil_mode=True, count_include_pad=False)
         matrix = matrix / factor
         matrix[..., 2] -= (factor - 1) / (2 * factor)
     return sample_affine(image, matrix.float(), frame.size_px)
+
+
+def _around(pixels: NDArray[np.float32], frame: RoiFrame, factor: int) -> tuple[NDArray[np.float32], Points]:
+    """The part of a film that a region lies on, and where its first pixel is (x, y), a multiple of `factor`.
+
+    Where the region runs off the film, the part ends with the film; it holds at least one pixel.
+    """
+    last = frame.size_px - 1.0
+    corners = frame.to_source(np.array([[0.0, 0.0], [last, 0.0], [0.0, last], [last, last]]))
+    most = np.array([pixels.shape[1] - 1, pixels.shape[0] - 1])
+    room = 2 * max(factor, 1)
+    low = np.clip(np.floor(corners.min(0)) - room, 0, most).astype(int)
+    high = np.clip(np.ceil(corners.max(0)) + room, 0, most).astype(int)
+    low -= low % max(factor, 1)
+    return pixels[low[1] : high[1] + 1, low[0] : high[0] + 1], low.astype(np.float64)

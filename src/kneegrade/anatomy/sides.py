@@ -52,6 +52,8 @@ def call_sides(
             calls.append(SideCall(side, confidence))
     if len(outlines) == 2 and stated in ("R", "L"):
         warnings.append(Finding("laterality_tag", f"The file states one side ({stated}) but two knees are seen."))
+    if len(outlines) == 1 and stated == "both":
+        warnings.append(Finding("one_knee_of_two", "The file states both sides but only one knee was found."))
     return calls, tuple(warnings)
 
 

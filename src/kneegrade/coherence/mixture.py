@@ -16,8 +16,8 @@ from kneegrade.schema import ONE_HOT_LENGTH, TARGETS, Tuple7
 class GradeMixture(nn.Module):
     """Frozen mixture of full-covariance Gaussians over the 29-vector of grade probabilities.
 
-    Holds log α (K,), μ (K, 29) and, per component, the transposed inverse Cholesky factor of Σ (K, 29, 29), as
-    float32 buffers. The floor on the eigenvalues is applied when it is fitted.
+    Holds log α (K,), μ (K, 29), log |Σ| (K,) and, per component, a whitening matrix W (K, 29, 29) with W Wᵀ = Σ⁻¹ from
+    the eigenvectors of Σ, as float32 buffers. The floor on the eigenvalues is applied when it is made.
     """
 
     log_alpha: Tensor

@@ -27,7 +27,10 @@ def load_manifest(path: Path) -> pd.DataFrame:
     """
     if not path.is_file():
         raise RecipeError(f"There is no manifest at {path}; `kneegrade cohort` makes one.")
-    table = pd.read_parquet(path)
+    try:
+        table = pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"{path} is not a Parquet table.") from error
     check_manifest(table)
     table["image_path"] = [str(path.parent / image) for image in table["image_path"]]
     return table
@@ -38,6 +41,8 @@ def check_manifest(table: pd.DataFrame) -> None:
     missing = [name for name in REQUIRED if name not in table.columns]
     if missing:
         raise RecipeError(f"The manifest lacks the columns {', '.join(missing)}.")
+    if table[["image_path", "subject_id", "split"]].isna().any(axis=None):
+        raise RecipeError("The manifest has a row without image_path, subject_id or split.")
     wrong_side = ~table["side"].isin(["R", "L"])
     if wrong_side.any():
         raise RecipeError(f"Column side, row {int(wrong_side.to_numpy().argmax())}: expected R or L.")

@@ -10,7 +10,7 @@ Grades = NDArray[np.integer[Any]]
 
 
 def agreement(truth: Grades, guess: Grades, classes: int) -> dict[str, float]:
-    """Number of knees, accuracy, root mean square error and quadratic-weighted kappa of integer grades (N,).
+    """Number of knees, accuracy, root mean square error and quadratic-weighted kappa of integer grades (N,), N ≥ 1.
 
     Kappa is NaN where both readings are constant and equal.
 

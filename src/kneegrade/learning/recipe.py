@@ -85,9 +85,11 @@ class Train(Section):
 
 
 class Recipe(Section):
-    """A whole run."""
+    """A whole run. `licence` and `attribution` go into the description of the weights."""
 
     name: str
+    licence: str | None = None
+    attribution: tuple[str, ...] = ()
     data: Data
     model: Model = Model()
     loss: Loss = Loss()
@@ -109,7 +111,9 @@ class DetectorRecipe(Section):
 
     kind: Literal["detector"]
     name: str
-    stores: tuple[Path, ...]
+    licence: str | None = None
+    attribution: tuple[str, ...] = ()
+    stores: tuple[Path, ...] = Field(min_length=1)
     phantom_scenes: int = Field(3000, ge=0)
     composed_scenes: int = Field(5000, ge=0)
     finder: NetworkTraining
@@ -131,7 +135,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> "Recipe | Detector
     """
     try:
         tree: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise RecipeError(f"The recipe {path} cannot be read: {type(error).__name__}.") from error
     if not isinstance(tree, dict):
         raise RecipeError(f"The recipe {path} is not a mapping of sections.")
@@ -153,4 +157,7 @@ def _override(tree: dict[str, Any], override: str) -> None:
         tree = tree.setdefault(key, {})
         if not isinstance(tree, dict):
             raise RecipeError(f"{override!r}: {key} is a value, not a section.")
-    tree[last] = yaml.safe_load(value)
+    try:
+        tree[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{override!r}: the value is not YAML.") from error

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kneegrade.coherence import concatenate_probabilities, fit_mixture, incoherence_loss
+from kneegrade.errors import RecipeError
 from kneegrade.evaluation import agreement
 from kneegrade.learning.augmentation import (
     Changes,
@@ -69,6 +70,8 @@ def build_network(recipe: Recipe) -> KeypointPoolingNetwork:
         torch.manual_seed(recipe.train.seed)
         network = KeypointPoolingNetwork(recipe.model.trunk, recipe.model.reduce, recipe.model.roi_px)
     if recipe.model.init is not None:
+        if not recipe.model.init.is_file():
+            raise RecipeError(f"model.init: there is no file {recipe.model.init}.")
         load_trunk(network.trunk, load_file(recipe.model.init))
     return network
 
@@ -95,7 +98,9 @@ class Average:
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """From the checkpoint."""
-        self.steps, self.state = saved["steps"], saved["state"]
+        self.steps = saved["steps"]
+        for key, value in saved["state"].items():
+            self.state[key].copy_(value)
 
 
 def rate_at(train: Train, progress: float) -> float:
@@ -121,6 +126,11 @@ class Run:
         self.store = load_stores(recipe.data.stores)
         self.frames = self.store.frames(recipe.model.roi_px)
         self.fold = split_by_subject(self.store, recipe.data.calibration_share, recipe.train.seed)
+        if len(self.fold.train) < recipe.train.batch_size or not len(self.fold.calibration):
+            raise RecipeError(
+                f"{len(self.fold.train)} knees to train on and {len(self.fold.calibration)} to calibrate with: a batch "
+                f"needs {recipe.train.batch_size}, calibration at least one."
+            )
         self.weights = class_weights(torch.from_numpy(self.store.targets[self.fold.train]), recipe.loss.prevalence_cap)
         self.mixture = fit_mixture(
             grade_tuple_counts(), components=recipe.loss.components, sigma=recipe.loss.sigma, seed=recipe.train.seed
@@ -245,6 +255,8 @@ class Run:
             for target in TARGETS:
                 wanted = targets[own][:, target.one_hot]
                 present = ~wanted.isnan().any(1)
+                if not present.any():
+                    continue
                 truth, guess = wanted[present].argmax(1), logits[target.name][own][present].argmax(1)
                 result[f"{source}/{target.name}"] = agreement(truth.numpy(), guess.numpy(), target.classes)
         return result

@@ -16,9 +16,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from kneegrade.anatomy.knee import points_inside
+from kneegrade.anatomy.landmarks import ARTICULAR
 from kneegrade.anatomy.roi import ROI_WIDTHS, cut_region, roi_frame
 from kneegrade.cohorts.manifest import landmark_array, target_distributions
-from kneegrade.errors import KneeGradeError, RecipeError
+from kneegrade.errors import KneeGradeError, RecipeError, UnreadableFileError
 from kneegrade.imaging import read_radiograph
 
 STORE_PX = 384
@@ -97,7 +98,7 @@ def build_store(
             progress(row + 1, len(table))
     images.flush()
     np.savez(
-        partial / "knees.npz", rows=np.array(kept), landmarks_px=points, visible=visible,
+        partial / "knees.npz", rows=np.array(kept, dtype=np.int64), landmarks_px=points, visible=visible,
         targets=target_distributions(table), subject=table["subject_id"].to_numpy(dtype=str),
         split=table["split"].to_numpy(dtype=str), source=table["source"].to_numpy(dtype=str),
     )  # fmt: skip
@@ -108,6 +109,8 @@ def build_store(
 def _cut(
     path: Path, landmarks_px: NDArray[np.float64], widths: float
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_]]:
+    if not np.isfinite(landmarks_px[list(ARTICULAR)]).all():
+        raise UnreadableFileError("An articular landmark of this knee is not finite.", code="landmarks")
     radiograph = read_radiograph(path)
     frame = roi_frame(landmarks_px, STORE_PX, widths)
     region, inside = (part[0, 0].numpy() for part in cut_region(radiograph.pixels, frame))

@@ -20,15 +20,6 @@ from kneegrade.weights import save_weights
 
 Progress = Callable[[int, int, float | None], None]
 
-ATTRIBUTION = (
-    "Chen, Pingjun (2018), Knee Osteoarthritis Severity Grading Dataset, Mendeley Data, doi 10.17632/56rmx5bjcr.1, "
-    "CC BY 4.0: real crops and KL grades",
-    "OARSI grades of the real crops: soft labels predicted by another network that was trained on central readings",
-    "Start of the trunk: converted from the image backbone of Astra (zh-Wang-Med), derived from Merlin "
-    "(Stanford MIMI Lab), MIT",
-    "Phantoms: kneegrade's own, drawn from aggregates over the Osteoarthritis Initiative",
-)
-
 
 def train_recipe(
     path: Path,
@@ -47,10 +38,14 @@ def train_recipe(
     """
     recipe = load_recipe(path, overrides)
     directory.mkdir(parents=True, exist_ok=True)
-    resolved = directory / "recipe.yaml"
+    resolved, text = directory / "recipe.yaml", yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
     if resolved.exists() and not resume:
         raise RecipeError(f"{directory} holds a run already; use --resume or another folder.")
-    resolved.write_text(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+    if resolved.exists() and resolved.read_text(encoding="utf-8") != text:
+        raise RecipeError(f"{directory} holds a run of another recipe; resume with {resolved}.")
+    partial = resolved.with_suffix(".tmp")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(resolved)
     if isinstance(recipe, DetectorRecipe):
         return _train_detector(recipe, directory, progress)
     return _train_grader(recipe, directory, resume, progress)
@@ -120,8 +115,8 @@ def _description(kind: str, recipe: Section, more: dict[str, Any]) -> dict[str, 
     return {
         "name": held["name"],
         "kind": kind,
-        "licence": "Apache-2.0",
-        "attribution": list(ATTRIBUTION if kind == "grader" else (*ATTRIBUTION[:1], *ATTRIBUTION[3:])),
+        "licence": held["licence"],
+        "attribution": held["attribution"],
         **more,
         "recipe": held,
     }

@@ -77,11 +77,9 @@ class KeypointPoolingNetwork(nn.Module):
             visible: (B, 74) bool.
         """
         features = self.trunk(roi)  # (B, C, S/16, S/16)
-        seen = torch.ones_like(visible)
-        pooled = pool_at_landmarks(features, landmarks_px, seen, self.trunk.stride)  # (B, 74, C)
+        pooled = pool_at_landmarks(features, landmarks_px, visible, self.trunk.stride)  # (B, 74, C)
         if self.reduce is not None:
-            pooled = self.reduce(pooled).float()  # (B, 74, R)
-        pooled = pooled * visible.unsqueeze(-1)
+            pooled = self.reduce(pooled).float() * visible.unsqueeze(-1)  # (B, 74, R); a bias would show what is hidden
         return GradeLogits(self.classify(pooled), pooled)
 
     def classify(self, pooled: Tensor) -> dict[str, Tensor]:

@@ -20,6 +20,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "grades_table",
     "json_schema",
+    "make_directory",
     "to_dict",
     "write_csv",
     "write_html",

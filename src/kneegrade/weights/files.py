@@ -91,13 +91,14 @@ def load_weights(path: Path, kind: str) -> Weights:
 def save_weights(path: Path, tensors: Mapping[str, "Tensor"], description: Mapping[str, Any]) -> str:
     """Write `path` and its sidecar, each to a temporary file first; the SHA-256 comes back.
 
-    Convolution and linear weights (two axes or more) are stored in bfloat16, all else as it is.
+    Weights of convolutions and linear layers (names ending in `weight`, two axes or more) are stored in bfloat16, all
+    else as it is.
     """
     import torch
     from safetensors.torch import save
 
     packed = {
-        key: (t.to(torch.bfloat16) if t.is_floating_point() and t.ndim >= 2 else t).contiguous().cpu()
+        key: (t.to(torch.bfloat16) if key.endswith("weight") and t.ndim >= 2 else t).contiguous().cpu()
         for key, t in tensors.items()
     }
     data = save(packed)
