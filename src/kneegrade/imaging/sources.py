@@ -21,7 +21,23 @@ from kneegrade.imaging.limits import MEBIBYTE, Limits
 
 DEFAULT_LIMITS = Limits()
 HARMLESS_SUFFIXES = frozenset(
-    {".txt", ".csv", ".tsv", ".json", ".html", ".htm", ".xml", ".md", ".yaml", ".yml", ".log", ".ini", ".css", ".js"}
+    {
+        ".txt",
+        ".csv",
+        ".tsv",
+        ".parquet",
+        ".json",
+        ".html",
+        ".htm",
+        ".xml",
+        ".md",
+        ".yaml",
+        ".yml",
+        ".log",
+        ".ini",
+        ".css",
+        ".js",
+    }
 )
 SKIPPED_NAMES = frozenset({"DICOMDIR", "__MACOSX", "Thumbs.db", "desktop.ini"})
 ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
