@@ -58,6 +58,4 @@ def test_shipped_weights_are_whole_attributed_and_small(kind):
     assert any("CC BY 4.0" in line for line in held.description["attribution"])
     assert held.description["licence"] == "Apache-2.0"
     assert "recipe" in held.description
-    text = json.dumps(held.description)
-    assert "/home/" not in text
-    assert "/root/" not in text
+    assert '"/' not in json.dumps(held.description)  # no absolute path of the machine that trained them
