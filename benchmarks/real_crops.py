@@ -1,4 +1,4 @@
-"""How the shipped weights do on real single-knee crops that nothing was trained or chosen on.
+"""How the shipped weights do on real single-knee crops, by default those that no network was trained on.
 
     python benchmarks/real_crops.py CHEN2018 [--split val] [--number 200] [--soft-labels FILE]
 

@@ -137,7 +137,7 @@ def cut_region(pixels: NDArray[np.float32], frame: RoiFrame) -> tuple[Tensor, Te
     than twice as fine. The contrast is the film's.
     """
     step = float(np.sqrt(abs(np.linalg.det(frame.matrix[:, :2]))))
-    factor = int(step)
+    factor = max(1, int(step))
     pixels, corner = _around(pixels, frame, factor)
     image = torch.from_numpy(np.ascontiguousarray(pixels, dtype=np.float32))[None, None]
     matrix = torch.from_numpy(frame.matrix.copy())[None]
@@ -157,8 +157,8 @@ def _around(pixels: NDArray[np.float32], frame: RoiFrame, factor: int) -> tuple[
     last = frame.size_px - 1.0
     corners = frame.to_source(np.array([[0.0, 0.0], [last, 0.0], [0.0, last], [last, last]]))
     most = np.array([pixels.shape[1] - 1, pixels.shape[0] - 1])
-    room = 2 * max(factor, 1)
+    room = 2 * factor
     low = np.clip(np.floor(corners.min(0)) - room, 0, most).astype(int)
     high = np.clip(np.ceil(corners.max(0)) + room, 0, most).astype(int)
-    low -= low % max(factor, 1)
+    low -= low % factor
     return pixels[low[1] : high[1] + 1, low[0] : high[0] + 1], low.astype(np.float64)

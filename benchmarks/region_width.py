@@ -1,0 +1,38 @@
+"""How much of a region of interest lies outside a tight crop, by the region's width in plateau widths.
+
+    python benchmarks/region_width.py SOFT_LABELS
+
+SOFT_LABELS is a table with `landmarks_px` of the 299 px crops of Chen 2018 (see docs/training.md). Prints, as JSON: the
+crop's side in plateau widths (median) and, per width, the mean share of the region that the crop does not cover.
+"""
+
+import json
+import sys
+
+import numpy as np
+import pandas as pd
+
+from kneegrade.anatomy.knee import points_inside
+from kneegrade.anatomy.roi import pose_of, roi_frame
+
+CROP_PX, GRID = 299, 32
+
+
+def main() -> None:
+    table = pd.read_parquet(sys.argv[1])
+    knees = [np.asarray(points, dtype=np.float64).reshape(74, 2) for points in table["landmarks_px"]]
+    grid = np.stack(np.meshgrid(np.arange(GRID), np.arange(GRID)), axis=-1).reshape(-1, 2).astype(np.float64)
+    outside = {
+        width: np.mean([~points_inside(roi_frame(k, GRID, width).to_source(grid), (CROP_PX, CROP_PX)) for k in knees])
+        for width in (1.1, 1.2, 1.3, 1.4)
+    }
+    result = {
+        "crops": len(knees),
+        "crop_side_in_plateau_widths": round(float(np.median([CROP_PX / pose_of(k).width for k in knees])), 3),
+        "outside": {str(width): round(float(share), 4) for width, share in outside.items()},
+    }
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
