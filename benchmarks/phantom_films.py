@@ -14,7 +14,7 @@ import numpy as np
 from kneegrade.anatomy import LandmarkDetector, refusal
 from kneegrade.anatomy.landmarks import ARTICULAR
 from kneegrade.imaging import read_radiograph
-from kneegrade.phantom import render_film
+from kneegrade.phantom import FilmOptions, render_film
 
 
 def main() -> None:
@@ -24,14 +24,16 @@ def main() -> None:
     arguments = parser.parse_args()
     detector, right, quiet, errors = LandmarkDetector(), 0, 0, []
     for index in range(arguments.number):
-        film = render_film(arguments.seed, index, longest_px=800)
+        film = render_film(arguments.seed, index, FilmOptions(longest_px=800))
         knees = accepted(detector, film.pixels)
         agree = [knee.side for knee in knees] == [knee.side for knee in film.knees]
         right += agree
         for found, true in zip(knees, film.knees, strict=True) if agree else ():
             distance = np.linalg.norm(found.landmarks_px - true.landmarks_px, axis=1)[list(ARTICULAR)]
             errors.append(distance * film.pixel_spacing_mm)
-        quiet += not accepted(detector, render_film(arguments.seed + 1, index, "none", longest_px=500).pixels)
+        quiet += not accepted(
+            detector, render_film(arguments.seed + 1, index, FilmOptions("none", longest_px=500)).pixels
+        )
     result = {
         "films": arguments.number,
         "knees_and_sides_right": right,

@@ -183,23 +183,34 @@ def store(
 @app.command()
 def phantom(
     output: OutputOption,
-    number: Annotated[int, typer.Option(min=1, help="How many knees (store) or films.")] = 10,
+    number: Annotated[int, typer.Option("--number", "-n", min=1, help="How many films, or single knees.")] = 10,
     prevalence: Annotated[PrevalenceFlag, typer.Option(help="How common each grade is.")] = PrevalenceFlag.natural,
-    seed: int = 0,
-    as_store: Annotated[bool, typer.Option("--store/--films", help="A training store, or DICOM films.")] = False,
-    widths: Annotated[float, typer.Option(help="Plateau widths that a picture of the store spans.")] = 1.5,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Another seed, another population.")] = 0,
+    films: Annotated[bool, typer.Option("--films", help="DICOM films and their truth (the default).")] = False,
+    rois: Annotated[bool, typer.Option("--rois", help="One array of single knees, 320 px, and their truth.")] = False,
+    store: Annotated[bool, typer.Option("--store", help="A store for `kneegrade train`.")] = False,
+    widths: Annotated[float, typer.Option(min=0.5, max=5, help="Plateau widths that a store's picture spans.")] = 1.5,
+    implants: Annotated[float, typer.Option(min=0, max=1, help="Share of knees with metal (films, rois).")] = 0.0,
+    distractors: Annotated[float, typer.Option(min=0, max=1, help="Share of films without a knee.")] = 0.0,
+    readers: Annotated[bool, typer.Option("--readers", help="Add a second reader's labels (films, rois).")] = False,
     quiet: QuietOption = False,
 ) -> None:
     """Make synthetic radiographs with known truth."""
+    if films + rois + store > 1:
+        raise UsageError("--films, --rois and --store were given together; choose one.")
+    if (store and (implants or readers)) or (distractors and (store or rois)):
+        raise UsageError("--implants and --readers go with films and rois, --distractors with films only.")
     with _progress_bar("Rendering", quiet) as advance:
-        if as_store:
+        if store:
             from kneegrade.learning.phantoms import build_phantom_store
 
             build_phantom_store(output, number, prevalence.value, seed, widths=widths, progress=advance)
         else:
-            from kneegrade.phantom import write_cohort
+            from kneegrade.phantom import Cohort, write_cohort
 
-            write_cohort(output, number, prevalence.value, seed=seed, progress=advance)
+            kind: Literal["films", "rois"] = "rois" if rois else "films"
+            cohort = Cohort(number, prevalence.value, seed, kind, implants, distractors, readers)
+            write_cohort(output, cohort, advance)
 
 
 @cohort_app.command()

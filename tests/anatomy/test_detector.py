@@ -6,7 +6,7 @@ import pytest
 from kneegrade.anatomy import LandmarkDetector
 from kneegrade.anatomy.landmarks import ARTICULAR
 from kneegrade.imaging import read_radiograph
-from kneegrade.phantom import render_film
+from kneegrade.phantom import FilmOptions, render_film
 
 SEED = 90210
 
@@ -23,7 +23,7 @@ def plateau_width(landmarks):
 @pytest.mark.parametrize("layout", ["bilateral", "single_right", "single_left"])
 @pytest.mark.parametrize("index", [0, 1])
 def test_knees_sides_and_landmarks_of_a_film(detector, layout, index):
-    film = render_film(SEED, index, layout, longest_px=900)
+    film = render_film(SEED, index, FilmOptions(layout, longest_px=900))
     knees, warnings = detector.find(read_radiograph(film.pixels))
     assert [knee.side for knee in knees] == [knee.side for knee in film.knees]
     assert warnings == ()
@@ -35,7 +35,7 @@ def test_knees_sides_and_landmarks_of_a_film(detector, layout, index):
 
 
 def test_the_region_is_what_the_film_shows_there(detector):
-    film = render_film(SEED, 3, "single_left", longest_px=900)
+    film = render_film(SEED, 3, FilmOptions("single_left", longest_px=900))
     (knee,), _ = detector.find(read_radiograph(film.pixels))
     assert knee.frame.mirrored
     assert knee.roi.shape == (224, 224)
@@ -45,6 +45,6 @@ def test_the_region_is_what_the_film_shows_there(detector):
 
 @pytest.mark.parametrize("index", range(4))
 def test_what_is_no_knee_is_not_taken_for_one(detector, index):
-    film = render_film(SEED, index, "none", longest_px=600)
+    film = render_film(SEED, index, FilmOptions("none", longest_px=600))
     knees, _ = detector.find(read_radiograph(film.pixels))
     assert all(knee.landmark_confidence < 0.65 for knee in knees)

@@ -53,6 +53,15 @@ def test_pose_points_down_the_leg():
     assert pose_of(outline(angle_deg=180)).down == pytest.approx((0, -1), abs=0.1)
 
 
+def test_a_closed_joint_is_not_taken_for_its_mirror_image():
+    outline = ShapeModel.load().mean({"kl": 4, "jsn_medial": 3})
+    closed = outline.copy()
+    closed[:37, 1] += 12.0
+    assert not pose_of(closed).mirrored
+    assert pose_of(closed * [-1, 1]).mirrored
+    np.testing.assert_allclose(pose_of(closed).down, pose_of(outline).down)
+
+
 def test_a_ramp_is_sampled_exactly_and_padding_is_marked():
     image = torch.arange(10.0).expand(1, 1, 8, 10)
     matrix = torch.tensor([[[1.0, 0.0, 0.5], [0.0, 1.0, 0.0]]])

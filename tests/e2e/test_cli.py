@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -149,3 +150,19 @@ def test_info_names_versions_and_weights():
     facts = json.loads(done.stdout)
     assert len(facts["weights"]["grader"]["sha256"]) == 64
     assert facts["torch"].startswith("2.")
+
+
+def test_phantoms_as_an_array_with_a_second_reader(tmp_path):
+    done = kneegrade("phantom", "--rois", "-n", 3, "--readers", "--implants", 0.5, "--seed", 4, "-o", tmp_path / "p")
+    assert done.returncode == 0, done.stderr
+    table = pd.read_parquet(tmp_path / "p" / "truth.parquet")
+    assert np.load(tmp_path / "p" / "rois.npy").shape == (3, 320, 320)
+    assert {"kl", "kl_reader2", "implant", "joint_space_medial_mm"} <= set(table.columns)
+    assert list(table["roi_index"]) == [0, 1, 2]
+
+
+def test_phantom_wants_one_kind(tmp_path):
+    done = kneegrade("phantom", "--rois", "--films", "-o", tmp_path / "p")
+    assert done.returncode == 2
+    assert "choose one" in done.stderr
+    assert not (tmp_path / "p").exists()

@@ -13,6 +13,9 @@ FEMUR_NOTCH = 18
 TIBIA_VALLEY = 55
 FEMUR_ARTICULAR = range(12, 25)
 TIBIA_ARTICULAR = range(47, 64)
+# Most of each bone, without the shafts' ends, which tight crops lack: tells up from down even in a closed joint.
+FEMUR_BODY = range(4, 32)
+TIBIA_BODY = range(41, 70)
 ARTICULAR: tuple[int, ...] = (*FEMUR_ARTICULAR, *TIBIA_ARTICULAR)
 TIBIA_PLATEAU_LATERAL = 47
 TIBIA_PLATEAU_MEDIAL = 63

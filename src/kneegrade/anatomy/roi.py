@@ -14,7 +14,9 @@ from torch.nn import functional
 
 from kneegrade.anatomy.landmarks import (
     FEMUR_ARTICULAR,
+    FEMUR_BODY,
     TIBIA_ARTICULAR,
+    TIBIA_BODY,
     TIBIA_PLATEAU_LATERAL,
     TIBIA_PLATEAU_MEDIAL,
 )
@@ -76,7 +78,9 @@ def pose_of(landmarks_px: Points) -> Pose:
     width = float(np.hypot(*across))
     femur, tibia = landmarks_px[FEMUR_ARTICULAR].mean(0), landmarks_px[TIBIA_ARTICULAR].mean(0)
     down = np.array([-across[1], across[0]]) / width
-    mirrored = float((tibia - femur) @ down) < 0
+    mirrored = (
+        float((np.nanmean(landmarks_px[TIBIA_BODY], axis=0) - np.nanmean(landmarks_px[FEMUR_BODY], axis=0)) @ down) < 0
+    )
     down = -down if mirrored else down
     x, y = (femur + tibia) / 2
     return Pose((float(x), float(y)), width, (float(down[0]), float(down[1])), mirrored)
@@ -113,7 +117,8 @@ def sample_affine(images: Tensor, matrices: Tensor, size_px: int) -> tuple[Tenso
     axis = torch.arange(size_px, device=images.device, dtype=images.dtype)
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     flat = torch.stack([x, y, torch.ones_like(x)], dim=-1).reshape(-1, 3)  # (S·S, 3)
-    points = (flat @ matrices.to(images.dtype).transpose(1, 2)).reshape(-1, size_px, size_px, 2)
+    with torch.autocast(images.device.type, enabled=False):  # coordinates in bfloat16 would be off by pixels
+        points = (flat @ matrices.to(images.dtype).transpose(1, 2)).reshape(-1, size_px, size_px, 2)
     last = torch.tensor([width - 1, height - 1], device=images.device, dtype=images.dtype)
     inside = ((points >= 0) & (points <= last)).all(-1).unsqueeze(1)
     cut = functional.grid_sample(images, 2 * points / last - 1, mode="bilinear", align_corners=True)

@@ -1,20 +1,71 @@
-"""A training store filled with phantoms: each knee is a function of (seed, index) alone."""
+"""Phantoms to learn from: a store filled with them, or a data set that draws them when asked.
 
-import os
-import shutil
+Each knee is a function of (seed, index) alone, so a data set of any length costs nothing and can be spread over
+workers; see `kneegrade.phantom`.
+"""
+
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
 
-from kneegrade.anatomy.landmarks import TIBIA_PLATEAU_LATERAL, TIBIA_PLATEAU_MEDIAL
-from kneegrade.anatomy.roi import cut_region, roi_frame
-from kneegrade.errors import RecipeError
-from kneegrade.learning.store import STORE_PX, encode
-from kneegrade.phantom import PhantomKnee, Prevalence, render_roi, sample_knee
-from kneegrade.schema import TARGETS
+from kneegrade.anatomy.roi import ROI_WIDTHS, stretch_contrast
+from kneegrade.learning.store import STORE_PX, StoreWriter, encode
+from kneegrade.phantom import PhantomKnee, Prevalence, render_rois, sample_knee
+from kneegrade.schema import ONE_HOT_LENGTH, TARGETS
 
-ROOM = 1.2  # the rendered square is this much wider than the stored one, so that levelling it cuts no corner
+
+def one_hot(knee: PhantomKnee) -> NDArray[np.float32]:
+    """(29,) the knee's seven grades in the layout of the schema."""
+    target = np.zeros(ONE_HOT_LENGTH, dtype=np.float32)
+    for grade in TARGETS:
+        target[grade.offset + knee.grades[grade.name]] = 1
+    return target
+
+
+class PhantomRois(Dataset[tuple[Tensor, Tensor, Tensor]]):
+    """Regions of synthetic knees, drawn when asked for.
+
+    Item i is (region (1, S, S) float32 in [0, 1], level, lateral left, contrast stretched, as networks see it;
+    landmarks (74, 2) float32 in its pixels; grades (29,) float32 one-hot). Random augmentation is left to the caller.
+
+    Args:
+        seed: of the population.
+        number: length of the data set.
+        prevalence: population of the grades.
+        size_px: S.
+        widths: plateau widths that a region spans.
+
+    Example:
+        >>> loader = torch.utils.data.DataLoader(PhantomRois(1, 4, size_px=64), batch_size=2)
+        >>> [tuple(part.shape) for part in next(iter(loader))]
+        [(2, 1, 64, 64), (2, 74, 2), (2, 29)]
+    """
+
+    def __init__(
+        self, seed: int, number: int, prevalence: Prevalence = "natural", *, size_px: int = 320,
+        widths: float = ROI_WIDTHS,
+    ) -> None:  # fmt: skip
+        self.seed, self.number, self.prevalence = seed, number, prevalence
+        self.size_px, self.widths = size_px, widths
+
+    def __len__(self) -> int:
+        """Number of knees."""
+        return self.number
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Draw knee `index`."""
+        if not 0 <= index < self.number:
+            raise IndexError(index)
+        knee = sample_knee(self.seed, index, self.prevalence)
+        pixels, landmarks = render_rois([knee], self.size_px, self.widths)
+        regions = pixels.unsqueeze(1)
+        pixels = stretch_contrast(regions, torch.ones_like(regions, dtype=torch.bool))[0]
+        return pixels, torch.from_numpy(landmarks[0]).float(), torch.from_numpy(one_hot(knee))
 
 
 def build_phantom_store(
@@ -26,36 +77,15 @@ def build_phantom_store(
     Raises:
         RecipeError: the folder exists already.
     """
-    if directory.exists():
-        raise RecipeError(f"{directory} exists already; remove it or name another folder.")
-    partial = directory.with_name(directory.name + ".tmp")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    images = np.lib.format.open_memmap(
-        partial / "images.npy", mode="w+", dtype=np.uint8, shape=(number, STORE_PX, STORE_PX)
-    )
-    points = np.zeros((number, 74, 2), dtype=np.float32)
-    targets = np.zeros((number, sum(t.classes for t in TARGETS)), dtype=np.float32)
+    writer = StoreWriter(directory, number)
+    targets = np.zeros((number, ONE_HOT_LENGTH), dtype=np.float32)
+    everywhere = np.ones((STORE_PX, STORE_PX), dtype=np.bool_)
     for index in range(number):
         knee = sample_knee(seed, index, prevalence)
-        images[index], points[index] = _render(knee, widths)
-        for target in TARGETS:
-            targets[index, target.offset + knee.grades[target.name]] = 1
+        pixels, landmarks = render_rois([knee], STORE_PX, widths)
+        writer.put(index, encode(pixels[0].numpy(), everywhere), landmarks[0], np.ones(74, dtype=np.bool_))
+        targets[index] = one_hot(knee)
         if progress:
             progress(index + 1, number)
-    images.flush()
-    names = np.array([f"phantom-{seed}-{index}" for index in range(number)])
-    np.savez(
-        partial / "knees.npz", rows=np.arange(number), landmarks_px=points,
-        visible=np.ones((number, 74), dtype=np.bool_), targets=targets,
-        subject=names, split=np.full(number, "train"), source=np.full(number, "phantom"),
-    )  # fmt: skip
-    os.replace(partial, directory)
-
-
-def _render(knee: PhantomKnee, widths: float) -> tuple[np.ndarray, np.ndarray]:
-    width = float(np.hypot(*(knee.outline_mm[TIBIA_PLATEAU_MEDIAL] - knee.outline_mm[TIBIA_PLATEAU_LATERAL])))
-    pixels, landmarks = render_roi(knee, round(STORE_PX * ROOM), widths * width * ROOM)
-    frame = roi_frame(landmarks, STORE_PX, widths)
-    region, inside = (part[0, 0].numpy() for part in cut_region(pixels, frame))
-    return encode(region, inside), frame.to_roi(landmarks)
+    subject = np.array([f"P{seed}-{index // 2:06d}" for index in range(number)])
+    writer.close(targets, subject, np.full(number, "train"), np.full(number, "phantom"))

@@ -15,7 +15,7 @@ from scipy import ndimage
 from kneegrade.anatomy.finder import FINDER_PX
 from kneegrade.anatomy.roi import pose_of
 from kneegrade.learning.store import STORE_PX, Store, encode
-from kneegrade.phantom import render_film
+from kneegrade.phantom import FilmOptions, render_film
 
 POSE_LENGTH = 5
 
@@ -33,7 +33,7 @@ def phantom_scenes(number: int, seed: int, progress: Callable[[int, int], None] 
     images = np.zeros((number, FINDER_PX, FINDER_PX), dtype=np.uint8)
     poses = np.full((number, 2, POSE_LENGTH), np.nan, dtype=np.float32)
     for index in range(number):
-        film = render_film(seed, index, longest_px=FINDER_PX)
+        film = render_film(seed, index, FilmOptions(longest_px=FINDER_PX))
         height, width = film.pixels.shape
         images[index, :height, :width] = encode(film.pixels, np.ones(film.pixels.shape, dtype=np.bool_))
         for slot, knee in enumerate(film.knees):

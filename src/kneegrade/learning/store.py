@@ -62,6 +62,53 @@ class Store:
 Progress = Callable[[int, int], None]
 
 
+class StoreWriter:
+    """Fills the new store `directory` knee by knee; it appears whole when closed.
+
+    Args:
+        directory: must not exist.
+        number: of knees at most.
+
+    Raises:
+        RecipeError: the folder exists already.
+    """
+
+    def __init__(self, directory: Path, number: int) -> None:
+        if directory.exists():
+            raise RecipeError(f"{directory} exists already; remove it or name another folder.")
+        self.directory, self.partial = directory, directory.with_name(directory.name + ".tmp")
+        shutil.rmtree(self.partial, ignore_errors=True)
+        self.partial.mkdir(parents=True)
+        self.images = np.lib.format.open_memmap(
+            self.partial / "images.npy", mode="w+", dtype=np.uint8, shape=(number, STORE_PX, STORE_PX)
+        )
+        self.landmarks_px = np.full((number, 74, 2), np.nan, dtype=np.float32)
+        self.visible = np.zeros((number, 74), dtype=np.bool_)
+        self.rows: list[int] = []
+
+    def put(
+        self, row: int, image: NDArray[np.uint8], landmarks_px: NDArray[np.floating], visible: NDArray[np.bool_]
+    ) -> None:
+        """Write one knee; see `Store` for the arrays."""
+        self.images[row], self.landmarks_px[row], self.visible[row] = image, landmarks_px, visible
+        self.rows.append(row)
+
+    def close(
+        self,
+        targets: NDArray[np.float32],
+        subject: NDArray[np.str_],
+        split: NDArray[np.str_],
+        source: NDArray[np.str_],
+    ) -> None:
+        """Add what is known of all rows, put or not, and let the store appear with those that were put."""
+        self.images.flush()
+        np.savez(
+            self.partial / "knees.npz", rows=np.array(self.rows, dtype=np.int64), landmarks_px=self.landmarks_px,
+            visible=self.visible, targets=targets, subject=subject, split=split, source=source,
+        )  # fmt: skip
+        os.replace(self.partial, self.directory)
+
+
 def build_store(
     table: pd.DataFrame, directory: Path, *, widths: float = STORE_WIDTHS, progress: Progress | None = None
 ) -> list[str]:
@@ -76,33 +123,17 @@ def build_store(
     Returns:
         One line per picture that could not be read; those knees are left out.
     """
-    if directory.exists():
-        raise RecipeError(f"{directory} exists already; remove it or name another folder.")
     landmarks = landmark_array(table)
-    partial = directory.with_name(directory.name + ".tmp")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    images = np.lib.format.open_memmap(
-        partial / "images.npy", mode="w+", dtype=np.uint8, shape=(len(table), STORE_PX, STORE_PX)
-    )
-    points = np.full((len(table), 74, 2), np.nan, dtype=np.float32)
-    visible = np.zeros((len(table), 74), dtype=np.bool_)
-    kept, bad = [], []
+    writer, bad = StoreWriter(directory, len(table)), []
     for row, path in enumerate(table["image_path"]):
         try:
-            images[row], points[row], visible[row] = _cut(Path(path), landmarks[row], widths)
-            kept.append(row)
+            writer.put(row, *_cut(Path(path), landmarks[row], widths))
         except KneeGradeError as error:
             bad.append(f"{path}: {error.message}")
         if progress:
             progress(row + 1, len(table))
-    images.flush()
-    np.savez(
-        partial / "knees.npz", rows=np.array(kept, dtype=np.int64), landmarks_px=points, visible=visible,
-        targets=target_distributions(table), subject=table["subject_id"].to_numpy(dtype=str),
-        split=table["split"].to_numpy(dtype=str), source=table["source"].to_numpy(dtype=str),
-    )  # fmt: skip
-    os.replace(partial, directory)
+    identity = (table[name].to_numpy(dtype=str) for name in ("subject_id", "split", "source"))
+    writer.close(target_distributions(table), *identity)
     return bad
 
 

@@ -1,179 +1,269 @@
 """`write_cohort`: many synthetic knees on disk with their manifest, resumable and the same for the same seed."""
 
-from collections.abc import Callable
-from dataclasses import asdict
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from kneegrade.errors import UsageError
 from kneegrade.phantom.dicom import DicomOptions, write_film
-from kneegrade.phantom.film import FilmKnee, FilmScene, compose_film, develop_film
+from kneegrade.phantom.film import FilmKnee, FilmOptions, FilmScene, Layout, compose_film, develop_film
 from kneegrade.phantom.grades import Prevalence, tuple_probabilities
-from kneegrade.phantom.knee import PhantomKnee, sample_knee
-from kneegrade.phantom.roi import render_roi, roi_landmarks
+from kneegrade.phantom.knee import PhantomKnee, check_identity, sample_knee
+from kneegrade.phantom.readers import second_reading
+from kneegrade.phantom.roi import FOV_MM, render_roi, roi_exposure, roi_placement, roi_rotation_deg
 from kneegrade.schema import TARGET_NAMES
 
 Progress = Callable[[int, int], None]  # (done, all)
+Kind = Literal["films", "rois"]
 
 ROI_SIZE_PX = 320
-ROI_FOV_MM = 130.0
 ROI_FILE, TABLE_FILE = "rois.npy", "truth.parquet"
 CHUNK = 64
+RENDERER = 2  # another number whenever the same seed gives other pictures, so that old and new ones do not mix
 
 
-def write_cohort(
-    directory: Path,
-    number: int,
-    prevalence: str = "natural",
-    seed: int = 0,
-    *,
-    kind: Literal["films", "rois"] = "films",
-    progress: Progress | None = None,
-) -> Path:
+@dataclass(frozen=True)
+class Cohort:
+    """What a cohort consists of; two that are equal have the same bytes.
+
+    Attributes:
+        number: films, or single knees.
+        prevalence: population of the grades.
+        seed: of the population.
+        kind: "films" (DICOM) or "rois" (an array of single knees).
+        implants: share of knees with metal; the grades of replaced joints are missing in the manifest.
+        distractors: share of films without a knee, listed in `no_knee.csv`; no single knee is one.
+        readers: whether the manifest holds a second reader's labels, `<grade>_reader2`.
+    """
+
+    number: int
+    prevalence: Prevalence = "natural"
+    seed: int = 0
+    kind: Kind = "films"
+    implants: float = 0.0
+    distractors: float = 0.0
+    readers: bool = False
+
+    def __post_init__(self) -> None:
+        shares = (self.implants, self.distractors)
+        if self.number < 1 or self.kind not in get_args(Kind) or min(shares) < 0 or max(shares) > 1:
+            raise UsageError(
+                f"A cohort of {self.number} {self.kind!r} with shares {shares} of implants and distractors was asked "
+                "for; at least 1 of films or rois and shares between 0 and 1 are expected."
+            )
+        check_identity(self.seed, 0)
+        tuple_probabilities(self.prevalence)  # refuses an unknown name before anything is written
+
+    def knee(self, index: int) -> PhantomKnee:
+        """Knee `index` of the population."""
+        return sample_knee(self.seed, index, self.prevalence, implants=self.implants)
+
+
+def write_cohort(directory: Path, cohort: Cohort, progress: Progress | None = None) -> Path:
     """Write a cohort and return the path of its manifest, `truth.parquet`.
 
     "films" writes `number` DICOM films (about half with two knees); "rois" writes `number` single knees into
-    `rois.npy`, (number, 320, 320) uint8, which can be memory-mapped. A second call goes on where the first stopped.
+    `rois.npy`, (number, 320, 320) uint8, which can be memory-mapped. A second call goes on where the first stopped, and
+    a larger number of films continues a smaller one.
 
-    Every knee is of split "train": a synthetic one measures nothing that a real one should.
+    The manifest has a row per knee: identity, grades (of a second reader too if asked for), landmarks in pixels,
+    outline and joint space in mm, view and exposure, and as JSON in `nuisance` the build, spurs, implant and, on films,
+    markers and borders. Every knee is of split "train": a synthetic one measures nothing that a real one should.
 
     Raises:
-        UsageError: number, kind or prevalence is wrong, or the folder holds another cohort's pictures.
+        UsageError: the folder holds another cohort's pictures.
     """
-    if number < 1 or kind not in ("films", "rois"):
-        raise UsageError(f"A cohort of {number} {kind!r} was asked for; at least 1 of films or rois is expected.")
-    population = cast(Prevalence, prevalence)
-    tuple_probabilities(population)  # refuses an unknown name before anything is written
     directory.mkdir(parents=True, exist_ok=True)
-    _check_marker(directory, f"{kind} {prevalence} {seed} {number if kind == 'rois' else ''}".strip())
-    report = progress or (lambda done, whole: None)
-    write = _write_films if kind == "films" else _write_rois
-    rows = write(directory, number, population, seed, report)
-    draft = directory / (TABLE_FILE + ".part")
-    pd.DataFrame(rows).astype(dict.fromkeys(TARGET_NAMES, "Int64")).to_parquet(draft, index=False)
-    return draft.replace(directory / TABLE_FILE)
+    whole = cohort.number if cohort.kind == "rois" else ""
+    shares = f"{cohort.implants} {cohort.distractors}"
+    identity = f"renderer {RENDERER} {cohort.kind} {cohort.prevalence} {cohort.seed} {shares} {whole}".strip()
+    _check_marker(directory, identity)
+    rows = (_film_rows if cohort.kind == "films" else _roi_rows)(directory, cohort, progress or (lambda done, of: None))
+    return _write_table(directory / TABLE_FILE, rows)
 
 
 def _check_marker(directory: Path, identity: str) -> None:
     """Note what this folder holds, and refuse to mix two cohorts."""
     marker = directory / "cohort.txt"
-    if marker.exists() and marker.read_text(encoding="utf-8").strip() != identity:
+    if not marker.exists():
+        _write_text(marker, identity + "\n")
+    elif marker.read_text(encoding="utf-8").strip() != identity:
         raise UsageError(f"{directory} holds another cohort; give an empty folder or the same settings.")
-    marker.write_text(identity + "\n", encoding="utf-8")
 
 
-def _write_films(
-    directory: Path, number: int, prevalence: Prevalence, seed: int, report: Progress
-) -> list[dict[str, Any]]:
-    """Films that are not there yet, and the rows of all."""
-    rows: list[dict[str, Any]] = []
+def _write_text(path: Path, text: str) -> None:
+    """A small file that appears whole or not at all."""
+    draft = path.with_name(path.name + ".part")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)
+
+
+def _write_table(path: Path, rows: Iterator[dict[str, Any]]) -> Path:
+    """Parquet of all rows, written in groups so that memory does not grow with their number."""
+    draft = path.with_name(path.name + ".part")
+    writer: pq.ParquetWriter | None = None
+    while group := list(islice(rows, CHUNK)):
+        frame = pd.DataFrame(group)
+        kinds = {name: "Int64" for name in frame.columns if name.removesuffix("_reader2") in TARGET_NAMES}
+        frame = frame.astype(kinds | {"implant": "string"})
+        table = pa.Table.from_pandas(frame, schema=writer.schema if writer else None, preserve_index=False)
+        writer = writer or pq.ParquetWriter(draft, table.schema)
+        writer.write_table(table)
+    if writer is None:
+        raise UsageError("No film of this cohort shows a knee; ask for more films or fewer distractors.")
+    writer.close()
+    return draft.replace(path)
+
+
+def _film_rows(directory: Path, cohort: Cohort, report: Progress) -> Iterator[dict[str, Any]]:
+    """Write the films that are not there yet; the rows of all, and a list of those without a knee."""
     (directory / "films").mkdir(exist_ok=True)
-    for index in range(number):
-        path = directory / "films" / f"{index:06d}.dcm"
-        options = film_options(seed, index)
-        scene = compose_film(seed, index, _layout(seed, index), prevalence=prevalence)
-        if not path.exists():
-            write_film(path, develop_film(scene), options)
-        rows += [_film_row(scene, shown, options) for shown in scene.knees]
-        report(index + 1, number)
-    return rows
+    empty = []
+    for index in range(cohort.number):
+        name = f"films/{index:06d}.dcm"
+        stored = dicom_options(cohort.seed, index)
+        options = FilmOptions(_layout(cohort, index), cohort.prevalence, cohort.implants)
+        scene = compose_film(cohort.seed, index, options)
+        if not (directory / name).exists():
+            write_film(directory / name, develop_film(scene), stored)
+        for shown in scene.knees:
+            yield _film_row(cohort, scene, shown, stored)
+        empty += [] if scene.knees else [name]
+        report(index + 1, cohort.number)
+    if cohort.distractors:
+        _write_text(directory / "no_knee.csv", "\n".join(["image_path", *empty]) + "\n")
 
 
-def _film_row(scene: FilmScene, shown: FilmKnee, options: DicomOptions) -> dict[str, Any]:
+def _film_row(cohort: Cohort, scene: FilmScene, shown: FilmKnee, stored: DicomOptions) -> dict[str, Any]:
     """Row of one knee of a film."""
-    return knee_row(shown.knee, shown.landmarks_px, f"films/{scene.index:06d}.dcm") | {
-        "subject_id": f"P{scene.seed}-{scene.index:06d}",
+    rotation = next(turn for side, _, _, turn in scene.plan.places if side == shown.side)
+    name = f"films/{scene.index:06d}.dcm"
+    return knee_row(cohort, shown.knee, shown.landmarks_px, name, {"overlay": asdict(scene.overlay)}) | {
+        "view": scene.plan.view,
         "pixel_spacing_mm": scene.pixel_spacing_mm,
         "magnification": scene.plan.magnification,
+        "rotation_deg": rotation,
         "layout": scene.plan.layout,
-        "rotation_deg": next(turn for side, _, _, turn in scene.plan.places if side == shown.side),
-        "modality": options.modality,
-        "bits": options.bits,
-        "photometric": options.photometric,
-        "compression": options.compression,
-        "spacing_tag": options.spacing,
+        "modality": stored.modality,
+        "bits": stored.bits,
+        "photometric": stored.photometric,
+        "compression": stored.compression,
+        "spacing_tag": stored.spacing,
         **asdict(scene.exposure),
     }
 
 
-def _layout(seed: int, index: int) -> Literal["bilateral", "single_right", "single_left"]:
-    """The layout of a cohort's film: half bilateral, a quarter each single."""
-    rng = np.random.default_rng(np.random.SeedSequence([seed, index, 5]))
-    layouts: tuple[Literal["bilateral", "single_right", "single_left"], ...]
-    layouts = ("bilateral", "bilateral", "single_right", "single_left")
-    return layouts[rng.integers(4)]
+def _layout(cohort: Cohort, index: int) -> Layout:
+    """The layout of a cohort's film: half bilateral, a quarter each single, but for the share without a knee."""
+    rng = np.random.default_rng(np.random.SeedSequence([cohort.seed, index, 5]))
+    layouts: tuple[Layout, ...] = ("bilateral", "bilateral", "single_right", "single_left")
+    layout = layouts[rng.integers(4)]
+    return "none" if rng.random() < cohort.distractors else layout
 
 
-def film_options(seed: int, index: int) -> DicomOptions:
+def dicom_options(seed: int, index: int) -> DicomOptions:
     """How a cohort's film is stored: all the usual kinds, drawn from (seed, index)."""
     rng = np.random.default_rng(np.random.SeedSequence([seed, index, 6]))
     bits = int(rng.integers(10, 17))
-    inverted, modality = rng.random() < 0.4, rng.random() < 0.5
+    inverted, is_dx = rng.random() < 0.4, rng.random() < 0.5
     spacings: tuple[Literal["ImagerPixelSpacing", "PixelSpacing", "none"], ...]
     spacings = ("ImagerPixelSpacing", "ImagerPixelSpacing", "PixelSpacing", "none")
     compressions: tuple[Literal["none", "jpeg2000", "rle"], ...] = ("none", "jpeg2000", "jpeg2000", "rle")
     return DicomOptions(
         bits=bits,
         photometric="MONOCHROME1" if inverted else "MONOCHROME2",
-        spacing=spacings[rng.integers(4)],
+        spacing="ImagerPixelSpacing" if is_dx else spacings[rng.integers(4)],  # a DX must state the detector's
         compression=compressions[rng.integers(4)],
-        modality="DX" if modality else "CR",
+        modality="DX" if is_dx else "CR",
     )
 
 
-def _write_rois(
-    directory: Path, number: int, prevalence: Prevalence, seed: int, report: Progress
-) -> list[dict[str, Any]]:
-    """Single knees not drawn yet into the array, and the rows of all; `done.txt` counts finished pictures."""
+def _roi_rows(directory: Path, cohort: Cohort, report: Progress) -> Iterator[dict[str, Any]]:
+    """Draw the single knees not drawn yet into the array; the rows of all. `done.txt` counts finished pictures."""
+    number = cohort.number
     final, draft, counter = (directory / name for name in (ROI_FILE, ROI_FILE + ".part", "done.txt"))
-    done = number if final.exists() else (int(counter.read_text()) if counter.exists() and draft.exists() else 0)
+    done = int(counter.read_text()) if counter.exists() and draft.exists() else 0
+    done = number if final.exists() else done
+    array = None
     if done < number:
         shape = (number, ROI_SIZE_PX, ROI_SIZE_PX)
-        mode: Literal["r+", "w+"] = "r+" if done else "w+"
-        array = np.lib.format.open_memmap(draft, mode=mode, dtype=np.uint8, shape=shape)
-        for index in range(done, number):
-            pixels, _ = render_roi(sample_knee(seed, index, prevalence), ROI_SIZE_PX, ROI_FOV_MM)
-            array[index] = np.rint(pixels * 255)
+        array = np.lib.format.open_memmap(draft, mode="r+" if done else "w+", dtype=np.uint8, shape=shape)
+    for index in range(number):
+        knee = cohort.knee(index)
+        if array is not None and index >= done:
+            array[index] = np.rint(render_roi(knee, ROI_SIZE_PX)[0] * 255)
             if (index + 1) % CHUNK == 0:
                 array.flush()
-                counter.write_text(str(index + 1))
+                _write_text(counter, str(index + 1))
             report(index + 1, number)
+        yield _roi_row(cohort, knee)
+    if array is not None:
         array.flush()
         del array
         draft.replace(final)
         counter.unlink(missing_ok=True)
-    return [_roi_row(sample_knee(seed, index, prevalence)) for index in range(number)]
 
 
-def _roi_row(knee: PhantomKnee) -> dict[str, Any]:
+def _roi_row(cohort: Cohort, knee: PhantomKnee) -> dict[str, Any]:
     """Row of one region; its picture is number `roi_index` of the array."""
-    return knee_row(knee, roi_landmarks(knee, ROI_SIZE_PX, ROI_FOV_MM), ROI_FILE) | {
-        "subject_id": f"P{knee.seed}-{knee.index:06d}",
-        "pixel_spacing_mm": ROI_FOV_MM / ROI_SIZE_PX,
+    landmarks = roi_placement(knee, ROI_SIZE_PX).to_px(knee.outline_mm)
+    return knee_row(cohort, knee, landmarks, ROI_FILE, {}) | {
+        "view": "AP",
+        "pixel_spacing_mm": FOV_MM / ROI_SIZE_PX,
+        "rotation_deg": roi_rotation_deg(knee),
         "roi_index": knee.index,
+        **asdict(roi_exposure(knee)),
     }
 
 
-def knee_row(knee: PhantomKnee, landmarks_px: NDArray[np.float64], path: str) -> dict[str, Any]:
-    """What the manifest says of any synthetic knee."""
-    build = knee.build
+def knee_row(
+    cohort: Cohort, knee: PhantomKnee, landmarks_px: NDArray[np.float64], path: str, drawn: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What the manifest says of any synthetic knee; grades are None where a joint is replaced.
+
+    Args:
+        cohort: it is of.
+        knee: itself.
+        landmarks_px: (74, 2) in pixels of the stored picture.
+        path: of the picture, from the manifest's folder.
+        drawn: what else was drawn, for the column `nuisance`.
+    """
+    grades = dict(knee.grades) if knee.gradable else dict.fromkeys(TARGET_NAMES)
+    second: dict[str, int | None] = {}
+    if cohort.readers:
+        read = second_reading(knee.grades, knee.seed, knee.index)
+        second = {f"{name}_reader2": value if knee.gradable else None for name, value in read.items()}
+    nuisance = {
+        "build": asdict(knee.build),
+        "spurs": [asdict(spur) for spur in knee.spurs],
+        "attrition_mm": dict(knee.attrition_mm),
+        "implant": asdict(knee.implant) if knee.implant else None,
+        "drawn_joint_space_mm": asdict(knee.drawn_joint_space_mm),
+        **drawn,
+    }
     return {
         "image_path": path,
-        "knee_id": f"P{knee.seed}-{knee.index:06d}-{knee.side}",
+        "knee_id": f"P{knee.seed}-{knee.index // 2:06d}-{knee.side}",
+        "subject_id": f"P{knee.seed}-{knee.index // 2:06d}",
         "side": knee.side,
         "visit": 0,
-        "view": "AP",
-        **knee.grades,
+        **grades,
+        **second,
         "landmarks_px": landmarks_px.reshape(-1).tolist(),
         "split": "train",
         "source": "phantom",
+        "outline_mm": knee.outline_mm.reshape(-1).tolist(),
         "joint_space_medial_mm": knee.joint_space_mm.medial,
         "joint_space_lateral_mm": knee.joint_space_mm.lateral,
-        "leg_half_width_mm": build.leg_half_width,
-        "fat_mm": build.fat,
-        "bone_volume_fraction": build.bone_volume_fraction,
+        "implant": knee.implant.kind if knee.implant else None,
+        "nuisance": json.dumps(nuisance),
     }

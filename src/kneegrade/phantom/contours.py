@@ -11,10 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
+from scipy.ndimage import gaussian_filter1d
 
 Array = NDArray[np.float64]
 
 STEP_MM = 0.4
+JOINT_SHARE = 0.3  # of a spur's foot: it carries the joint surface on and falls back to the shaft slowly
+TIP_MM = 0.5  # roundness of a spur's tip
 SHAFT_STATIONS_MM = (14.0, 32.0, 60.0, 100.0, 160.0, 230.0, 320.0)
 SPUR_ANCHORS: dict[str, float] = {
     "osteophyte_femur_lateral": 11.6,
@@ -32,7 +35,7 @@ class Spur:
         target: name of its grade.
         grade: 1 … 3.
         length_mm: how far its tip stands out.
-        base_mm: width of its foot along the margin.
+        base_mm: width of its foot along the margin, three tenths of it on the side of the joint.
         lift_deg: angle of its axis towards the joint space (negative: away from it).
         sharpness: 1 = triangular, larger = slender tip on a broad foot, smaller = blunt.
     """
@@ -93,8 +96,12 @@ def raise_spur(points: Array, station: Array, spur: Spur) -> Array:
     """Points (M, 2) with one spur pushed out of the contour at its anchor."""
     anchor = int(np.abs(station - SPUR_ANCHORS[spur.target]).argmin())
     arc = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(points, axis=0).T))])
-    distance = np.abs(arc - arc[anchor]) / (spur.base_mm / 2)
-    height = np.clip(1 - distance, 0, None) ** spur.sharpness
+    # stations grow from lateral to medial, so the joint lies at higher ones of a lateral margin
+    from_joint = (arc[anchor] - arc) * (1 if spur.target.endswith("lateral") else -1)
+    foot = spur.base_mm * np.where(from_joint < 0, JOINT_SHARE, 1 - JOINT_SHARE)
+    height = np.clip(1 - np.abs(from_joint) / foot, 0, None) ** spur.sharpness
+    height = gaussian_filter1d(height, TIP_MM / STEP_MM)
+    height /= height.max()
     outward = -1.0 if spur.target.endswith("lateral") else 1.0
     towards_joint = 1.0 if "femur" in spur.target else -1.0
     lift = np.deg2rad(spur.lift_deg)
@@ -103,8 +110,8 @@ def raise_spur(points: Array, station: Array, spur: Spur) -> Array:
 
 
 def fibula_contour(outline: Array, head: tuple[float, float], head_half_mm: float, shaft_half_mm: float) -> Contour:
-    """The closed contour of the fibula, its head's centre at `head` mm from landmark 45 (lateral tibia)."""
-    x, y = outline[45] + np.asarray(head)
+    """The closed contour of the fibula, its head's centre at `head` mm from landmark 47 (lateral plateau)."""
+    x, y = outline[47] + np.asarray(head)
     ankle_x = x + 12.0
     # (distance below the head's centre, centre line, half-width as a share of the head's)
     stations = np.array([-9.0, -4.0, 4.0, 12.0, 24.0, 45.0, 80.0, 140.0, 220.0, 320.0])

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import FileDataset
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.sr.codedict import codes
 from pydicom.uid import (
     UID,
     ComputedRadiographyImageStorage,
@@ -99,10 +100,15 @@ def film_dataset(film: PhantomFilm, options: DicomOptions) -> FileDataset:
 
 def uid(film: PhantomFilm, what: str, options: DicomOptions | None = None) -> UID:
     """A UID under 2.25 that depends on the film, on what it names and on how the film is stored."""
-    text = f"kneegrade phantom {film.seed} {film.index} {film.layout} {film.pixels.shape} {what} {options}"
-    digest = bytearray(hashlib.sha256(text.encode()).digest()[:16])
+    digest = bytearray(_digest(film, f"{what} {options}")[:16])
     digest[6], digest[8] = digest[6] & 0x0F | 0x80, digest[8] & 0x3F | 0x80  # an RFC 9562 UUID of version 8
     return UID(f"2.25.{int.from_bytes(digest, 'big')}")
+
+
+def _digest(film: PhantomFilm, what: str) -> bytes:
+    """SHA-256 of the film's identity, its pixels included, and of `what`."""
+    text = f"kneegrade phantom {film.seed} {film.index} {film.options} {film.plan.layout} {what} "
+    return hashlib.sha256(text.encode() + film.pixels.tobytes()).digest()
 
 
 def _patient_and_study(dataset: Dataset, film: PhantomFilm, options: DicomOptions) -> None:
@@ -115,13 +121,13 @@ def _patient_and_study(dataset: Dataset, film: PhantomFilm, options: DicomOption
     dataset.PatientBirthDate = f"{rng.integers(1930, 1976)}0101"
     dataset.PatientSex = str(rng.choice(["F", "M"]))
     dataset.StudyInstanceUID, dataset.SeriesInstanceUID = uid(film, "study"), uid(film, "series", options)
-    dataset.StudyID, dataset.AccessionNumber = "1", f"P{film.index:011d}"
+    dataset.StudyID, dataset.AccessionNumber = "1", "P" + _digest(film, "accession").hex()[:15].upper()
     date, time = f"2024{rng.integers(1, 13):02d}{rng.integers(1, 29):02d}", f"{rng.integers(7, 18):02d}3000"
     for level in ("Study", "Series", "Acquisition", "Content"):
         setattr(dataset, f"{level}Date", date)
         setattr(dataset, f"{level}Time", time)
     dataset.StudyDescription = "Knee radiograph (synthetic)"
-    dataset.SeriesDescription = "Bilateral knees AP" if film.layout == "bilateral" else "Knee AP"
+    dataset.SeriesDescription = f"{'Bilateral knees' if film.plan.layout == 'bilateral' else 'Knee'} {film.plan.view}"
     dataset.SeriesNumber, dataset.InstanceNumber = "1", "1"
     dataset.ReferringPhysicianName = ""
     dataset.Modality = options.modality
@@ -132,10 +138,11 @@ def _patient_and_study(dataset: Dataset, film: PhantomFilm, options: DicomOption
 
 def _acquisition(dataset: Dataset, film: PhantomFilm, options: DicomOptions) -> None:
     """Body part, side, view, exposure and spacing."""
-    dataset.BodyPartExamined, dataset.ViewPosition = "KNEE", "AP"
-    dataset.PatientOrientation = ["L", "F"]
+    dataset.BodyPartExamined, dataset.ViewPosition = "KNEE", film.plan.view
+    dataset.PatientOrientation = ["L", "F"]  # shown as seen from the front, whichever way the beam went
     dataset.AnatomicRegionSequence = [_code("72696002", "SCT", "Knee")]
-    dataset.ViewCodeSequence = [_code("399348003", "SCT", "antero-posterior")]
+    view = codes.cid4010.AnteroPosterior if film.plan.view == "AP" else codes.cid4010.PosteroAnterior
+    dataset.ViewCodeSequence = [_code(view.value, "SCT", view.meaning)]
     sides = "B" if len(film.knees) == 2 else "".join(knee.side for knee in film.knees)
     if options.modality == "DX":
         dataset.ImageLaterality = "U"  # required there, even where it is not stated
@@ -143,7 +150,7 @@ def _acquisition(dataset: Dataset, film: PhantomFilm, options: DicomOptions) -> 
         dataset.ImageLaterality = sides
         modifier = _code(SIDE_CODES[sides][0], "SCT", SIDE_CODES[sides][1])
         dataset.AnatomicRegionSequence[0].AnatomicRegionModifierSequence = [modifier]
-    dataset.KVP = f"{55 + (film.exposure.energy_kev - 38.0) * 1.4:.0f}"
+    dataset.KVP = f"{50 + (film.exposure.energy_kev - 34.0) * 1.2:.0f}"
     dataset.DistanceSourceToDetector = "1150"
     if options.modality == "DX":
         dataset.PresentationIntentType = "FOR PRESENTATION"
@@ -153,7 +160,7 @@ def _acquisition(dataset: Dataset, film: PhantomFilm, options: DicomOptions) -> 
     if options.spacing != "none":
         setattr(dataset, options.spacing, [spacing, spacing])
     if options.spacing == "ImagerPixelSpacing":
-        dataset.EstimatedRadiographicMagnificationFactor = f"{film.magnification:.4f}"
+        dataset.EstimatedRadiographicMagnificationFactor = f"{film.plan.magnification:.4f}"
 
 
 def _code(value: str, scheme: str, meaning: str) -> Dataset:

@@ -3,11 +3,12 @@
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from kneegrade.phantom.rasterise import FloatImage
 from kneegrade.phantom.xray import Exposure, attenuation_per_mm
 
+FloatImage = NDArray[np.float32]
 Grid = tuple[FloatImage, FloatImage]
 
 

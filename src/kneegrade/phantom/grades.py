@@ -5,6 +5,7 @@ from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import norm
 
 from kneegrade.errors import UsageError
 from kneegrade.schema import TARGET_NAMES, grade_tuple_counts
@@ -50,8 +51,21 @@ def tuple_probabilities(prevalence: Prevalence) -> tuple[NDArray[np.int64], NDAr
     return tuples, weights / weights.sum()
 
 
-def sample_grades(rng: np.random.Generator, prevalence: Prevalence) -> dict[str, int]:
-    """Draw the seven grades of one knee, by name in the order of the schema."""
-    tuples, probabilities = tuple_probabilities(prevalence)
-    chosen = tuples[rng.choice(len(tuples), p=probabilities)]
+def grades_at(score: float, prevalence: Prevalence) -> dict[str, int]:
+    """The seven grades, by name in the order of the schema, at a normal score of severity.
+
+    The population's tuples are ranked by Kellgren-Lawrence grade, then by the sum of the others; the tuple is the one
+    at the quantile Φ(score), so standard normal scores give the population, and correlated scores of two knees give
+    correlated knees (a Gaussian copula).
+    """
+    tuples, upper = _ranked(prevalence)
+    chosen = tuples[min(int(np.searchsorted(upper, norm.cdf(score), side="right")), len(tuples) - 1)]
     return {name: int(grade) for name, grade in zip(TARGET_NAMES, chosen, strict=True)}
+
+
+@cache
+def _ranked(prevalence: Prevalence) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Tuples from mild to severe and the cumulative probability up to each."""
+    tuples, probabilities = tuple_probabilities(prevalence)
+    order = np.lexsort((*tuples.T[:0:-1], tuples[:, 1:].sum(axis=1), tuples[:, 0]))
+    return tuples[order], np.cumsum(probabilities[order])

@@ -1,34 +1,31 @@
-"""`render_roi`: the picture of one knee alone, with its landmarks."""
+"""`render_rois`: pictures of single knees, many at once, with their landmarks."""
+
+from collections.abc import Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from kneegrade.anatomy.landmarks import FEMUR_ARTICULAR, TIBIA_ARTICULAR
 from kneegrade.phantom.knee import PhantomKnee
-from kneegrade.phantom.rasterise import FloatImage, Placement
-from kneegrade.phantom.thickness import leg_maps
-from kneegrade.phantom.xray import Exposure, attenuation, develop, expose, sample_exposure, trabeculae
+from kneegrade.phantom.placement import Placement
+from kneegrade.phantom.sheet import Sheet, sheet_of, stack
+from kneegrade.phantom.texture import trabeculae
+from kneegrade.phantom.thickness import Canvas, coarse_step, exact, leg_maps
+from kneegrade.phantom.xray import Exposure, Exposures, attenuation, develop, expose, sample_exposure
 
-MAX_ROTATION_DEG = 10.0
+ROI_ROTATION_DEG = 10.0
+FOV_MM = 130.0
+USUAL_WIDTH_MM = 80.0  # of a tibial plateau
 
-
-def roi_placement(knee: PhantomKnee, size_px: int, fov_mm: float, rotation_deg: float) -> Placement:
-    """Where the knee lies in its own square: the joint in the middle, a left knee mirrored."""
-    matrix = Placement.of((0.0, 0.0), size_px / fov_mm, rotation_deg, knee.side == "L").matrix
-    femur, tibia = knee.outline_mm[list(FEMUR_ARTICULAR)], knee.outline_mm[list(TIBIA_ARTICULAR)]
-    joint = np.asarray(matrix) @ ((femur.mean(axis=0) + tibia.mean(axis=0)) / 2)
-    middle = (size_px - 1) / 2
-    return Placement(matrix, (float(middle - joint[0]), float(middle - joint[1])))
+Array = NDArray[np.float64]
 
 
 def render_roi(
-    knee: PhantomKnee,
-    size_px: int = 320,
-    fov_mm: float = 130.0,
-    *,
-    rotation_deg: float | None = None,
+    knee: PhantomKnee, size_px: int = 320, fov_mm: float = FOV_MM, *, rotation_deg: float | None = None,
     exposure: Exposure | None = None,
-) -> tuple[FloatImage, NDArray[np.float64]]:
+) -> tuple[NDArray[np.float32], Array]:  # fmt: skip
     """Pixels (S, S) float32 in [0, 1], bone bright, and landmarks (74, 2) float64 in pixels, of one knee.
 
     The knee appears as it would on a film: the lateral side of a right knee on the image's left, of a left knee on
@@ -41,23 +38,74 @@ def render_roi(
         rotation_deg: clockwise rotation; drawn within ±10° if None.
         exposure: technique and look; drawn if None.
     """
-    rng, drawn_rotation = _start(knee)
-    drawn_exposure = sample_exposure(rng)
-    look = exposure or drawn_exposure
-    placement = roi_placement(knee, size_px, fov_mm, drawn_rotation if rotation_deg is None else rotation_deg)
-    shape, pixel_mm = (size_px, size_px), fov_mm / size_px
-    leg = leg_maps(knee, placement, shape, trabeculae(shape, pixel_mm, rng))
-    measured = expose(attenuation([leg], look), pixel_mm, look, rng)
-    pixels = develop(measured, leg.muscle + leg.fat > 0, pixel_mm, look, rng)
-    return pixels, placement.to_px(knee.outline_mm)
+    placement = roi_placement(knee, size_px, fov_mm, rotation_deg)
+    look = exposure or roi_exposure(knee)
+    pixels = render_sheets(stack([sheet_of(knee)]), [placement], [look], size_px, coarse_step(size_px, fov_mm))
+    return pixels[0].numpy(), placement.to_px(knee.outline_mm)
 
 
-def roi_landmarks(knee: PhantomKnee, size_px: int = 320, fov_mm: float = 130.0) -> NDArray[np.float64]:
-    """The landmarks (74, 2) that `render_roi` returns with its own rotation, without drawing."""
-    return roi_placement(knee, size_px, fov_mm, _start(knee)[1]).to_px(knee.outline_mm)
+def render_rois(
+    knees: Sequence[PhantomKnee], size_px: int = 320, widths: float | None = None,
+    device: torch.device | str = "cpu",
+) -> tuple[Tensor, Array]:  # fmt: skip
+    """Pictures (B, S, S) float32 in [0, 1] on a device, and landmarks (B, 74, 2) float64 in pixels, of many knees.
+
+    Args:
+        knees: what to draw, each as it would be drawn alone.
+        size_px: side S.
+        widths: if given, the region of interest as networks see it, of so many plateau widths: level, lateral on the
+            left in every knee. Otherwise each knee as `render_roi` shows it.
+        device: where to render.
+    """
+    if widths is None:
+        placements = [roi_placement(knee, size_px) for knee in knees]
+    else:
+        placements = [Placement.level(knee.outline_mm, size_px, widths) for knee in knees]
+    sheets = stack([sheet_of(knee) for knee in knees], device)
+    step = coarse_step(size_px, FOV_MM if widths is None else widths * USUAL_WIDTH_MM)
+    pixels = render_sheets(sheets, placements, [roi_exposure(knee) for knee in knees], size_px, step)
+    landmarks = [place.to_px(knee.outline_mm) for place, knee in zip(placements, knees, strict=True)]
+    return pixels, np.stack(landmarks)
 
 
-def _start(knee: PhantomKnee) -> tuple[np.random.Generator, float]:
-    """The generator of a knee's picture and the rotation drawn from it first."""
-    rng = np.random.default_rng(np.random.SeedSequence([knee.seed, knee.index, 1]))
-    return rng, float(np.clip(rng.normal(0.0, 4.0), -MAX_ROTATION_DEG, MAX_ROTATION_DEG))
+def render_sheets(
+    sheets: Sheet, placements: Sequence[Placement], exposures: Sequence[Exposure], size_px: int, step: int
+) -> Tensor:
+    """Pictures (B, S, S) float32 in [0, 1] of a batch of knees, on the batch's device; `step` as in `Canvas`."""
+    keys = sheets.key
+    to_mm = torch.tensor(np.stack([p.to_mm_matrix() for p in placements]), dtype=torch.float32, device=keys.device)
+    canvas = Canvas(to_mm, (size_px, size_px), step)
+    with exact(keys.device):
+        return _drawn(sheets, canvas, exposures, [1 / place.px_per_mm for place in placements])
+
+
+def _drawn(sheets: Sheet, canvas: Canvas, exposures: Sequence[Exposure], pixel_mm: Sequence[float]) -> Tensor:
+    """Pictures (B, S, S) of a batch of knees."""
+    leg = leg_maps(sheets, canvas, trabeculae(sheets.key, canvas.shape, canvas.to_mm))
+    looks = Exposures(exposures, pixel_mm, sheets.key.device)
+    soft, hard = attenuation(leg, looks)
+    measured, grain = expose(soft + hard, looks, sheets.key)
+    return develop(measured, leg.muscle + leg.fat > 0, looks, grain)
+
+
+def roi_placement(
+    knee: PhantomKnee, size_px: int, fov_mm: float = FOV_MM, rotation_deg: float | None = None
+) -> Placement:
+    """Where the knee lies in its own square: joint in the middle, turned as drawn or as asked, a left one mirrored."""
+    turn = roi_rotation_deg(knee) if rotation_deg is None else rotation_deg
+    matrix = Placement.of((0.0, 0.0), size_px / fov_mm, turn, knee.side == "L").matrix
+    femur, tibia = knee.outline_mm[list(FEMUR_ARTICULAR)], knee.outline_mm[list(TIBIA_ARTICULAR)]
+    joint = np.asarray(matrix) @ ((femur.mean(axis=0) + tibia.mean(axis=0)) / 2)
+    middle = (size_px - 1) / 2
+    return Placement(matrix, (float(middle - joint[0]), float(middle - joint[1])))
+
+
+def roi_rotation_deg(knee: PhantomKnee) -> float:
+    """The rotation drawn for a knee's own picture, within ±10°."""
+    rng = np.random.default_rng(np.random.SeedSequence([knee.seed, knee.index, 10]))
+    return float(np.clip(rng.normal(0.0, 4.0), -ROI_ROTATION_DEG, ROI_ROTATION_DEG))
+
+
+def roi_exposure(knee: PhantomKnee) -> Exposure:
+    """The exposure drawn for a knee's own picture."""
+    return sample_exposure(np.random.default_rng(np.random.SeedSequence([knee.seed, knee.index, 1])))

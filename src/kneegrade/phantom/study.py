@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from kneegrade.phantom.dicom import DicomOptions, write_film
-from kneegrade.phantom.film import PhantomFilm, render_film
+from kneegrade.phantom.film import FilmOptions, PhantomFilm, render_film
 
 EXAMPLE_SEED = 2021
-BILATERAL_INDEX, SINGLE_INDEX = 2212, 6  # KL 4 beside KL 0; KL 2
+BILATERAL_INDEX, SINGLE_INDEX = 1127, 121  # KL 0 beside KL 3; KL 2
 
 
 def write_example_study(directory: Path) -> None:
@@ -18,8 +18,8 @@ def write_example_study(directory: Path) -> None:
     MONOCHROME2 without any spacing.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    bilateral = render_film(EXAMPLE_SEED, BILATERAL_INDEX, "bilateral", prevalence="uniform", longest_px=1840)
-    single = render_film(EXAMPLE_SEED, SINGLE_INDEX, "single_right", prevalence="uniform", longest_px=1200)
+    bilateral = render_film(EXAMPLE_SEED, BILATERAL_INDEX, FilmOptions("bilateral", "uniform", longest_px=1700))
+    single = render_film(EXAMPLE_SEED, SINGLE_INDEX, FilmOptions("single_right", "uniform", longest_px=1200))
     write_film(
         directory / "bilateral.dcm", bilateral, DicomOptions(12, "MONOCHROME1", "ImagerPixelSpacing", "jpeg2000")
     )
@@ -38,7 +38,7 @@ def film_truth(film: PhantomFilm) -> dict[str, Any]:
         "seed": film.seed,
         "index": film.index,
         "pixel_spacing_mm": round(film.pixel_spacing_mm, 6),
-        "magnification": round(film.magnification, 4),
+        "magnification": round(film.plan.magnification, 4),
         "knees": [
             {
                 "side": shown.side,

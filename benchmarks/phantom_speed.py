@@ -1,0 +1,73 @@
+"""How fast phantoms are drawn, and that memory does not grow with their number.
+
+    python benchmarks/phantom_speed.py [--device cuda --batch 64] [--number 200]
+
+On the CPU one thread draws single knees of 320 px, sampling included. On a CUDA device whole batches are drawn;
+sampling and the preparation of arrays, which run on CPU cores beside it, are timed apart. Prints JSON.
+"""
+
+import argparse
+import json
+import resource
+import time
+
+import torch
+
+from kneegrade.phantom import render_rois, sample_knee
+from kneegrade.phantom.roi import FOV_MM, render_sheets, roi_exposure, roi_placement
+from kneegrade.phantom.sheet import sheet_of, stack
+from kneegrade.phantom.thickness import coarse_step
+
+
+def on_cpu(number: int) -> dict[str, float]:
+    torch.set_num_threads(1)
+    number = max(number, 8)
+    render_rois([sample_knee(0, 0)])
+    marks, start = [], time.perf_counter()
+    for index in range(number):
+        render_rois([sample_knee(1, index)])
+        if index in (number // 4, number - 1):
+            marks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    elapsed = time.perf_counter() - start
+    return {
+        "knees_per_second_one_core": round(number / elapsed, 1),
+        "peak_memory_mb_after_a_quarter": round(marks[0]),
+        "peak_memory_mb_at_the_end": round(marks[1]),
+    }
+
+
+def on_device(device: str, batch: int, number: int) -> dict[str, float]:
+    start = time.perf_counter()
+    knees = [sample_knee(1, index) for index in range(batch)]
+    sheets = [sheet_of(knee) for knee in knees]
+    prepared = (time.perf_counter() - start) / batch
+    places, looks = [roi_placement(knee, 320) for knee in knees], [roi_exposure(knee) for knee in knees]
+    there = stack(sheets, device)
+    render_sheets(there, places, looks, 320, coarse_step(320, FOV_MM))
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    rounds = max(50, number // batch)
+    for _ in range(rounds):
+        render_sheets(there, places, looks, 320, coarse_step(320, FOV_MM))
+    torch.cuda.synchronize()
+    elapsed = time.perf_counter() - start
+    return {
+        "knees_per_second_rendered": round(rounds * batch / elapsed),
+        "knees_per_second_prepared_per_core": round(1 / prepared),
+        "peak_memory_mb": round(torch.cuda.max_memory_allocated() / 2**20),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--number", type=int, default=200)
+    options = parser.parse_args()
+    cuda = options.device.startswith("cuda")
+    result = on_device(options.device, options.batch, options.number) if cuda else on_cpu(options.number)
+    print(json.dumps({"device": options.device, **result}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
