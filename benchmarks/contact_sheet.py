@@ -16,7 +16,7 @@ from kneegrade.anatomy.roi import sample_affine, stretch_contrast
 from kneegrade.learning.store import load_stores
 from kneegrade.phantom import render_rois, sample_knee
 
-SIDE_PX, SHOWN_PX, COLUMNS, GAP_PX = 320, 200, 6, 12
+SIDE_PX, SHOWN_PX, COLUMNS, GAP_PX = 320, 160, 6, 12
 
 
 def phantoms(seed: int) -> list[list[np.ndarray]]:
@@ -64,7 +64,7 @@ def main() -> None:
                 sheet.paste(image, (x, y))
             draw.text((number * (COLUMNS * SHOWN_PX + GAP_PX) + 6, grade * SHOWN_PX + 4), f"KL {grade}", 255, font,
                       stroke_width=2, stroke_fill=0)  # fmt: skip
-    sheet.save(options.output)
+    sheet.quantize(64).save(options.output, optimize=True)
 
 
 if __name__ == "__main__":
