@@ -10,7 +10,7 @@ from kneegrade.schema import TARGETS
 def test_items_depend_on_their_number_alone_whoever_draws_them():
     data = PhantomRois(4, 5, "uniform", size_px=64)
     plain = [data[index] for index in range(5)]
-    by_workers = DataLoader(data, batch_size=2, num_workers=2)
+    by_workers = DataLoader(data, batch_size=2, num_workers=1, multiprocessing_context="spawn")
     regions = torch.cat([batch[0] for batch in by_workers])
     torch.testing.assert_close(regions, torch.stack([item[0] for item in plain]), atol=1e-5, rtol=0)
     longer = PhantomRois(4, 500, "uniform", size_px=64)
