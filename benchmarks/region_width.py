@@ -3,7 +3,8 @@
     python benchmarks/region_width.py SOFT_LABELS
 
 SOFT_LABELS is a table with `landmarks_px` of the 299 px crops of Chen 2018 (see docs/training.md). Prints, as JSON: the
-crop's side in plateau widths (median) and, per width, the mean share of the region that the crop does not cover.
+crop's side in plateau widths (median), per width the mean share of the region that the crop does not cover, and the
+mean medial joint space, in plateau widths, of knees that are most likely not narrowed there.
 """
 
 import json
@@ -12,6 +13,7 @@ import sys
 import numpy as np
 import pandas as pd
 
+from kneegrade.anatomy.joint_space import joint_space_width
 from kneegrade.anatomy.knee import points_inside
 from kneegrade.anatomy.roi import pose_of, roi_frame
 
@@ -26,9 +28,12 @@ def main() -> None:
         width: np.mean([~points_inside(roi_frame(k, GRID, width).to_source(grid), (CROP_PX, CROP_PX)) for k in knees])
         for width in (1.1, 1.2, 1.3, 1.4)
     }
+    jsn = np.stack(table["jsn_medial_given_kl"].to_list()).argmax(axis=1)
+    medial = [joint_space_width(k).medial / pose_of(k).width for k, grade in zip(knees, jsn, strict=True) if grade == 0]
     result = {
         "crops": len(knees),
         "crop_side_in_plateau_widths": round(float(np.median([CROP_PX / pose_of(k).width for k in knees])), 3),
+        "medial_joint_space_without_narrowing": round(float(np.mean(medial)), 4),
         "outside": {str(width): round(float(share), 4) for width, share in outside.items()},
     }
     print(json.dumps(result, indent=1))

@@ -72,10 +72,10 @@ def render_sheets(
     sheets: Sheet, placements: Sequence[Placement], exposures: Sequence[Exposure], size_px: int, step: int
 ) -> Tensor:
     """Pictures (B, S, S) float32 in [0, 1] of a batch of knees, on the batch's device; `step` as in `Canvas`."""
-    keys = sheets.key
-    to_mm = torch.tensor(np.stack([p.to_mm_matrix() for p in placements]), dtype=torch.float32, device=keys.device)
+    device = sheets.key.device
+    to_mm = torch.tensor(np.stack([p.to_mm_matrix() for p in placements]), dtype=torch.float32, device=device)
     canvas = Canvas(to_mm, (size_px, size_px), step)
-    with exact(keys.device):
+    with exact(device):
         return _drawn(sheets, canvas, exposures, [1 / place.px_per_mm for place in placements])
 
 

@@ -134,8 +134,7 @@ def _add_bone(mineral: Tensor, bone: Tensor, which: tuple[Sheet, int], canvas: C
     y_mm = grid_mm(canvas.to_mm, _extent(window), 1, (columns.start, rows.start))[..., 1]
     share = _Scalars(sheets)("tibia_share") if number else 1.0
     fraction = share * _Scalars(sheets)("bone_volume_fraction") * (0.12 + 0.88 / (1 + (y_mm / 60.0) ** 4))
-    fraction = fraction * (1 + sclerosis)
-    fraction = fraction * (1 + line * bell((distance - line_depth) / 0.6))
+    fraction = fraction * (1 + sclerosis) * (1 + line * bell((distance - line_depth) / 0.6))
     mineral[:, rows, columns] += (outer - inner + beyond) * density + inner * fraction * grain[:, rows, columns]
     bone[:, rows, columns] += outer
 
