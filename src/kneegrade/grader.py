@@ -7,7 +7,7 @@
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,23 +15,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kneegrade.anatomy import Knee, LandmarkDetector, joint_space_width, refusal
-from kneegrade.coherence import GradeMixture, concatenate_probabilities, rule_findings
-from kneegrade.errors import KneeGradeError, UsageError, WeightsError
-from kneegrade.imaging import Radiograph, Source, film_quality, find_sources, read_radiograph
-from kneegrade.network import Attribution, KeypointPoolingNetwork
-from kneegrade.results import (
-    Coherence,
-    Evidence,
-    Finding,
-    GradedKnee,
-    GradedRadiograph,
-    GradeResult,
-    JointSpaceWidth,
-    Report,
-    WeightsIdentity,
-)
-from kneegrade.schema import TARGETS
+from kneegrade.anatomy import Knee, LandmarkDetector, MarkedPoints
+from kneegrade.coherence import GradeMixture, concatenate_probabilities
+from kneegrade.errors import UsageError, WeightsError
+from kneegrade.finding import FoundFilm, Said, Spacing, find_film, find_knees
+from kneegrade.gathering import evidence_of, graded_knee, refused_knee
+from kneegrade.imaging import Source, find_sources, read_radiograph
+from kneegrade.network import KeypointPoolingNetwork
+from kneegrade.results import GradedKnee, GradedRadiograph, Report, WeightsIdentity
 from kneegrade.uncertainty import Calibration
 from kneegrade.version import __version__
 from kneegrade.weights import Weights, load_weights, shipped_path
@@ -40,20 +31,6 @@ if TYPE_CHECKING:
     import pydicom
 
 Progress = Callable[[int, GradedRadiograph], None]
-Spacing = tuple[float, float] | None
-
-
-@dataclass(frozen=True, eq=False)
-class _Prepared:
-    """One film on its way: its knees, and refusals by their place among them."""
-
-    source: str
-    spacing_mm: Spacing = None
-    failed: bool = False
-    knees: tuple[Knee, ...] = ()
-    refusals: tuple[Finding | None, ...] = ()
-    warnings: tuple[Finding, ...] = ()
-    reason: Finding | None = None
 
 
 class Grader:
@@ -89,6 +66,7 @@ class Grader:
         *,
         side: Literal["R", "L"] | None = None,
         pixel_spacing_mm: tuple[float, float] | None = None,
+        landmarks: MarkedPoints | None = None,
     ) -> Report:
         """The report on one input.
 
@@ -96,45 +74,41 @@ class Grader:
             source: path of a file, folder or zip; bytes of a file; a `pydicom.Dataset`; or an array (H, W).
             side: side of a single knee where the file does not say.
             pixel_spacing_mm: (row, column) where the file does not say.
+            landmarks: the user's own, to grade at instead of those that the detector finds.
 
         Raises:
             KneeGradeError: bytes, a dataset or an array that cannot be read, or a path that does not exist. A bad file
             behind a path never raises: it is a row of the report with its reason.
         """
+        said = Said(side, pixel_spacing_mm, landmarks)
         if isinstance(source, str | Path):
-            return self.grade_sources(find_sources([source]), side=side, pixel_spacing_mm=pixel_spacing_mm)
+            return self.grade_sources(find_sources([source]), said)
         radiograph = read_radiograph(source, laterality=side, pixel_spacing_mm=pixel_spacing_mm)
-        return self._report(
-            self._finish([self._prepare("array" if isinstance(source, np.ndarray) else "film", radiograph)])
-        )
+        name = "array" if isinstance(source, np.ndarray) else "film"
+        return self._report(self._finish([find_knees(name, radiograph, self.detector, landmarks)]))
 
     def grade_sources(
-        self,
-        sources: Iterable[Source],
-        *,
-        side: Literal["R", "L"] | None = None,
-        pixel_spacing_mm: Spacing = None,
-        progress: Progress | None = None,
+        self, sources: Iterable[Source], said: Said | None = None, progress: Progress | None = None
     ) -> Report:
         """The report on many inputs; a bad file is a row with its reason, never the end of the run.
 
         Args:
             sources: from `kneegrade.imaging.find_sources`.
-            side: as in `grade`.
-            pixel_spacing_mm: as in `grade`.
+            said: what the user says of all of them.
             progress: called after each film with (number done, what came out).
         """
         graded: list[GradedRadiograph] = []
-        pending: list[_Prepared] = []
+        pending: list[FoundFilm] = []
         for source in sources:
-            pending.append(self._read(source, side, pixel_spacing_mm))
+            film = find_film(source, self.detector, said or Said())
+            pending.append(replace(film, radiograph=None))  # whole films are large
             if len(pending) >= self.batch_size:
                 graded += self._advance(pending, progress, len(graded))
                 pending = []
         graded += self._advance(pending, progress, len(graded))
         return self._report(graded)
 
-    def _advance(self, pending: Sequence[_Prepared], progress: Progress | None, done: int) -> list[GradedRadiograph]:
+    def _advance(self, pending: Sequence[FoundFilm], progress: Progress | None, done: int) -> list[GradedRadiograph]:
         finished = self._finish(pending)
         if progress:
             for number, radiograph in enumerate(finished, start=done + 1):
@@ -144,29 +118,7 @@ class Grader:
     def _report(self, radiographs: Sequence[GradedRadiograph]) -> Report:
         return Report(tuple(radiographs), self.identity, __version__)
 
-    def _read(self, source: Source, side: Literal["R", "L"] | None, spacing_mm: Spacing) -> _Prepared:
-        try:
-            radiograph = read_radiograph(source.open(), laterality=side, pixel_spacing_mm=spacing_mm)
-            return self._prepare(source.name, radiograph)
-        except KneeGradeError as error:
-            return _Prepared(source.name, failed=True, reason=Finding(error.code, error.message))
-        except Exception as error:  # one film must never end a run of many
-            reason = Finding("internal", f"kneegrade itself failed on this film ({type(error).__name__}).")
-            return _Prepared(source.name, failed=True, reason=reason)
-
-    def _prepare(self, name: str, radiograph: Radiograph) -> _Prepared:
-        poor = film_quality(radiograph)
-        if poor:
-            return _Prepared(name, reason=poor[0], warnings=radiograph.warnings)
-        knees, warnings = self.detector.find(radiograph)
-        warnings = (*radiograph.warnings, *warnings)
-        if not knees:
-            reason = Finding("no_knee", "No knee in a frontal view was found in this picture.")
-            return _Prepared(name, reason=reason, warnings=warnings)
-        refusals = tuple(refusal(knee) for knee in knees)
-        return _Prepared(name, radiograph.pixel_spacing_mm, knees=knees, refusals=refusals, warnings=warnings)
-
-    def _finish(self, prepared: Sequence[_Prepared]) -> list[GradedRadiograph]:
+    def _finish(self, prepared: Sequence[FoundFilm]) -> list[GradedRadiograph]:
         """Grade all accepted knees of several films in one batch."""
         accepted = [
             (knee, film.spacing_mm)
@@ -177,9 +129,9 @@ class Grader:
         graded = iter(self._grade_knees(accepted))
         return [self._finished(film, graded) for film in prepared]
 
-    def _finished(self, film: _Prepared, graded: Iterator[GradedKnee]) -> GradedRadiograph:
+    def _finished(self, film: FoundFilm, graded: Iterator[GradedKnee]) -> GradedRadiograph:
         knees = tuple(
-            next(graded) if refused is None else _refused(knee, refused)
+            next(graded) if refused is None else refused_knee(knee, refused)
             for knee, refused in zip(film.knees, film.refusals, strict=True)
         )
         reason = film.reason
@@ -203,7 +155,7 @@ class Grader:
         attribution = self.network.attribute(output.pooled)
         rows = vector.double().cpu().numpy()
         return [
-            graded_knee(knee, spacing, rows[i], log_probability[i], _evidence(knee, attribution, i))
+            graded_knee(knee, spacing, rows[i], log_probability[i], evidence_of(knee, attribution, i))
             for i, (knee, spacing) in enumerate(accepted)
         ]
 
@@ -219,42 +171,6 @@ def _modules(held: Weights) -> tuple[KeypointPoolingNetwork, GradeMixture, Calib
     return network, mixture, calibration
 
 
-def graded_knee(
-    knee: Knee, spacing_mm: Spacing, probabilities: NDArray[np.float64], log_probability: float, evidence: Evidence
-) -> GradedKnee:
-    """The graded knee: each grade the likeliest of its class, coherence, joint space where the spacing is trusted.
-
-    Args:
-        knee: what was found.
-        spacing_mm: (row, column) of the film, or None.
-        probabilities: (29,) calibrated, in the order of the schema.
-        log_probability: of `probabilities` under the mixture.
-        evidence: for pictures.
-    """
-    grades = {t.name: _grade_result(probabilities[t.one_hot]) for t in TARGETS}
-    findings = rule_findings({name: result.grade for name, result in grades.items()})
-    return GradedKnee(
-        side=knee.side,
-        grades=grades,
-        coherence=Coherence(log_probability, findings),
-        joint_space_width_mm=_width_mm(knee, spacing_mm),
-        landmarks_px=knee.landmarks_px,
-        landmark_confidence=knee.landmark_confidence,
-        evidence=evidence,
-    )
-
-
-def _evidence(knee: Knee, attribution: Attribution, row: int) -> Evidence:
-    share, rest = attribution.contributions, attribution.remainder
-    return Evidence(
-        roi=np.rint(knee.roi * 255).astype(np.uint8),
-        landmarks_roi_px=knee.roi_landmarks_px,
-        landmark_visible=knee.visible,
-        contributions={name: s[row].double().cpu().numpy() for name, s in share.items()},
-        remainder={name: r.double().cpu().numpy() for name, r in rest.items()},
-    )
-
-
 def choose_device(device: str) -> str:
     """The torch device, "cuda" or "cpu", for one of the words "auto", "cpu" and "cuda".
 
@@ -267,24 +183,6 @@ def choose_device(device: str) -> str:
     if device == "cuda" and not available:
         raise UsageError("No CUDA device is available; use --device cpu.")
     return "cuda" if available and device != "cpu" else "cpu"
-
-
-def _refused(knee: Knee, reason: Finding) -> GradedKnee:
-    return GradedKnee(
-        side=knee.side, reason=reason, landmarks_px=knee.landmarks_px, landmark_confidence=knee.landmark_confidence
-    )
-
-
-def _grade_result(probabilities: NDArray[np.float64]) -> GradeResult:
-    shares = probabilities / probabilities.sum()
-    return GradeResult(int(shares.argmax()), tuple(float(p) for p in shares))
-
-
-def _width_mm(knee: Knee, spacing_mm: Spacing) -> JointSpaceWidth | None:
-    if spacing_mm is None:
-        return None
-    row, column = spacing_mm
-    return joint_space_width(knee.landmarks_px * np.array([column, row]))
 
 
 _default: Grader | None = None

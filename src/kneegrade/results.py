@@ -49,6 +49,48 @@ class JointSpaceWidth:
     lateral: float
 
 
+@dataclass(frozen=True)
+class Measured:
+    """A value and its standard error, both in the same unit."""
+
+    value: float
+    error: float
+
+
+@dataclass(frozen=True)
+class JointSpace:
+    """Joint space and what goes with it, each with the standard error that the landmarks' errors give it.
+
+    Attributes:
+        medial: minimum width over 0.15 ≤ x ≤ 0.30, as a fraction of the tibial width.
+        lateral: width at x = 0.825, likewise.
+        fixed: x → width there, likewise; x counts from the medial edge as a fraction of the tibial width.
+        convergence_deg: joint-line convergence angle, positive where the joint opens laterally.
+        tibial_width_px: distance of the plateau's ends in pixels of the film.
+        mm_per_px: where the spacing is trusted, else None.
+    """
+
+    medial: Measured
+    lateral: Measured
+    fixed: Mapping[float, Measured]
+    convergence_deg: Measured
+    tibial_width_px: Measured
+    mm_per_px: float | None = None
+
+    def mm(self, width: Measured) -> Measured | None:
+        """A width in millimetres in the plane of the stated spacing, or None without one."""
+        if self.mm_per_px is None:
+            return None
+        tibia_mm = self.tibial_width_px.value * self.mm_per_px
+        return Measured(width.value * tibia_mm, width.error * tibia_mm)
+
+    @property
+    def width_mm(self) -> JointSpaceWidth | None:
+        """The two widths in millimetres, or None without a trusted spacing."""
+        medial, lateral = self.mm(self.medial), self.mm(self.lateral)
+        return JointSpaceWidth(medial.value, lateral.value) if medial and lateral else None
+
+
 @dataclass(frozen=True, eq=False)
 class Evidence:
     """What the pictures of a report are drawn from.
@@ -79,7 +121,11 @@ class GradedKnee:
         reason: why the knee is not gradable, else None.
         grades: the seven grades by name, in the order of the schema, or None.
         landmarks_px: (74, 2) float64 (x, y) in pixels of the source film, first pixel's centre = (0, 0), or None.
-        landmark_confidence: 0 … 1.
+        landmark_confidence: 0 … 1, of the knee as a whole.
+        point_confidence: (74,) probability of each landmark to lie within 2 % of the tibial width of its true place.
+        landmarks_outside: indices of landmarks that the picture does not show; the shape model placed them.
+        side_confidence: 0.5 … 1, of the anatomy's own call of the side.
+        joint_space: widths and angle, or None.
         evidence: for pictures, or None.
     """
 
@@ -87,15 +133,23 @@ class GradedKnee:
     reason: Finding | None = None
     grades: Mapping[str, GradeResult] | None = None
     coherence: Coherence | None = None
-    joint_space_width_mm: JointSpaceWidth | None = None
+    joint_space: JointSpace | None = None
     landmarks_px: NDArray[np.float64] | None = None
     landmark_confidence: float = 0.0
+    point_confidence: NDArray[np.float64] | None = None
+    landmarks_outside: tuple[int, ...] = ()
+    side_confidence: float | None = None
     evidence: Evidence | None = None
 
     @property
     def status(self) -> Literal["graded", "not_gradable"]:
         """`graded` exactly when there are grades."""
         return "graded" if self.grades is not None else "not_gradable"
+
+    @property
+    def joint_space_width_mm(self) -> JointSpaceWidth | None:
+        """Joint space in millimetres, or None without a trusted spacing."""
+        return None if self.joint_space is None else self.joint_space.width_mm
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,10 @@
-import numpy as np
 import pytest
 
 from kneegrade.anatomy.sides import call_sides
 
-ANY = np.zeros((74, 2))
-
 
 def sides(stated, *lateral_left):
-    calls, warnings = call_sides([(ANY, p) for p in lateral_left], stated)
+    calls, warnings = call_sides(lateral_left, stated)
     return [call.side for call in calls], [w.code for w in warnings]
 
 
@@ -41,5 +38,5 @@ def test_one_stated_side_but_two_knees():
 
 
 def test_confidence_is_of_the_anatomys_own_call():
-    calls, _ = call_sides([(ANY, 0.2)], "R")
+    calls, _ = call_sides([0.2], "R")
     assert calls[0].confidence == pytest.approx(0.8)

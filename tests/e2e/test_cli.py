@@ -39,7 +39,7 @@ def test_help_imports_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
-    for verb in ("grade", "info", "train", "phantom", "cohort"):
+    for verb in ("grade", "landmarks", "info", "train", "phantom", "cohort"):
         assert verb in done.stdout
 
 

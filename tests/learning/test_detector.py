@@ -1,22 +1,30 @@
 import json
 
 import numpy as np
+import pytest
 import torch
+from PIL import Image
 
+from kneegrade.anatomy import LandmarkDetector, MarkedPoints
 from kneegrade.anatomy.finder import FINDER_PX, finder_network, read_candidates
-from kneegrade.anatomy.locator import LOCATOR_STRIDE, locator_network, read_points
-from kneegrade.learning.detector import finder_loss, finder_task, fit_network, locator_loss, locator_task, turn_scenes
+from kneegrade.anatomy.locator import FINE, LOCATOR_STRIDE, read_points
+from kneegrade.anatomy.pts import write_pts
+from kneegrade.anatomy.roi import pose_of
+from kneegrade.cohorts import load_manifest, marked_manifest
+from kneegrade.learning.finder import finder_loss, finder_task, turn_scenes
+from kneegrade.learning.fitting import fit_network
+from kneegrade.learning.locator import coarse_task, fine_task, locator_loss
 from kneegrade.learning.recipe import DetectorRecipe
-from kneegrade.learning.scenes import composed_scenes, phantom_scenes
+from kneegrade.learning.scenes import composed_scenes, film_scenes, phantom_scenes
 from kneegrade.learning.store import load_stores
 from kneegrade.learning.train import train_recipe
+from kneegrade.phantom import FilmOptions, render_film
 from kneegrade.weights import load_weights
 
 
 def recipe(**changes) -> DetectorRecipe:
     return DetectorRecipe.model_validate(
-        {"kind": "detector", "name": "t", "stores": ["x"], "bf16": False, "finder": {"steps": 4, "batch_size": 4},
-         "locator": {"steps": 4, "batch_size": 4}, **changes}
+        {"kind": "detector", "name": "t", "stores": ["x"], "bf16": False, **{name: {"steps": 4, "batch_size": 4} for name in ("finder", "coarse", "fine")}, **changes}
     )  # fmt: skip
 
 
@@ -56,7 +64,7 @@ def test_a_perfect_answer_costs_least_and_is_read_back():
     wrong = maps.clone()
     wrong[0, 0] = maps[0, 0].roll(5, 0)
     batch = (torch.zeros(1, 1, FINDER_PX, FINDER_PX), pose)
-    assert finder_loss((maps, torch.zeros(1, 1)), batch) < finder_loss((wrong, torch.zeros(1, 1)), batch) / 5
+    assert finder_loss((maps, torch.zeros(1)), batch) < finder_loss((wrong, torch.zeros(1)), batch) / 5
     (found,) = read_candidates(maps[0], factor=2.0, threshold=0.5)
     np.testing.assert_allclose(found.pose.centre, (200.5, 240.5), atol=1.0)  # film pixels: (p + ½)·2 − ½
     assert found.pose.width == np.float32(128.0) or abs(found.pose.width - 128) < 1e-3
@@ -67,27 +75,86 @@ def test_heat_maps_are_read_between_their_cells():
     y, x = torch.meshgrid(torch.arange(48.0), torch.arange(48.0), indexing="ij")
     wanted = torch.rand(1, 74, 2, generator=torch.Generator().manual_seed(0)) * 30 + 8
     maps = -((x - wanted[..., 0, None, None]) ** 2 + (y - wanted[..., 1, None, None]) ** 2)
-    located = read_points(maps, torch.zeros(1, 1))
+    located = read_points(maps, torch.zeros(1))
     torch.testing.assert_close(located.points_px, wanted * LOCATOR_STRIDE, atol=5e-3, rtol=0)
-    assert (located.mass > 0.95).all()
-    batch = (torch.zeros(1), wanted * LOCATOR_STRIDE, torch.ones(1, 74, dtype=torch.bool), torch.ones(1))
+    spread = torch.eye(2) * 0.5 * LOCATOR_STRIDE**2  # exp(-d²): half a cell squared along each axis
+    torch.testing.assert_close(located.covariance_px2, spread.expand(1, 74, 2, 2), atol=0.05, rtol=0)
+    batch = (torch.zeros(1), wanted * LOCATOR_STRIDE, torch.ones(1, 74), torch.ones(1))
     shifted = (torch.zeros(1), wanted * LOCATOR_STRIDE + 8, *batch[2:])
-    side = torch.zeros(1, 1)
+    side = torch.zeros(1)
     assert locator_loss((maps, side), batch) < locator_loss((maps, side), shifted)
 
 
-def test_both_networks_train_and_resume(phantom_store, tmp_path):
+def test_points_of_no_weight_cost_nothing():
+    maps = torch.randn(2, 74, 16, 16, generator=torch.Generator().manual_seed(0))
+    points = torch.full((2, 74, 2), 30.0)
+    weight = torch.ones(2, 74)
+    weight[1] = 0
+    first = locator_loss((maps, torch.zeros(2)), (maps, points, weight, torch.ones(2)))
+    points[1] += 17
+    assert locator_loss((maps, torch.zeros(2)), (maps, points, weight, torch.ones(2))) == first
+
+
+def test_fine_batches_hold_level_knees_and_some_out_of_place(phantom_store):
+    """Articular landmarks of a knee in its place lie about the middle; a wrong one has no points to learn."""
     store = load_stores((phantom_store,))
-    scenes = composed_scenes(store, np.arange(len(store)), 8, seed=0)
-    for task in (locator_task(store, np.arange(len(store)), recipe()), finder_task(scenes, recipe())):
+    task = fine_task(store, np.arange(len(store)), recipe(fine={"steps": 4, "batch_size": 64}))
+    regions, points, weight, right = task.batch(0, torch.Generator().manual_seed(0))
+    assert regions.shape == (64, 1, FINE.size_px, FINE.size_px)
+    assert 0 < (right == 0).sum() < 25
+    assert (weight[right == 0] == 0).all()
+    good = points[right == 1]
+    width = (good[:, 63] - good[:, 47]).norm(dim=-1) / FINE.size_px
+    torch.testing.assert_close(width, torch.full_like(width, 1 / FINE.widths), atol=0.06, rtol=0)
+    assert (good[:, 47, 0] < good[:, 63, 0]).all()
+    middle = good[:, [18, 55]].mean(1) / FINE.size_px
+    assert ((middle - 0.5).abs() < 0.12).all()
+
+
+def test_coarse_batches_hold_both_orientations(phantom_store):
+    store = load_stores((phantom_store,))
+    task = coarse_task(store, np.arange(len(store)), recipe(coarse={"steps": 4, "batch_size": 64}))
+    _, points, _, right = task.batch(0, torch.Generator().manual_seed(0))
+    lateral_left = points[:, 47, 0] < points[:, 63, 0]
+    assert (lateral_left == (right == 1)).all()
+    assert 10 < lateral_left.sum() < 54
+
+
+def test_all_networks_train_and_resume(phantom_store, tmp_path):
+    store = load_stores((phantom_store,))
+    rows = np.arange(len(store))
+    scenes = composed_scenes(store, rows, 8, seed=0)
+    makers = (lambda: coarse_task(store, rows, recipe()), lambda: fine_task(store, rows, recipe()),
+              lambda: finder_task(scenes, recipe()))  # fmt: skip
+    for make in makers:
+        task = make()
         before = {k: v.clone() for k, v in task.network.state_dict().items()}
-        fit_network(task, recipe(), tmp_path)
+        assert fit_network(task, recipe(), tmp_path)
         after = task.network.state_dict()
         assert any(not torch.equal(before[k], after[k]) for k in before)
-        again = finder_task(scenes, recipe()) if task.name == "finder" else task
-        fit_network(again, recipe(), tmp_path)  # the checkpoint says that all is done
+        again = make()
+        assert fit_network(again, recipe(), tmp_path)  # the checkpoint says that all is done
         for key, value in again.network.state_dict().items():
             torch.testing.assert_close(value, after[key], rtol=0, atol=0)
+
+
+def test_films_with_landmarks_become_scenes(tmp_path):
+    film = render_film(3, 1, FilmOptions("bilateral", longest_px=400))
+    pixels = np.rint(film.pixels * 255).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "film.png")
+    write_pts(tmp_path / "film.pts", np.stack([k.landmarks_px for k in film.knees]))
+    table, bad = marked_manifest(tmp_path, MarkedPoints(tmp_path), subject=r"(f\w+)")
+    assert bad == ["film.pts: " + bad[0].split(": ", 1)[1]] or bad == []
+    assert table["side"].tolist() == ["R", "L"]
+    assert set(table["subject_id"]) == {"film"}
+    table.to_parquet(tmp_path / "films.parquet")
+    scenes = film_scenes(load_manifest(tmp_path / "films.parquet"), views=3)
+    assert scenes.images.shape == (3, FINDER_PX, FINDER_PX)
+    factor = max(pixels.shape) / FINDER_PX
+    for pose, knee in zip(scenes.poses[0], film.knees, strict=True):
+        centre = pose_of(knee.landmarks_px)
+        np.testing.assert_allclose(pose[:2], (np.array(centre.centre) + 0.5) / factor - 0.5, atol=1e-3)
+        assert pose[2] == pytest.approx(centre.width / factor, rel=1e-4)
 
 
 def test_from_recipe_to_weights(phantom_store, tmp_path):
@@ -96,12 +163,11 @@ def test_from_recipe_to_weights(phantom_store, tmp_path):
     path.write_text(json.dumps(tiny))
     assert train_recipe(path, tmp_path / "run")
     held = load_weights(tmp_path / "run" / "weights.safetensors", "detector")
-    finder_network().load_state_dict(held.part("finder"))
-    locator_network().load_state_dict(held.part("locator"))
+    LandmarkDetector(tmp_path / "run" / "weights.safetensors")
     assert held.description["recipe"]["stores"] == [phantom_store.name]
 
 
 def test_the_finder_has_one_cell_per_eight_pixels():
     maps, scalars = finder_network().eval()(torch.zeros(1, 1, FINDER_PX, FINDER_PX))
     assert maps.shape == (1, 4, 32, 32)
-    assert scalars.shape == (1, 1)
+    assert scalars.shape == (1,)

@@ -1,9 +1,12 @@
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from kneegrade.learning.phantoms import PhantomRois, one_hot
-from kneegrade.phantom import sample_knee
+from kneegrade.anatomy.knee import points_inside
+from kneegrade.learning.phantoms import PhantomRois, build_film_store, one_hot
+from kneegrade.learning.store import STORE_PX, load_stores
+from kneegrade.phantom import FilmOptions, render_film, sample_knee
 from kneegrade.schema import TARGETS
 
 
@@ -34,3 +37,16 @@ def test_beyond_the_end_is_an_index_error():
     assert len(list(data)) == 3
     with pytest.raises(IndexError):
         data[3]
+
+
+def test_a_store_cut_from_films_holds_every_knee_where_its_landmarks_say(tmp_path):
+    build_film_store(tmp_path / "films", 6, "uniform", seed=8, widths=2.0, pixel_spacing_mm=0.8)
+    store = load_stores((tmp_path / "films",))
+    films = [render_film(8, i, FilmOptions(prevalence="uniform", pixel_spacing_mm=0.8)) for i in range(6)]
+    assert len(store) == sum(len(film.knees) for film in films)
+    width = np.linalg.norm(store.landmarks_px[:, 63] - store.landmarks_px[:, 47], axis=-1)
+    np.testing.assert_allclose(width, STORE_PX / 2.0, rtol=1e-4)
+    assert (store.landmarks_px[:, 47, 0] < store.landmarks_px[:, 63, 0]).all()
+    assert (store.trust == 1).all()
+    shown = [points_inside(knee.landmarks_px, film.pixels.shape) for film in films for knee in film.knees]
+    np.testing.assert_array_equal(store.visible, shown)

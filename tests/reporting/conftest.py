@@ -11,7 +11,8 @@ from kneegrade.results import (
     GradedKnee,
     GradedRadiograph,
     GradeResult,
-    JointSpaceWidth,
+    JointSpace,
+    Measured,
     Report,
     Side,
     WeightsIdentity,
@@ -21,6 +22,10 @@ from kneegrade.schema import TARGETS
 READ_BY = {
     "all": range(74), "FL": range(19), "FM": range(18, 37), "TL": range(37, 56), "TM": range(55, 74),
 }  # fmt: skip
+JOINT_SPACE = JointSpace(  # a tibia of 500 px at 0.16 mm: 3.27 and 5.918 mm
+    Measured(3.27 / 80, 0.002), Measured(5.918 / 80, 0.003), {0.15: Measured(0.05, 0.002), 0.7: Measured(0.07, 0.002)},
+    Measured(-1.5, 0.4), Measured(500.0, 2.5), 0.16,
+)  # fmt: skip
 WEIGHTS = WeightsIdentity("phantom-test", "0123456789abcdef" * 4)
 
 
@@ -68,7 +73,10 @@ def make_knee(
         side,
         grades=grades,
         coherence=Coherence(float(rng.normal(scale=5)), (finding,)),
-        joint_space_width_mm=JointSpaceWidth(3.27, 5.918),
+        joint_space=JOINT_SPACE,
+        point_confidence=rng.uniform(size=74),
+        landmarks_outside=(0, 73),
+        side_confidence=0.98,
         landmarks_px=make_outlines(900) + 100.0,
         landmark_confidence=0.81234567,
         evidence=evidence or make_evidence(rng),

@@ -28,7 +28,7 @@ def test_written_report_validates_and_reads_back_the_same(report, validator, tmp
     read = json.loads(path.read_text(encoding="utf-8"))
     validator.validate(read)
     assert read == to_dict(report)
-    assert read["schema_version"] == SCHEMA_VERSION == "1.0"
+    assert read["schema_version"] == SCHEMA_VERSION == "1.1"
     assert read["software"]["weights"]["sha256"] == report.weights.sha256
 
 
@@ -122,3 +122,31 @@ def test_keys_may_be_added(report, validator):
     more = to_dict(report) | {"new": 1, "schema_version": "1.7"}
     knee(more)["new"] = None
     validator.validate(more)
+
+
+def test_joint_space_keeps_the_old_keys_and_gains_errors_and_fractions(report):
+    knee = to_dict(report)["radiographs"][0]["knees"][0]
+    assert knee["joint_space_width_mm"] == {
+        "medial": 3.27,
+        "lateral": 5.918,
+        "medial_error": 0.16,
+        "lateral_error": 0.24,
+    }
+    space = knee["joint_space"]
+    assert space["medial"]["fraction"] == pytest.approx(3.27 / 80, abs=1e-6)
+    assert [row["x"] for row in space["fixed"]] == [0.15, 0.7]
+    assert space["convergence_angle_deg"] == {"value": -1.5, "error": 0.4}
+    assert space["tibial_width_mm"] == {"value": 80.0, "error": 0.4}
+    assert knee["landmarks_outside"] == [0, 73]
+    assert len(knee["point_confidence"]) == 74
+
+
+def test_without_a_spacing_fractions_stay(report, validator):
+    space = replace(report.radiographs[0].knees[0].joint_space, mm_per_px=None)
+    written = to_dict(with_first_knee(report, joint_space=space))
+    validator.validate(written)
+    knee = written["radiographs"][0]["knees"][0]
+    assert knee["joint_space_width_mm"] is None
+    assert knee["joint_space"]["tibial_width_mm"] is None
+    assert knee["joint_space"]["lateral"]["mm"] is None
+    assert knee["joint_space"]["lateral"]["fraction"] == pytest.approx(5.918 / 80, abs=1e-6)

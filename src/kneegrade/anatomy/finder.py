@@ -1,18 +1,23 @@
 """Knees on a whole film: a coarse map of joint centres with size and direction, read at its peaks."""
 
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from kneegrade.anatomy.heatmaps import PyramidNetwork
+from kneegrade.anatomy.heatmaps import SLIM, PyramidNetwork
 from kneegrade.anatomy.roi import Pose
 
 FINDER_PX = 256
 FINDER_STRIDE = 8
 MOST = 4
 APART = 0.7  # plateau widths between two knees
+LONG = 1.6  # a film's sides, from which it is searched in parts too
 CENTRE, LOG_WIDTH, DOWN_X, DOWN_Y = range(4)  # the finder's maps
 
 
@@ -23,10 +28,55 @@ class Candidate:
     pose: Pose
     score: float
 
+    def moved(self, x: float, y: float) -> "Candidate":
+        """The same place on a film of which this was a part with its first pixel at (x, y)."""
+        centre = (self.pose.centre[0] + x, self.pose.centre[1] + y)
+        return replace(self, pose=replace(self.pose, centre=centre))
+
 
 def finder_network() -> PyramidNetwork:
     """The untrained finder: maps CENTRE (logit), LOG_WIDTH (of plateau width / 256 px), DOWN_X, DOWN_Y at stride 8."""
-    return PyramidNetwork(maps=4, stride=FINDER_STRIDE)
+    return PyramidNetwork(maps=4, stride=FINDER_STRIDE, widths=SLIM)
+
+
+@torch.inference_mode()
+def find_candidates(
+    network: PyramidNetwork, pixels: NDArray[np.float32], threshold: float, device: torch.device
+) -> list[Candidate]:
+    """At most `MOST` candidates on a film (H, W) float32 in [0, 1], best first.
+
+    A film much longer than wide, as one of whole legs, is also searched in overlapping squares, where knees are larger.
+    """
+    film = torch.from_numpy(np.ascontiguousarray(pixels))
+    found: list[Candidate] = []
+    for x, y, part in [(0, 0, film), *_squares(film)]:
+        picture, factor = finder_input(part)
+        maps, _ = network(picture.to(device, memory_format=torch.channels_last))
+        found += [c.moved(x, y) for c in read_candidates(maps[0].cpu(), factor, threshold)]
+    return spread_out(found)
+
+
+def _squares(film: Tensor) -> Iterator[tuple[int, int, Tensor]]:
+    """(x, y, part) of squares of the shorter side that cover a long film, each half over the next."""
+    height, width = film.shape
+    side = min(height, width)
+    if max(height, width) < LONG * side:
+        return
+    number = math.ceil(2 * (max(height, width) - side) / side)
+    for start in (round(i * (max(height, width) - side) / number) for i in range(number + 1)):
+        x, y = (0, start) if height > width else (start, 0)
+        yield x, y, film[y : y + side, x : x + side]
+
+
+def spread_out(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The best `MOST` candidates, best first; of two nearer than `APART` plateau widths the better stays."""
+    kept: list[Candidate] = []
+    for candidate in sorted(candidates, key=lambda c: -c.score):
+        pose = candidate.pose
+        apart = all(math.dist(pose.centre, k.pose.centre) > APART * pose.width for k in kept)
+        if apart and len(kept) < MOST:
+            kept.append(candidate)
+    return kept
 
 
 def finder_input(pixels: Tensor) -> tuple[Tensor, float]:
@@ -42,8 +92,7 @@ def finder_input(pixels: Tensor) -> tuple[Tensor, float]:
 def read_candidates(maps: Tensor, factor: float, threshold: float) -> list[Candidate]:
     """At most `MOST` candidates from the finder's maps (4, 32, 32), best first.
 
-    A peak is a cell that is the largest of its 3×3 neighbours; its place is refined by the scores around it. Of two
-    peaks nearer than `APART` plateau widths the better stays.
+    A peak is a cell that is the largest of its 3×3 neighbours; its place is refined by the scores around it.
 
     Args:
         maps: the network's output for one film.
@@ -52,13 +101,12 @@ def read_candidates(maps: Tensor, factor: float, threshold: float) -> list[Candi
     """
     score = torch.sigmoid(maps[CENTRE].float())
     peaks = (score == functional.max_pool2d(score[None], 3, 1, 1)[0]) & (score >= threshold)
-    found: list[Candidate] = []
-    for row, column in sorted(peaks.nonzero().tolist(), key=lambda cell: -float(score[cell[0], cell[1]])):
-        pose = _pose_at(maps, score, row, column, factor)
-        apart = [torch.dist(torch.tensor(pose.centre), torch.tensor(c.pose.centre)) / pose.width for c in found]
-        if len(found) < MOST and all(distance > APART for distance in apart):
-            found.append(Candidate(pose, float(score[row, column])))
-    return found
+    return spread_out(
+        [
+            Candidate(_pose_at(maps, score, row, column, factor), float(score[row, column]))
+            for row, column in peaks.nonzero().tolist()
+        ]
+    )
 
 
 def _pose_at(maps: Tensor, score: Tensor, row: int, column: int, factor: float) -> Pose:

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 WIDTHS = (32, 48, 96, 160, 224)  # channels at strides 2, 4, 8, 16, 32
+SLIM = (24, 36, 64, 104, 144)  # enough where the answer is coarse
 
 
 class Block(nn.Module):
@@ -26,29 +27,29 @@ class Block(nn.Module):
 
 
 class PyramidNetwork(nn.Module):
-    """Maps at `stride` and one vector per picture.
+    """Maps at `stride` and one number per picture.
 
     Args:
         maps: number of output maps.
         stride: 4 or 8, pixels of the input per cell of the maps; cell j is centred on pixel stride·j.
-        scalars: number of picture-wide outputs.
+        widths: channels at strides 2, 4, 8, 16 and 32.
     """
 
-    def __init__(self, maps: int, stride: int, scalars: int = 1) -> None:
+    def __init__(self, maps: int, stride: int, widths: tuple[int, ...] = WIDTHS) -> None:
         super().__init__()
         self.stride = stride
         self.stem = nn.Sequential(
-            nn.Conv2d(1, WIDTHS[0], 5, 2, 2, bias=False), nn.BatchNorm2d(WIDTHS[0]), nn.ReLU(inplace=True)
+            nn.Conv2d(1, widths[0], 5, 2, 2, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU(inplace=True)
         )
-        self.down = nn.ModuleList(nn.Sequential(Block(a, b, 2), Block(b, b, 1)) for a, b in pairwise(WIDTHS))
+        self.down = nn.ModuleList(nn.Sequential(Block(a, b, 2), Block(b, b, 1)) for a, b in pairwise(widths))
         levels = 4 if stride == 4 else 3
-        self.lateral = nn.ModuleList(nn.Conv2d(c, 64, 1) for c in WIDTHS[-levels:])
+        self.lateral = nn.ModuleList(nn.Conv2d(c, 64, 1) for c in widths[-levels:])
         self.smooth = Block(64, 64, 1)
         self.maps = nn.Conv2d(64, maps, 1)
-        self.scalars = nn.Linear(WIDTHS[-1], scalars)
+        self.scalar = nn.Linear(widths[-1], 1)
 
     def forward(self, picture: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 1, S, S) in [0, 1], S a multiple of 32 → ((B, maps, S/stride, S/stride), (B, scalars))."""
+        """(B, 1, S, S) in [0, 1], S a multiple of 32 → ((B, maps, S/stride, S/stride), (B,))."""
         x = self.stem(picture - 0.5)
         pyramid = []
         for stage in self.down:
@@ -58,7 +59,7 @@ class PyramidNetwork(nn.Module):
         merged = self.lateral[-1](pyramid[-1])
         for level in range(len(pyramid) - 2, -1, -1):
             merged = _double(merged) + self.lateral[level](pyramid[level])
-        return self.maps(self.smooth(merged)), self.scalars(x.mean((2, 3)))
+        return self.maps(self.smooth(merged)), self.scalar(x.mean((2, 3)))[:, 0]
 
 
 def _double(x: Tensor) -> Tensor:

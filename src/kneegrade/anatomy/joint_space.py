@@ -4,8 +4,10 @@ In the frame of the plateau (x along landmarks 63 → 47, from the medial to the
 tibial width), the width at x is the distance, perpendicular to the plateau, between the femur's and the tibia's
 articular outlines. `medial` is its minimum over 0.15 ≤ x ≤ 0.30, `lateral` its value at x = 0.825. The fixed
 positions follow Duryea et al., "Trainable rule-based algorithm for the measurement of joint space width in digital
-radiographic images of the knee", Medical Physics 2000, as used by the OAI; these are gaps between smoothed outlines,
-which are narrower in range than that software's.
+radiographic images of the knee", Medical Physics 2000, as used by the OAI (JSW150 … JSW300, LJSW700 … LJSW900).
+
+The joint-line convergence angle is the angle between the tangent to the two femoral condyles and the line through the
+floors of the two plateaus (least squares over `FLOORS`), positive where the joint opens laterally.
 """
 
 import numpy as np
@@ -23,6 +25,8 @@ from kneegrade.results import JointSpaceWidth
 
 MEDIAL_RANGE = (0.15, 0.30)
 LATERAL_AT = 0.825
+FIXED_AT = (*(0.15 + 0.025 * i for i in range(7)), *(0.70 + 0.025 * i for i in range(9)))
+FLOORS = ((0.10, 0.35), (0.65, 0.90))  # of the plateaus, x
 
 Points = NDArray[np.float64]
 
@@ -32,16 +36,17 @@ def gap_at(landmarks: Points, x: Points) -> Points:
 
     Overlapping outlines give 0.
     """
-    origin = landmarks[TIBIA_PLATEAU_MEDIAL]
-    across = landmarks[TIBIA_PLATEAU_LATERAL] - origin
-    width = float(np.hypot(*across))
-    along = across / width
-    down = np.array([-along[1], along[0]])
-    if float((np.nanmean(landmarks[TIBIA_BODY], axis=0) - np.nanmean(landmarks[FEMUR_BODY], axis=0)) @ down) < 0:
-        down = -down
-    femur, tibia = (_curve(landmarks[list(part)] - origin, along, down) for part in (FEMUR_ARTICULAR, TIBIA_ARTICULAR))
+    width, femur, tibia = _curves(landmarks)
     gap = np.interp(x * width, *tibia) - np.interp(x * width, *femur)
     return np.maximum(gap, 0.0)
+
+
+def gap_line(landmarks: Points, x: float) -> Points:
+    """(2, 2) the ends on femur and tibia of the line along which the width at `x` is measured."""
+    frame = _frame(landmarks)
+    femur, tibia = (np.interp(x * frame[1], *curve) for curve in _curves(landmarks)[1:])
+    origin, width, along, down = frame
+    return origin + x * width * along + np.outer([femur, tibia], down)
 
 
 def joint_space_width(landmarks_mm: Points) -> JointSpaceWidth:
@@ -49,6 +54,39 @@ def joint_space_width(landmarks_mm: Points) -> JointSpaceWidth:
     medial = gap_at(landmarks_mm, np.linspace(*MEDIAL_RANGE, 61)).min()
     lateral = gap_at(landmarks_mm, np.array([LATERAL_AT]))[0]
     return JointSpaceWidth(float(medial), float(lateral))
+
+
+def convergence_angle_deg(landmarks: Points) -> float:
+    """Joint-line convergence angle of an outline (74, 2) in degrees, positive where the joint opens laterally."""
+    width, femur, tibia = _curves(landmarks)
+    floors = np.concatenate([np.linspace(*part, 26) for part in FLOORS]) * width
+    plateau = np.polyfit(floors, np.interp(floors, *tibia), 1)[0]
+    x, y = femur
+    condyle = x < width / 2  # medial
+    slope = plateau
+    for _ in range(4):  # the lowest point of each condyle depends on the tangent, which it defines
+        low = [np.flatnonzero(part)[np.argmax((y - slope * x)[part])] for part in (condyle, ~condyle)]
+        slope = (y[low[1]] - y[low[0]]) / (x[low[1]] - x[low[0]])
+    return float(np.degrees(np.arctan(plateau) - np.arctan(slope)))
+
+
+def _frame(landmarks: Points) -> tuple[Points, float, Points, Points]:
+    """The plateau's medial edge, its width, and unit vectors along it and away from the femur."""
+    origin = landmarks[TIBIA_PLATEAU_MEDIAL]
+    across = landmarks[TIBIA_PLATEAU_LATERAL] - origin
+    width = float(np.hypot(*across))
+    along = across / width
+    down = np.array([-along[1], along[0]])
+    if float((np.nanmean(landmarks[TIBIA_BODY], axis=0) - np.nanmean(landmarks[FEMUR_BODY], axis=0)) @ down) < 0:
+        down = -down
+    return origin, width, along, down
+
+
+def _curves(landmarks: Points) -> tuple[float, tuple[Points, Points], tuple[Points, Points]]:
+    """Tibial width, and the femur's and the tibia's articular curves: x from the medial edge, y away from the femur."""
+    origin, width, along, down = _frame(landmarks)
+    femur, tibia = (_curve(landmarks[list(part)] - origin, along, down) for part in (FEMUR_ARTICULAR, TIBIA_ARTICULAR))
+    return width, femur, tibia
 
 
 def _curve(points: Points, along: Points, down: Points) -> tuple[Points, Points]:

@@ -5,7 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kneegrade.anatomy.roi import RoiFrame
+from kneegrade.anatomy.landmarks import ARTICULAR
+from kneegrade.anatomy.outline import Outline
+from kneegrade.anatomy.roi import RoiFrame, cut_region, roi_frame, stretch_contrast
+from kneegrade.anatomy.sides import SideCall
+from kneegrade.imaging.radiograph import Radiograph
 from kneegrade.results import Side
 
 
@@ -16,7 +20,7 @@ class Knee:
     Attributes:
         side: of the patient's body; "unknown" where tag, position and anatomy disagree.
         side_confidence: probability of the anatomy's call, 0.5 … 1.
-        landmarks_px: (74, 2) float64 (x, y) in pixels of the source film.
+        outline: the 74 points in pixels of the source film, and their errors.
         landmark_confidence: 0 … 1, of the knee as a whole.
         roi: (S, S) float32 in [0, 1], lateral on the left, bone bright, padding 0.
         inside: (S, S) bool, False where the film ends.
@@ -28,7 +32,7 @@ class Knee:
 
     side: Side
     side_confidence: float
-    landmarks_px: NDArray[np.float64]
+    outline: Outline
     landmark_confidence: float
     roi: NDArray[np.float32]
     inside: NDArray[np.bool_]
@@ -36,6 +40,39 @@ class Knee:
     visible: NDArray[np.bool_]
     on_film_share: float
     frame: RoiFrame
+
+    @property
+    def landmarks_px(self) -> NDArray[np.float64]:
+        """(74, 2) float64 (x, y) in pixels of the source film."""
+        return self.outline.points_px
+
+
+def knee_at(radiograph: Radiograph, outline: Outline, call: SideCall, how: tuple[float, int]) -> Knee:
+    """The knee of an outline in film pixels.
+
+    Args:
+        radiograph: the film.
+        outline: in its pixels.
+        call: of the side.
+        how: confidence of the landmarks, and side of the region in pixels.
+    """
+    confidence, roi_px = how
+    frame = roi_frame(outline.points_px, roi_px)
+    region, inside = cut_region(radiograph.pixels, frame)
+    points = frame.to_roi(outline.points_px)
+    on_film = points_inside(outline.points_px, radiograph.pixels.shape)
+    return Knee(
+        side=call.side,
+        side_confidence=call.confidence,
+        outline=outline,
+        landmark_confidence=confidence,
+        roi=stretch_contrast(region, inside)[0, 0].numpy(),
+        inside=inside[0, 0].numpy(),
+        roi_landmarks_px=points,
+        visible=points_inside(points, inside.shape[-2:]) & on_film,
+        on_film_share=float(on_film[list(ARTICULAR)].mean()),
+        frame=frame,
+    )
 
 
 def points_inside(points_px: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.bool_]:

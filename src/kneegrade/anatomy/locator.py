@@ -1,16 +1,30 @@
-"""The 74 points of one knee: heat maps in a square about the knee, read by their expectation (integral regression)."""
+"""The 74 points of one knee: heat maps in a square about the knee, read by their expectation (integral regression).
+
+Two networks of one make. The coarse one sees a wide square in either orientation: it calls the side and places the
+knee. The fine one sees the level knee, lateral on the left, at more than twice the detail, and says whether it does.
+"""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from kneegrade.anatomy.heatmaps import PyramidNetwork
+from kneegrade.anatomy.heatmaps import SLIM, WIDTHS, PyramidNetwork
 from kneegrade.anatomy.landmarks import NUM_LANDMARKS
 
-LOCATOR_PX = 192
 LOCATOR_STRIDE = 4
-LOCATOR_WIDTHS = 1.6  # plateau widths across the square
+
+
+@dataclass(frozen=True)
+class View:
+    """What a locator sees of a knee: a square of `size_px` that spans `widths` plateau widths."""
+
+    size_px: int
+    widths: float
+
+
+COARSE = View(160, 1.8)
+FINE = View(256, 1.25)
 
 
 @dataclass(frozen=True)
@@ -19,32 +33,40 @@ class Located:
 
     Attributes:
         points_px: (B, 74, 2) float32 (x, y) in pixels of the square.
-        mass: (B, 74) share of each heat map within two cells of the point, 0 … 1: how sharp the call is.
-        lateral_left: (B,) logit that lateral lies on the square's left.
+        covariance_px2: (B, 74, 2, 2) float32, of each heat map about its point: how sharp the call is, and along
+            which direction it is not.
+        score: (B,) logit; coarse: lateral lies on the square's left; fine: this is a level knee, in the middle, lateral
+            on the left.
     """
 
     points_px: Tensor
-    mass: Tensor
-    lateral_left: Tensor
+    covariance_px2: Tensor
+    score: Tensor
 
 
-def locator_network() -> PyramidNetwork:
-    """The untrained locator: 74 heat maps at stride 4 and one logit for lateral on the left."""
-    return PyramidNetwork(maps=NUM_LANDMARKS, stride=LOCATOR_STRIDE, scalars=1)
+def coarse_network() -> PyramidNetwork:
+    """The untrained coarse locator: 74 heat maps at stride 4 and one logit for lateral on the left."""
+    return PyramidNetwork(NUM_LANDMARKS, LOCATOR_STRIDE, SLIM)
 
 
-def read_points(maps: Tensor, scalars: Tensor) -> Located:
-    """Sub-pixel points from the locator's output ((B, 74, h, w), (B, 1)): the mean of each softmaxed map.
+def fine_network() -> PyramidNetwork:
+    """The untrained fine locator: 74 heat maps at stride 4 and one logit for a knee in its place."""
+    return PyramidNetwork(NUM_LANDMARKS, LOCATOR_STRIDE, WIDTHS)
+
+
+def read_points(maps: Tensor, score: Tensor) -> Located:
+    """Sub-pixel points from a locator's output ((B, 74, h, w), (B,)): the mean of each softmaxed map.
 
     Sun et al., "Integral human pose regression", ECCV 2018.
     """
     expectation, chance = expected_cells(maps)
-    height, width = maps.shape[-2:]
-    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    cells = torch.stack([x, y], dim=-1).to(maps.device)  # (h, w, 2)
-    distance = (cells - expectation[:, :, None, None]).norm(dim=-1)  # (B, 74, h, w)
-    mass = (chance * (distance <= 2)).sum((2, 3))
-    return Located(expectation * LOCATOR_STRIDE, mass, scalars[:, 0].float())
+    across, down = chance.sum(2), chance.sum(3)
+    x = torch.arange(maps.shape[-1], device=maps.device) - expectation[..., :1]  # (B, 74, w)
+    y = torch.arange(maps.shape[-2], device=maps.device) - expectation[..., 1:]
+    xx, yy = (across * x**2).sum(-1), (down * y**2).sum(-1)
+    xy = torch.einsum("bnhw,bnh,bnw->bn", chance, y, x)
+    covariance = torch.stack([xx, xy, xy, yy], dim=-1).reshape(*xx.shape, 2, 2)
+    return Located(expectation * LOCATOR_STRIDE, covariance * LOCATOR_STRIDE**2, score.float())
 
 
 def expected_cells(maps: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,30 +16,36 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kneegrade.anatomy.landmarks import NUM_LANDMARKS
+from kneegrade.anatomy.landmarks import NUM_LANDMARKS, TIBIA_PLATEAU_LATERAL, TIBIA_PLATEAU_MEDIAL
 from kneegrade.errors import UnreadableFileError
 
+Unit = Literal["auto", "px", "mm"]
+
 MAX_BYTES = 1 << 20
+PLATEAU_MM = (50.0, 125.0)  # widths of a tibial plateau, magnified or not
 _HEADER = re.compile(r"\s*version:\s*1\s+n_points:\s*(\d+)\s*\{(.*)\}\s*", re.DOTALL)
 
 Points = NDArray[np.float64]
 
 
 def read_pts(
-    path: Path, *, unit: Literal["px", "mm"] = "px", pixel_spacing_mm: tuple[float, float] | None = None
+    path: Path,
+    *,
+    unit: Unit = "px",
+    pixel_spacing_mm: tuple[float, float] | None = None,
+    mirrored_px: int | None = None,
 ) -> Points:
     """Landmarks (1, 74, 2) or (2, 74, 2) float64, (x, y) in pixels, in the order of the file.
 
-    Points are neither mirrored nor reordered: whether an export is mirrored is for the caller to know.
-
     Args:
         path: the file; the final newline may be missing.
-        unit: of the numbers in the file.
+        unit: of the numbers in the file; "auto" decides from the width of the tibial plateau.
         pixel_spacing_mm: (row, column), needed for millimetres.
+        mirrored_px: width of the film in pixels where the export was made of its mirror image, else None.
 
     Raises:
         UnreadableFileError: not a `.pts` file of version 1, a count other than 74 or 148 or other than announced, a
-            number that is not finite, or millimetres without a spacing.
+            number that is not finite, millimetres without a spacing, or a unit that cannot be told.
     """
     if path.stat().st_size > MAX_BYTES:
         raise UnreadableFileError(f"{path.name} is too large for a landmark file.")
@@ -52,11 +58,25 @@ def read_pts(
         raise UnreadableFileError(
             f"{path.name} announces {announced} points and holds {len(points)}; expected 74 or 148."
         )
+    knees = points.reshape(-1, NUM_LANDMARKS, 2)
+    if unit == "auto":
+        unit = _unit_of(knees, pixel_spacing_mm, path.name)
     if unit == "mm":
         if pixel_spacing_mm is None:
             raise UnreadableFileError(f"{path.name} is in millimetres; say the pixel spacing to place it on the film.")
-        points = points / np.array([pixel_spacing_mm[1], pixel_spacing_mm[0]])
-    return points.reshape(-1, NUM_LANDMARKS, 2)
+        knees = knees / np.array([pixel_spacing_mm[1], pixel_spacing_mm[0]])
+    return knees if mirrored_px is None else knees * [-1, 1] + [mirrored_px - 1, 0]
+
+
+def _unit_of(knees: Points, pixel_spacing_mm: tuple[float, float] | None, name: str) -> Literal["px", "mm"]:
+    """The unit in which the tibial plateaus have the width of a person's."""
+    width = float(np.linalg.norm(knees[:, TIBIA_PLATEAU_MEDIAL] - knees[:, TIBIA_PLATEAU_LATERAL], axis=-1).mean())
+    low, high = PLATEAU_MM
+    if not low <= width <= high:
+        return "px"
+    if pixel_spacing_mm is not None and low <= width * pixel_spacing_mm[1] <= high:
+        raise UnreadableFileError(f"{name} could be in millimetres or in pixels; say which.")
+    return "mm"
 
 
 def _numbers(text: str, name: str) -> Points:

@@ -6,9 +6,6 @@ lateral side, on the image's left.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from kneegrade.imaging.radiograph import Laterality
 from kneegrade.results import Finding, Side
 
@@ -24,35 +21,33 @@ class SideCall:
     confidence: float
 
 
-def call_sides(
-    outlines: Sequence[tuple[NDArray[np.float64], float]], stated: Laterality
-) -> tuple[list[SideCall], tuple[Finding, ...]]:
+def call_sides(lateral_left: Sequence[float], stated: Laterality) -> tuple[list[SideCall], tuple[Finding, ...]]:
     """Sides of the 0, 1 or 2 knees of one film.
 
     Args:
-        outlines: per knee, in order across the film, its landmarks and the probability that lateral is on the left.
+        lateral_left: per knee, in order across the film, the probability that lateral is on the left.
         stated: what the tag, or else the user, says of the film.
 
     Returns:
         A call per knee, and warnings. A contradiction gives "unknown": the grades stay, since medial and lateral are
         told from the anatomy.
     """
-    expected = _expected(len(outlines), stated)
+    expected = _expected(len(lateral_left), stated)
     calls: list[SideCall] = []
     warnings: list[Finding] = []
-    for (_, lateral_left), side in zip(outlines, expected, strict=True):
-        seen: Side = "R" if lateral_left >= 0.5 else "L"
-        confidence = max(lateral_left, 1 - lateral_left)
+    for chance, side in zip(lateral_left, expected, strict=True):
+        seen: Side = "R" if chance >= 0.5 else "L"
+        confidence = max(chance, 1 - chance)
         if side == "unknown":
             calls.append(SideCall(seen if confidence >= ENOUGH else "unknown", confidence))
         elif side != seen and confidence >= SURE:
             calls.append(SideCall("unknown", confidence))
-            warnings.append(_conflict(side, seen, len(outlines)))
+            warnings.append(_conflict(side, seen, len(lateral_left)))
         else:
             calls.append(SideCall(side, confidence))
-    if len(outlines) == 2 and stated in ("R", "L"):
+    if len(lateral_left) == 2 and stated in ("R", "L"):
         warnings.append(Finding("laterality_tag", f"The file states one side ({stated}) but two knees are seen."))
-    if len(outlines) == 1 and stated == "both":
+    if len(lateral_left) == 1 and stated == "both":
         warnings.append(Finding("one_knee_of_two", "The file states both sides but only one knee was found."))
     return calls, tuple(warnings)
 

@@ -8,18 +8,23 @@ from pathlib import Path
 
 import pandas as pd
 
+from kneegrade.anatomy.pts import read_pts
 from kneegrade.cohorts.manifest import check_manifest
 from kneegrade.errors import RecipeError
 from kneegrade.schema import OARSI_NAMES
 
 
-def chen2018_manifest(root: Path, soft_labels: Path | None = None, *, given_kl: bool = True) -> pd.DataFrame:
+def chen2018_manifest(
+    root: Path, soft_labels: Path | None = None, *, given_kl: bool = True, landmarks: Path | None = None
+) -> pd.DataFrame:
     """The manifest of an unpacked copy, image paths absolute.
 
     Args:
         root: folder that holds `train`, `val` or `test`.
         soft_labels: Parquet table with `path`, `landmarks_px` and `<grade>_image` / `<grade>_given_kl` columns:
             another network's predictions for these crops.
+        landmarks: folder of `.pts` files, `<split>/<KL>/<name>.pts`, whose points take the place of the table's; crops
+            without one are left out.
         given_kl: take the soft labels after Bayes with the published KL, else those of the image alone.
 
     Raises:
@@ -38,6 +43,8 @@ def chen2018_manifest(root: Path, soft_labels: Path | None = None, *, given_kl: 
     table = pd.DataFrame(rows)
     if soft_labels is not None:
         table = _with_soft_labels(table, soft_labels, "given_kl" if given_kl else "image")
+    if landmarks is not None:
+        table = _with_landmarks(table, landmarks)
     table = table.drop(columns="path")
     check_manifest(table)
     return table
@@ -52,3 +59,12 @@ def _with_soft_labels(table: pd.DataFrame, soft_labels: Path, kind: str) -> pd.D
     if merged["landmarks_px"].isna().any():
         raise RecipeError(f"{int(merged['landmarks_px'].isna().sum())} crops have no row in {soft_labels.name}.")
     return merged
+
+
+def _with_landmarks(table: pd.DataFrame, landmarks: Path) -> pd.DataFrame:
+    files = [landmarks / f"{path}.pts" for path in table["path"]]
+    there = [file.is_file() for file in files]
+    if not any(there):
+        raise RecipeError(f"{landmarks} holds no file named like {files[0].relative_to(landmarks)}.")
+    points = [read_pts(file)[0].reshape(-1).tolist() for file in files if file.is_file()]
+    return table[there].reset_index(drop=True).assign(landmarks_px=points)

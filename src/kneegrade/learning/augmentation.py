@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from kneegrade.anatomy.roi import sample_affine, stretch_contrast
 from kneegrade.learning.recipe import Augmentation
@@ -26,6 +27,8 @@ class Changes:
         gamma: (B,) exponent on grey values.
         noise: (B,) standard deviation added to grey values.
         noise_seed: seed of the noise field.
+        blur: (B,) standard deviation of a Gaussian in units of the region's side, 0 for about half of the knees.
+        shade: (B, 1, 4, 4) logarithm of the factors that grey values are multiplied with, between these knots.
         jitter: (B, 74, 2) in units of the region's side.
         dropped: (B, 74) bool, landmarks hidden from the network.
     """
@@ -36,6 +39,8 @@ class Changes:
     gamma: Tensor
     noise: Tensor
     noise_seed: int
+    blur: Tensor
+    shade: Tensor
     jitter: Tensor
     dropped: Tensor
 
@@ -55,6 +60,8 @@ def draw_changes(batch: int, recipe: Augmentation, generator: torch.Generator) -
         noise_seed=int(torch.randint(2**31, (1,), generator=generator)),
         jitter=torch.randn(batch, 74, 2, generator=generator) * recipe.landmark_jitter_px / 320,
         dropped=torch.rand(batch, 74, generator=generator) < recipe.landmark_dropout,
+        blur=uniform(batch).clamp(min=0) * recipe.blur_px / 320,
+        shade=uniform(batch, 1, 4, 4) * recipe.shade,
     )
 
 
@@ -86,9 +93,23 @@ def cut_regions(images: Tensor, matrices: Tensor, changes: Changes, size_px: int
     regions, _ = sample_affine(images.unsqueeze(1).float(), matrices, size_px)
     covered = regions > 0.5  # the store's 0 means outside the film
     regions = stretch_contrast((regions - 1).clamp(min=0) / 254, covered)
+    if changes.blur.any():
+        regions = _blurred(regions, changes.blur * size_px)
+    if changes.shade.any():
+        regions = regions * functional.interpolate(changes.shade, size_px, mode="bicubic", align_corners=True).exp()
     grain = torch.randn(regions.shape, generator=torch.Generator().manual_seed(changes.noise_seed))
-    regions = regions ** changes.gamma.view(-1, 1, 1, 1) + grain * changes.noise.view(-1, 1, 1, 1)
+    regions = regions.clamp(0, 1) ** changes.gamma.view(-1, 1, 1, 1) + grain * changes.noise.view(-1, 1, 1, 1)
     return regions.clamp(0, 1) * covered
+
+
+def _blurred(regions: Tensor, sigma_px: Tensor) -> Tensor:
+    """Regions (B, 1, S, S), each convolved with a Gaussian of its own standard deviation (B,), 0 for none."""
+    reach = max(1, math.ceil(2.5 * float(sigma_px.max())))
+    offsets = torch.arange(-reach, reach + 1)
+    kernel = functional.softmax(-(offsets**2) / (2 * sigma_px.clamp(min=1e-2)[:, None] ** 2), dim=1)
+    stacked = functional.pad(regions.transpose(0, 1), (reach, reach, reach, reach), mode="replicate")
+    rows = functional.conv2d(stacked, kernel[:, None, :, None], groups=len(regions))
+    return functional.conv2d(rows, kernel[:, None, None, :], groups=len(regions)).transpose(0, 1)
 
 
 def move_landmarks(

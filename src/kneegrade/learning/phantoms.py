@@ -14,9 +14,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from kneegrade.anatomy.roi import ROI_WIDTHS, stretch_contrast
-from kneegrade.learning.store import STORE_PX, StoreWriter, encode
-from kneegrade.phantom import PhantomKnee, Prevalence, render_rois, sample_knee
+from kneegrade.learning.store import STORE_PX, StoreWriter, cut_knee, encode
+from kneegrade.phantom import FilmOptions, PhantomKnee, Prevalence, render_film, render_rois, sample_knee
 from kneegrade.schema import ONE_HOT_LENGTH, TARGETS
+
+FILM_STORE_MM = 0.35
 
 
 def one_hot(knee: PhantomKnee) -> NDArray[np.float32]:
@@ -89,3 +91,36 @@ def build_phantom_store(
             progress(index + 1, number)
     subject = np.array([f"P{seed}-{index // 2:06d}" for index in range(number)])
     writer.close(targets, subject, np.full(number, "train"), np.full(number, "phantom"))
+
+
+def build_film_store(
+    directory: Path, number: int, prevalence: Prevalence, seed: int, *, widths: float,
+    pixel_spacing_mm: float = FILM_STORE_MM, progress: Callable[[int, int], None] | None = None,
+) -> None:  # fmt: skip
+    """Cut the knees of `number` whole phantom films, all layouts and nuisances, into the new store `directory`.
+
+    Films without a knee give nothing, bilateral ones two knees; all are of split "train".
+
+    Args:
+        directory: must not exist.
+        number: of films.
+        prevalence: population of the grades.
+        seed: of the population.
+        widths: plateau widths that a picture spans.
+        pixel_spacing_mm: at which films are drawn; coarser than life, since the cut is coarse too.
+        progress: called with (done, all).
+
+    Raises:
+        RecipeError: the folder exists already.
+    """
+    writer = StoreWriter(directory, 2 * number)
+    targets = np.zeros((2 * number, ONE_HOT_LENGTH), dtype=np.float32)
+    for index in range(number):
+        film = render_film(seed, index, FilmOptions(prevalence=prevalence, pixel_spacing_mm=pixel_spacing_mm))
+        for slot, shown in enumerate(film.knees):
+            writer.put(2 * index + slot, *cut_knee(film.pixels, shown.landmarks_px, widths))
+            targets[2 * index + slot] = one_hot(shown.knee)
+        if progress:
+            progress(index + 1, number)
+    subject = np.array([f"P{seed}-{row // 2:06d}" for row in range(2 * number)])
+    writer.close(targets, subject, np.full(2 * number, "train"), np.full(2 * number, "phantom"))

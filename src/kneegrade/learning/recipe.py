@@ -53,13 +53,19 @@ class Loss(Section):
 
 
 class Augmentation(Section):
-    """Random changes of a region and its landmarks; pixels are those of a 320 px region, as in the paper."""
+    """Random changes of a region and its landmarks; pixels are those of a 320 px region, as in the paper.
+
+    `log_gamma` and `shade` are natural logarithms: of an exponent on grey values, and of a smooth field they are
+    multiplied with; `noise` and `blur_px` are the largest standard deviations.
+    """
 
     translation_px: float = Field(10.0, ge=0)
     rotation_deg: float = Field(5.0, ge=0)
     scale: float = Field(0.05, ge=0, lt=1)
     log_gamma: float = Field(0.0, ge=0)
     noise: float = Field(0.0, ge=0)
+    blur_px: float = Field(0.0, ge=0)
+    shade: float = Field(0.0, ge=0)
     landmark_jitter_px: float = Field(0.0, ge=0)
     landmark_dropout: float = Field(0.0, ge=0, lt=1)
 
@@ -98,27 +104,42 @@ class Recipe(Section):
 
 
 class NetworkTraining(Section):
-    """Steps, batch and rate of one of the two networks."""
+    """Steps, batch, rate and moving average of one of the three networks."""
 
-    steps: int = Field(gt=0)
+    steps: int = Field(ge=0)
     batch_size: int = Field(gt=1)
     learning_rate: float = Field(2e-3, gt=0)
     weight_decay: float = Field(1e-2, ge=0)
+    ema: float = Field(0.995, gt=0, lt=1)
 
 
 class DetectorRecipe(Section):
-    """A detector's run; `kind` tells it from a grader's recipe."""
+    """A detector's run; `kind` tells it from a grader's recipe.
+
+    Attributes:
+        stores: knees that the two locators learn from.
+        films: manifests of whole films with landmarks, which the finder learns from.
+        film_views: how many scenes are made of each film.
+        phantom_scenes: phantom films for the finder.
+        composed_scenes: scenes of the stores' real knees, alone or in pairs on an empty film, for the finder.
+        start: safetensors weights of a detector to go on from, or null for a random start.
+    """
 
     kind: Literal["detector"]
     name: str
     licence: str | None = None
     attribution: tuple[str, ...] = ()
     stores: tuple[Path, ...] = Field(min_length=1)
+    films: tuple[Path, ...] = ()
+    film_views: int = Field(20, ge=1)
     phantom_scenes: int = Field(3000, ge=0)
     composed_scenes: int = Field(5000, ge=0)
+    start: Path | None = None
     finder: NetworkTraining
-    locator: NetworkTraining
-    augmentation: Augmentation = Augmentation()
+    coarse: NetworkTraining
+    fine: NetworkTraining
+    coarse_augmentation: Augmentation = Augmentation()
+    fine_augmentation: Augmentation = Augmentation()
     bf16: bool = True
     seed: int = 0
 

@@ -34,6 +34,7 @@ from kneegrade.learning.augmentation import (
     no_changes,
     region_matrices,
 )
+from kneegrade.learning.average import Average
 from kneegrade.learning.checkpoint import Position, load_checkpoint, save_checkpoint
 from kneegrade.learning.losses import class_weights, classification_loss
 from kneegrade.learning.recipe import Recipe, Train
@@ -74,33 +75,6 @@ def build_network(recipe: Recipe) -> KeypointPoolingNetwork:
             raise RecipeError(f"model.init: there is no file {recipe.model.init}.")
         load_trunk(network.trunk, load_file(recipe.model.init))
     return network
-
-
-class Average:
-    """Exponential moving average of a network's floating-point state; the decay warms up over the first steps."""
-
-    def __init__(self, network: torch.nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.steps = 0
-        self.state = {k: v.detach().clone() for k, v in network.state_dict().items() if v.is_floating_point()}
-
-    def update(self, network: torch.nn.Module) -> None:
-        """Move towards the network's present state."""
-        self.steps += 1
-        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        for key, value in network.state_dict().items():
-            if key in self.state:
-                self.state[key].lerp_(value.detach(), 1 - decay)
-
-    def state_dict(self) -> dict[str, Any]:
-        """For the checkpoint."""
-        return {"steps": self.steps, "state": self.state}
-
-    def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """From the checkpoint."""
-        self.steps = saved["steps"]
-        for key, value in saved["state"].items():
-            self.state[key].copy_(value)
 
 
 def rate_at(train: Train, progress: float) -> float:

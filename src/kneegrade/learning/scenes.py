@@ -1,4 +1,4 @@
-"""Small whole films for the knee finder: phantom films, and real crops set alone or in pairs on an empty film.
+"""Small whole films for the knee finder: real films, phantoms, and real crops alone or in pairs on an empty film.
 
 A scene is a 256 px square, value 0 outside the film, with up to two poses (centre x, y, plateau width in pixels,
 down x, y).
@@ -9,11 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from kneegrade.anatomy.finder import FINDER_PX
+from kneegrade.anatomy.finder import FINDER_PX, finder_input
 from kneegrade.anatomy.roi import pose_of
+from kneegrade.cohorts import landmark_array
+from kneegrade.imaging import read_radiograph
 from kneegrade.learning.store import STORE_PX, Store, encode
 from kneegrade.phantom import FilmOptions, render_film
 
@@ -81,6 +85,21 @@ def _paste(
 def _row(landmarks_px: NDArray[np.float64]) -> NDArray[np.float32]:
     pose = pose_of(landmarks_px)
     return np.array([*pose.centre, pose.width, *pose.down], dtype=np.float32)
+
+
+def film_scenes(table: pd.DataFrame, views: int) -> Scenes:
+    """Every whole film of a manifest `views` times over; its rows are the knees of films, all of those in a film."""
+    images, poses = [], []
+    for path, knees in table.groupby("image_path", sort=True):
+        pixels = torch.from_numpy(read_radiograph(Path(str(path))).pixels)
+        picture, factor = finder_input(pixels)
+        inside = np.zeros((FINDER_PX, FINDER_PX), dtype=np.bool_)
+        inside[: round(pixels.shape[0] / factor), : round(pixels.shape[1] / factor)] = True
+        images.append(encode(picture[0, 0].numpy(), inside))
+        held = np.full((2, POSE_LENGTH), np.nan, dtype=np.float32)
+        held[: len(knees)] = [_row((points + 0.5) / factor - 0.5) for points in landmark_array(knees)[:2]]
+        poses.append(held)
+    return Scenes(np.repeat(np.stack(images), views, axis=0), np.repeat(np.stack(poses), views, axis=0))
 
 
 def join_scenes(parts: list[Scenes]) -> Scenes:

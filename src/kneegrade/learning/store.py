@@ -24,6 +24,7 @@ from kneegrade.imaging import read_radiograph
 
 STORE_PX = 384
 STORE_WIDTHS = 1.5
+LEAST_TRUST = 0.1  # of a knee whose manifest says `landmark_confidence` 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +35,7 @@ class Store:
         images: (N, 384, 384) uint8, memory-mapped or not; 0 = outside the film.
         landmarks_px: (N, 74, 2) float32 in pixels of `images`; NaN where unknown.
         visible: (N, 74) bool, the landmark is known and inside the film.
+        trust: (N,) float32 in (0, 1], how far the landmarks are believed (1 where drawn or marked by hand).
         targets: (N, 29) float32 distributions over grades; NaN where a grade was never read.
         subject: (N,) str.
         split: (N,) str.
@@ -43,6 +45,7 @@ class Store:
     images: NDArray[np.uint8]
     landmarks_px: NDArray[np.float32]
     visible: NDArray[np.bool_]
+    trust: NDArray[np.float32]
     targets: NDArray[np.float32]
     subject: NDArray[np.str_]
     split: NDArray[np.str_]
@@ -84,6 +87,7 @@ class StoreWriter:
         )
         self.landmarks_px = np.full((number, 74, 2), np.nan, dtype=np.float32)
         self.visible = np.zeros((number, 74), dtype=np.bool_)
+        self.trust = np.ones(number, dtype=np.float32)
         self.rows: list[int] = []
 
     def put(
@@ -104,7 +108,7 @@ class StoreWriter:
         self.images.flush()
         np.savez(
             self.partial / "knees.npz", rows=np.array(self.rows, dtype=np.int64), landmarks_px=self.landmarks_px,
-            visible=self.visible, targets=targets, subject=subject, split=split, source=source,
+            visible=self.visible, trust=self.trust, targets=targets, subject=subject, split=split, source=source,
         )  # fmt: skip
         os.replace(self.partial, self.directory)
 
@@ -125,9 +129,11 @@ def build_store(
     """
     landmarks = landmark_array(table)
     writer, bad = StoreWriter(directory, len(table)), []
+    if "landmark_confidence" in table.columns:
+        writer.trust[:] = table["landmark_confidence"].fillna(1.0).clip(lower=LEAST_TRUST)
     for row, path in enumerate(table["image_path"]):
         try:
-            writer.put(row, *_cut(Path(path), landmarks[row], widths))
+            writer.put(row, *cut_knee(read_radiograph(Path(path)).pixels, landmarks[row], widths))
         except KneeGradeError as error:
             bad.append(f"{path}: {error.message}")
         if progress:
@@ -137,17 +143,25 @@ def build_store(
     return bad
 
 
-def _cut(
-    path: Path, landmarks_px: NDArray[np.float64], widths: float
+def cut_knee(
+    pixels: NDArray[np.float32], landmarks_px: NDArray[np.float64], widths: float
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_]]:
+    """What `StoreWriter.put` wants of one knee: its picture, its landmarks there, and which of them lie on the film.
+
+    Args:
+        pixels: (H, W) float32 in [0, 1], the film.
+        landmarks_px: (74, 2) in pixels of the film.
+        widths: plateau widths that the picture spans.
+
+    Raises:
+        UnreadableFileError: an articular landmark is not finite.
+    """
     if not np.isfinite(landmarks_px[list(ARTICULAR)]).all():
         raise UnreadableFileError("An articular landmark of this knee is not finite.", code="landmarks")
-    radiograph = read_radiograph(path)
     frame = roi_frame(landmarks_px, STORE_PX, widths)
-    region, inside = (part[0, 0].numpy() for part in cut_region(radiograph.pixels, frame))
-    image = encode(region, inside)
-    visible = points_inside(landmarks_px, radiograph.pixels.shape)
-    return image, frame.to_roi(landmarks_px).astype(np.float32), visible
+    region, inside = (part[0, 0].numpy() for part in cut_region(pixels, frame))
+    visible = points_inside(landmarks_px, pixels.shape)
+    return encode(region, inside), frame.to_roi(landmarks_px).astype(np.float32), visible
 
 
 def encode(region: NDArray[np.float32], inside: NDArray[np.bool_]) -> NDArray[np.uint8]:
@@ -164,8 +178,9 @@ def load_stores(directories: tuple[Path, ...]) -> Store:
         knees = np.load(directory / "knees.npz")
         rows = knees["rows"]
         images = np.load(directory / "images.npy", mmap_mode="r")[rows]
-        parts.append((images, *(knees[key][rows] for key in _ARRAYS)))
+        trust = knees["trust"][rows] if "trust" in knees else np.ones(len(rows), dtype=np.float32)  # older stores
+        parts.append((images, *(trust if key == "trust" else knees[key][rows] for key in _ARRAYS)))
     return Store(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-_ARRAYS = ("landmarks_px", "visible", "targets", "subject", "split", "source")
+_ARRAYS = ("landmarks_px", "visible", "trust", "targets", "subject", "split", "source")

@@ -9,11 +9,9 @@ import torch
 import yaml
 
 from kneegrade.errors import RecipeError
-from kneegrade.learning.detector import finder_task, fit_network, locator_task
+from kneegrade.learning.detector import train_detector
 from kneegrade.learning.recipe import DetectorRecipe, Recipe, Section, load_recipe
 from kneegrade.learning.run import Run
-from kneegrade.learning.scenes import composed_scenes, join_scenes, load_scenes, phantom_scenes, save_scenes
-from kneegrade.learning.store import load_stores
 from kneegrade.network import KeypointPoolingNetwork
 from kneegrade.uncertainty import fit_calibration
 from kneegrade.weights import save_weights
@@ -81,20 +79,9 @@ def _feature_mean(run: Run, network: KeypointPoolingNetwork) -> torch.Tensor:
 
 
 def _train_detector(recipe: DetectorRecipe, directory: Path, progress: Progress | None) -> bool:
-    store = load_stores(recipe.stores)
-    rows = np.flatnonzero(store.split == "train")
-    held = directory / "scenes.npz"
-    if not held.is_file():
-        real = rows[store.source[rows] != "phantom"]
-        parts = [phantom_scenes(recipe.phantom_scenes, recipe.seed)]
-        if len(real):
-            parts.append(composed_scenes(store, real, recipe.composed_scenes, recipe.seed))
-        save_scenes(held, join_scenes(parts))
-    tensors: dict[str, torch.Tensor] = {}
-    for task in (locator_task(store, rows, recipe), finder_task(load_scenes(held), recipe)):
-        fit_network(task, recipe, directory, progress)
-        state = task.network.state_dict()
-        tensors |= {f"{task.name}.{key}": v for key, v in state.items() if not key.endswith("num_batches_tracked")}
+    tensors = train_detector(recipe, directory, progress)
+    if tensors is None:
+        return False
     save_weights(directory / "weights.safetensors", tensors, _description("detector", recipe, {}))
     return True
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from kneegrade.reporting.files import replacing
 from kneegrade.reporting.wording import reason_of, rows
-from kneegrade.results import Finding, GradedKnee, GradedRadiograph, GradeResult, Report
+from kneegrade.results import Finding, GradedKnee, GradedRadiograph, GradeResult, JointSpace, Report
 from kneegrade.schema import OARSI_NAMES, TARGET_NAMES, TARGETS
 
 Cell = str | int | float
@@ -24,6 +24,11 @@ COLUMNS: Final[tuple[str, ...]] = (
     *(f"{name}_probability" for name in OARSI_NAMES),
     "joint_space_medial_mm",
     "joint_space_lateral_mm",
+    "joint_space_medial_error_mm",
+    "joint_space_lateral_error_mm",
+    "joint_space_medial_fraction",
+    "joint_space_lateral_fraction",
+    "convergence_angle_deg",
     "landmark_confidence",
     "coherence_log_probability",
     "coherence_findings",
@@ -66,12 +71,22 @@ def _knee_cells(knee: GradedKnee) -> dict[str, Cell]:
     cells: dict[str, Cell] = {"side": knee.side, "landmark_confidence": round(knee.landmark_confidence, 4)}
     if knee.grades is not None:
         cells |= _grade_cells(knee.grades)
-    if knee.joint_space_width_mm is not None:
-        cells["joint_space_medial_mm"] = round(knee.joint_space_width_mm.medial, 4)
-        cells["joint_space_lateral_mm"] = round(knee.joint_space_width_mm.lateral, 4)
+    if knee.joint_space is not None:
+        cells |= _joint_space_cells(knee.joint_space)
     if knee.coherence is not None:
         cells["coherence_log_probability"] = round(knee.coherence.log_probability, 4)
         cells["coherence_findings"] = _codes(knee.coherence.findings)
+    return cells
+
+
+def _joint_space_cells(space: JointSpace) -> dict[str, Cell]:
+    cells: dict[str, Cell] = {"convergence_angle_deg": round(space.convergence_deg.value, 4)}
+    for name, width in (("medial", space.medial), ("lateral", space.lateral)):
+        cells[f"joint_space_{name}_fraction"] = round(width.value, 6)
+        mm = space.mm(width)
+        if mm is not None:
+            cells[f"joint_space_{name}_mm"] = round(mm.value, 4)
+            cells[f"joint_space_{name}_error_mm"] = round(mm.error, 4)
     return cells
 
 

@@ -8,7 +8,14 @@ from typing import Any, Final
 import numpy as np
 
 from kneegrade.reporting.picture import FEMUR, TIBIA, Picture, landmarks_read, picture_of
-from kneegrade.reporting.wording import SHORT_LABELS, SIDE_WORDS, STATUS_WORDS, printable, reason_of
+from kneegrade.reporting.wording import (
+    SHORT_LABELS,
+    SIDE_WORDS,
+    STATUS_WORDS,
+    printable,
+    reason_of,
+    width_words,
+)
 from kneegrade.results import Evidence, Finding, GradedKnee, GradedRadiograph, GradeResult, Report
 from kneegrade.schema import KL_MEANING, OARSI_MEANING, TARGETS, Target
 
@@ -54,6 +61,15 @@ class Reading:
 
 
 @dataclass(frozen=True)
+class Fact:
+    """A line of what was measured: its name, the value with its standard error, and what it is."""
+
+    name: str
+    value: str
+    aside: str
+
+
+@dataclass(frozen=True)
 class KneeView:
     """One knee on the page; `anchor` is unique within it."""
 
@@ -85,6 +101,19 @@ class KneeView:
     def findings(self) -> tuple[Finding, ...]:
         """What the seven grades say about each other."""
         return self.knee.coherence.findings if self.knee.coherence is not None else ()
+
+    @property
+    def joint_space(self) -> list[Fact]:
+        """Widths in mm, or in per cent of the tibial width without a trusted spacing; and the angle."""
+        space = self.knee.joint_space
+        if space is None:
+            return []
+        angle = space.convergence_deg
+        return [
+            Fact("Joint space, medial", width_words(space, space.medial), "smallest width"),
+            Fact("Joint space, lateral", width_words(space, space.lateral), "at 0.825 of the tibia’s width"),
+            Fact("Convergence angle", f"{angle.value:.1f} ± {angle.error:.1f}°".replace("-", "−"), "open laterally: +"),
+        ]
 
     @cached_property
     def picture(self) -> Picture | None:

@@ -16,13 +16,23 @@ from numpy.typing import NDArray
 
 from kneegrade.reporting.files import replacing
 from kneegrade.reporting.wording import reason_of
-from kneegrade.results import Coherence, Finding, GradedKnee, GradedRadiograph, GradeResult, JointSpaceWidth, Report
+from kneegrade.results import (
+    Coherence,
+    Finding,
+    GradedKnee,
+    GradedRadiograph,
+    GradeResult,
+    JointSpace,
+    Measured,
+    Report,
+)
 
-SCHEMA_VERSION: Final = "1.0"
+SCHEMA_VERSION: Final = "1.1"
 
 _PROBABILITY_DIGITS = 6  # five of them still sum to 1 within 3e-6
 _PIXEL_DIGITS = 2
 _DIGITS = 4
+_FRACTION_DIGITS = 6
 
 
 def write_json(report: Report, path: Path) -> None:
@@ -75,9 +85,13 @@ def _knee(knee: GradedKnee) -> dict[str, Any]:
         "reason": _finding(reason_of(knee)),
         "grades": _grades(knee.grades),
         "coherence": _coherence(knee.coherence),
-        "joint_space_width_mm": _joint_space(knee.joint_space_width_mm),
+        "joint_space_width_mm": _joint_space_width(knee.joint_space),
+        "joint_space": _joint_space(knee.joint_space),
         "landmarks_px": _landmarks(knee.landmarks_px),
         "landmark_confidence": _number(knee.landmark_confidence, _DIGITS),
+        "point_confidence": _confidences(knee.point_confidence),
+        "landmarks_outside": list(knee.landmarks_outside),
+        "side_confidence": None if knee.side_confidence is None else _number(knee.side_confidence, _DIGITS),
     }
 
 
@@ -102,10 +116,49 @@ def _coherence(coherence: Coherence | None) -> dict[str, Any] | None:
     }
 
 
-def _joint_space(width: JointSpaceWidth | None) -> dict[str, float] | None:
-    if width is None:
+def _joint_space_width(space: JointSpace | None) -> dict[str, float] | None:
+    medial, lateral = (None, None) if space is None else (space.mm(space.medial), space.mm(space.lateral))
+    if medial is None or lateral is None:
         return None
-    return {"medial": _number(width.medial, _DIGITS), "lateral": _number(width.lateral, _DIGITS)}
+    return {
+        "medial": _number(medial.value, _DIGITS),
+        "lateral": _number(lateral.value, _DIGITS),
+        "medial_error": _number(medial.error, _DIGITS),
+        "lateral_error": _number(lateral.error, _DIGITS),
+    }
+
+
+def _joint_space(space: JointSpace | None) -> dict[str, Any] | None:
+    if space is None:
+        return None
+    tibia = space.tibial_width_px
+    scale = space.mm_per_px
+    return {
+        "medial": _width(space, space.medial),
+        "lateral": _width(space, space.lateral),
+        "fixed": [{"x": x, **_width(space, width)} for x, width in space.fixed.items()],
+        "convergence_angle_deg": _measured(space.convergence_deg),
+        "tibial_width_px": _measured(tibia),
+        "tibial_width_mm": None if scale is None else _measured(Measured(tibia.value * scale, tibia.error * scale)),
+    }
+
+
+def _width(space: JointSpace, width: Measured) -> dict[str, Any]:
+    mm = space.mm(width)
+    return {
+        "fraction": _number(width.value, _FRACTION_DIGITS),
+        "fraction_error": _number(width.error, _FRACTION_DIGITS),
+        "mm": None if mm is None else _number(mm.value, _DIGITS),
+        "mm_error": None if mm is None else _number(mm.error, _DIGITS),
+    }
+
+
+def _measured(measured: Measured) -> dict[str, float]:
+    return {"value": _number(measured.value, _DIGITS), "error": _number(measured.error, _DIGITS)}
+
+
+def _confidences(confidence: NDArray[np.float64] | None) -> list[float] | None:
+    return None if confidence is None else [_number(value, _DIGITS) for value in confidence.tolist()]
 
 
 def _landmarks(landmarks: NDArray[np.float64] | None) -> list[list[float] | None] | None:

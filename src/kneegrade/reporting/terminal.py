@@ -1,9 +1,10 @@
 """The grades of a run as a table for the terminal."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
-from kneegrade.reporting.wording import RESEARCH_USE, printable, reason_of, rows
-from kneegrade.results import GradedKnee, GradedRadiograph, Report
+from kneegrade.reporting.wording import RESEARCH_USE, printable, reason_of, rows, width_words
+from kneegrade.results import GradedKnee, GradedRadiograph, JointSpace, Report
 from kneegrade.schema import TARGET_NAMES
 
 if TYPE_CHECKING:
@@ -74,3 +75,26 @@ def _note(radiograph: GradedRadiograph, knee: GradedKnee | None, *, repeats: boo
     if knee is not None and knee.coherence is not None:
         findings += knee.coherence.findings
     return Text(printable(", ".join(finding.code.replace("_", " ") for finding in findings)))
+
+
+def landmarks_table(knees: Iterable[tuple[str, str, float, JointSpace]]) -> "Table":
+    """A row per knee: film, side, confidence, joint space with its standard error, convergence angle.
+
+    Widths are in mm where the film's spacing is trusted, else in per cent of the tibial width.
+    """
+    from rich import box
+    from rich.table import Table
+
+    caption = "± standard error · medial: minimum · lateral: at 0.825 of the tibial width from its medial edge"
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, caption=caption, caption_justify="left")
+    table.add_column("Film", ratio=3, overflow="fold", min_width=8)
+    table.add_column("Knee", no_wrap=True)
+    for heading in ("Confidence", "Medial", "Lateral", "Angle", "Tibia"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for source, side, confidence, space in knees:
+        medial, lateral = (width_words(space, width) for width in (space.medial, space.lateral))
+        angle = f"{space.convergence_deg.value:.1f} ± {space.convergence_deg.error:.1f}°"
+        tibia = space.tibial_width_px.value
+        shown = f"{tibia:.0f} px" if space.mm_per_px is None else f"{tibia * space.mm_per_px:.0f} mm"
+        table.add_row(printable(source), side, f"{confidence:.2f}", medial, lateral, angle, shown)
+    return table

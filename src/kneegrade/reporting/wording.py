@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
-from kneegrade.results import Finding, GradedKnee, GradedRadiograph, Report, Side
+from kneegrade.results import Finding, GradedKnee, GradedRadiograph, JointSpace, Measured, Report, Side
 
 RESEARCH_USE: Final = "Research use, not a medical device"
 SIDE_WORDS: Final[dict[Side, str]] = {"R": "Right knee", "L": "Left knee", "unknown": "Knee, side unknown"}
@@ -50,3 +50,18 @@ def printable(text: str) -> str:
         'knee�[31m.dcm'
     """
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+
+
+def width_words(space: JointSpace, width: Measured) -> str:
+    """A joint-space width with its standard error, in mm where the spacing is trusted, else in % of the tibial width.
+
+    Example:
+        >>> tibia, angle = Measured(400.0, 2.0), Measured(1.0, 0.5)
+        >>> space = JointSpace(Measured(0.05, 0.002), Measured(0.07, 0.002), {}, angle, tibia)
+        >>> width_words(space, space.medial)
+        '5.0 ± 0.2 %'
+    """
+    mm = space.mm(width)
+    if mm is None:
+        return f"{100 * width.value:.1f} ± {100 * width.error:.1f} %"
+    return f"{mm.value:.1f} ± {mm.error:.1f} mm"

@@ -1,0 +1,23 @@
+"""Sheets of overlays for the eye, shared by the landmark benchmarks."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+
+def write_sheets(directory: Path, name: str, tiles: Sequence[tuple[str, Image.Image]], columns: int = 6) -> None:
+    """Files `name-0.png`, … of at most four rows of tiles in `directory`, a title on each tile."""
+    directory.mkdir(parents=True, exist_ok=True)
+    side, font = max(max(tile.size) for _, tile in tiles), ImageFont.load_default(13)
+    page = 4 * columns
+    for first in range(0, len(tiles), page):
+        part = tiles[first : first + page]
+        sheet = Image.new("RGB", (columns * side, -(-len(part) // columns) * side))
+        for place, (title, tile) in enumerate(part):
+            corner = (place % columns * side, place // columns * side)
+            sheet.paste(tile, corner)
+            ImageDraw.Draw(sheet).text(
+                (corner[0] + 3, corner[1] + 2), title, (0, 255, 255), font, stroke_width=2, stroke_fill=(0, 0, 0)
+            )
+        sheet.save(directory / f"{name}-{first // page}.png", optimize=True)

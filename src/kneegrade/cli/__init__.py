@@ -1,0 +1,28 @@
+"""The command line: one function per verb; a stage is imported only when its verb runs."""
+
+import sys
+
+import typer
+
+from kneegrade.cli import cohorts, grading, training
+from kneegrade.errors import KneeGradeError
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
+    help="Kellgren-Lawrence and OARSI grades of plain knee radiographs. Research use, not a medical device.",
+)  # fmt: skip
+for verb in (grading.grade, grading.landmarks, grading.info, training.train, training.store, training.phantom):
+    app.command()(verb)
+cohort_app = typer.Typer(no_args_is_help=True, help="Turn a labelled cohort into a manifest.")
+for verb in (cohorts.chen2018, cohorts.pts):
+    cohort_app.command()(verb)
+app.add_typer(cohort_app, name="cohort")
+
+
+def main() -> None:
+    """Entry point: a KneeGradeError becomes one sentence and exit code 2."""
+    try:
+        app()
+    except KneeGradeError as error:
+        typer.echo(f"kneegrade: {error.message}", err=True)
+        sys.exit(2)

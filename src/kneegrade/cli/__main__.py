@@ -1,0 +1,5 @@
+"""`python -m kneegrade.cli`."""
+
+from kneegrade.cli import main
+
+main()

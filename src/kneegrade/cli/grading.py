@@ -1,0 +1,174 @@
+"""Verbs that read radiographs: `grade`, `landmarks`, `info`."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kneegrade.cli.shared import (
+    SIDES,
+    DeviceFlag,
+    MirroredFlag,
+    MirroredOption,
+    OutputOption,
+    QuietOption,
+    SideFlag,
+    UnitFlag,
+    UnitOption,
+    progress_bar,
+)
+from kneegrade.errors import UsageError
+
+if TYPE_CHECKING:
+    from kneegrade.outlines import OutlinedFilm
+    from kneegrade.results import Report
+
+
+def grade(
+    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="DICOM, PNG, JPEG, TIFF, folders, zips.")],
+    output: OutputOption,
+    side: Annotated[SideFlag | None, typer.Option(help="Side of single knees whose file does not say.")] = None,
+    formats: Annotated[str, typer.Option("--format", help="Any of json,html,csv.")] = "json,html,csv",
+    landmarks: Annotated[
+        Path | None, typer.Option(help="Your own: a .pts file, a folder of them named like the films, or COCO JSON.")
+    ] = None,
+    unit: UnitOption = UnitFlag.auto,
+    mirrored: MirroredOption = MirroredFlag.none,
+    device: DeviceFlag = DeviceFlag.auto,
+    batch_size: Annotated[int, typer.Option(min=1, help="Films taken through the networks together.")] = 16,
+    quiet: QuietOption = False,
+) -> None:
+    """Grade radiographs; write report.json, report.html and grades.csv.
+
+    Exit code 0: everything graded; 1: some input was not graded; 2: wrong usage.
+    """
+    from kneegrade.imaging import find_sources
+    from kneegrade.reporting import make_directory, write_report
+
+    wanted = _formats(formats)
+    sources = list(find_sources(inputs))
+    if not sources:
+        raise UsageError("The input holds no picture that could be graded.")
+    make_directory(output)
+    from kneegrade.anatomy import MarkedPoints
+    from kneegrade.finding import Said
+    from kneegrade.grader import Grader
+
+    marked = None if landmarks is None else MarkedPoints(landmarks, unit.value, mirrored.value)
+    said = Said(None if side is None else SIDES[side], landmarks=marked)
+
+    grader = Grader(device.value, batch_size=batch_size)
+    with progress_bar("Grading", quiet or len(sources) < 2) as advance:
+        report = grader.grade_sources(sources, said, progress=lambda done, graded: advance(done, len(sources)))
+    written = write_report(report, output, wanted)
+    if not quiet:
+        _show(report, written)
+    if not report.all_graded:
+        raise typer.Exit(1)
+
+
+def _formats(text: str) -> tuple[str, ...]:
+    from kneegrade.reporting import FORMATS
+
+    wanted = tuple(part.strip() for part in text.split(",") if part.strip())
+    if not wanted or set(wanted) - set(FORMATS):
+        raise typer.BadParameter(f"{text!r}: choose among {','.join(FORMATS)}.", param_hint="--format")
+    return wanted
+
+
+def _show(report: "Report", written: dict[str, Path]) -> None:
+    from rich.console import Console
+
+    from kneegrade.reporting import grades_table
+
+    console = Console()
+    console.print(grades_table(report))
+    refused = sum(radiograph.status != "graded" for radiograph in report.radiographs)
+    if refused:
+        console.print(f"{refused} of {len(report.radiographs)} files not graded; the reasons are in the report.")
+    for path in written.values():
+        console.print(f"Wrote {path}", soft_wrap=True, highlight=False)
+
+
+def landmarks(
+    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="DICOM, PNG, JPEG, TIFF, folders, zips.")],
+    output: OutputOption,
+    formats: Annotated[str, typer.Option("--format", help="Any of pts,csv,coco,png.")] = "pts,png",
+    side: Annotated[SideFlag | None, typer.Option(help="Side of single knees whose file does not say.")] = None,
+    device: DeviceFlag = DeviceFlag.auto,
+    quiet: QuietOption = False,
+) -> None:
+    """Find 74 landmarks and the joint space of each knee; write .pts, KNEEL's CSV, COCO keypoints or pictures.
+
+    Exit code 0: knees on every film; 1: none on some; 2: wrong usage.
+    """
+    from kneegrade.imaging import find_sources
+
+    sources = list(find_sources(inputs))
+    if not sources:
+        raise UsageError("The input holds no picture.")
+    from kneegrade.anatomy import LandmarkDetector
+    from kneegrade.finding import Said
+    from kneegrade.grader import choose_device
+    from kneegrade.outlines import write_landmarks
+
+    wanted = tuple(part.strip() for part in formats.split(",") if part.strip())
+    said = Said(None if side is None else SIDES[side])
+    with progress_bar("Outlining", quiet or len(sources) < 2) as advance:
+        films = write_landmarks(
+            sources, output, wanted, LandmarkDetector(device=choose_device(device.value)), said,
+            lambda done: advance(done, len(sources)),
+        )  # fmt: skip
+    if not quiet:
+        _show_landmarks(films, output)
+    if not all(film.knees for film in films):
+        raise typer.Exit(1)
+
+
+def _show_landmarks(films: "list[OutlinedFilm]", output: Path) -> None:
+    from rich.console import Console
+
+    from kneegrade.reporting.terminal import landmarks_table
+
+    console = Console()
+    rows = [
+        (film.film.source, knee.knee.side, knee.knee.landmark_confidence, knee.joint_space)
+        for film in films
+        for knee in film.knees
+    ]
+    console.print(landmarks_table(rows))
+    for film in films:
+        if not film.knees:
+            reason = film.film.reason or next(no for no in film.film.refusals if no is not None)
+            console.print(f"{film.film.source}: {reason.message}", highlight=False, markup=False)
+    console.print(f"Wrote to {output}", soft_wrap=True, highlight=False)
+
+
+def info(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:
+    """Say versions, weights and device."""
+    import platform
+    from importlib.metadata import version
+
+    import torch
+
+    from kneegrade.version import __version__
+    from kneegrade.weights import read_description, shipped_path
+
+    held = {kind: read_description(shipped_path(kind)) for kind in ("grader", "detector")}
+    facts: dict[str, Any] = {
+        "kneegrade": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "pydicom": version("pydicom"),
+        "device": "cuda" if torch.cuda.is_available() else "cpu",
+        "weights": {kind: {"name": d["name"], "sha256": d["sha256"]} for kind, d in held.items()},
+    }
+    if as_json:
+        typer.echo(json.dumps(facts, indent=1))
+        return
+    for key, value in facts.items():
+        if key != "weights":
+            typer.echo(f"{key:10} {value}")
+    for kind, d in facts["weights"].items():
+        typer.echo(f"{kind:10} {d['name']}  sha256 {d['sha256'][:16]}…")

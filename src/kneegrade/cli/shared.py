@@ -1,0 +1,73 @@
+"""Options and the progress bar that several verbs share."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+
+class SideFlag(StrEnum):
+    """Side of a single knee."""
+
+    R = "R"
+    L = "L"
+
+
+class DeviceFlag(StrEnum):
+    """Where the networks run."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class UnitFlag(StrEnum):
+    """Unit of the numbers in `.pts` files."""
+
+    auto = "auto"
+    px = "px"
+    mm = "mm"
+
+
+class MirroredFlag(StrEnum):
+    """Which knees of `.pts` files were marked on their mirror images."""
+
+    none = "none"
+    R = "R"
+    L = "L"
+    both = "both"
+
+
+SIDES: dict[SideFlag, Literal["R", "L"]] = {SideFlag.R: "R", SideFlag.L: "L"}
+
+OutputOption = Annotated[Path, typer.Option("--output", "-o", help="Folder for the results; made if it is not there.")]
+UnitOption = Annotated[
+    UnitFlag, typer.Option("--landmark-unit", help="Unit of .pts files; auto: by the tibia's width.")
+]
+MirroredOption = Annotated[
+    MirroredFlag, typer.Option("--landmarks-mirrored", help="Knees that were marked on their mirror image.")
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+
+
+@contextmanager
+def progress_bar(title: str, silent: bool) -> Iterator[Any]:
+    """Gives a function (done, all, loss=None) that moves a bar on the terminal's error stream."""
+    if silent:
+        yield lambda done, total, loss=None: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=None)
+
+        def advance(done: int, total: int, loss: float | None = None) -> None:
+            text = title if loss is None else f"{title} (loss {loss:.3f})"
+            bar.update(task, completed=done, total=total, description=text)
+
+        yield advance

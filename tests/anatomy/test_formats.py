@@ -1,0 +1,124 @@
+"""KNEEL's CSV, COCO keypoints, and a user's own landmarks."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from kneegrade.anatomy import MarkedPoints, marked_knees
+from kneegrade.anatomy.coco import CocoFilm, CocoKnee, read_coco, to_coco, write_coco
+from kneegrade.anatomy.kneel import kneel_row, read_kneel_csv, write_kneel_csv
+from kneegrade.anatomy.pts import read_pts, write_pts
+from kneegrade.anatomy.shape_model import ShapeModel
+from kneegrade.errors import UnreadableFileError, UsageError
+from kneegrade.imaging import Radiograph
+
+MM_PER_PX = 0.2
+RIGHT = ShapeModel.load().mean({}) / MM_PER_PX + [400, 500]  # lateral on the left
+LEFT = ShapeModel.load().mean({}) * [-1, 1] / MM_PER_PX + [1000, 510]
+FILM = Radiograph(np.zeros((1000, 1400), dtype=np.float32), pixel_spacing_mm=(MM_PER_PX, MM_PER_PX))
+
+
+def test_kneel_csv_there_and_back(tmp_path):
+    write_kneel_csv(tmp_path / "a.csv", [kneel_row("7", "R", RIGHT), kneel_row("7", "L", LEFT)])
+    first, second = read_kneel_csv(tmp_path / "a.csv")
+    assert (first.subject_id, first.side, second.side) == ("7", "R", "L")
+    np.testing.assert_allclose(first.points[4], RIGHT[55], atol=0.006)  # T4, between the spines
+    np.testing.assert_allclose(second.points[[0, 8, 9, 15]], LEFT[[47, 63, 12, 24]], atol=0.006)
+    row = next(csv.DictReader((tmp_path / "a.csv").open()))
+    box = [int(v) for v in row["bbox"].split(",")]
+    assert box[0] < RIGHT[55, 0] < box[2]
+    assert abs((box[2] - box[0]) * MM_PER_PX - 140) < 12  # KNEEL's 140 mm
+
+
+@pytest.mark.parametrize("text", ["a,b\n1,2\n", "subject_id,side,tibia,femur\n1,R,\"1,2\",\"3,4\"\n",
+                                  "subject_id,side,tibia,femur\n1,R,x,y\n"])  # fmt: skip
+def test_a_wrong_kneel_csv_is_one_sentence(tmp_path, text):
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(UnreadableFileError, match=r"a\.csv"):
+        read_kneel_csv(tmp_path / "a.csv")
+
+
+def film(name="a.png") -> CocoFilm:
+    shown = np.ones(74, dtype=bool)
+    shown[[0, 36]] = False
+    return CocoFilm(name, (1000, 1400), (CocoKnee("R", RIGHT, shown, 0.9), CocoKnee("L", LEFT, shown, 0.8)))
+
+
+def test_coco_there_and_back(tmp_path):
+    write_coco(tmp_path / "a.json", [film(), CocoFilm("empty.png", (10, 20), ())])
+    films = read_coco(tmp_path / "a.json")
+    knee = films["a.png"].knees[1]
+    assert (knee.side, knee.score, films["empty.png"].knees) == ("L", 0.8, ())
+    np.testing.assert_allclose(knee.landmarks_px, LEFT, atol=0.006)
+    assert np.flatnonzero(~knee.shown).tolist() == [0, 36]
+
+
+def test_coco_has_what_its_tools_ask_for():
+    data = to_coco([film()])
+    first = data["annotations"][0]
+    category = data["categories"][0]
+    assert len(category["keypoints"]) == 74 == first["num_keypoints"]
+    assert len(first["keypoints"]) == 3 * 74
+    x, y, w, h = first["bbox"]
+    assert first["area"] == pytest.approx(w * h, rel=1e-3)
+    assert x == pytest.approx(RIGHT[:, 0].min(), abs=0.01)
+    assert y + h == pytest.approx(RIGHT[:, 1].max(), abs=0.02)
+    assert {min(pair) for pair in category["skeleton"]} == {*range(1, 37), *range(38, 74)}
+    assert {a["image_id"] for a in data["annotations"]} == {1}
+
+
+@pytest.mark.parametrize("change", ["{", "[]", json.dumps({"images": [], "annotations": [{}]})])
+def test_what_is_not_coco_is_one_sentence(tmp_path, change):
+    (tmp_path / "a.json").write_text(change)
+    with pytest.raises(UnreadableFileError, match=r"a\.json"):
+        read_coco(tmp_path / "a.json")
+
+
+def test_the_unit_of_pts_is_told_from_the_tibia(tmp_path):
+    write_pts(tmp_path / "px.pts", RIGHT)
+    write_pts(tmp_path / "mm.pts", RIGHT * MM_PER_PX)
+    for name in ("px.pts", "mm.pts"):
+        got = read_pts(tmp_path / name, unit="auto", pixel_spacing_mm=(MM_PER_PX, MM_PER_PX))[0]
+        np.testing.assert_allclose(got, RIGHT, atol=1e-3)
+    with pytest.raises(UnreadableFileError, match="spacing"):
+        read_pts(tmp_path / "mm.pts", unit="auto")
+    with pytest.raises(UnreadableFileError, match="say which"):
+        read_pts(tmp_path / "mm.pts", unit="auto", pixel_spacing_mm=(0.9, 0.9))
+
+
+def test_two_marked_knees_have_their_sides(tmp_path):
+    write_pts(tmp_path / "film.pts", np.stack([LEFT, RIGHT]))  # any order
+    points = MarkedPoints(tmp_path).of("sub/film.dcm", FILM)
+    knees, warnings = marked_knees(FILM, points, 64)
+    assert [knee.side for knee in knees] == ["R", "L"]
+    assert warnings == ()
+    np.testing.assert_allclose(knees[0].landmarks_px, RIGHT, atol=1e-3)
+    assert knees[1].frame.mirrored
+
+
+@pytest.mark.parametrize(("mirrored", "stored"), [("both", (True, True)), ("L", (False, True)), ("R", (True, False))])
+def test_mirrored_exports_are_turned_back(tmp_path, mirrored, stored):
+    last = FILM.pixels.shape[1] - 1
+    both = [p * [-1, 1] + [last, 0] if turned else p for p, turned in zip((RIGHT, LEFT), stored, strict=True)]
+    write_pts(tmp_path / "film.pts", np.stack(both))
+    points = MarkedPoints(tmp_path / "film.pts", mirrored=mirrored).of("other.dcm", FILM)
+    np.testing.assert_allclose(points, np.stack([RIGHT, LEFT]), atol=1e-3)
+
+
+def test_coco_landmarks_of_a_film(tmp_path):
+    write_coco(tmp_path / "all.json", [film("one/film.png")])
+    assert len(MarkedPoints(tmp_path / "all.json").of("one/film.png", FILM)) == 2
+    with pytest.raises(UsageError, match="no landmarks"):
+        MarkedPoints(tmp_path / "all.json").of("other.png", FILM)
+
+
+def test_landmarks_that_do_not_lie_on_the_film_are_refused(tmp_path):
+    write_pts(tmp_path / "film.pts", RIGHT + 5000)
+    with pytest.raises(UnreadableFileError, match="do not lie on the film"):
+        MarkedPoints(tmp_path).of("film.dcm", FILM)
+    with pytest.raises(UsageError, match=r"other\.pts"):
+        MarkedPoints(tmp_path).of("other.dcm", FILM)
+    with pytest.raises(UsageError, match="no landmarks at"):
+        MarkedPoints(tmp_path / "nowhere")

@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+
+from kneegrade.anatomy.outline import LEAST_ERROR, TOLERANCE, UNSEEN_ERROR, Outline, read_outline, regularised
+from kneegrade.anatomy.shape_model import ShapeModel
+
+SHAPE = ShapeModel.load()
+PX_PER_MM = 4.0
+TRUTH = SHAPE.shape({"kl": 2}, np.random.default_rng(0).standard_normal(30)) * PX_PER_MM + 400
+ALL = np.ones(74, dtype=bool)
+
+
+def outline(points=TRUTH, sd_px=1.0, seen=ALL) -> Outline:
+    return Outline(points, np.tile(np.eye(2) * sd_px**2, (74, 1, 1)), seen)
+
+
+def test_confidence_is_the_rayleigh_probability():
+    made = outline(sd_px=3.0)
+    radius = TOLERANCE * made.width_px
+    draws = np.random.default_rng(1).normal(0, 3.0, (200_000, 2))
+    assert made.point_confidence[0] == pytest.approx(np.mean(np.hypot(*draws.T) <= radius), abs=0.005)
+    assert outline(seen=~ALL).confidence == 0.0
+
+
+def test_heat_maps_of_one_cell_mean_the_least_error():
+    made = read_outline(TRUTH, np.tile(np.eye(2) * 16.0, (74, 1, 1)), ALL, cell_px=4.0)
+    np.testing.assert_allclose(made.covariance_px2, np.tile(np.eye(2) * (LEAST_ERROR * made.width_px) ** 2, (74, 1, 1)))
+    wide = read_outline(TRUTH, np.tile(np.diag([16.0, 100.0]), (74, 1, 1)), ALL, cell_px=4.0)
+    assert (wide.covariance_px2[:, 1, 1] > 5 * wide.covariance_px2[:, 0, 0]).all()
+
+
+def test_moving_turns_errors_along():
+    matrix = np.array([[0.0, -2.0, 5.0], [2.0, 0.0, 7.0]])
+    first = Outline(TRUTH, np.tile(np.diag([1.0, 9.0]), (74, 1, 1)), ALL)
+    moved = first.moved(matrix)
+    np.testing.assert_allclose(moved.points_px[3], [5 - 2 * TRUTH[3, 1], 7 + 2 * TRUTH[3, 0]])
+    np.testing.assert_allclose(moved.covariance_px2[3], np.diag([36.0, 4.0]))
+    np.testing.assert_allclose(moved.point_confidence, first.point_confidence)
+
+
+def test_the_shape_model_completes_what_is_not_seen():
+    seen = ALL.copy()
+    seen[[0, 1, 2, 34, 35, 36, 37, 38, 72, 73]] = False
+    broken = TRUTH.copy()
+    broken[~seen] = -1e4
+    made = regularised(outline(broken, 0.5, seen), SHAPE)
+    assert np.linalg.norm(made.points_px - TRUTH, axis=1)[~seen].max() < 6 * PX_PER_MM
+    np.testing.assert_allclose(made.covariance_px2[0], np.eye(2) * (UNSEEN_ERROR * outline(broken).width_px) ** 2)
+    assert (made.seen == seen).all()
+
+
+def test_noise_is_drawn_towards_the_shape_and_sure_points_stay():
+    noisy = TRUTH + np.random.default_rng(2).normal(0, 6.0, TRUTH.shape)
+    made = regularised(outline(noisy, 6.0), SHAPE)
+    before, after = (np.linalg.norm(p - TRUTH, axis=1).mean() for p in (noisy, made.points_px))
+    assert after < 0.75 * before
+    np.testing.assert_allclose(regularised(outline(TRUTH, 0.01), SHAPE).points_px, TRUTH, atol=0.05)
+
+
+def test_what_is_no_outline_is_left_as_it_is():
+    flat = outline(sd_px=100.0)
+    assert regularised(flat, SHAPE) is flat

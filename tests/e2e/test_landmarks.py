@@ -1,0 +1,104 @@
+"""`kneegrade landmarks`, and grading at a user's own landmarks, as a user calls them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kneegrade import Grader
+from kneegrade.anatomy import LandmarkDetector, MarkedPoints
+from kneegrade.anatomy.kneel import read_kneel_csv
+from kneegrade.anatomy.pts import read_pts, write_pts
+from kneegrade.errors import UsageError
+from kneegrade.imaging import find_sources
+from kneegrade.outlines import write_landmarks
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+TRUTH = json.loads((EXAMPLES / "truth.json").read_text())
+
+
+def kneegrade(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error", "-m", "kneegrade.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.fixture(scope="module")
+def outlined(tmp_path_factory):
+    output = tmp_path_factory.mktemp("landmarks")
+    return kneegrade("landmarks", EXAMPLES, "--output", output, "--format", "pts,csv,coco,png"), output
+
+
+def test_all_formats_hold_the_same_points(outlined):
+    done, output = outlined
+    assert done.returncode == 0, done.stderr
+    both = read_pts(output / "bilateral.pts")
+    assert both.shape == (2, 74, 2)
+    coco = json.loads((output / "landmarks.json").read_text())
+    image = next(i for i in coco["images"] if i["file_name"] == "bilateral.dcm")
+    drawn = [a for a in coco["annotations"] if a["image_id"] == image["id"]]
+    assert [a["side"] for a in drawn] == ["R", "L"]
+    for points, annotation in zip(both, drawn, strict=True):
+        np.testing.assert_allclose(np.reshape(annotation["keypoints"], (74, 3))[:, :2], points, atol=0.006)
+    kneel = [k for k in read_kneel_csv(output / "landmarks.csv") if k.subject_id == "bilateral"]
+    np.testing.assert_allclose(kneel[1].points[4], both[1, 55], atol=0.006)
+    with Image.open(output / "single_right.png") as picture:
+        assert picture.mode == "RGB"
+    assert not list(output.rglob("*.tmp"))
+
+
+def test_points_are_near_the_truth(outlined):
+    _, output = outlined
+    for name in ("bilateral", "single_right"):
+        for points, true in zip(read_pts(output / f"{name}.pts"), TRUTH[f"{name}.dcm"]["knees"], strict=True):
+            wanted = np.array(true["landmarks_px"])
+            width = np.linalg.norm(wanted[63] - wanted[47])
+            error = np.linalg.norm(points - wanted, axis=1)[[*range(12, 25), *range(47, 64)]]
+            assert np.median(error) < 0.015 * width
+
+
+def test_the_table_names_films_knees_and_widths(outlined):
+    done, _ = outlined
+    for word in ("bilateral.dcm", "single_right.dcm", "mm", "±"):
+        assert word in done.stdout
+
+
+def test_a_film_without_a_knee_is_told_and_exit_code_one(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 255, (300, 300), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    done = kneegrade("landmarks", tmp_path, "--output", tmp_path / "out", "--format", "csv,coco")
+    assert done.returncode == 1
+    assert "noise.png: " in done.stdout
+    assert json.loads((tmp_path / "out" / "landmarks.json").read_text())["annotations"] == []
+
+
+def test_an_unknown_format_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(UsageError, match="svg"):
+        write_landmarks(find_sources([EXAMPLES]), tmp_path / "out", ["svg"], LandmarkDetector())
+    assert not (tmp_path / "out").exists()
+
+
+def test_grading_at_the_users_own_landmarks(tmp_path):
+    """Points of the truth file give its joint space; a film without a file is a row with its reason."""
+    true = [np.array(knee["landmarks_px"]) for knee in TRUTH["bilateral.dcm"]["knees"]]
+    write_pts(tmp_path / "bilateral.pts", np.stack(true))
+    report = Grader(device="cpu").grade(EXAMPLES, landmarks=MarkedPoints(tmp_path))
+    by_name = {radiograph.source: radiograph for radiograph in report.radiographs}
+    assert by_name["single_right.dcm"].reason.code == "no_landmarks"
+    for knee, wanted, points in zip(by_name["bilateral.dcm"].knees, TRUTH["bilateral.dcm"]["knees"], true, strict=True):
+        np.testing.assert_allclose(knee.landmarks_px, points, atol=1e-3)
+        assert knee.side == wanted["side"]
+        assert knee.landmark_confidence == 1.0
+
+
+def test_grade_takes_a_pts_file(tmp_path):
+    write_pts(tmp_path / "mine.pts", np.array(TRUTH["single_right.dcm"]["knees"][0]["landmarks_px"]))
+    done = kneegrade(
+        "grade", EXAMPLES / "single_right.dcm", "-o", tmp_path / "out", "--landmarks", tmp_path / "mine.pts", "--quiet"
+    )
+    assert done.returncode == 0, done.stderr
+    (knee,) = json.loads((tmp_path / "out" / "report.json").read_text())["radiographs"][0]["knees"]
+    np.testing.assert_allclose(knee["landmarks_px"], TRUTH["single_right.dcm"]["knees"][0]["landmarks_px"], atol=0.01)
