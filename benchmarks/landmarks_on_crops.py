@@ -4,10 +4,10 @@
 
 CHEN2018 is the unpacked archive, SOFT_LABELS the table of another network's predictions (docs/training.md). Prints, as
 JSON, distances in % of the tibial width over articular landmarks: to the predicted ones; between a crop's landmarks and
-those of the same crop turned (up to 5°), scaled (5 %), shifted (10 px) and, every second one, mirrored; the share of true
-sides; the relative joint space by published KL and by the likeliest soft grade of narrowing, beside the table's mm over
-80 mm; the distance of the least confident tenth and of the others. `--sheets` writes pictures: the 24 least confident,
-and 100 at random.
+those of the same crop turned (up to 5°), scaled (5 %), shifted (10 px) and, every second one, mirrored; the share of
+true sides; the relative joint space by published KL, and mm (were all tibias 80 mm wide) by the likeliest soft grade of
+narrowing; the distance of the least confident tenth and of the others. `--sheets` writes pictures: the 24 least
+confident, and 100 at random.
 """
 
 import argparse
@@ -72,7 +72,8 @@ def main() -> None:
         "confidence": {q: round(float(np.quantile(confidence, q)), 3) for q in (0, 0.01, 0.1, 0.5, 0.9)},
         "least_confident_tenth_percent": spread(distance[low]), "others_percent": spread(distance[~low]),
         "knees_off_by_4_percent_on_average": {
-            "least_confident_tenth": int((distance[low].mean(1) > 4).sum()), "others": int((distance[~low].mean(1) > 4).sum()),
+            "least_confident_tenth": int((distance[low].mean(1) > 4).sum()),
+            "others": int((distance[~low].mean(1) > 4).sum()),
         },
         "relative_gap_by_kl": {s: [mid(width[s][kl == g]) for g in range(5)] for s in width},
         "mm_by_jsn": {s: by_narrowing(width[s], grades, s) for s in width},

@@ -3,10 +3,10 @@
     python benchmarks/real_films.py FILMS [--sheets DIR]
 
 FILMS is the unpacked folder of the films of Wani and Arora 2021 (doi 10.17632/fxjm8fb6mw.2). `real_films.csv` beside
-this script says, by eye, how many knees each film shows and which films were kept out of all training; on all that show
-two, the image-left knee is the right one, by markers and fibulas. Prints, as JSON, for films kept out and for the others:
-how many have the right number of knees, on how many with two the sides are right, and which are wrong. `--sheets` writes
-overlays of all of them.
+this script says, by eye, how many knees each film shows and which films were kept out of all training; on all that
+show two, the image-left knee is the right one, by markers and fibulas. Prints, as JSON, for films kept out and for the
+others: how many have the right number of knees, on how many with two the sides are right, and which are wrong.
+`--sheets` writes overlays of all of them.
 """
 
 import argparse

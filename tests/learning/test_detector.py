@@ -23,9 +23,9 @@ from kneegrade.weights import load_weights
 
 
 def recipe(**changes) -> DetectorRecipe:
-    return DetectorRecipe.model_validate(
-        {"kind": "detector", "name": "t", "stores": ["x"], "bf16": False, **{name: {"steps": 4, "batch_size": 4} for name in ("finder", "coarse", "fine")}, **changes}
-    )  # fmt: skip
+    steps = {name: {"steps": 4, "batch_size": 4} for name in ("finder", "coarse", "fine")}
+    plan = {"kind": "detector", "name": "t", "stores": ["x"], "bf16": False, **steps}
+    return DetectorRecipe.model_validate(plan | changes)
 
 
 def test_scenes_hold_the_poses_of_their_knees(phantom_store):

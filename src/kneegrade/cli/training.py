@@ -1,6 +1,7 @@
 """Verbs that make what networks learn from, and train them: `phantom`, `store`, `train`."""
 
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -43,14 +44,20 @@ def store(
     manifest: Annotated[Path, typer.Argument(help="Parquet manifest with landmarks.")],
     output: OutputOption,
     widths: Annotated[float, typer.Option(min=0.5, max=5, help="Plateau widths that a picture spans.")] = 1.5,
+    joint_lines: Annotated[
+        Path | None,
+        typer.Option(help="A detector that learnt from phantoms: its joint surfaces, on the table's scale."),
+    ] = None,
     quiet: QuietOption = False,
 ) -> None:
     """Cut the knees of a manifest into a store that training reads."""
     from kneegrade.cohorts import load_manifest
+    from kneegrade.learning.joint_lines import phantom_locator, redrawn_joint_lines
     from kneegrade.learning.store import build_store
 
+    redraw = None if joint_lines is None else partial(redrawn_joint_lines, phantom_locator(joint_lines))
     with progress_bar("Cutting", quiet) as advance:
-        bad = build_store(load_manifest(manifest), output, widths=widths, progress=advance)
+        bad = build_store(load_manifest(manifest), output, widths=widths, redraw=redraw, progress=advance)
     for line in bad:
         typer.echo(line, err=True)
     if bad:

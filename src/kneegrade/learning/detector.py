@@ -4,11 +4,14 @@ kneegrade train recipes/detector.yaml --output runs/detector [--resume]
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from kneegrade.anatomy.finder import finder_network
+from kneegrade.anatomy.locator import coarse_network, fine_network
 from kneegrade.cohorts import load_manifest
 from kneegrade.errors import RecipeError
 from kneegrade.learning.finder import finder_task
@@ -26,6 +29,8 @@ from kneegrade.learning.scenes import (
 )
 from kneegrade.learning.store import Store, load_stores
 from kneegrade.weights import load_weights
+
+NETWORKS = {"coarse": coarse_network, "finder": finder_network, "fine": fine_network}
 
 
 def train_detector(
@@ -45,23 +50,22 @@ def train_detector(
         raise RecipeError("The stores hold no knee of split train.")
     start = load_weights(recipe.start, "detector") if recipe.start else None
     tensors: dict[str, torch.Tensor] = {}
-    makers: dict[str, Callable[[], Task]] = {
+    tasks: dict[str, Callable[[], Task]] = {
         "coarse": lambda: coarse_task(store, rows, recipe),
         "finder": lambda: finder_task(_scenes(store, rows, recipe, directory), recipe),
         "fine": lambda: fine_task(store, rows, recipe),
     }
-    for name, make in makers.items():
-        if getattr(recipe, name).steps == 0 and start:
-            tensors |= {f"{name}.{key}": value for key, value in start.part(name).items()}
-            continue
+    for name, make in NETWORKS.items():
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
-            task = make()
+            network = make()
         if start:
-            task.network.load_state_dict(start.part(name), strict=False)
-        if not fit_network(task, recipe, directory, progress):
-            return None
-        state = task.network.state_dict()
+            network.load_state_dict(start.part(name), strict=False)
+        if getattr(recipe, name).steps:
+            task = replace(tasks[name](), network=network)
+            if not fit_network(task, recipe, directory, progress):
+                return None
+        state = network.state_dict()
         tensors |= {f"{name}.{key}": v for key, v in state.items() if not key.endswith("num_batches_tracked")}
     return tensors
 
@@ -69,7 +73,7 @@ def train_detector(
 def _scenes(store: Store, rows: np.ndarray, recipe: DetectorRecipe, directory: Path) -> Scenes:
     """What the finder learns from; made once and kept in the run's folder."""
     held = directory / "scenes.npz"
-    if not held.is_file() and recipe.finder.steps:
+    if not held.is_file():
         real = rows[store.source[rows] != "phantom"]
         parts = [film_scenes(load_manifest(path), recipe.film_views) for path in recipe.films]
         if recipe.phantom_scenes:
