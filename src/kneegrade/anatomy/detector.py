@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -145,7 +145,8 @@ class LandmarkDetector:
             np.where(reached[:, None, None], fine.covariance_px2, wide.covariance_px2),
             np.where(reached, fine.seen, wide.seen),
         )
-        return regularised(both, self.shape).moved(frame.matrix)
+        whole = regularised(both, self.shape).moved(frame.matrix)
+        return replace(whole, seen=points_inside(whole.points_px, pixels.shape))
 
     def _knee(self, radiograph: Radiograph, found: Found, call: SideCall) -> Knee:
         return knee_at(radiograph, found.outline, call, (found.confidence, self.roi_px))

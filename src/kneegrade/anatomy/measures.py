@@ -61,4 +61,5 @@ def _noise() -> Array:
     alike = np.exp(-np.abs(index[:, None] - index) / ALIKE)
     alike *= (index[:, None] < len(FEMUR)) == (index < len(FEMUR))
     white = np.random.default_rng(0).standard_normal((REDRAWN, NUM_LANDMARKS, 2))
-    return np.einsum("nm,kmj->knj", np.linalg.cholesky(alike), white)
+    noise: Array = np.einsum("nm,kmj->knj", np.linalg.cholesky(alike), white)
+    return noise

@@ -22,6 +22,7 @@ SPREAD_FACTOR = 0.5  # a
 LEAST_ERROR = 0.003  # b, plateau widths
 TOLERANCE = 0.02  # plateau widths (1.6 mm of a usual knee): a point within it counts as right
 UNSEEN_ERROR = 0.05  # plateau widths, of a point that the shape model alone places
+FIT_ERROR_MM = 0.5  # of the fitted shape itself, beside what the modes leave unexplained
 MIN_SHARP = 10  # articular points that the shape model needs to complete an outline
 
 Array = NDArray[np.float64]
@@ -90,7 +91,8 @@ def regularised(outline: Outline, shape: ShapeModel) -> Outline:
     if (weight[list(ARTICULAR)] > 0.5).sum() < MIN_SHARP:
         return outline
     fit = shape.fit(outline.points_px, weight)
-    own = np.einsum("ij,nj,kj->nik", fit.matrix, shape.residual_sd_mm**2, fit.matrix)  # S, in the outline's frame
+    residual = shape.residual_sd_mm**2 + FIT_ERROR_MM**2
+    own = np.einsum("ij,nj,kj->nik", fit.matrix, residual, fit.matrix)  # S, in the outline's frame
     pull = outline.covariance_px2 @ np.linalg.inv(own + outline.covariance_px2)
     drawn = outline.points_px + np.einsum("nij,nj->ni", pull, fit.points - outline.points_px)
     left = outline.covariance_px2 - pull @ outline.covariance_px2

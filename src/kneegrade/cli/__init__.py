@@ -1,6 +1,7 @@
 """The command line: one function per verb; a stage is imported only when its verb runs."""
 
 import sys
+from collections.abc import Callable
 
 import typer
 
@@ -11,10 +12,14 @@ app = typer.Typer(
     add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
     help="Kellgren-Lawrence and OARSI grades of plain knee radiographs. Research use, not a medical device.",
 )  # fmt: skip
-for verb in (grading.grade, grading.landmarks, grading.info, training.train, training.store, training.phantom):
-    app.command()(verb)
+VERBS: tuple[Callable[..., None], ...] = (
+    grading.grade, grading.landmarks, grading.info, training.train, training.store, training.phantom,
+)  # fmt: skip
+COHORTS: tuple[Callable[..., None], ...] = (cohorts.chen2018, cohorts.pts)
 cohort_app = typer.Typer(no_args_is_help=True, help="Turn a labelled cohort into a manifest.")
-for verb in (cohorts.chen2018, cohorts.pts):
+for verb in VERBS:
+    app.command()(verb)
+for verb in COHORTS:
     cohort_app.command()(verb)
 app.add_typer(cohort_app, name="cohort")
 

@@ -49,16 +49,22 @@ def phantom_locator(weights: Path) -> PyramidNetwork:
 
 
 @torch.inference_mode()
-def redrawn_joint_lines(
+def seen_outlines(
     network: PyramidNetwork, pictures: NDArray[np.uint8], landmarks_px: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """Landmarks (B, 74, 2) whose joint surfaces are set by the network; pictures (B, S, S) and points as in a store."""
+) -> list[Points]:
+    """Outlines (74, 2) that a fine locator sees in pictures (B, S, S) of a store, about their landmarks (B, 74, 2)."""
     frames = [roi_frame(points.astype(np.float64), FINE.size_px, FINE.widths) for points in landmarks_px]
     matrices = torch.from_numpy(np.stack([frame.matrix for frame in frames])).float()
     cut, _ = sample_affine(torch.from_numpy(pictures).unsqueeze(1).float(), matrices, FINE.size_px)
     located = read_points(*network(stretch_contrast((cut - 1).clamp(min=0) / 254, cut > 0.5)))
-    seen = [frame.to_source(p.double().numpy()) for frame, p in zip(frames, located.points_px, strict=True)]
-    pairs = zip(landmarks_px, seen, strict=True)
+    return [frame.to_source(p.double().numpy()) for frame, p in zip(frames, located.points_px, strict=True)]
+
+
+def redrawn_joint_lines(
+    network: PyramidNetwork, pictures: NDArray[np.uint8], landmarks_px: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Landmarks (B, 74, 2) whose joint surfaces are set by the network; pictures (B, S, S) and points as in a store."""
+    pairs = zip(landmarks_px, seen_outlines(network, pictures, landmarks_px), strict=True)
     return np.stack([_redrawn(points.astype(np.float64), other) for points, other in pairs]).astype(np.float32)
 
 

@@ -51,7 +51,8 @@ class _Regions:
         self.frames = store.frames(view.size_px, view.widths)
 
     def pick(self, number: int, generator: torch.Generator) -> NDArray[np.int64]:
-        return self.rows[torch.randint(len(self.rows), (number,), generator=generator).numpy()]
+        chosen: NDArray[np.int64] = self.rows[torch.randint(len(self.rows), (number,), generator=generator).numpy()]
+        return chosen
 
     def batch(
         self, pick: NDArray[np.int64], how: tuple[Augmentation, Tensor, Tensor], generator: torch.Generator
