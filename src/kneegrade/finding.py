@@ -62,11 +62,7 @@ def find_film(source: Source, detector: LandmarkDetector, said: Said) -> FoundFi
 def find_knees(
     name: str, radiograph: Radiograph, detector: LandmarkDetector, landmarks: MarkedPoints | None = None
 ) -> FoundFilm:
-    """The knees of a radiograph, found by the detector or at the user's own landmarks.
-
-    Raises:
-        KneeGradeError: the user's landmarks are missing or do not fit.
-    """
+    """The knees of a radiograph, found by the detector or at the user's own landmarks."""
     film = FoundFilm(name, radiograph, radiograph.pixel_spacing_mm, warnings=radiograph.warnings)
     poor = film_quality(radiograph)
     if poor:
@@ -74,7 +70,10 @@ def find_knees(
     if landmarks is None:
         knees, warnings = detector.find(radiograph)
     else:
-        knees, warnings = marked_knees(radiograph, landmarks.of(name, radiograph), detector.roi_px)
+        try:
+            knees, warnings = marked_knees(radiograph, landmarks.of(name, radiograph), detector.roi_px)
+        except KneeGradeError as error:  # the film is sound, the landmarks are not
+            return replace(film, reason=Finding(error.code, error.message))
     film = replace(film, warnings=(*film.warnings, *warnings))
     if not knees:
         return replace(film, reason=Finding("no_knee", "No knee in a frontal view was found in this picture."))

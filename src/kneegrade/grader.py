@@ -40,13 +40,17 @@ class Grader:
         device: "auto" (CUDA where there is one), "cpu" or "cuda".
         weights: a grader's safetensors file; the shipped one by default.
         batch_size: films that are taken through the corridor together.
+        detector: a landmark detector's safetensors file; the shipped one by default.
 
     Raises:
         WeightsError: weights missing, damaged or of another kind.
         UsageError: a device that is not there.
     """
 
-    def __init__(self, device: str = "auto", weights: str | Path | None = None, batch_size: int = 16) -> None:
+    def __init__(
+        self, device: str = "auto", weights: str | Path | None = None, batch_size: int = 16,
+        detector: str | Path | None = None,
+    ) -> None:  # fmt: skip
         self.device = choose_device(device)
         self.batch_size = batch_size
         held = load_weights(Path(weights) if weights is not None else shipped_path("grader"), "grader")
@@ -58,7 +62,8 @@ class Grader:
         for module in (self.network, self.mixture, self.calibration):
             module.eval().requires_grad_(False).to(self.device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.detector = LandmarkDetector(device=self.device, roi_px=self.network.roi_px)
+        place = None if detector is None else Path(detector)
+        self.detector = LandmarkDetector(place, self.device, self.network.roi_px)
 
     def grade(
         self,

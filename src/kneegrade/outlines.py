@@ -5,7 +5,8 @@ Beside the grades' corridor: files → knees → `.pts`, KNEEL's CSV, COCO keypo
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from itertools import chain, count
+from pathlib import Path
 
 import numpy as np
 
@@ -16,7 +17,8 @@ from kneegrade.anatomy.overlay import overlay
 from kneegrade.anatomy.pts import write_pts
 from kneegrade.errors import UsageError
 from kneegrade.finding import FoundFilm, Said, find_film
-from kneegrade.imaging import Source
+from kneegrade.imaging import Source, stem_of
+from kneegrade.reporting import make_directory
 from kneegrade.results import JointSpace
 
 LANDMARK_FORMATS = ("pts", "csv", "coco", "png")
@@ -47,9 +49,9 @@ def write_landmarks(
 ) -> list[OutlinedFilm]:  # fmt: skip
     """Find the knees of all sources, write their landmarks, and return what was found, in order.
 
-    `pts` and `png` write a file per film with knees, named like it (the right knee's 74 points first where there are
-    two); `csv` writes `landmarks.csv`, `coco` writes `landmarks.json`. Each file appears whole or not at all; a film
-    that cannot be read is a row with its reason.
+    `pts` and `png` write a file per film with knees, `NAME.pts` (the right knee's 74 points first where there are two)
+    and `NAME.landmarks.png`; `csv` writes `landmarks.csv`, `coco` writes `landmarks.json`. Each file appears whole or
+    not at all; a film that cannot be read is a row with its reason.
 
     Args:
         sources: from `kneegrade.imaging.find_sources`.
@@ -64,7 +66,7 @@ def write_landmarks(
     """
     if not formats or set(formats) - set(LANDMARK_FORMATS):
         raise UsageError(f"Landmark formats {','.join(formats)!r}: choose among {','.join(LANDMARK_FORMATS)}.")
-    directory.mkdir(parents=True, exist_ok=True)
+    make_directory(directory)
     films: list[OutlinedFilm] = []
     coco: list[CocoFilm] = []
     stems: set[str] = set()
@@ -74,7 +76,7 @@ def write_landmarks(
         if film.knees and "pts" in formats:
             write_pts(_place(directory, film.stem, "pts"), np.stack([k.knee.landmarks_px for k in film.knees]))
         if film.knees and "png" in formats:
-            _write_picture(_place(directory, film.stem, "png"), found, film.knees)
+            _write_picture(_place(directory, film.stem, "landmarks.png"), found, film.knees)
         if found.radiograph is not None:
             knees = (k.knee for k in film.knees)
             shown = tuple(CocoKnee(k.side, k.landmarks_px, k.outline.seen, k.landmark_confidence) for k in knees)
@@ -95,8 +97,8 @@ def _outlined(found: FoundFilm, stems: set[str]) -> OutlinedFilm:
     kept = [knee for knee, no in zip(found.knees, found.refusals, strict=True) if no is None or no.code != "view"]
     spacing = None if found.spacing_mm is None else found.spacing_mm[1]
     knees = tuple(OutlinedKnee(knee, measure(knee.outline, spacing)) for knee in kept)
-    stem = str(PurePosixPath(found.source).with_suffix(""))
-    stem = found.source if stem in stems else stem
+    names = chain((stem_of(found.source), found.source), (f"{found.source}-{i}" for i in count(2)))
+    stem = next(name for name in names if name not in stems)
     stems.add(stem)
     return OutlinedFilm(replace(found, radiograph=None), knees, stem)
 

@@ -14,7 +14,7 @@ from kneegrade.anatomy import LandmarkDetector, MarkedPoints
 from kneegrade.anatomy.kneel import read_kneel_csv
 from kneegrade.anatomy.pts import read_pts, write_pts
 from kneegrade.errors import UsageError
-from kneegrade.imaging import find_sources
+from kneegrade.imaging import find_sources, read_radiograph
 from kneegrade.outlines import write_landmarks
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -44,8 +44,8 @@ def test_all_formats_hold_the_same_points(outlined):
     for points, annotation in zip(both, drawn, strict=True):
         np.testing.assert_allclose(np.reshape(annotation["keypoints"], (74, 3))[:, :2], points, atol=0.006)
     kneel = [k for k in read_kneel_csv(output / "landmarks.csv") if k.subject_id == "bilateral"]
-    np.testing.assert_allclose(kneel[1].points[4], both[1, 55], atol=0.006)
-    with Image.open(output / "single_right.png") as picture:
+    np.testing.assert_allclose(kneel[1].points[4], both[1, 55], atol=0.51)
+    with Image.open(output / "single_right.landmarks.png") as picture:
         assert picture.mode == "RGB"
     assert not list(output.rglob("*.tmp"))
 
@@ -87,7 +87,8 @@ def test_grading_at_the_users_own_landmarks(tmp_path):
     write_pts(tmp_path / "bilateral.pts", np.stack(true))
     report = Grader(device="cpu").grade(EXAMPLES, landmarks=MarkedPoints(tmp_path))
     by_name = {radiograph.source: radiograph for radiograph in report.radiographs}
-    assert by_name["single_right.dcm"].reason.code == "no_landmarks"
+    lacking = by_name["single_right.dcm"]
+    assert (lacking.status, lacking.reason.code) == ("not_gradable", "no_landmarks")
     for knee, wanted, points in zip(by_name["bilateral.dcm"].knees, TRUTH["bilateral.dcm"]["knees"], true, strict=True):
         np.testing.assert_allclose(knee.landmarks_px, points, atol=1e-3)
         assert knee.side == wanted["side"]
@@ -102,3 +103,33 @@ def test_grade_takes_a_pts_file(tmp_path):
     assert done.returncode == 0, done.stderr
     (knee,) = json.loads((tmp_path / "out" / "report.json").read_text())["radiographs"][0]["knees"]
     np.testing.assert_allclose(knee["landmarks_px"], TRUTH["single_right.dcm"]["knees"][0]["landmarks_px"], atol=0.01)
+
+
+def test_one_pts_file_serves_one_film(tmp_path):
+    write_pts(tmp_path / "mine.pts", np.array(TRUTH["single_right.dcm"]["knees"][0]["landmarks_px"]))
+    done = kneegrade("grade", EXAMPLES, "-o", tmp_path / "out", "--landmarks", tmp_path / "mine.pts")
+    assert done.returncode == 2
+    assert "one film" in done.stderr
+
+
+def test_films_of_one_name_get_files_of_their_own_and_sources_stay(tmp_path):
+    for ending in ("png", "tif"):
+        Image.fromarray(read_radiograph_pixels()).save(tmp_path / f"film.{ending}")
+    before = (tmp_path / "film.png").read_bytes()
+    done = kneegrade("landmarks", tmp_path, "-o", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert {p.name for p in tmp_path.glob("*.pts")} == {"film.pts", "film.tif.pts"}
+    assert (tmp_path / "film.png").read_bytes() == before
+
+
+def read_radiograph_pixels() -> np.ndarray:
+    pixels = read_radiograph(EXAMPLES / "single_right.dcm").pixels
+    return np.rint(pixels * 255).astype(np.uint8)
+
+
+def test_a_spacing_said_gives_millimetres(tmp_path):
+    Image.fromarray(read_radiograph_pixels()).save(tmp_path / "film.png")
+    done = kneegrade("landmarks", tmp_path / "film.png", "-o", tmp_path / "out", "--pixel-spacing", "0.15")
+    assert done.returncode == 0, done.stderr
+    assert " mm" in done.stdout
+    assert "%" not in done.stdout.split("standard error")[0]

@@ -7,6 +7,7 @@ where the film shows the point, 1 where it lies outside and was placed by the sh
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,7 @@ def write_coco(path: Path, films: Iterable[CocoFilm]) -> None:
     partial.replace(path)
 
 
+@lru_cache(maxsize=2)
 def read_coco(path: Path) -> dict[str, CocoFilm]:
     """Films by file name.
 
@@ -92,13 +94,15 @@ def read_coco(path: Path) -> dict[str, CocoFilm]:
             for image in data["images"]
         }
     except (ValueError, KeyError, TypeError) as error:
-        raise UnreadableFileError(f"{path.name} is not COCO keypoints with {NUM_LANDMARKS} points a knee.") from error
+        raise UnreadableFileError(
+            f"{path.name} is not COCO keypoints with {NUM_LANDMARKS} labelled points a knee."
+        ) from error
 
 
 def _knee(annotation: dict[str, Any]) -> CocoKnee:
     keypoints = np.array(annotation["keypoints"], dtype=np.float64).reshape(NUM_LANDMARKS, 3)
-    if not np.isfinite(keypoints).all():
-        raise ValueError("a keypoint is not finite")
+    if not np.isfinite(keypoints).all() or (keypoints[:, 2] == 0).any():
+        raise ValueError("a keypoint is not finite or not labelled")
     side = annotation.get("side", "unknown")
     return CocoKnee(
         side if side in ("R", "L") else "unknown", keypoints[:, :2], keypoints[:, 2] == 2, annotation.get("score", 1.0)

@@ -25,13 +25,13 @@ from kneegrade.anatomy.outline import Outline, read_outline, regularised
 from kneegrade.anatomy.roi import Pose, RoiFrame, cut_region, frame_at, pose_of, roi_frame, stretch_contrast
 from kneegrade.anatomy.shape_model import ShapeModel
 from kneegrade.anatomy.sides import SideCall, call_sides
-from kneegrade.errors import WeightsError
 from kneegrade.imaging.radiograph import Radiograph
 from kneegrade.results import Finding
-from kneegrade.weights import load_weights, shipped_path
+from kneegrade.weights import load_part, load_weights, shipped_path
 
 FINDER_THRESHOLD = 0.15  # low, since the locators have the last word
 PLAUSIBLE = 0.5  # confidence of a knee
+SECOND_WIDTHS = 1.15  # of the square of the second, closer look
 SURE_SCORE = 0.6  # a place that the finder is so sure of is reported even where no outline fits (an implant, say)
 
 
@@ -76,10 +76,7 @@ class LandmarkDetector:
         self.finder, self.coarse, self.fine = finder_network(), coarse_network(), fine_network()
         for name in ("finder", "coarse", "fine"):
             network: PyramidNetwork = getattr(self, name)
-            try:
-                network.load_state_dict(held.part(name))
-            except RuntimeError as error:
-                raise WeightsError(f"The weights {held.name} do not fit this version of kneegrade.") from error
+            load_part(network, held, name)
             network.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.shape = ShapeModel.load()
 
@@ -106,7 +103,7 @@ class LandmarkDetector:
         return sorted(knees or found[:1], key=_place_across)
 
     def _locate(self, pixels: NDArray[np.float32], candidates: Sequence[Candidate]) -> list[Found]:
-        """Every candidate's outline: coarse in both orientations, then fine in the better one."""
+        """Every candidate's outline: coarse in both orientations, then fine in the better one, twice, averaged."""
         if not candidates:
             return []
         poses = [c.pose for c in candidates]
@@ -120,13 +117,22 @@ class LandmarkDetector:
         rows = [i if logit >= 0 else i + len(poses) for i, logit in enumerate(logits)]
         rough = [_outline(pixels, located, row, frame) for row, frame in zip(rows, frames, strict=True)]
         rough = [regularised(o, self.shape).moved(f.matrix) for o, f in zip(rough, frames, strict=True)]
-        level = [roi_frame(o.points_px, FINE.size_px, FINE.widths) for o in rough]
-        finely = self._read(self.fine, pixels, level)
-        fits = torch.sigmoid(finely.score).tolist()
+        fine, fits = self._finely(pixels, rough, rough, FINE.widths)
+        again, _ = self._finely(pixels, fine, rough, SECOND_WIDTHS)
+        mean = [replace(o, points_px=(o.points_px + other.points_px) / 2) for o, other in zip(fine, again, strict=True)]
         return [
-            Found(self._merged(pixels, finely, i, (level[i], rough[i])), _sigmoid(logits[i]), fits[i], c.score)
-            for i, c in enumerate(candidates)
+            Found(replace(o, seen=points_inside(o.points_px, pixels.shape)), _sigmoid(logit), fit, candidate.score)
+            for o, logit, fit, candidate in zip(mean, logits, fits, candidates, strict=True)
         ]
+
+    def _finely(
+        self, pixels: NDArray[np.float32], about: Sequence[Outline], rough: Sequence[Outline], widths: float
+    ) -> tuple[list[Outline], list[float]]:
+        """What the fine locator sees in level squares of `widths` about outlines; `rough` serves beyond the squares."""
+        frames = [roi_frame(o.points_px, FINE.size_px, widths) for o in about]
+        located = self._read(self.fine, pixels, frames)
+        outlines = [self._merged(pixels, located, i, pair) for i, pair in enumerate(zip(frames, rough, strict=True))]
+        return outlines, torch.sigmoid(located.score).tolist()
 
     def _read(self, network: PyramidNetwork, pixels: NDArray[np.float32], frames: Sequence[RoiFrame]) -> Located:
         squares = torch.cat([stretch_contrast(*cut_region(pixels, frame)) for frame in frames])
@@ -145,8 +151,7 @@ class LandmarkDetector:
             np.where(reached[:, None, None], fine.covariance_px2, wide.covariance_px2),
             np.where(reached, fine.seen, wide.seen),
         )
-        whole = regularised(both, self.shape).moved(frame.matrix)
-        return replace(whole, seen=points_inside(whole.points_px, pixels.shape))
+        return regularised(both, self.shape).moved(frame.matrix)
 
     def _knee(self, radiograph: Radiograph, found: Found, call: SideCall) -> Knee:
         return knee_at(radiograph, found.outline, call, (found.confidence, self.roi_px))
@@ -175,5 +180,4 @@ def _overlap(knee: Found, other: Found) -> bool:
 
 
 def _place_across(knee: Found) -> float:
-    pose = pose_of(knee.outline.points_px)
-    return pose.centre[0] * pose.down[1] - pose.centre[1] * pose.down[0]
+    return pose_of(knee.outline.points_px).across

@@ -62,7 +62,7 @@ def convergence_angle_deg(landmarks: Points) -> float:
     floors = np.concatenate([np.linspace(*part, 26) for part in FLOORS]) * width
     plateau = np.polyfit(floors, np.interp(floors, *tibia), 1)[0]
     x, y = femur
-    condyle = x < width / 2  # medial
+    condyle = np.arange(len(x)) < np.clip(np.searchsorted(x, width / 2), 1, len(x) - 1)  # medial
     slope = plateau
     for _ in range(4):  # the lowest point of each condyle depends on the tangent, which it defines
         low = [np.flatnonzero(part)[np.argmax((y - slope * x)[part])] for part in (condyle, ~condyle)]

@@ -1,7 +1,7 @@
 """KNEEL's 16 points and its CSV: nine on the tibia (T0–T8), seven on the femur (F0–F6), index 0 lateral.
 
 Tiulpin et al., "KNEEL: knee anatomical landmark localization using hourglass networks", ICCV workshops 2019. A row per
-knee: `subject_id, side, kl, tibia, femur, bbox, center`, points as a text "x,y,x,y,…". Ours are in pixels of the film,
+knee: `subject_id, side, kl, tibia, femur, bbox, center`, points as a text "x,y,…". Ours are whole pixels of the film,
 left knees not mirrored; KNEEL's own table holds them relative to `bbox`, left knees mirrored.
 """
 
@@ -84,13 +84,14 @@ def read_kneel_csv(path: Path) -> list[KneelKnee]:
 def _knee(row: dict[str, str], where: str) -> KneelKnee:
     try:
         parts = [np.array([float(word) for word in row[bone].split(",")]).reshape(-1, 2) for bone in ("tibia", "femur")]
-    except ValueError as error:
+    except (ValueError, AttributeError) as error:  # a short row has None
         raise UnreadableFileError(f"{where}: tibia and femur must be numbers x,y,x,y,….") from error
-    if [len(part) for part in parts] != [len(TIBIA_AT), len(FEMUR_AT)]:
+    wrong = [len(part) for part in parts] != [len(TIBIA_AT), len(FEMUR_AT)]
+    if wrong or not all(np.isfinite(part).all() for part in parts):
         raise UnreadableFileError(f"{where}: 9 tibial and 7 femoral points are expected.")
     side: Side = "R" if row["side"] == "R" else "L" if row["side"] == "L" else "unknown"
     return KneelKnee(row["subject_id"], side, np.concatenate(parts))
 
 
 def _text(points: Points) -> str:
-    return ",".join(f"{value:.2f}" for value in points.reshape(-1))
+    return ",".join(f"{value:.0f}" for value in points.reshape(-1))  # KNEEL reads whole numbers

@@ -9,14 +9,19 @@ from numpy.typing import NDArray
 
 from kneegrade.anatomy.coco import CocoFilm, read_coco
 from kneegrade.anatomy.knee import Knee, knee_at, points_inside
+from kneegrade.anatomy.landmarks import NUM_LANDMARKS, TIBIA_PLATEAU_LATERAL, TIBIA_PLATEAU_MEDIAL
 from kneegrade.anatomy.outline import Outline
 from kneegrade.anatomy.pts import Unit, read_pts
 from kneegrade.anatomy.roi import pose_of
+from kneegrade.anatomy.shape_model import ShapeModel
 from kneegrade.anatomy.sides import call_sides
-from kneegrade.errors import KneeGradeError, UnreadableFileError, UsageError
+from kneegrade.errors import UnreadableFileError, UsageError
+from kneegrade.imaging import stem_of
 from kneegrade.imaging.radiograph import Radiograph
 from kneegrade.results import Finding
 
+LEAST_INSIDE = 30  # landmarks of a knee that must lie on the film
+MOST_RESIDUAL = 0.1  # plateau widths, root mean square from the shape model; sound outlines have 0.02
 MARKED_ERROR = 0.01  # plateau widths: what two people who mark the same point differ by
 
 Points = NDArray[np.float64]
@@ -28,9 +33,11 @@ class MarkedPoints:
 
     Attributes:
         path: a `.pts` file (of the one film that is graded), a folder with a `.pts` file for each film (of the same
-            name but for its ending, in the same subfolder or none), or a COCO keypoints JSON.
+            name but for its ending, in the same subfolder or none), or a COCO keypoints JSON. Beside `NAME.pts` a
+            `NAME_f.pts` holds the film's other knee, marked on the flipped film, as BoneFinder writes it.
         unit: of the numbers in `.pts` files.
-        mirrored: whether `.pts` files were made of mirror images: "both", or of right ("R") or left ("L") knees alone.
+        mirrored: which knees of `.pts` files were marked on the mirror image of the film. Of two knees in a file the
+            right one stands first; a single knee's side is what the film or the user states.
 
     Raises:
         UsageError: nothing at `path`.
@@ -48,41 +55,47 @@ class MarkedPoints:
         """Landmarks (K, 74, 2) in pixels of the film that the report calls `name`.
 
         Raises:
-            UnreadableFileError: the file is damaged or does not fit the film.
-            UsageError: there are none for this film.
+            UnreadableFileError: the file is damaged or does not fit the film, or what it holds is no knee.
+            UsageError: there are none for this film, or a single knee's side must be said.
         """
-        width = radiograph.pixels.shape[1]
         if self.path.suffix.lower() == ".json":
-            points = np.array([knee.landmarks_px for knee in self._coco(name).knees]).reshape(-1, 74, 2)
+            points = np.array([knee.landmarks_px for knee in self._coco(name).knees]).reshape(-1, NUM_LANDMARKS, 2)
         else:
-            file = self._pts(name)
-            points = read_pts(
-                file, unit=self.unit, pixel_spacing_mm=radiograph.pixel_spacing_mm,
-                mirrored_px=width if self.mirrored == "both" else None,
-            )  # fmt: skip
-            if self.mirrored in ("R", "L"):
-                points = np.array([self._turned(p, width) for p in points])
-        if not all(points_inside(p, radiograph.pixels.shape).sum() >= 30 for p in points):
-            raise UnreadableFileError(
-                f"The landmarks of {PurePosixPath(name).name} do not lie on the film; say their unit and whether they "
-                "are mirrored.",
-                code="landmarks",
-            )
+            points = self._from_pts(self._pts(name), radiograph)
+        for knee in points:
+            if points_inside(knee, radiograph.pixels.shape).sum() < LEAST_INSIDE or not _looks_like_a_knee(knee):
+                raise UnreadableFileError(
+                    f"The landmarks of {PurePosixPath(name).name} do not lie on a knee of the film; say their unit and "
+                    "which knees are mirrored.",
+                    code="landmarks",
+                )
         return points
 
-    def _turned(self, points: Points, width: int) -> Points:
-        """A knee of an export in which those of one side are mirrored, so that all look like the other side."""
-        there = points * [-1, 1] + [width - 1, 0]
-        return there if (pose_of(there).mirrored == (self.mirrored == "L")) else points
+    def _from_pts(self, file: Path, radiograph: Radiograph) -> Points:
+        spacing, flip = radiograph.pixel_spacing_mm, np.array([radiograph.pixels.shape[1] - 1, 0])
+        points = read_pts(file, unit=self.unit, pixel_spacing_mm=spacing)
+        sides = ("R", "L") if len(points) == 2 else (radiograph.laterality,)
+        if self.mirrored in ("R", "L") and not set(sides) <= {"R", "L"}:
+            raise UsageError(
+                "The side of a single knee must be said where those of one side are mirrored.", code="side"
+            )
+        turned = [self.mirrored in ("both", side) for side in sides]
+        knees = [p * [-1, 1] + flip if t else p for p, t in zip(points, turned, strict=True)]
+        other = file.with_name(file.stem + "_f" + file.suffix)
+        if other.is_file():
+            knees += list(read_pts(other, unit=self.unit, pixel_spacing_mm=spacing) * [-1, 1] + flip)
+        return np.stack(knees)
 
     def _pts(self, name: str) -> Path:
         if self.path.is_file():
             return self.path
-        place = PurePosixPath(name).with_suffix(".pts")
-        for file in (self.path / place, self.path / place.name, self.path / f"{name}.pts"):
-            if file.is_file():
-                return file
-        raise UsageError(f"{self.path.name} holds no {place.name} for this film.", code="no_landmarks")
+        stem = stem_of(name)
+        for place in (f"{name}.pts", f"{stem}.pts", f"{PurePosixPath(stem).name}.pts"):
+            if (self.path / place).is_file():
+                return self.path / place
+        raise UsageError(
+            f"{self.path.name} holds no {PurePosixPath(stem).name}.pts for this film.", code="no_landmarks"
+        )
 
     def _coco(self, name: str) -> CocoFilm:
         films = read_coco(self.path)
@@ -90,6 +103,15 @@ class MarkedPoints:
             if key in films:
                 return films[key]
         raise UsageError(f"{self.path.name} holds no landmarks of this film.", code="no_landmarks")
+
+
+def _looks_like_a_knee(points: Points) -> bool:
+    """Whether the shape model comes near the points, each bone lateral → medial, in either orientation."""
+    width = float(np.linalg.norm(points[TIBIA_PLATEAU_MEDIAL] - points[TIBIA_PLATEAU_LATERAL]))
+    if width == 0:
+        return False
+    fit = ShapeModel.load().fit(points, np.ones(len(points)), mirrored=pose_of(points).mirrored)
+    return fit.residual < MOST_RESIDUAL * width
 
 
 def marked_knees(radiograph: Radiograph, points: Points, roi_px: int) -> tuple[tuple[Knee, ...], tuple[Finding, ...]]:
@@ -101,11 +123,13 @@ def marked_knees(radiograph: Radiograph, points: Points, roi_px: int) -> tuple[t
         roi_px: side of the regions that are cut.
 
     Raises:
-        KneeGradeError: more than two knees.
+        UnreadableFileError: more than two knees.
     """
     if len(points) > 2:
-        raise KneeGradeError("More than two knees are marked on this film; at most two are expected.", code="landmarks")
-    ordered = sorted(points, key=lambda p: pose_of(p).centre[0])
+        raise UnreadableFileError(
+            "More than two knees are marked on this film; at most two are expected.", code="landmarks"
+        )
+    ordered = sorted(points, key=lambda knee: pose_of(knee).across)
     calls, warnings = call_sides([0.0 if pose_of(p).mirrored else 1.0 for p in ordered], radiograph.laterality)
     knees = []
     for place, call in zip(ordered, calls, strict=True):

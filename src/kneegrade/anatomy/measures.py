@@ -3,7 +3,7 @@ r"""`measure`: joint space, convergence angle and tibial width of an outline, ea
 The outline is redrawn with errors as its landmarks have them, $p_n + E_n^{1/2} z_n$, where the standard normal $z$
 are alike along a bone, $\mathrm{cov}(z_i, z_j) = e^{-|i - j| / \ell} I$; the error of a measure is what it scatters by
 over the redrawn outlines, times a factor that makes errors on phantoms come out as stated
-(`benchmarks/landmarks_on_phantoms.py`).
+(`benchmarks/phantom_films.py`).
 """
 
 from functools import cache
@@ -24,7 +24,7 @@ from kneegrade.results import JointSpace, Measured
 
 REDRAWN = 48
 ALIKE = 3.0  # landmarks, l
-GAP_FACTOR = 1.0  # stated error of a width over the scatter of the redrawn
+GAP_FACTOR = 0.46  # stated error of a width over the scatter of the redrawn
 
 Array = NDArray[np.float64]
 

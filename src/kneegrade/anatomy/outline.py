@@ -3,11 +3,11 @@ r"""`Outline`: the 74 points of a knee with what is known of their errors, made 
 A heat map is trained to spread by one cell about a point that is certain; what it spreads beyond, $C - c^2 I$, is what
 the network does not know. The error of a point is taken as normal with covariance
 
-$$ E = a\,(C - c^2 I)_+ + (b\,w)^2 I, $$
+$$ E = a\,(C - c^2 I)_+ + (b\,c)^2 I, $$
 
-w the plateau's width; a and b make the errors on phantoms come out as stated (`benchmarks/landmark_errors.py`). The
-shape model draws a point towards its place in the fitted shape by as much as the model's own residual $S$ and $E$
-allow, $p + E (S + E)^{-1} (q - p)$, and stands in for points that the picture does not show.
+where a and b make the errors on phantoms come out as stated (`benchmarks/phantom_films.py`, "points"). The shape model
+draws a point towards its place in the fitted shape by as much as the model's own error $S$ and $E$ allow,
+$p + E (S + E)^{-1} (q - p)$, and stands in for points that the picture does not show.
 """
 
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from kneegrade.anatomy.landmarks import ARTICULAR, TIBIA_PLATEAU_LATERAL, TIBIA_PLATEAU_MEDIAL
 from kneegrade.anatomy.shape_model import ShapeModel
 
-SPREAD_FACTOR = 0.5  # a
-LEAST_ERROR = 0.003  # b, plateau widths
+SPREAD_FACTOR = 0.2  # a
+LEAST_ERROR = 0.3  # b
 TOLERANCE = 0.02  # plateau widths (1.6 mm of a usual knee): a point within it counts as right
 UNSEEN_ERROR = 0.05  # plateau widths, of a point that the shape model alone places
-FIT_ERROR_MM = 0.5  # of the fitted shape itself, beside what the modes leave unexplained
+FIT_ERROR_MM = 8.0  # of the fitted shape: its modes do not hold how narrowed a joint is
 MIN_SHARP = 10  # articular points that the shape model needs to complete an outline
 
 Array = NDArray[np.float64]
@@ -74,8 +74,7 @@ def read_outline(points_px: Array, spread_px2: Array, seen: NDArray[np.bool_], c
         cell_px: c, pixels per cell.
     """
     value, axes = np.linalg.eigh(spread_px2 - cell_px**2 * np.eye(2))
-    width = np.linalg.norm(points_px[TIBIA_PLATEAU_MEDIAL] - points_px[TIBIA_PLATEAU_LATERAL])
-    value = SPREAD_FACTOR * np.maximum(value, 0.0) + (LEAST_ERROR * width) ** 2
+    value = SPREAD_FACTOR * np.maximum(value, 0.0) + (LEAST_ERROR * cell_px) ** 2
     return Outline(points_px, np.einsum("nij,nj,nkj->nik", axes, value, axes), seen)
 
 
@@ -95,7 +94,8 @@ def regularised(outline: Outline, shape: ShapeModel) -> Outline:
     own = np.einsum("ij,nj,kj->nik", fit.matrix, residual, fit.matrix)  # S, in the outline's frame
     pull = outline.covariance_px2 @ np.linalg.inv(own + outline.covariance_px2)
     drawn = outline.points_px + np.einsum("nij,nj->ni", pull, fit.points - outline.points_px)
-    left = outline.covariance_px2 - pull @ outline.covariance_px2
     unseen = (UNSEEN_ERROR * outline.width_px) ** 2 * np.eye(2)
     seen = outline.seen[:, None]
-    return Outline(np.where(seen, drawn, fit.points), np.where(seen[:, None], left, unseen), outline.seen)
+    return Outline(
+        np.where(seen, drawn, fit.points), np.where(seen[:, None], outline.covariance_px2, unseen), outline.seen
+    )

@@ -16,9 +16,9 @@ def refusal(knee: Knee) -> Finding | None:
     A first plausibility gate: landmarks too uncertain for a frontal view of a natural knee, joint cut off by the
     film's border, a region that is blurred or badly exposed.
     """
-    if knee.on_film_share < MIN_ARTICULAR_SHARE:
-        return Finding("joint_cut_off", "The joint is cut off by the border of the film.")
     if knee.landmark_confidence < MIN_CONFIDENCE or not np.isfinite(knee.landmarks_px).all():
         return Finding("view", "The outline of the joint is not that of a natural knee in a frontal view.")
+    if knee.on_film_share < MIN_ARTICULAR_SHARE:
+        return Finding("joint_cut_off", "The joint is cut off by the border of the film.")
     poor = region_quality(knee.roi)
     return poor[0] if poor else None

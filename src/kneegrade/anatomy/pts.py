@@ -28,20 +28,13 @@ _HEADER = re.compile(r"\s*version:\s*1\s+n_points:\s*(\d+)\s*\{(.*)\}\s*", re.DO
 Points = NDArray[np.float64]
 
 
-def read_pts(
-    path: Path,
-    *,
-    unit: Unit = "px",
-    pixel_spacing_mm: tuple[float, float] | None = None,
-    mirrored_px: int | None = None,
-) -> Points:
-    """Landmarks (1, 74, 2) or (2, 74, 2) float64, (x, y) in pixels, in the order of the file.
+def read_pts(path: Path, *, unit: Unit = "px", pixel_spacing_mm: tuple[float, float] | None = None) -> Points:
+    """Landmarks (1, 74, 2) or (2, 74, 2) float64, (x, y) in pixels, in the order of the file, none mirrored.
 
     Args:
         path: the file; the final newline may be missing.
         unit: of the numbers in the file; "auto" decides from the width of the tibial plateau.
         pixel_spacing_mm: (row, column), needed for millimetres.
-        mirrored_px: width of the film in pixels where the export was made of its mirror image, else None.
 
     Raises:
         UnreadableFileError: not a `.pts` file of version 1, a count other than 74 or 148 or other than announced, a
@@ -63,9 +56,11 @@ def read_pts(
         unit = _unit_of(knees, pixel_spacing_mm, path.name)
     if unit == "mm":
         if pixel_spacing_mm is None:
-            raise UnreadableFileError(f"{path.name} is in millimetres; say the pixel spacing to place it on the film.")
+            raise UnreadableFileError(
+                f"{path.name} is in millimetres, but the film has no pixel spacing: say it, or that the unit is px."
+            )
         knees = knees / np.array([pixel_spacing_mm[1], pixel_spacing_mm[0]])
-    return knees if mirrored_px is None else knees * [-1, 1] + [mirrored_px - 1, 0]
+    return knees
 
 
 def _unit_of(knees: Points, pixel_spacing_mm: tuple[float, float] | None, name: str) -> Literal["px", "mm"]:

@@ -71,6 +71,11 @@ class Pose:
     down: tuple[float, float]
     mirrored: bool
 
+    @property
+    def across(self) -> float:
+        """Place across the film for a viewer to whom the femur is up, in pixels; grows to the viewer's right."""
+        return self.centre[0] * self.down[1] - self.centre[1] * self.down[0]
+
 
 def pose_of(landmarks_px: Points) -> Pose:
     """The pose of a knee from its 74 landmarks (shaft ends may be NaN), lateral → medial in every knee."""

@@ -5,7 +5,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kneegrade.cli.shared import MirroredFlag, MirroredOption, QuietOption, UnitFlag, UnitOption, progress_bar
+from kneegrade.cli.shared import (
+    MirroredFlag,
+    MirroredOption,
+    QuietOption,
+    SpacingOption,
+    UnitFlag,
+    UnitOption,
+    progress_bar,
+    spacing_of,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +42,7 @@ def pts(
     output: ManifestOption,
     unit: UnitOption = UnitFlag.auto,
     mirrored: MirroredOption = MirroredFlag.none,
+    spacing: SpacingOption = None,
     subject: Annotated[str, typer.Option(help="Regular expression; its first group in a name is the person.")] = "(.+)",
     split: Annotated[str, typer.Option(help="Split of all films.")] = "train",
     quiet: QuietOption = False,
@@ -43,7 +53,9 @@ def pts(
 
     marked = MarkedPoints(landmarks, unit.value, mirrored.value)
     with progress_bar("Reading", quiet) as advance:
-        table, bad = marked_manifest(films, marked, subject, split, advance)
+        table, bad = marked_manifest(
+            films, marked, subject, split, pixel_spacing_mm=spacing_of(spacing), progress=advance
+        )
     for line in bad:
         typer.echo(line, err=True)
     _write(table, output)

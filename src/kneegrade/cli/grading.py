@@ -8,15 +8,18 @@ import typer
 
 from kneegrade.cli.shared import (
     SIDES,
+    DetectorOption,
     DeviceFlag,
     MirroredFlag,
     MirroredOption,
     OutputOption,
     QuietOption,
     SideFlag,
+    SpacingOption,
     UnitFlag,
     UnitOption,
     progress_bar,
+    spacing_of,
 )
 from kneegrade.errors import UsageError
 
@@ -35,6 +38,8 @@ def grade(
     ] = None,
     unit: UnitOption = UnitFlag.auto,
     mirrored: MirroredOption = MirroredFlag.none,
+    spacing: SpacingOption = None,
+    detector: DetectorOption = None,
     device: DeviceFlag = DeviceFlag.auto,
     batch_size: Annotated[int, typer.Option(min=1, help="Films taken through the networks together.")] = 16,
     quiet: QuietOption = False,
@@ -56,9 +61,11 @@ def grade(
     from kneegrade.grader import Grader
 
     marked = None if landmarks is None else MarkedPoints(landmarks, unit.value, mirrored.value)
-    said = Said(None if side is None else SIDES[side], landmarks=marked)
+    if landmarks is not None and landmarks.is_file() and landmarks.suffix.lower() == ".pts" and len(sources) > 1:
+        raise UsageError("One .pts file serves one film; name a folder of them, one for each film.")
+    said = Said(None if side is None else SIDES[side], spacing_of(spacing), marked)
 
-    grader = Grader(device.value, batch_size=batch_size)
+    grader = Grader(device.value, batch_size=batch_size, detector=detector)
     with progress_bar("Grading", quiet or len(sources) < 2) as advance:
         report = grader.grade_sources(sources, said, progress=lambda done, graded: advance(done, len(sources)))
     written = write_report(report, output, wanted)
@@ -96,6 +103,8 @@ def landmarks(
     output: OutputOption,
     formats: Annotated[str, typer.Option("--format", help="Any of pts,csv,coco,png.")] = "pts,png",
     side: Annotated[SideFlag | None, typer.Option(help="Side of single knees whose file does not say.")] = None,
+    spacing: SpacingOption = None,
+    detector: DetectorOption = None,
     device: DeviceFlag = DeviceFlag.auto,
     quiet: QuietOption = False,
 ) -> None:
@@ -114,10 +123,10 @@ def landmarks(
     from kneegrade.outlines import write_landmarks
 
     wanted = tuple(part.strip() for part in formats.split(",") if part.strip())
-    said = Said(None if side is None else SIDES[side])
+    said = Said(None if side is None else SIDES[side], spacing_of(spacing))
     with progress_bar("Outlining", quiet or len(sources) < 2) as advance:
         films = write_landmarks(
-            sources, output, wanted, LandmarkDetector(device=choose_device(device.value)), said,
+            sources, output, wanted, LandmarkDetector(detector, choose_device(device.value)), said,
             lambda done: advance(done, len(sources)),
         )  # fmt: skip
     if not quiet:

@@ -50,6 +50,10 @@ UnitOption = Annotated[
 MirroredOption = Annotated[
     MirroredFlag, typer.Option("--landmarks-mirrored", help="Knees that were marked on their mirror image.")
 ]
+DetectorOption = Annotated[Path | None, typer.Option(help="A landmark detector of your own (`kneegrade train`).")]
+SpacingOption = Annotated[
+    float | None, typer.Option("--pixel-spacing", min=0.01, max=2, help="mm per pixel of films that do not say.")
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 
 
@@ -71,3 +75,8 @@ def progress_bar(title: str, silent: bool) -> Iterator[Any]:
             bar.update(task, completed=done, total=total, description=text)
 
         yield advance
+
+
+def spacing_of(mm: float | None) -> tuple[float, float] | None:
+    """(row, column) spacing of the option."""
+    return None if mm is None else (mm, mm)

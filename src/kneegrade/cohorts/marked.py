@@ -17,7 +17,7 @@ ROI_PX = 64  # of regions that nobody looks at
 
 def marked_manifest(
     films: Path, landmarks: MarkedPoints, subject: str = r"(.+)", split: str = "train",
-    progress: Callable[[int, int], None] | None = None,
+    *, pixel_spacing_mm: tuple[float, float] | None = None, progress: Callable[[int, int], None] | None = None,
 ) -> tuple[pd.DataFrame, list[str]]:  # fmt: skip
     """The manifest of a folder of films, a row per marked knee, without grades; and a line per film left out.
 
@@ -26,6 +26,7 @@ def marked_manifest(
         landmarks: where the points of each film are.
         subject: regular expression whose first group, found in a film's name, is the person.
         split: of all of them.
+        pixel_spacing_mm: (row, column) of films that do not say.
         progress: called with (done, all).
 
     Raises:
@@ -38,7 +39,7 @@ def marked_manifest(
     sources, rows, bad = list(find_sources([films])), [], []
     for number, source in enumerate(sources, start=1):
         try:
-            rows += _rows(source, landmarks, pattern)
+            rows += _rows(source, landmarks, pattern, pixel_spacing_mm)
         except KneeGradeError as error:
             bad.append(f"{source.name}: {error.message}")
         if progress:
@@ -50,10 +51,12 @@ def marked_manifest(
     return table, bad
 
 
-def _rows(source: Source, landmarks: MarkedPoints, subject: re.Pattern[str]) -> list[dict[str, Any]]:
+def _rows(
+    source: Source, landmarks: MarkedPoints, subject: re.Pattern[str], spacing_mm: tuple[float, float] | None
+) -> list[dict[str, Any]]:
     if source.path is None:
         raise RecipeError("a film in an archive; unpack it first")
-    radiograph = read_radiograph(source.open())
+    radiograph = read_radiograph(source.open(), pixel_spacing_mm=spacing_mm)
     knees, _ = marked_knees(radiograph, landmarks.of(source.name, radiograph), ROI_PX)
     stem = Path(source.name).stem
     found = subject.search(stem)

@@ -10,7 +10,7 @@ from kneegrade.imaging.photometry import inversion_score, looks_inverted, normal
 from kneegrade.imaging.quality import film_quality, region_quality
 from kneegrade.imaging.radiograph import Identity, Laterality, Radiograph
 from kneegrade.imaging.reading import read_radiograph
-from kneegrade.imaging.sources import Source, find_sources
+from kneegrade.imaging.sources import Source, find_sources, stem_of
 
 __all__ = [
     "Identity",
@@ -25,4 +25,5 @@ __all__ = [
     "normalise",
     "read_radiograph",
     "region_quality",
+    "stem_of",
 ]

@@ -34,11 +34,13 @@ HARMLESS_SUFFIXES = frozenset(
         ".yaml",
         ".yml",
         ".log",
+        ".pts",
         ".ini",
         ".css",
         ".js",
     }
 )
+PICTURE_ENDINGS = frozenset({"dcm", "dicom", "png", "jpg", "jpeg", "tif", "tiff"})
 SKIPPED_NAMES = frozenset({"DICOMDIR", "__MACOSX", "Thumbs.db", "desktop.ini"})
 ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
 DICOM_MAGIC_END = 132
@@ -113,6 +115,17 @@ def shown_name(name: str) -> str:
     """
     printable = "".join(letter if letter.isprintable() else "?" for letter in name.replace("\\", "/"))
     return "/".join(part for part in printable.split("/") if part not in ("", ".", "..")) or "?"
+
+
+def stem_of(name: str) -> str:
+    """A source's name without the ending of a picture; other dots, as in UIDs, stay.
+
+    Example:
+        >>> stem_of("a/film.DCM"), stem_of("1.2.840.3")
+        ('a/film', '1.2.840.3')
+    """
+    stem, dot, ending = name.rpartition(".")
+    return stem if dot and ending.lower() in PICTURE_ENDINGS else name
 
 
 def _in_folder(folder: Path, limits: Limits) -> Iterator[Source]:

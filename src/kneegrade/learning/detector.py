@@ -28,7 +28,7 @@ from kneegrade.learning.scenes import (
     save_scenes,
 )
 from kneegrade.learning.store import Store, load_stores
-from kneegrade.weights import load_weights
+from kneegrade.weights import load_part, load_weights
 
 NETWORKS = {"coarse": coarse_network, "finder": finder_network, "fine": fine_network}
 
@@ -60,7 +60,7 @@ def train_detector(
             torch.manual_seed(recipe.seed)
             network = make()
         if start:
-            network.load_state_dict(start.part(name), strict=False)
+            load_part(network, start, name)
         if getattr(recipe, name).steps:
             task = replace(tasks[name](), network=network)
             if not fit_network(task, recipe, directory, progress):
@@ -75,7 +75,9 @@ def _scenes(store: Store, rows: np.ndarray, recipe: DetectorRecipe, directory: P
     held = directory / "scenes.npz"
     if not held.is_file():
         real = rows[store.source[rows] != "phantom"]
-        parts = [film_scenes(load_manifest(path), recipe.film_views) for path in recipe.films]
+        tables = [load_manifest(path) for path in recipe.films]
+        tables = [table[table["split"] == "train"] for table in tables]
+        parts = [film_scenes(table, recipe.film_views) for table in tables if len(table)]
         if recipe.phantom_scenes:
             parts.append(phantom_scenes(recipe.phantom_scenes, recipe.seed))
         if len(real) and recipe.composed_scenes:

@@ -27,7 +27,7 @@ from kneegrade.anatomy.landmarks import (
 )
 from kneegrade.anatomy.locator import FINE, fine_network, read_points
 from kneegrade.anatomy.roi import roi_frame, sample_affine, stretch_contrast
-from kneegrade.weights import load_weights
+from kneegrade.weights import load_part, load_weights
 
 SCALE, OFFSET = 1.35, -0.0075
 MOST = 0.05  # plateau widths that a gap may change by
@@ -44,7 +44,7 @@ def phantom_locator(weights: Path) -> PyramidNetwork:
         WeightsError: not a detector's weights.
     """
     network = fine_network()
-    network.load_state_dict(load_weights(weights, "detector").part("fine"))
+    load_part(network, load_weights(weights, "detector"), "fine")
     return network.eval().requires_grad_(False)
 
 

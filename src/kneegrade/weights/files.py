@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from kneegrade.errors import WeightsError
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
-SHIPPED = {"grader": "kneegrade-first", "detector": "detector-first"}
+SHIPPED = {"grader": "kneegrade-first", "detector": "detector"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +86,18 @@ def load_weights(path: Path, kind: str) -> Weights:
         )
     tensors = {key: t.float() if t.is_floating_point() else t for key, t in load(data).items()}
     return Weights(description["name"], found, tensors, description)
+
+
+def load_part(network: "nn.Module", held: Weights, prefix: str) -> None:
+    """Load the tensors below `prefix.` into a network.
+
+    Raises:
+        WeightsError: they are not this network's.
+    """
+    try:
+        network.load_state_dict(held.part(prefix))
+    except RuntimeError as error:
+        raise WeightsError(f"The weights {held.name} do not fit this version of kneegrade.") from error
 
 
 def save_weights(path: Path, tensors: Mapping[str, "Tensor"], description: Mapping[str, Any]) -> str:
