@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from kneegrade.anatomy.joint_space import FIXED_AT, convergence_angle_deg, gap_line, joint_space_width
-from kneegrade.anatomy.measures import measure
+from kneegrade.anatomy.measures import GAP_FACTOR, measure
 from kneegrade.anatomy.outline import Outline
 from kneegrade.anatomy.shape_model import ShapeModel
 
@@ -40,7 +40,7 @@ def test_errors_grow_with_those_of_the_landmarks():
 def test_the_stated_error_is_what_independent_draws_scatter_by():
     """Without likeness along the bone a width between two landmarks scatters less than one landmark."""
     space = measure(outline(MEAN * 5, 1.0), None)
-    in_px = space.lateral.error * space.tibial_width_px.value
+    in_px = space.lateral.error / GAP_FACTOR * space.tibial_width_px.value
     assert 0.8 < in_px < np.sqrt(2) * 1.2  # at most two independent landmarks, one on each bone
 
 

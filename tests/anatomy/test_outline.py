@@ -55,7 +55,7 @@ def test_a_point_known_badly_is_drawn_towards_the_shape_and_sure_points_stay():
     errors = np.tile(np.eye(2), (74, 1, 1))
     errors[20] *= 40**2
     made = regularised(Outline(wrong, errors, ALL), SHAPE)
-    assert np.linalg.norm(made.points_px[20] - TRUTH[20]) < 0.3 * np.linalg.norm(wrong[20] - TRUTH[20])
+    assert np.linalg.norm(made.points_px[20] - TRUTH[20]) < 0.45 * np.linalg.norm(wrong[20] - TRUTH[20])
     np.testing.assert_allclose(np.delete(made.points_px, 20, 0), np.delete(TRUTH, 20, 0), atol=0.5)
     np.testing.assert_allclose(regularised(outline(TRUTH, 0.01), SHAPE).points_px, TRUTH, atol=0.05)
 

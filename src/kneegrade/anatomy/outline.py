@@ -22,7 +22,7 @@ SPREAD_FACTOR = 0.2  # a
 LEAST_ERROR = 0.3  # b
 TOLERANCE = 0.02  # plateau widths (1.6 mm of a usual knee): a point within it counts as right
 UNSEEN_ERROR = 0.05  # plateau widths, of a point that the shape model alone places
-FIT_ERROR_MM = 8.0  # of the fitted shape: its modes do not hold how narrowed a joint is
+FIT_ERROR_MM = 3.0  # of the fitted shape: its modes do not hold how narrowed a joint is
 MIN_SHARP = 10  # articular points that the shape model needs to complete an outline
 
 Array = NDArray[np.float64]

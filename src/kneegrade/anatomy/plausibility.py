@@ -6,7 +6,7 @@ from kneegrade.anatomy.knee import Knee
 from kneegrade.imaging import region_quality
 from kneegrade.results import Finding
 
-MIN_CONFIDENCE = 0.65  # of the landmarks; below it what was found is not taken for a knee in a frontal view
+MIN_CONFIDENCE = 0.5  # of the landmarks; below it what was found is not taken for a knee in a frontal view
 MIN_ARTICULAR_SHARE = 0.9  # of the articular landmarks that must lie on the film
 
 

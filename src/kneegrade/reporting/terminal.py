@@ -89,7 +89,7 @@ def landmarks_table(knees: Iterable[tuple[str, str, float, JointSpace]]) -> "Tab
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, caption=caption, caption_justify="left")
     table.add_column("Film", ratio=3, overflow="fold", min_width=8)
     table.add_column("Knee", no_wrap=True)
-    for heading in ("Confidence", "Medial", "Lateral", "Angle", "Tibia"):
+    for heading in ("Conf.", "Medial", "Lateral", "Angle", "Tibia"):
         table.add_column(heading, justify="right", no_wrap=True)
     for source, side, confidence, space in knees:
         medial, lateral = (width_words(space, width) for width in (space.medial, space.lateral))
