@@ -143,7 +143,7 @@ def test_films_with_landmarks_become_scenes(tmp_path):
     pixels = np.rint(film.pixels * 255).astype(np.uint8)
     Image.fromarray(pixels).save(tmp_path / "film.png")
     write_pts(tmp_path / "film.pts", np.stack([k.landmarks_px for k in film.knees]))
-    table, bad = marked_manifest(tmp_path, MarkedPoints(tmp_path), subject=r"(f\w+)")
+    table, bad = marked_manifest(tmp_path, MarkedPoints(tmp_path, unit="px"), subject=r"(f\w+)")
     assert bad == []
     assert table["side"].tolist() == ["R", "L"]
     assert set(table["subject_id"]) == {"film"}

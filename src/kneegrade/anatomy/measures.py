@@ -22,7 +22,7 @@ from kneegrade.anatomy.landmarks import FEMUR, NUM_LANDMARKS, TIBIA_PLATEAU_LATE
 from kneegrade.anatomy.outline import Outline
 from kneegrade.results import JointSpace, Measured
 
-REDRAWN = 48
+REDRAWN = 32
 ALIKE = 3.0  # landmarks, l
 GAP_FACTOR = 0.46  # stated error of a width over the scatter of the redrawn
 
