@@ -4,7 +4,6 @@ kneegrade train recipes/detector.yaml --output runs/detector [--resume]
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -58,13 +57,12 @@ def train_detector(
     for name, make in NETWORKS.items():
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
-            network = make()
+            task = tasks[name]() if getattr(recipe, name).steps else None
+            network = task.network if task else make()
         if start:
             load_part(network, start, name)
-        if getattr(recipe, name).steps:
-            task = replace(tasks[name](), network=network)
-            if not fit_network(task, recipe, directory, progress):
-                return None
+        if task and not fit_network(task, recipe, directory, progress):
+            return None
         state = network.state_dict()
         tensors |= {f"{name}.{key}": v for key, v in state.items() if not key.endswith("num_batches_tracked")}
     return tensors
