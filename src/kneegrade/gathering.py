@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kneegrade.anatomy import Knee, measure
+from kneegrade.anatomy.landmarks import NUM_LANDMARKS
 from kneegrade.coherence import rule_findings
 from kneegrade.network import Attribution
 from kneegrade.results import Coherence, Evidence, Finding, GradedKnee, GradeResult
@@ -39,14 +40,18 @@ def graded_knee(
 
 
 def evidence_of(knee: Knee, attribution: Attribution, row: int) -> Evidence:
-    """What pictures of the knee in row `row` of a graded batch are drawn from."""
-    share, rest = attribution.contributions, attribution.remainder
+    """What pictures of the knee in row `row` of a graded batch are drawn from.
+
+    What was read at no landmark (a global branch) counts to the remainder.
+    """
+    share = {name: s[row].double().cpu().numpy() for name, s in attribution.contributions.items()}
+    rest = {name: r.double().cpu().numpy() for name, r in attribution.remainder.items()}
     return Evidence(
         roi=np.rint(knee.roi * 255).astype(np.uint8),
         landmarks_roi_px=knee.roi_landmarks_px,
         landmark_visible=knee.visible,
-        contributions={name: s[row].double().cpu().numpy() for name, s in share.items()},
-        remainder={name: r.double().cpu().numpy() for name, r in rest.items()},
+        contributions={name: s[:NUM_LANDMARKS] for name, s in share.items()},
+        remainder={name: r + share[name][NUM_LANDMARKS:].sum(0) for name, r in rest.items()},
     )
 
 

@@ -21,7 +21,7 @@ from kneegrade.errors import UsageError, WeightsError
 from kneegrade.finding import FoundFilm, Said, Spacing, find_film, find_knees
 from kneegrade.gathering import evidence_of, graded_knee, refused_knee
 from kneegrade.imaging import Source, find_sources, read_radiograph
-from kneegrade.network import KeypointPoolingNetwork
+from kneegrade.network import GradingNetwork, NetworkPlan
 from kneegrade.results import GradedKnee, GradedRadiograph, Report, WeightsIdentity
 from kneegrade.uncertainty import Calibration
 from kneegrade.version import __version__
@@ -63,7 +63,7 @@ class Grader:
             module.eval().requires_grad_(False).to(self.device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         place = None if detector is None else Path(detector)
-        self.detector = LandmarkDetector(place, self.device, self.network.roi_px)
+        self.detector = LandmarkDetector(place, self.device, self.network.plan.roi_px)
 
     def grade(
         self,
@@ -165,9 +165,14 @@ class Grader:
         ]
 
 
-def _modules(held: Weights) -> tuple[KeypointPoolingNetwork, GradeMixture, Calibration]:
-    plan = held.description["model"]
-    network = KeypointPoolingNetwork(plan["trunk"], plan["reduce"], plan["roi_px"])
+def _modules(held: Weights) -> tuple[GradingNetwork, GradeMixture, Calibration]:
+    plan = NetworkPlan(**held.description["model"])
+    if not plan.pooling.startswith("keypoints"):
+        raise WeightsError(
+            f"The weights {held.name} do not read landmarks, which a report's evidence needs; "
+            "`kneegrade evaluate` takes them."
+        )
+    network = GradingNetwork(plan)
     network.load_state_dict(held.part("network"))
     mixture = GradeMixture(len(held.tensors["mixture.log_alpha"]))
     mixture.load_state_dict(held.part("mixture"))

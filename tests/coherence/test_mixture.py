@@ -1,12 +1,20 @@
 import math
 
+import mpmath
 import numpy as np
 import pytest
 import torch
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
 
-from kneegrade.coherence import GradeMixture, concatenate_probabilities, fit_mixture, incoherence_loss, one_hot
+from kneegrade.coherence import (
+    GradeMixture,
+    concatenate_probabilities,
+    fit_mixture,
+    incoherence_loss,
+    one_hot,
+    tuple_counts,
+)
 from kneegrade.schema import CLASSES, ONE_HOT_LENGTH, TARGETS, grade_tuple_counts
 
 
@@ -39,19 +47,11 @@ def test_floor_raises_small_eigenvalues_only():
     assert floored.log_determinant.item() == pytest.approx(math.log(0.04))
 
 
-def test_gradient_against_finite_differences():
+def test_gradient_against_finite_differences_in_float64():
     generator = np.random.default_rng(1)
-    mixture = GradeMixture.from_moments(*random_mixture(generator), floor=1e-6)
-    point = torch.from_numpy(generator.random((1, ONE_HOT_LENGTH)))
-    point.requires_grad_(True)
-    mixture.log_probability(point).backward()
-    step = 1e-2
-    for d in range(0, ONE_HOT_LENGTH, 7):
-        ahead, behind = point.detach().clone(), point.detach().clone()
-        ahead[0, d] += step
-        behind[0, d] -= step
-        slope = (mixture.log_probability(ahead) - mixture.log_probability(behind)) / (2 * step)
-        assert point.grad[0, d].item() == pytest.approx(slope.item(), rel=0.02, abs=0.02)
+    mixture = GradeMixture.from_moments(*random_mixture(generator), floor=1e-6).double()
+    point = torch.from_numpy(generator.random((2, ONE_HOT_LENGTH))).requires_grad_(True)
+    assert torch.autograd.gradcheck(mixture.log_probability, (point,), eps=1e-6, atol=1e-5)
 
 
 def test_coherent_grades_score_above_shuffled_ones_above_nothing(mixture):
@@ -80,17 +80,28 @@ def test_probabilities_are_concatenated_in_the_schemas_order():
     torch.testing.assert_close(vector[0], torch.tensor([1 / k for k in CLASSES for _ in range(k)]))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("tau", [0.25, 0.5, 1.5])
-@pytest.mark.parametrize("g", [-1e5, -30.0, 0.0, 7.0, 100.0])
-def test_incoherence_loss_at_extremes(g, tau):
-    """log(1 + e^x) by its exact asymptotes or directly, in Python floats."""
-    x = -tau * g
-    expected = (x if x > 40 else math.log1p(math.exp(x)) if x > -700 else 0.0) / tau
-    value = torch.tensor([g], requires_grad=True)
-    loss = incoherence_loss(value, tau)
+@pytest.mark.parametrize("g", [-1e5, -300.0, -30.0, -1e-3, 0.0, 7.0, 100.0])
+def test_incoherence_loss_against_mpmath(g, tau, dtype):
+    """Value and gradient of Eq. 4, in arithmetic of 60 digits."""
+    with mpmath.workdps(60):
+        x = -mpmath.mpf(tau) * mpmath.mpf(g)
+        expected = float(mpmath.log1p(mpmath.exp(x)) / tau)
+        slope = float(-1 / (1 + mpmath.exp(-x)))
+    value = torch.tensor([g], dtype=dtype, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = incoherence_loss(value, tau)
     loss.backward()
-    assert loss.item() == pytest.approx(expected, rel=1e-5, abs=1e-12)
-    assert value.grad.item() == pytest.approx(-1 / (1 + math.exp(min(tau * g, 700))), rel=1e-4, abs=1e-12)
+    rel = 1e-5 if dtype == torch.float32 else 1e-9
+    assert loss.item() == pytest.approx(expected, rel=rel, abs=1e-12)
+    assert value.grad.item() == pytest.approx(slope, rel=rel, abs=1e-12)
+
+
+def test_tuples_are_counted_where_all_seven_grades_are_known():
+    targets = one_hot(np.array([[1, 0, 1, 0, 0, 0, 0]] * 3 + [[4, 0, 3, 1, 2, 3, 0]])).astype(np.float32)
+    targets[2, 5:9] = np.nan
+    assert tuple_counts(targets) == {(1, 0, 1, 0, 0, 0, 0): 2, (4, 0, 3, 1, 2, 3, 0): 1}
 
 
 def test_em_finds_planted_clusters():

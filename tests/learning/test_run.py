@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -6,10 +8,12 @@ import pytest
 import torch
 
 from kneegrade.errors import RecipeError
-from kneegrade.learning.recipe import Model, Recipe
-from kneegrade.learning.run import Run, split_by_subject
-from kneegrade.learning.store import load_stores
+from kneegrade.evaluation import Predictions
+from kneegrade.learning.recipe import Model, Recipe, Train
+from kneegrade.learning.run import Run, rate_at
+from kneegrade.learning.start import build_network
 from kneegrade.learning.train import train_recipe
+from kneegrade.network import NetworkPlan
 from kneegrade.weights import load_weights
 
 
@@ -17,11 +21,11 @@ def tiny(store, **train) -> Recipe:
     return Recipe.model_validate(
         {
             "name": "tiny",
-            "data": {"stores": [str(store)], "calibration_share": 0.25},
+            "data": {"stores": [str(store)], "calibration_share": 0.25, "labelled_share": 0.7},
             "model": {"trunk": "resnet18", "reduce": 8, "roi_px": 64},
-            "loss": {"warmup_epochs": 1},
+            "loss": {"warmup_epochs": 1, "grades_from": "packaged"},
             "augmentation": {"log_gamma": 0.2, "noise": 0.02, "landmark_dropout": 0.1},
-            "train": {"epochs": 2, "batch_size": 6, "ema": 0.9, "bf16": False, **train},
+            "train": {"epochs": 2, "batch_size": 6, "unlabelled_batch_size": 4, "ema": 0.9, "bf16": False, **train},
         }
     )
 
@@ -40,7 +44,7 @@ def test_a_stopped_run_resumes_bit_for_bit(phantom_store, tmp_path):
     first = Run(tiny(phantom_store), broken)
 
     def stop_in_the_second_epoch(done: int, total: int, loss: float | None) -> None:
-        first.stopped = done == 4
+        first.stopped = done == 3
 
     assert not first.fit(progress=stop_in_the_second_epoch)
     second = Run(tiny(phantom_store), broken)
@@ -50,24 +54,20 @@ def test_a_stopped_run_resumes_bit_for_bit(phantom_store, tmp_path):
         torch.testing.assert_close(value, expected[key], rtol=0, atol=0)
 
 
-def test_no_subject_is_trained_on_and_calibrated_with(phantom_store):
-    store = load_stores((phantom_store,))
-    fold = split_by_subject(store, 0.25, seed=0)
-    assert not set(store.subject[fold.train]) & set(store.subject[fold.calibration])
-    assert len(fold.train) + len(fold.calibration) == len(store)
-    assert len(fold.calibration) == 6
-
-
 def test_from_recipe_to_weights(phantom_store, tmp_path):
     path = tmp_path / "tiny.yaml"
     path.write_text(json.dumps(tiny(phantom_store, epochs=1).model_dump(mode="json")))
     assert train_recipe(path, tmp_path / "run")
     held = load_weights(tmp_path / "run" / "weights.safetensors", "grader")
-    assert held.description["model"] == {"trunk": "resnet18", "reduce": 8, "roi_px": 64}
+    assert NetworkPlan(**held.description["model"]) == NetworkPlan("resnet18", reduce=8, roi_px=64)
+    assert held.description["unlabelled_knees"] > 0
     assert held.description["recipe"]["train"]["epochs"] == 1
     assert np.isfinite(held.tensors["network.feature_mean"].numpy()).all()
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert {"phantom/kl", "phantom/jsn_medial"} <= lines[-1]["calibration"].keys()
+    assert list((tmp_path / "run" / "tensorboard").glob("events*"))
+    predictions = Predictions.load(tmp_path / "run" / "predictions-calibration.parquet")
+    assert len(predictions) == held.description["calibration_knees"]
     with pytest.raises(RecipeError, match="resume"):
         train_recipe(path, tmp_path / "run")
 
@@ -83,3 +83,84 @@ def test_another_recipe_cannot_resume_a_run(phantom_store, tmp_path):
     Run(tiny(phantom_store, epochs=1), tmp_path).fit()
     with pytest.raises(RecipeError, match="another recipe"):
         Run(tiny(phantom_store, epochs=3), tmp_path).fit(resume=True)
+
+
+def test_unlabelled_knees_join_once_coherence_counts(phantom_store, tmp_path):
+    run = Run(tiny(phantom_store), tmp_path)
+    assert len(run._rows(0, coherent=False)) == 6
+    rows = run._rows(2, coherent=True)
+    assert len(rows) == 10
+    assert set(rows[6:]) <= set(run.folds.unlabelled)
+    assert np.isnan(run.targets[rows[6:]]).all()
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"pooling": "global", "stages": 4},
+        {"pooling": "siamese", "stages": 4},
+        {"pooling": "keypoints+global"},
+        {"heads": "ordinal"},
+        {"regression": True},
+    ],
+    ids=lambda model: "-".join(map(str, model.values())),
+)
+def test_every_kind_of_network_learns(phantom_store, tmp_path, model):
+    """Loss on the same batch falls over a few steps, whatever the parts."""
+    recipe = tiny(phantom_store, learning_rate=1e-3, batch_size=12).model_dump(mode="json")
+    recipe["model"].update(model)
+    recipe["loss"].update(lambda_mse=1.0 if "regression" in model else 0.0, lambda_gmm=0.0)
+    recipe["augmentation"] = {"translation_px": 0, "rotation_deg": 0, "scale": 0}
+    run = Run(Recipe.model_validate(recipe), tmp_path)
+    losses = [run._step(0, 1.0)["loss"].item() for _ in range(20)]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_regression_heads_and_their_loss_go_together(phantom_store):
+    recipe = tiny(phantom_store).model_dump(mode="json")
+    recipe["model"]["regression"] = True
+    with pytest.raises(ValueError, match="lambda_mse"):
+        Recipe.model_validate(recipe)
+
+
+def test_the_papers_schedule_halves_after_epochs_10_and_30_of_60():
+    train = Train()
+    assert [rate_at(train, epoch) for epoch in (0, 9.99, 10, 29.9, 30, 59)] == [1, 1, 0.5, 0.5, 0.25, 0.25]
+    assert rate_at(Train(epochs=6), 1) == 0.5
+
+
+def test_a_trunk_starts_from_a_runs_weights_and_says_what_does_not_fit(phantom_store, tmp_path):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(json.dumps(tiny(phantom_store, epochs=1).model_dump(mode="json")))
+    train_recipe(path, tmp_path / "run")
+    weights = tmp_path / "run" / "weights.safetensors"
+    model = Model(trunk="resnet18", roi_px=64, init=weights)
+    started = build_network(model, 1).trunk.state_dict()
+    held = load_weights(weights, "grader").part("network.trunk")
+    torch.testing.assert_close(started["layer3.1.conv2.weight"], held["layer3.1.conv2.weight"])
+    with pytest.raises(RecipeError, match="resnet18 of 4 stages"):
+        build_network(model.model_copy(update={"stages": 4}), 1)
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_run(phantom_store, tmp_path):
+    """`accelerate launch` on two CPU processes: one log, one checkpoint, weights at the end."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(json.dumps(tiny(phantom_store, epochs=1).model_dump(mode="json")))
+    launch = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--cpu",
+        "--num_processes",
+        "2",
+        "--num_machines",
+        "1",
+    ]
+    command = [*launch, "-m", "kneegrade.cli", "train", str(path), "--output", str(tmp_path / "run"), "--quiet"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    load_weights(tmp_path / "run" / "weights.safetensors", "grader")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == sorted(line["step"] for line in lines)
+    assert sum("calibration" in line for line in lines) == 1

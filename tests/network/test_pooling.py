@@ -4,8 +4,7 @@ import math
 import pytest
 import torch
 
-from kneegrade.network import KeypointPoolingNetwork, Trunk, load_trunk, pool_at_landmarks
-from kneegrade.schema import TARGETS
+from kneegrade.network import Trunk, load_trunk, pool_at_landmarks
 
 SEEN = torch.ones(2, 5, dtype=torch.bool)
 
@@ -60,52 +59,6 @@ def test_a_hidden_landmark_reads_zero():
     pooled = pool_at_landmarks(torch.ones(2, 3, 4, 4), torch.full((2, 5, 2), 20.0), seen, 16)
     assert (pooled[0, 3] == 0).all()
     assert (pooled[1] == 1).all()
-
-
-@pytest.fixture(params=[None, 8], ids=["paper", "reduced"])
-def network(request):
-    torch.manual_seed(0)
-    built = KeypointPoolingNetwork("resnet18", request.param, 96).eval()
-    built.feature_mean.normal_()
-    return built
-
-
-def knees(number=3):
-    generator = torch.Generator().manual_seed(2)
-    visible = torch.rand(number, 74, generator=generator) > 0.2
-    points = torch.rand(number, 74, 2, generator=generator) * 95
-    return torch.rand(number, 1, 96, 96, generator=generator), points, visible
-
-
-@torch.no_grad()
-def test_contributions_and_remainder_sum_to_the_centred_logit(network):
-    output = network(*knees())
-    attribution = network.attribute(output.pooled)
-    for target in TARGETS:
-        logits = output.logits[target.name]
-        total = attribution.contributions[target.name].sum(1) + attribution.remainder[target.name]
-        torch.testing.assert_close(total, logits - logits.mean(1, keepdim=True), atol=1e-5, rtol=1e-5)
-
-
-@torch.no_grad()
-def test_an_osteophyte_head_reads_its_own_compartment_only(network):
-    output = network(*knees())
-    pooled = output.pooled.clone()
-    pooled[:, 19:] = 7.0  # everything but the lateral femur
-    changed = network.classify(pooled)
-    torch.testing.assert_close(changed["osteophyte_femur_lateral"], output.logits["osteophyte_femur_lateral"])
-    assert not torch.allclose(changed["osteophyte_femur_medial"], output.logits["osteophyte_femur_medial"])
-    assert not torch.allclose(changed["kl"], output.logits["kl"])
-
-
-@torch.no_grad()
-def test_a_batch_says_what_its_knees_say_alone(network):
-    roi, points, visible = knees()
-    together = network(roi, points, visible)
-    for i in range(3):
-        alone = network(roi[i : i + 1], points[i : i + 1], visible[i : i + 1])
-        for name, logits in alone.logits.items():
-            torch.testing.assert_close(together.logits[name][i : i + 1], logits, atol=1e-4, rtol=1e-4)
 
 
 def test_trunk_has_torchvisions_key_names_and_loads_by_them():

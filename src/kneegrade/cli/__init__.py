@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import typer
 
-from kneegrade.cli import cohorts, grading, training
+from kneegrade.cli import cohorts, grading, measuring, training
 from kneegrade.errors import KneeGradeError
 
 app = typer.Typer(
@@ -14,6 +14,7 @@ app = typer.Typer(
 )  # fmt: skip
 VERBS: tuple[Callable[..., None], ...] = (
     grading.grade, grading.landmarks, grading.info, training.train, training.store, training.phantom,
+    measuring.evaluate, measuring.tables, measuring.reproduce,
 )  # fmt: skip
 COHORTS: tuple[Callable[..., None], ...] = (cohorts.chen2018, cohorts.pts)
 cohort_app = typer.Typer(no_args_is_help=True, help="Turn a labelled cohort into a manifest.")

@@ -47,7 +47,7 @@ class GradeMixture(nn.Module):
         return mixture
 
     def log_probability(self, probabilities: Tensor) -> Tensor:
-        r"""g(P) = log Σ_i α_i N(P; μ_i, Σ_i) (Eq. 3), in float32.
+        r"""g(P) = log Σ_i α_i N(P; μ_i, Σ_i) (Eq. 3), in the buffers' type (float32), under autocast too.
 
         Args:
             probabilities: (B, 29), the seven softmax outputs in the order of the schema.
@@ -56,7 +56,7 @@ class GradeMixture(nn.Module):
             (B,) natural logarithms; a density, so they may be positive.
         """
         with torch.autocast(probabilities.device.type, enabled=False):
-            offset = probabilities.float().unsqueeze(1) - self.mean  # (B, K, 29)
+            offset = probabilities.to(self.mean.dtype).unsqueeze(1) - self.mean  # (B, K, 29)
             white = torch.einsum("bkd,kde->bke", offset, self.whitener)
             exponent = -0.5 * (white.square().sum(-1) + self.log_determinant + ONE_HOT_LENGTH * math.log(2 * math.pi))
             return torch.logsumexp(self.log_alpha + exponent, dim=1)
@@ -81,6 +81,17 @@ def fit_mixture(
     noisy = one_hot(rows) + generator.normal(0.0, sigma, (len(rows), ONE_HOT_LENGTH))
     em = GaussianMixture(components, covariance_type="full", random_state=seed, reg_covar=1e-6, max_iter=300).fit(noisy)
     return GradeMixture.from_moments(em.weights_, em.means_, em.covariances_, sigma**2 if floor is None else floor)
+
+
+def tuple_counts(targets: NDArray[np.floating[Any]]) -> dict[Tuple7, int]:
+    """How often each seven-tuple occurs among the knees of (N, 29) distributions that have all seven grades.
+
+    A soft label counts as its likeliest grade.
+    """
+    complete = targets[np.isfinite(targets).all(1)]
+    rows = np.stack([complete[:, t.one_hot].argmax(1) for t in TARGETS], axis=1)
+    tuples, numbers = np.unique(rows, axis=0, return_counts=True)
+    return {tuple(row): number for row, number in zip(tuples.tolist(), numbers.tolist(), strict=True)}
 
 
 def one_hot(grades: NDArray[np.integer[Any]]) -> NDArray[np.float64]:

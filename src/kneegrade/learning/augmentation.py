@@ -6,7 +6,8 @@ what inference sees.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,6 +44,13 @@ class Changes:
     shade: Tensor
     jitter: Tensor
     dropped: Tensor
+
+    def to(self, device: torch.device | str) -> "Changes":
+        """The same changes on a device."""
+        moved: dict[str, Any] = {
+            name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
+        return replace(self, **moved)
 
 
 def draw_changes(batch: int, recipe: Augmentation, generator: torch.Generator) -> Changes:
@@ -97,15 +105,18 @@ def cut_regions(images: Tensor, matrices: Tensor, changes: Changes, size_px: int
         regions = _blurred(regions, changes.blur * size_px)
     if changes.shade.any():
         regions = regions * functional.interpolate(changes.shade, size_px, mode="bicubic", align_corners=True).exp()
-    grain = torch.randn(regions.shape, generator=torch.Generator().manual_seed(changes.noise_seed))
-    regions = regions.clamp(0, 1) ** changes.gamma.view(-1, 1, 1, 1) + grain * changes.noise.view(-1, 1, 1, 1)
+    regions = regions.clamp(0, 1) ** changes.gamma.view(-1, 1, 1, 1)
+    if changes.noise.any():
+        generator = torch.Generator(regions.device).manual_seed(changes.noise_seed)
+        grain = torch.randn(regions.shape, generator=generator, device=regions.device)
+        regions = regions + grain * changes.noise.view(-1, 1, 1, 1)
     return regions.clamp(0, 1) * covered
 
 
 def _blurred(regions: Tensor, sigma_px: Tensor) -> Tensor:
     """Regions (B, 1, S, S), each convolved with a Gaussian of its own standard deviation (B,), 0 for none."""
     reach = max(1, math.ceil(2.5 * float(sigma_px.max())))
-    offsets = torch.arange(-reach, reach + 1)
+    offsets = torch.arange(-reach, reach + 1, device=regions.device)
     kernel = functional.softmax(-(offsets**2) / (2 * sigma_px.clamp(min=1e-2)[:, None] ** 2), dim=1)
     stacked = functional.pad(regions.transpose(0, 1), (reach, reach, reach, reach), mode="replicate")
     rows = functional.conv2d(stacked, kernel[:, None, :, None], groups=len(regions))

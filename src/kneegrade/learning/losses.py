@@ -46,3 +46,22 @@ def classification_loss(logits: Mapping[str, Tensor], targets: Tensor, weights: 
         losses = -(weights[target.one_hot] * wanted.nan_to_num(0.0) * logits[target.name].log_softmax(1)).sum(1)
         total = total + (losses * present).sum() / present.sum().clamp(min=1)
     return total
+
+
+def regression_loss(numbers: Mapping[str, Tensor], targets: Tensor) -> Tensor:
+    """Sum over grades of the mean squared error of the predicted numbers; float32 scalar.
+
+    The auxiliary loss of Antony et al. (2017), for seven grades; a soft label counts as its mean grade, a missing one
+    not at all.
+
+    Args:
+        numbers: grade name → (B,).
+        targets: (B, 29) distributions, NaN where missing.
+    """
+    total = targets.new_zeros(())
+    for target in TARGETS:
+        wanted = targets[:, target.one_hot] @ torch.arange(target.classes, device=targets.device, dtype=targets.dtype)
+        present = ~wanted.isnan()
+        errors = (numbers[target.name] - wanted.nan_to_num(0.0)).square()
+        total = total + (errors * present).sum() / present.sum().clamp(min=1)
+    return total

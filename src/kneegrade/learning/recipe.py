@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from kneegrade.coherence.joint import Form
 from kneegrade.errors import RecipeError
+from kneegrade.network.plan import Heads, NetworkPlan, Pooling
 
 
 class Section(BaseModel):
@@ -23,33 +25,79 @@ class Data(Section):
     """Which knees are learnt from.
 
     Attributes:
-        stores: folders made by `kneegrade store`.
-        calibration_share: share of training subjects kept out of training for calibration and for choosing.
+        stores: folders made by `kneegrade store` or `kneegrade phantom --store`.
+        calibration_share: share of training subjects kept out of training for calibration and for choosing; null: the
+            knees of split "val" serve, and all of "train" is trained on.
+        labelled_share: share of the labelled training knees whose labels are used; the others join the unlabelled
+            ones. By subject, alike in severity, and a smaller share lies within a larger one.
+        unlabelled: whether knees without labels are learnt from (by coherence).
+        test_split: what the finished network is scored on, nothing chosen on it.
+        split_seed: of calibration and labelled shares; apart from the run's, so that runs can be compared.
     """
 
     stores: tuple[Path, ...] = Field(min_length=1)
-    calibration_share: float = Field(0.06, gt=0, lt=0.5)
+    calibration_share: float | None = Field(0.06, gt=0, lt=0.5)
+    labelled_share: float = Field(1.0, gt=0, le=1)
+    unlabelled: bool = True
+    test_split: str = "test"
+    split_seed: int = 0
 
 
 class Model(Section):
-    """The network. `init` is a safetensors file with torchvision-named trunk tensors, or null for a random start."""
+    """The network (`NetworkPlan`), and `init`: where its trunk starts, or null for a random start.
+
+    `init` is a safetensors file, either of torchvision-named trunk tensors or a run's `weights.safetensors`.
+    """
 
     trunk: Literal["resnet18", "resnet34", "resnet50"] = "resnet50"
+    pooling: Pooling = "keypoints"
+    stages: int = Field(3, ge=1, le=4)
     reduce: int | None = Field(None, gt=0)
+    heads: Heads = "softmax"
+    regression: bool = False
     roi_px: int = Field(320, ge=64, multiple_of=16)
     init: Path | None = None
 
+    @property
+    def plan(self) -> NetworkPlan:
+        """What the network is made of."""
+        return NetworkPlan(**self.model_dump(exclude={"init"}))
+
 
 class Loss(Section):
-    """Eq. 5 and its parts. `prevalence_cap` caps the class weights; 1 means unweighted cross entropy."""
+    """Eq. 5 and its parts, and what goes past it.
+
+    Attributes:
+        lambda_cls: weight of the cross entropy.
+        lambda_gmm: weight of the mixture's incoherence loss (Eq. 4).
+        tau: temperature of Eq. 4.
+        sigma: of the noise on the one-hot grades that the mixture is fitted on, K = `components`.
+        floor: least eigenvalue of its covariances; null: σ².
+        lambda_joint: weight of exact coherence, −log of `joint_form` (see `kneegrade.coherence.joint`).
+        grades_from: whose joint grades coherence is made of: the labelled training knees, as in the paper, or the
+            packaged counts of 5,507 knees.
+        lambda_mse: weight of the regression heads' squared error, summed over grades.
+        warmup_epochs: first epochs without coherence.
+        prevalence_cap: caps the class weights; 1 means unweighted cross entropy.
+    """
 
     lambda_cls: float = Field(1.0, ge=0)
     lambda_gmm: float = Field(1.0, ge=0)
     tau: float = Field(0.5, gt=0)
     sigma: float = Field(0.2, gt=0)
     components: int = Field(10, ge=1)
+    floor: float | None = Field(None, gt=0)
+    lambda_joint: float = Field(0.0, ge=0)
+    joint_form: Form = "joint"
+    grades_from: Literal["labelled", "packaged"] = "labelled"
+    lambda_mse: float = Field(0.0, ge=0)
     warmup_epochs: int = Field(1, ge=0)
     prevalence_cap: float = Field(10.0, ge=1)
+
+    @property
+    def coherence(self) -> bool:
+        """Whether any coherence is learnt."""
+        return self.lambda_gmm > 0 or self.lambda_joint > 0
 
 
 class Augmentation(Section):
@@ -73,11 +121,16 @@ class Augmentation(Section):
 class Train(Section):
     """The optimiser and the loop; defaults are the paper's.
 
-    `schedule` "paper" halves the rate after epochs 10 and 30; "cosine" warms up over the first 3 % and falls to zero.
+    `schedule` "paper" halves the rate after epochs 10 and 30 of 60 (after a sixth and a half of any other number);
+    "cosine" warms up over the first 3 % and falls to zero. A batch holds `batch_size` labelled knees and, where
+    coherence learns from them, `unlabelled_batch_size` without labels: the paper's 48 says nothing of the latter. An
+    epoch is a pass over the labelled knees, or `steps_per_epoch`. Over several processes a batch is shared out.
     """
 
     epochs: int = Field(60, ge=1)
     batch_size: int = Field(48, ge=2)
+    unlabelled_batch_size: int = Field(48, ge=1)
+    steps_per_epoch: int | None = Field(None, ge=1)
     learning_rate: float = Field(1e-4, gt=0)
     head_rate: float = Field(1.0, gt=0, description="the heads' learning rate as a multiple of the trunk's")
     weight_decay: float = Field(1e-2, ge=0)
@@ -88,10 +141,11 @@ class Train(Section):
     bf16: bool = True
     seed: int = 0
     checkpoint_minutes: float = Field(5.0, gt=0)
+    evaluate_epochs: int = Field(1, ge=1, description="epochs between looks at the calibration knees")
 
 
 class Recipe(Section):
-    """A whole run. `licence` and `attribution` go into the description of the weights."""
+    """A whole run. `licence` and `attribution` go into the description of the weights; `name` is its row in tables."""
 
     name: str
     licence: str | None = None
@@ -101,6 +155,12 @@ class Recipe(Section):
     loss: Loss = Loss()
     augmentation: Augmentation = Augmentation()
     train: Train = Train()
+
+    @model_validator(mode="after")
+    def _regression_is_learnt(self) -> "Recipe":
+        if self.model.regression != (self.loss.lambda_mse > 0):
+            raise ValueError("model.regression and a positive loss.lambda_mse go together")
+        return self
 
 
 class NetworkTraining(Section):

@@ -24,6 +24,7 @@ from kneegrade.imaging import read_radiograph
 
 STORE_PX = 384
 STORE_WIDTHS = 1.5
+MEMORY_SHARE = 0.4  # of main memory that the pictures of one store may take
 LEAST_TRUST = 0.1  # of a knee whose manifest says `landmark_confidence` 0
 
 
@@ -72,24 +73,42 @@ class StoreWriter:
     Args:
         directory: must not exist.
         number: of knees at most.
+        identity: what is drawn into it; pictures finished by a stopped writer of the same identity are kept.
 
     Raises:
         RecipeError: the folder exists already.
     """
 
-    def __init__(self, directory: Path, number: int) -> None:
+    def __init__(self, directory: Path, number: int, identity: str | None = None) -> None:
         if directory.exists():
             raise RecipeError(f"{directory} exists already; remove it or name another folder.")
         self.directory, self.partial = directory, directory.with_name(directory.name + ".tmp")
-        shutil.rmtree(self.partial, ignore_errors=True)
-        self.partial.mkdir(parents=True)
+        marker = self.partial / "identity.txt"
+        kept = identity is not None and marker.is_file() and marker.read_text(encoding="utf-8") == identity
+        if not kept:
+            shutil.rmtree(self.partial, ignore_errors=True)
+            self.partial.mkdir(parents=True)
         self.images = np.lib.format.open_memmap(
-            self.partial / "images.npy", mode="w+", dtype=np.uint8, shape=(number, STORE_PX, STORE_PX)
-        )
+            self.partial / "images.npy", mode="r+" if kept else "w+", dtype=np.uint8,
+            shape=(number, STORE_PX, STORE_PX),
+        )  # fmt: skip
+        if identity is not None:
+            marker.write_text(identity, encoding="utf-8")
         self.landmarks_px = np.full((number, 74, 2), np.nan, dtype=np.float32)
         self.visible = np.zeros((number, 74), dtype=np.bool_)
         self.trust = np.ones(number, dtype=np.float32)
         self.rows: list[int] = []
+
+    def finish(self, part: int) -> None:
+        """Note on disk that the pictures of a part, named by a number, are written."""
+        self.images.flush()
+        with (self.partial / "finished.txt").open("a", encoding="utf-8") as file:
+            file.write(f"{part}\n")
+
+    def finished(self) -> set[int]:
+        """Parts that a stopped writer of the same identity had finished."""
+        path = self.partial / "finished.txt"
+        return set(map(int, path.read_text(encoding="utf-8").split())) if path.is_file() else set()
 
     def put(
         self, row: int, image: NDArray[np.uint8], landmarks_px: NDArray[np.floating], visible: NDArray[np.bool_]
@@ -111,6 +130,8 @@ class StoreWriter:
             self.partial / "knees.npz", rows=np.array(self.rows, dtype=np.int64), landmarks_px=self.landmarks_px,
             visible=self.visible, trust=self.trust, targets=targets, subject=subject, split=split, source=source,
         )  # fmt: skip
+        for name in ("identity.txt", "finished.txt"):
+            (self.partial / name).unlink(missing_ok=True)
         os.replace(self.partial, self.directory)
 
 
@@ -177,17 +198,26 @@ def encode(region: NDArray[np.float32], inside: NDArray[np.bool_]) -> NDArray[np
 
 
 def load_stores(directories: tuple[Path, ...]) -> Store:
-    """All knees of several stores, pictures in memory (147 kB a knee)."""
+    """All knees of several stores, pictures in memory (147 kB a knee) or, of one store that does not fit, mapped."""
     parts = []
     for directory in directories:
         if not (directory / "knees.npz").is_file():
             raise RecipeError(f"{directory} is not a store; `kneegrade store` makes one from a manifest.")
         knees = np.load(directory / "knees.npz")
         rows = knees["rows"]
-        images = np.load(directory / "images.npy", mmap_mode="r")[rows]
+        images = np.load(directory / "images.npy", mmap_mode="r")
+        if len(directories) > 1 or len(rows) < len(images) or images.nbytes < MEMORY_SHARE * _memory():
+            images = images[rows]
         trust = knees["trust"][rows] if "trust" in knees else np.ones(len(rows), dtype=np.float32)  # older stores
         parts.append((images, *(trust if key == "trust" else knees[key][rows] for key in _ARRAYS)))
+    if len(parts) == 1:
+        return Store(*parts[0])
     return Store(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def _memory() -> int:
+    """Bytes of main memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 _ARRAYS = ("landmarks_px", "visible", "trust", "targets", "subject", "split", "source")

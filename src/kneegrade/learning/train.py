@@ -1,6 +1,9 @@
 """From a recipe file to weights: `train_recipe` is what `kneegrade train` calls."""
 
+import json
+import os
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +13,11 @@ import yaml
 
 from kneegrade.errors import RecipeError
 from kneegrade.learning.detector import train_detector
+from kneegrade.learning.predicting import predicted_batches, predictions_of
 from kneegrade.learning.recipe import DetectorRecipe, Recipe, Section, load_recipe
 from kneegrade.learning.run import Run
-from kneegrade.network import KeypointPoolingNetwork
+from kneegrade.network import GradingNetwork
+from kneegrade.schema import TARGETS
 from kneegrade.uncertainty import fit_calibration
 from kneegrade.weights import save_weights
 
@@ -37,13 +42,12 @@ def train_recipe(
     recipe = load_recipe(path, overrides)
     directory.mkdir(parents=True, exist_ok=True)
     resolved, text = directory / "recipe.yaml", yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
-    if resolved.exists() and not resume:
-        raise RecipeError(f"{directory} holds a run already; use --resume or another folder.")
-    if resolved.exists() and resolved.read_text(encoding="utf-8") != text:
-        raise RecipeError(f"{directory} holds a run of another recipe; resume with {resolved}.")
-    partial = resolved.with_suffix(".tmp")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(resolved)
+    if os.environ.get("RANK", "0") == "0":  # of several processes (`accelerate launch`) the first minds the folder
+        if resolved.exists() and not resume:
+            raise RecipeError(f"{directory} holds a run already; use --resume or another folder.")
+        if resolved.exists() and resolved.read_text(encoding="utf-8") != text:
+            raise RecipeError(f"{directory} holds a run of another recipe; resume with {resolved}.")
+        _write_text(resolved, text)
     if isinstance(recipe, DetectorRecipe):
         return _train_detector(recipe, directory, progress)
     return _train_grader(recipe, directory, resume, progress)
@@ -51,31 +55,72 @@ def train_recipe(
 
 def _train_grader(recipe: Recipe, directory: Path, resume: bool, progress: Progress | None) -> bool:
     run = Run(recipe, directory)
+    if run.accelerator.is_main_process:
+        _write_text(directory / "cohort.json", json.dumps(_cohort(run), indent=1))
     if not run.fit(resume, progress):
         return False
-    network = run.final_network()
+    if run.accelerator.is_main_process:
+        _write_grader(run, directory)
+    run.accelerator.wait_for_everyone()
+    return True
+
+
+def _cohort(run: Run) -> dict[str, Any]:
+    """What the tables say of a run's knees: how many of each kind, and the grades read in all that are labelled."""
+    folds = run.folds
+    labelled = np.concatenate([folds.labelled, folds.calibration, folds.test])
+    targets = run.store.targets[labelled]
+    read = {t.name: np.isfinite(targets[:, t.one_hot]).all(1) for t in TARGETS}
+    grades = {
+        t.name: np.bincount(targets[read[t.name]][:, t.one_hot].argmax(1), minlength=t.classes).tolist()
+        for t in TARGETS
+    }
+    knees = {
+        "labelled": len(folds.labelled),
+        "unlabelled": len(folds.unlabelled),
+        "calibration": len(folds.calibration),
+        "test": len(folds.test),
+    }
+    init = run.recipe.model.init
+    return {"knees": knees, "grades": grades, "init": None if init is None else init.parent.name + "/" + init.name}
+
+
+def _write_text(path: Path, text: str) -> None:
+    partial = path.with_suffix(".tmp")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def _write_grader(run: Run, directory: Path) -> None:
+    """Predictions for the calibration and test knees (uncalibrated), then the weights."""
+    recipe, network = run.recipe, run.final_network()
     network.feature_mean.copy_(_feature_mean(run, network))
-    logits, targets = run.calibration_logits(network)
-    calibration = fit_calibration(logits, targets)
+    logits = run.logits(network, run.folds.calibration)
+    predictions_of(logits, run.store, run.folds.calibration).save(directory / "predictions-calibration.parquet")
+    if len(run.folds.test):
+        scored = run.logits(network, run.folds.test)
+        predictions_of(scored, run.store, run.folds.test).save(directory / "predictions-test.parquet")
+    calibration = fit_calibration(logits, torch.from_numpy(run.store.targets[run.folds.calibration]))
+    parts = (("network", network), ("mixture", run.objective.mixture), ("calibration", calibration))
     tensors = {
-        f"{part}.{key}": value
-        for part, module in (("network", network), ("mixture", run.mixture), ("calibration", calibration))
+        f"{part}.{key}": value.cpu()
+        for part, module in parts
         for key, value in module.state_dict().items()
         if not key.endswith("num_batches_tracked")
     }
     save_weights(directory / "weights.safetensors", tensors, _description("grader", recipe, {
-        "model": recipe.model.model_dump(include={"trunk", "reduce", "roi_px"}),
-        "calibration_knees": len(run.fold.calibration),
-        "training_knees": len(run.fold.train),
+        "model": asdict(recipe.model.plan),
+        "calibration_knees": len(run.folds.calibration),
+        "training_knees": len(run.folds.labelled),
+        "unlabelled_knees": 0 if run.unlabelled is None else len(run.folds.unlabelled),
     }))  # fmt: skip
-    return True
 
 
-def _feature_mean(run: Run, network: KeypointPoolingNetwork) -> torch.Tensor:
-    """(74, R) mean of what the heads read over 1,000 training knees; what is not visible counts as zero."""
-    rows = np.random.default_rng(run.recipe.train.seed).permutation(run.fold.train)[:1000]
-    pooled = [features for _, features, _ in run.predict(network, np.sort(rows))]
-    return torch.cat(pooled).mean(0)
+def _feature_mean(run: Run, network: GradingNetwork) -> torch.Tensor:
+    """(P, R) mean of what the heads read over 1,000 training knees; what is not visible counts as zero."""
+    rows = np.random.default_rng(run.recipe.train.seed).permutation(run.folds.labelled)[:1000]
+    batches = predicted_batches(network, run.regions, np.sort(rows), run.recipe.train.bf16)
+    return torch.cat([output.pooled.float().cpu() for output, _ in batches]).mean(0)
 
 
 def _train_detector(recipe: DetectorRecipe, directory: Path, progress: Progress | None) -> bool:

@@ -1,7 +1,16 @@
-"""Knee → GradeLogits: trunk, keypoint pooling and the network of the paper (section 2.1)."""
+"""Knee → GradeLogits: trunk, pooling, heads; the network of the paper (section 2.1), its baselines and ablations."""
 
-from kneegrade.network.kpn import Attribution, GradeLogits, KeypointPoolingNetwork
+from kneegrade.network.grading import Attribution, GradeLogits, GradingNetwork
+from kneegrade.network.plan import NetworkPlan
 from kneegrade.network.pooling import pool_at_landmarks
 from kneegrade.network.resnet import Trunk, load_trunk
 
-__all__ = ["Attribution", "GradeLogits", "KeypointPoolingNetwork", "Trunk", "load_trunk", "pool_at_landmarks"]
+__all__ = [
+    "Attribution",
+    "GradeLogits",
+    "GradingNetwork",
+    "NetworkPlan",
+    "Trunk",
+    "load_trunk",
+    "pool_at_landmarks",
+]

@@ -1,4 +1,4 @@
-"""Keypoint pooling: features of a map read at landmarks by bilinear interpolation (paper, section 2.1)."""
+"""Where a feature map is read: at landmarks (paper, section 2.1), everywhere, or as the mean of two patches."""
 
 import torch
 from torch import Tensor
@@ -31,3 +31,25 @@ def pool_at_landmarks(features: Tensor, landmarks_px: Tensor, visible: Tensor, s
     grid = (2 * cells / last.clamp(min=1) - 1).unsqueeze(2)  # (B, N, 1, 2)
     read = functional.grid_sample(features.float(), grid, mode="bilinear", padding_mode="border", align_corners=True)
     return read.squeeze(-1).transpose(1, 2) * visible.unsqueeze(-1)  # (B, N, C)
+
+
+def pool_everywhere(features: Tensor) -> Tensor:
+    """The mean over the map: (B, C, h, w) → (B, 1, C) float32."""
+    return features.float().mean((2, 3)).unsqueeze(1)
+
+
+def siamese_patches(roi: Tensor) -> Tensor:
+    """The lateral patch and the mirrored medial patch of every region, one above the other in the batch.
+
+    Tiulpin et al. (2018) cut two squares of 128 of 300 pixels at the joint's sides. Ours are the two halves' middle
+    squares of side S/2, which hold the joint, since it lies in the region's middle.
+
+    Args:
+        roi: (B, 1, S, S), lateral on the image's left.
+
+    Returns:
+        (2 B, 1, S/2, S/2): all lateral patches, then all medial ones, each with the joint's middle on its right.
+    """
+    half = roi.shape[-1] // 2
+    rows = roi[:, :, half // 2 : half // 2 + half]
+    return torch.cat([rows[..., :half], rows[..., -half:].flip(-1)])

@@ -10,7 +10,7 @@ from kneegrade.phantom.dicom import DicomOptions, write_film
 from kneegrade.phantom.film import FilmOptions, PhantomFilm, compose_film, render_film
 from kneegrade.phantom.grades import Prevalence
 from kneegrade.phantom.knee import PhantomKnee, sample_knee
-from kneegrade.phantom.readers import reader_confusion, second_reading
+from kneegrade.phantom.readers import coherent_reading, reader_confusion, second_reading
 from kneegrade.phantom.roi import render_roi, render_rois
 from kneegrade.phantom.study import write_example_study
 
@@ -21,6 +21,7 @@ __all__ = [
     "PhantomFilm",
     "PhantomKnee",
     "Prevalence",
+    "coherent_reading",
     "compose_film",
     "reader_confusion",
     "render_film",

@@ -1,4 +1,9 @@
-"""A second reader: labels that differ from the truth as human readings do, to study label audits and ceilings."""
+"""Readers of phantoms: labels that differ from the truth as human readings do, to study label audits and ceilings.
+
+`second_reading` errs in every grade on its own, which makes labels that do not go together: what an audit looks for.
+`coherent_reading` errs as a reader who knows what goes together: its seven-tuples are distributed as the truth's, which
+is what a network learns from in the paper's cohort.
+"""
 
 from collections.abc import Mapping
 from functools import cache
@@ -8,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from kneegrade.phantom.grades import tuple_probabilities
+from kneegrade.phantom.grades import Prevalence, tuple_probabilities
 from kneegrade.schema import TARGET_NAMES, TARGETS
 
 Array = NDArray[np.float64]
@@ -55,3 +60,31 @@ def second_reading(grades: Mapping[str, int], seed: int, index: int) -> dict[str
     rng = np.random.default_rng(np.random.SeedSequence([seed, index, 12]))
     rows = {name: reader_confusion(name)[grade] for name, grade in grades.items()}
     return {name: int(rng.choice(len(row), p=row)) for name, row in rows.items()}
+
+
+NOISE = {"kl": 0.7, "jsn": 0.45, "osteophyte": 0.75}  # standard deviations, in grades, of what a reader sees
+
+
+def coherent_reading(grades: Mapping[str, int], seed: int, index: int, prevalence: Prevalence) -> dict[str, int]:
+    """What a reader who sees all seven grades through noise says of knee `index` of population `seed`.
+
+    The reader sees z = y + ε, ε normal with `NOISE`, and reports a seven-tuple drawn from P(y' | z) ∝ p(y') φ(z − y'),
+    p the population's joint distribution. Truth and reading are then exchangeable: the readings have exactly the
+    population's joint distribution, and two readers agree as one reader with the truth. On `paper` prevalence the
+    quadratic kappas are about 0.87 (KL), 0.92 and 0.88 (narrowing) and 0.72 to 0.81 (osteophytes).
+    """
+    tuples, log_prior, widths = _readable(prevalence)
+    rng = np.random.default_rng(np.random.SeedSequence([seed, index, 13]))
+    seen = np.array([grades[name] for name in TARGET_NAMES]) + rng.normal(size=len(widths)) * widths
+    log_posterior = log_prior - 0.5 * (((seen - tuples) / widths) ** 2).sum(axis=1)
+    posterior = np.exp(log_posterior - log_posterior.max())
+    chosen = tuples[rng.choice(len(tuples), p=posterior / posterior.sum())]
+    return {name: int(grade) for name, grade in zip(TARGET_NAMES, chosen, strict=True)}
+
+
+@cache
+def _readable(prevalence: Prevalence) -> tuple[NDArray[np.int64], Array, Array]:
+    """Tuples (M, 7), their log-probabilities (M,) and the noise of each grade (7,)."""
+    tuples, probabilities = tuple_probabilities(prevalence)
+    widths = np.array([NOISE[name.split("_")[0]] for name in TARGET_NAMES])
+    return tuples, np.log(probabilities), widths

@@ -1,0 +1,132 @@
+"""Verbs that measure: `evaluate`, `tables`, `reproduce`."""
+
+import json
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kneegrade.cli.shared import DeviceFlag, OutputOption, QuietOption, progress_bar
+from kneegrade.errors import UsageError
+
+
+class ScaleFlag(StrEnum):
+    """Size of the grid."""
+
+    tiny = "tiny"
+    small = "small"
+    paper = "paper"
+
+
+def evaluate(
+    output: OutputOption,
+    manifest: Annotated[Path | None, typer.Option(help="Parquet manifest of labelled knees.")] = None,
+    cohort: Annotated[str | None, typer.Option(help="Instead of a manifest: chen2018, as published.")] = None,
+    root: Annotated[Path | None, typer.Option(help="Folder of that cohort (train/, val/, test/).")] = None,
+    weights: Annotated[Path | None, typer.Option(help="A grader's weights; the shipped ones by default.")] = None,
+    split: Annotated[str, typer.Option(help="Which of its knees.")] = "test",
+    detect: Annotated[bool, typer.Option("--detect", help="Find landmarks, even if the manifest has some.")] = False,
+    device: Annotated[DeviceFlag, typer.Option(help="Where the networks run.")] = DeviceFlag.auto,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all metrics as one JSON object.")] = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Measure a grader on labelled knees: every metric with its 95 % interval by subject."""
+    from kneegrade.evaluating import evaluate_manifest
+    from kneegrade.evaluation import SubjectBootstrap, score
+    from kneegrade.evaluation import as_json as json_of
+    from kneegrade.evaluation.formats import markdown, write_table
+    from kneegrade.evaluation.tables import evaluation_table
+
+    table = _labelled(manifest, cohort, root)
+    with progress_bar("Reading", quiet or as_json) as advance:
+        result = evaluate_manifest(table, split, weights, detect=detect, device=device.value, progress=advance)
+    predictions = result.predictions
+    scores = score(predictions, SubjectBootstrap(predictions.subject))
+    metrics = {**json_of(scores, predictions), "not_graded": len(result.missed)}
+    output.mkdir(parents=True, exist_ok=True)
+    predictions.save(output / "predictions.parquet")
+    text = json.dumps(metrics, indent=1)
+    partial = output / "metrics.json.tmp"
+    partial.write_text(text + "\n", encoding="utf-8")
+    os.replace(partial, output / "metrics.json")
+    shown = evaluation_table(scores, predictions)
+    write_table(shown, output)
+    for line in result.missed:
+        typer.echo(line, err=True)
+    if as_json:
+        typer.echo(text)
+    elif not quiet:
+        typer.echo(markdown(shown))
+        typer.echo(f"{len(predictions)} knees, {len(result.missed)} not graded. All metrics: {output / 'metrics.json'}")
+
+
+def _labelled(manifest: Path | None, cohort: str | None, root: Path | None) -> Any:
+    from kneegrade.cohorts import chen2018_manifest, load_manifest
+
+    if (manifest is None) == (cohort is None):
+        raise UsageError("Give either --manifest, or --cohort and --root.")
+    if manifest is not None:
+        return load_manifest(manifest)
+    if cohort != "chen2018":
+        raise UsageError(f"Cohort {cohort!r} is not known; chen2018 is.")
+    if root is None:
+        raise UsageError("--cohort needs --root, the folder that holds train/, val/ or test/.")
+    return chen2018_manifest(root)
+
+
+def tables(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders of `kneegrade train`, or folders of such.")],
+    output: OutputOption,
+) -> None:
+    """Write the paper's tables from finished runs, as Markdown, CSV and LaTeX, with the paper's own figures."""
+    from kneegrade.evaluation.report import write_tables
+
+    written, unfinished = write_tables(runs, output)
+    for folder in unfinished:
+        typer.echo(f"{folder} has not come to its end and is left out.", err=True)
+    for path in written:
+        typer.echo(path)
+
+
+def reproduce(
+    output: OutputOption,
+    scale: Annotated[ScaleFlag, typer.Option(help="tiny: minutes; small: hours on a CPU; paper: days on a GPU.")],
+    cohort: Annotated[
+        str, typer.Option(help="phantom: drawn here; or a store with splits (`kneegrade store`).")
+    ] = "phantom",
+    recipes: Annotated[
+        list[str] | None, typer.Option("--recipe", help="Only these rows (names in recipes/paper).")
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Runs per row; the scale's by default.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="section.key=value for every recipe.")] = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Train every row of the paper's tables on one cohort, then write the tables; call again to go on."""
+    from dataclasses import replace
+
+    from kneegrade.evaluation.report import write_tables
+    from kneegrade.learning.reproduce import SCALES
+    from kneegrade.learning.reproduce import reproduce as train_all
+
+    plan = SCALES[scale.value]
+    plan = replace(
+        plan, recipes=tuple(recipes or plan.recipes), seeds=plan.seeds if seeds is None else tuple(range(seeds))
+    )
+    store = None if cohort == "phantom" else Path(cohort)
+    if store is not None and not (store / "knees.npz").is_file():
+        raise UsageError(f"{cohort} is neither `phantom` nor a store; `kneegrade store` makes one from a manifest.")
+
+    def say(text: str) -> None:
+        if not quiet:
+            typer.echo(text, err=True)
+
+    with progress_bar("Working", quiet) as advance:
+        done = train_all(output, plan, store, settings or [], say=say, progress=advance, drawing=advance)
+    if not done:
+        typer.echo("Stopped; the checkpoint is written. The same command goes on.", err=True)
+        raise typer.Exit(1)
+    written, _ = write_tables([output], output / "tables")
+    if not quiet:
+        typer.echo(f"Wrote {len(written)} files to {output / 'tables'}.")

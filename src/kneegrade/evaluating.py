@@ -1,0 +1,110 @@
+"""Weights and labelled knees → predictions: what `kneegrade evaluate` scores.
+
+With the manifest's landmarks the network alone is measured; without, the whole corridor from the file on.
+"""
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from kneegrade.cohorts import target_distributions
+from kneegrade.errors import RecipeError
+from kneegrade.evaluation import Predictions
+from kneegrade.grader import Grader, choose_device
+from kneegrade.imaging import Source
+from kneegrade.learning.predicting import graders_predictions
+from kneegrade.learning.store import build_store, load_stores
+from kneegrade.results import GradedRadiograph, GradeResult
+from kneegrade.schema import TARGETS
+from kneegrade.weights import shipped_path
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Predictions for the knees that could be graded, and a line for each of those that could not."""
+
+    predictions: Predictions
+    missed: tuple[str, ...]
+
+
+def evaluate_manifest(
+    table: pd.DataFrame, split: str, weights: Path | None = None, *, detect: bool = False, device: str = "auto",
+    progress: Progress | None = None,
+) -> Evaluation:  # fmt: skip
+    """Calibrated predictions of a grader for the knees of one split of a manifest.
+
+    Args:
+        table: a validated manifest; its `image_path`s can be opened from here.
+        split: which knees.
+        weights: a grader's; the shipped ones by default.
+        detect: find the knees and their landmarks as `kneegrade grade` does, even if the manifest has landmarks. A
+            film's knees are told apart by their side; the only knee of a film is taken whatever its side.
+        device: "auto", "cpu" or "cuda".
+        progress: called with (done, all).
+
+    Raises:
+        RecipeError: no knee in that split, or none of them could be graded.
+        WeightsError: missing or damaged weights.
+    """
+    own = table[table["split"] == split].reset_index(drop=True)
+    if own.empty:
+        known = ", ".join(sorted(table["split"].unique()))
+        raise RecipeError(f"The manifest has no knee in split {split!r}; it has {known}.")
+    by_landmarks = "landmarks_px" in own.columns and own["landmarks_px"].notna().all() and not detect
+    result = (_cut if by_landmarks else _graded)(own, weights, device, progress)
+    if not len(result.predictions):
+        raise RecipeError(f"None of the {len(own)} knees could be graded; the first: {result.missed[0]}")
+    return result
+
+
+def _cut(table: pd.DataFrame, weights: Path | None, device: str, progress: Progress | None) -> Evaluation:
+    with tempfile.TemporaryDirectory() as folder:
+        bad = build_store(table, Path(folder) / "store", progress=progress)
+        store = load_stores((Path(folder) / "store",))
+        path = weights or shipped_path("grader")
+        predictions = graders_predictions(path, store, np.arange(len(store)), choose_device(device))
+    return Evaluation(predictions, tuple(bad))
+
+
+def _graded(table: pd.DataFrame, weights: Path | None, device: str, progress: Progress | None) -> Evaluation:
+    films = table["image_path"].unique()
+    sources = [Source(Path(path).name, Path(path)) for path in films]
+
+    def advance(number: int, radiograph: GradedRadiograph) -> None:
+        if progress:
+            progress(number, len(films))
+
+    report = Grader(device, weights).grade_sources(sources, progress=advance)
+    radiographs = dict(zip(films, report.radiographs, strict=True))
+    rows, shares, missed = [], [], []
+    for row, (path, side) in enumerate(zip(table["image_path"], table["side"], strict=True)):
+        grades = _grades_of(radiographs[path], side)
+        if grades is None:
+            reason = radiographs[path].reason
+            missed.append(f"{path}: {reason.message if reason else f'no gradable {side} knee found'}")
+        else:
+            rows.append(row)
+            shares.append(np.concatenate([grades[t.name].probabilities for t in TARGETS]))
+    kept = table.iloc[rows]
+    return Evaluation(
+        Predictions(
+            probabilities=np.array(shares, dtype=np.float32).reshape(len(rows), -1),
+            targets=target_distributions(kept.reset_index(drop=True)),
+            subject=kept["subject_id"].to_numpy(dtype=str),
+            knee=np.array(rows, dtype=np.int64),
+        ),
+        tuple(missed),
+    )
+
+
+def _grades_of(radiograph: GradedRadiograph, side: str) -> Mapping[str, GradeResult] | None:
+    """Grades of the knee of a side, or of the film's only knee."""
+    graded = [knee for knee in radiograph.knees if knee.grades]
+    matching = [knee for knee in graded if knee.side == side] or (graded if len(radiograph.knees) == 1 else [])
+    return matching[0].grades if matching else None

@@ -1,0 +1,72 @@
+"""`Predictions`: what a network said of some knees beside their labels; the file that a run leaves."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from kneegrade.errors import RecipeError
+from kneegrade.schema import ONE_HOT_LENGTH, TARGETS
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """N knees.
+
+    Attributes:
+        probabilities: (N, 29) float32, seven distributions in the order of the schema.
+        targets: (N, 29) float32 labels as distributions; NaN where a grade was never read.
+        subject: (N,) str.
+        knee: (N,) int, the knee's row in its stores: two files can be compared knee by knee.
+    """
+
+    probabilities: NDArray[np.float32]
+    targets: NDArray[np.float32]
+    subject: NDArray[np.str_]
+    knee: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        """Number of knees."""
+        return len(self.knee)
+
+    def truth(self) -> NDArray[np.int64]:
+        """(N, 7) labels, the likeliest grade of a soft one, -1 where missing."""
+        grades = [np.nan_to_num(self.targets[:, t.one_hot]).argmax(1) for t in TARGETS]
+        missing = [np.isnan(self.targets[:, t.one_hot]).any(1) for t in TARGETS]
+        return np.where(np.stack(missing, 1), -1, np.stack(grades, 1)).astype(np.int64)
+
+    def guess(self) -> NDArray[np.int64]:
+        """(N, 7) likeliest grades."""
+        return np.stack([self.probabilities[:, t.one_hot].argmax(1) for t in TARGETS], axis=1).astype(np.int64)
+
+    def save(self, path: Path) -> None:
+        """Write a Parquet file: `knee`, `subject`, and as lists of 29 `probabilities` and `targets`."""
+        table = pd.DataFrame(
+            {
+                "knee": self.knee,
+                "subject": self.subject.astype(str),
+                "probabilities": list(self.probabilities.astype(np.float32)),
+                "targets": list(self.targets.astype(np.float32)),
+            }
+        )
+        partial = path.with_name(path.name + ".tmp")
+        table.to_parquet(partial, index=False)
+        os.replace(partial, path)
+
+    @classmethod
+    def load(cls, path: Path) -> "Predictions":
+        """What `save` wrote.
+
+        Raises:
+            RecipeError: there is no such file, or it is not one of predictions.
+        """
+        try:
+            table = pd.read_parquet(path, columns=["knee", "subject", "probabilities", "targets"])
+        except (OSError, ValueError) as error:
+            raise RecipeError(f"{path} is not a file of predictions ({type(error).__name__}).") from error
+        columns = (np.array(table[name].to_list(), dtype=np.float32) for name in ("probabilities", "targets"))
+        probabilities, targets = (column.reshape(len(table), ONE_HOT_LENGTH) for column in columns)
+        return cls(probabilities, targets, table["subject"].to_numpy(dtype=str), table["knee"].to_numpy(dtype=np.int64))

@@ -1,0 +1,72 @@
+"""`write_tables`: every table and figure that finished runs allow, and the list of all runs."""
+
+import csv
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from kneegrade.evaluation.beyond import beyond_table
+from kneegrade.evaluation.figures import incoherence_figures
+from kneegrade.evaluation.formats import write_table
+from kneegrade.evaluation.runs import FinishedRun, load_runs, rows_of
+from kneegrade.evaluation.scores import SubjectBootstrap, interval, score
+from kneegrade.evaluation.tables import (
+    SUPPLEMENT_1,
+    SUPPLEMENT_2,
+    TABLE_2,
+    ablation,
+    by_grade,
+    label_shares,
+    table_1,
+)
+
+
+def write_tables(directories: Sequence[Path], output: Path, replicates: int = 1000) -> tuple[list[Path], list[Path]]:
+    """Write Tables 1 to 4, the supplement's, `beyond`, each as Markdown, CSV and LaTeX, and `all_runs.csv`.
+
+    A table of which no row was run is left out. `all_runs.csv` has a line per run, grade and metric: no run is left
+    out.
+
+    Args:
+        directories: run folders, or folders of such.
+        output: made if it is not there.
+        replicates: bootstrap samples behind the intervals.
+
+    Returns:
+        The files written, and the folders of runs that have not come to their end.
+
+    Raises:
+        UsageError: no finished run, or runs that were scored on different knees.
+    """
+    runs, unfinished = load_runs(directories)
+    output.mkdir(parents=True, exist_ok=True)
+    bootstrap = SubjectBootstrap(runs[0].test.subject, replicates)
+    rows = rows_of(runs, bootstrap)
+    three, two = ("accuracy", "rmse", "kappa"), ("accuracy", "rmse")
+    tables = (
+        table_1(runs),
+        by_grade(rows, TABLE_2, "table2", "Table 2: comparison with baselines", three),
+        ablation(rows),
+        label_shares(rows),
+        by_grade(rows, SUPPLEMENT_1, "supplement1", "Supplement, Table 1: temperature τ", two),
+        by_grade(rows, SUPPLEMENT_2, "supplement2", "Supplement, Table 2: auxiliary regression head", two),
+        beyond_table(rows, bootstrap),
+    )
+    written = [path for table in tables if table is not None for path in write_table(table, output)]
+    return [*written, *incoherence_figures(output), _all_runs(runs, bootstrap, output / "all_runs.csv")], unfinished
+
+
+def _all_runs(runs: Sequence[FinishedRun], bootstrap: SubjectBootstrap, path: Path) -> Path:
+    partial = path.with_name(path.name + ".tmp")
+    with partial.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["run", "recipe", "seed", "grade", "metric", "value", "lower", "upper"])
+        for run in runs:
+            for grade, metrics in score(run.test, bootstrap).items():
+                for metric, values in metrics.items():
+                    numbers = [f"{v:.6g}" for v in interval(values)]
+                    writer.writerow(
+                        [run.directory.name, run.name, run.recipe["train"]["seed"], grade, metric, *numbers]
+                    )
+    os.replace(partial, path)
+    return path

@@ -1,0 +1,163 @@
+"""Scores of predictions with intervals: every metric once on the knees as they are and on bootstrap samples of people.
+
+The knees of a person are alike, so whole subjects are drawn. All that is scored with the same `SubjectBootstrap` is
+scored on the same samples, so differences between two networks are paired.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kneegrade.coherence import RULES
+from kneegrade.evaluation.metrics import calibration_error, calibration_sums, confusion, matrix_metrics, weighted_auc
+from kneegrade.evaluation.predictions import Predictions
+from kneegrade.schema import OARSI_NAMES, TARGET_NAMES, TARGETS, grade_tuple_counts
+
+Array = NDArray[np.float64]
+Scores = dict[str, dict[str, Array]]  # grade, "oarsi_mean" or "joint" → metric → (1 + replicates,)
+
+
+@dataclass(frozen=True, eq=False)
+class SubjectBootstrap:
+    """How often each subject is drawn, in the sample as it is (row 0) and in `replicates` bootstrap samples.
+
+    Args:
+        subject: (N,) of every knee.
+        replicates: bootstrap samples.
+        seed: of the draws.
+    """
+
+    subject: NDArray[np.str_]
+    replicates: int = 1000
+    seed: int = 0
+    place: NDArray[np.int64] = field(init=False)
+    weights: Array = field(init=False)
+
+    def __post_init__(self) -> None:
+        names, place = np.unique(self.subject, return_inverse=True)
+        drawn = np.random.default_rng(self.seed).multinomial(
+            len(names), np.full(len(names), 1 / len(names)), self.replicates
+        )
+        object.__setattr__(self, "place", place)
+        object.__setattr__(self, "weights", np.concatenate([np.ones((1, len(names))), drawn]).astype(np.float64))
+
+    def sums(self, values: Array) -> Array:
+        """Sums over the knees of every sample: (N, …) → (1 + replicates, …)."""
+        flat = values.reshape(len(values), -1)
+        by_subject = np.zeros((self.weights.shape[1], flat.shape[1]))
+        np.add.at(by_subject, self.place, flat)
+        return (self.weights @ by_subject).reshape(-1, *values.shape[1:])
+
+
+def score(predictions: Predictions, bootstrap: SubjectBootstrap, guess: NDArray[np.int64] | None = None) -> Scores:
+    """Every metric of every grade, `oarsi_mean` (means over the six) and `joint`, on all samples.
+
+    `joint` holds `auc_kl2` (of P(KL ≥ 2)), `hard_rule_rate` and `empty_cell_rate` (shares of the predicted
+    seven-tuples that break a hard rule, or that none of the 5,507 knees behind the packaged joint counts has), and
+    `incoherence_rate` (either), and `marginal_shift`: how far the mean prediction is from the labels' distribution
+    (total variation, mean over grades), which tells a collapse.
+
+    Args:
+        predictions: N knees.
+        bootstrap: over their subjects.
+        guess: (N, 7) grades, if not the likeliest of each grade.
+    """
+    truth, guessed = predictions.truth(), predictions.guess() if guess is None else guess
+    scores: Scores = {}
+    for index, target in enumerate(TARGETS):
+        read = truth[:, index] >= 0
+        if not read.any():
+            continue
+        one_by_one = np.zeros((len(truth), target.classes, target.classes))
+        one_by_one[read, truth[read, index], guessed[read, index]] = 1
+        scores[target.name] = matrix_metrics(bootstrap.sums(one_by_one))
+        shares = predictions.probabilities[:, target.one_hot].astype(np.float64)
+        sums = calibration_sums(truth[:, index], shares) * read[:, None, None]
+        scores[target.name]["calibration_error"] = calibration_error(bootstrap.sums(sums))
+    six = [scores[name] for name in OARSI_NAMES if name in scores]
+    if six:
+        scores["oarsi_mean"] = {metric: np.mean([grade[metric] for grade in six], axis=0) for metric in six[0]}
+    scores["joint"] = _joint(predictions, truth, guessed, bootstrap)
+    return scores
+
+
+def _joint(
+    predictions: Predictions, truth: NDArray[np.int64], guess: NDArray[np.int64], bootstrap: SubjectBootstrap
+) -> dict[str, Array]:
+    hard, empty = incoherent(guess)
+    rates = bootstrap.sums(np.stack([hard, empty, hard | empty], axis=1).astype(np.float64)) / bootstrap.sums(
+        np.ones((len(guess), 1))
+    )
+    read = truth[:, 0] >= 0
+    above = predictions.probabilities[read, 2:5].astype(np.float64).sum(1)
+    auc = weighted_auc(truth[read, 0] >= 2, above, bootstrap.weights[:, bootstrap.place[read]])
+    return {
+        "auc_kl2": auc,
+        "hard_rule_rate": rates[:, 0],
+        "empty_cell_rate": rates[:, 1],
+        "incoherence_rate": rates[:, 2],
+        "marginal_shift": _marginal_shift(predictions, bootstrap),
+    }
+
+
+def _marginal_shift(predictions: Predictions, bootstrap: SubjectBootstrap) -> Array:
+    """Mean over grades of the total variation between the mean prediction and the labels' distribution."""
+    shifts = []
+    for target in TARGETS:
+        wanted: Array = predictions.targets[:, target.one_hot].astype(np.float64)
+        read = np.isfinite(wanted[:, 0])
+        if read.any():
+            said: Array = predictions.probabilities[:, target.one_hot].astype(np.float64)
+            off = (said - np.nan_to_num(wanted)) * read[:, None]
+            number = bootstrap.sums(read[:, None].astype(np.float64))
+            shifts.append(np.abs(bootstrap.sums(off) / number).sum(1) / 2)
+    return np.asarray(np.mean(shifts, axis=0))
+
+
+def incoherent(grades: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which of (N, 7) predicted tuples break a hard rule, and which occur in no counted knee."""
+    tuples, place = np.unique(grades, axis=0, return_inverse=True)
+    counts = grade_tuple_counts()
+    named = [dict(zip(TARGET_NAMES, row.tolist(), strict=True)) for row in tuples]
+    hard = np.array([any(rule.hard and rule.broken(grade) for rule in RULES) for grade in named], dtype=np.bool_)
+    empty = np.array([tuple(row.tolist()) not in counts for row in tuples], dtype=np.bool_)
+    return hard[place.reshape(-1)], empty[place.reshape(-1)]
+
+
+def interval(values: Array) -> tuple[float, float, float]:
+    """(value, lower, upper): of the sample as it is, and the 2.5 and 97.5 % quantiles of the others, NaN left out."""
+    spread = values[1:][np.isfinite(values[1:])]
+    low, high = np.quantile(spread, [0.025, 0.975]) if len(spread) else (np.nan, np.nan)
+    return float(values[0]), float(low), float(high)
+
+
+def as_json(scores: Scores, predictions: Predictions, guess: NDArray[np.int64] | None = None) -> dict[str, Any]:
+    """Scores as one JSON object: grade → {n, metric, metric_interval, …, confusion}, `oarsi_mean`, `auc_kl2` ….
+
+    Numbers are rounded to five places; what cannot be said (kappa of constants) is null.
+    """
+    truth, guessed = predictions.truth(), predictions.guess() if guess is None else guess
+    result: dict[str, Any] = {"knees": len(predictions), "subjects": len(np.unique(predictions.subject))}
+    for name, metrics in scores.items():
+        entry = _with_intervals(metrics)
+        if name in TARGET_NAMES:
+            index = TARGET_NAMES.index(name)
+            read = truth[:, index] >= 0
+            matrix = confusion(truth[read, index], guessed[read, index], TARGETS[index].classes)
+            entry["confusion"] = matrix.astype(int).tolist()
+        result.update(entry if name == "joint" else {name: entry})
+    return result
+
+
+def _with_intervals(metrics: Mapping[str, Array]) -> dict[str, Any]:
+    entry: dict[str, Any] = {}
+    for metric, values in metrics.items():
+        value, low, high = (round(v, 5) if np.isfinite(v) else None for v in interval(values))
+        if metric == "n":
+            entry[metric] = None if value is None else round(value)
+        else:
+            entry[metric], entry[f"{metric}_interval"] = value, [low, high]
+    return entry

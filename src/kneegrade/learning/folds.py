@@ -1,0 +1,115 @@
+"""Which knees of a store a run trains on, with and without their labels, calibrates with and is scored on."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kneegrade.learning.recipe import Data
+from kneegrade.learning.store import Store
+from kneegrade.schema import CLASSES
+
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Folds:
+    """Rows of a store, by what a run may do with them; no subject is in two of `training`, `calibration` and `test`.
+
+    Attributes:
+        labelled: trained on with all the grades that they have.
+        unlabelled: trained on without labels, whether never read or put aside by the labelled share.
+        calibration: never trained on; calibration is fitted and choices are made on them.
+        test: scored once, at the end; may be empty.
+    """
+
+    labelled: Rows
+    unlabelled: Rows
+    calibration: Rows
+    test: Rows
+
+
+def folds_of(store: Store, data: Data) -> Folds:
+    """The folds that a recipe asks for; a function of the store, the shares and `split_seed` alone.
+
+    The paper splits by subject 2:1:1 and says nothing of how 20 or 40 % of the labels were chosen.
+    """
+    rows = np.flatnonzero(store.split == "train")
+    has_label = np.asarray(np.isfinite(store.targets).any(axis=1))
+    test = np.flatnonzero((store.split == data.test_split) & has_label) if data.test_split != "train" else rows[:0]
+    if data.calibration_share is None:
+        calibration = np.flatnonzero((store.split == "val") & has_label)
+    else:
+        held = _held_subjects(store, rows, data.calibration_share, data.split_seed)
+        out = np.isin(store.subject[rows], held)
+        rows, calibration = rows[~out], rows[out][has_label[rows[out]]]
+    labelled = rows[has_label[rows]]
+    kept = labelled[_first_share(store, labelled, data.labelled_share, data.split_seed)]
+    return Folds(kept, np.setdiff1d(rows, kept) if data.unlabelled else rows[:0], calibration, test)
+
+
+def _held_subjects(store: Store, rows: Rows, share: float, seed: int) -> NDArray[np.str_]:
+    """`share` of the subjects of each source."""
+    generator = np.random.default_rng(seed)
+    held = []
+    for source in np.unique(store.source[rows]):
+        subjects = np.unique(store.subject[rows][store.source[rows] == source])
+        held.append(generator.permutation(subjects)[: round(len(subjects) * share)])
+    return np.concatenate(held) if held else np.empty(0, dtype=np.str_)
+
+
+def _first_share(store: Store, rows: Rows, share: float, seed: int) -> NDArray[np.bool_]:
+    """Which of `rows` belong to the first `share` of the subjects.
+
+    Subjects are shuffled once, stratified by the highest grade any of their knees has on its own scale, so that every
+    share is alike in severity and lies within every larger one.
+    """
+    subjects, index = np.unique(store.subject[rows], return_inverse=True)
+    worst = np.zeros(len(subjects), dtype=np.int64)
+    np.maximum.at(worst, index, severity(store.targets[rows]))
+    order = np.random.default_rng([seed, 1]).permutation(len(subjects))
+    chosen = np.zeros(len(subjects), dtype=np.bool_)
+    for stratum in np.unique(worst):
+        members = order[worst[order] == stratum]
+        chosen[members[: round(len(members) * share)]] = True
+    return chosen[index]
+
+
+def severity(targets: NDArray[np.float32]) -> NDArray[np.int64]:
+    """(N,) KL where it was read, else the highest of the other grades; 0 where nothing was."""
+    starts = np.cumsum((0, *CLASSES))
+    known = np.nan_to_num(targets)
+    grades = np.stack([known[:, a:b].argmax(1) for a, b in pairwise(starts)], axis=1)
+    read_kl = ~np.isnan(targets[:, 0])
+    return np.where(read_kl, grades[:, 0], grades[:, 1:].max(1)).astype(np.int64)
+
+
+class Stream:
+    """An endless sequence of the same rows, one permutation after the other; item i is a function of (seed, i).
+
+    Args:
+        rows: at least one.
+        seed: any sequence of numbers.
+    """
+
+    def __init__(self, rows: Rows, seed: list[int]) -> None:
+        self.rows, self.seed = rows, seed
+        self._passes: dict[int, Rows] = {}
+
+    def batch(self, number: int, size: int) -> Rows:
+        """Items number·size … (number + 1)·size − 1."""
+        return np.concatenate(list(self._pieces(number * size, (number + 1) * size)))
+
+    def _pieces(self, start: int, stop: int) -> Iterator[Rows]:
+        length = len(self.rows)
+        for whole in range(start // length, (stop - 1) // length + 1):
+            first, last = max(start - whole * length, 0), min(stop - whole * length, length)
+            yield self._permuted(whole)[first:last]
+
+    def _permuted(self, whole: int) -> Rows:
+        if whole not in self._passes:
+            order = np.random.default_rng([*self.seed, whole]).permutation(self.rows)
+            self._passes = {key: kept for key, kept in self._passes.items() if key >= whole - 1} | {whole: order}
+        return self._passes[whole]

@@ -1,0 +1,115 @@
+"""A phantom cohort shaped like the paper's, as a store: labelled and unlabelled training knees, validation, test."""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from kneegrade.coherence import one_hot
+from kneegrade.errors import UsageError
+from kneegrade.learning.store import STORE_PX, STORE_WIDTHS, StoreWriter, encode
+from kneegrade.phantom import Prevalence, coherent_reading, render_rois, sample_knee
+from kneegrade.phantom.placement import Placement
+from kneegrade.schema import ONE_HOT_LENGTH, TARGET_NAMES
+
+CHUNK = 64
+PREVALENCE: Prevalence = "paper"
+
+
+@dataclass(frozen=True)
+class PaperCohort:
+    """How many knees of each kind; even numbers, since people have two. The defaults are the paper's (OAI, 2:1:1).
+
+    Attributes:
+        labelled: training knees with all seven grades.
+        unlabelled: training knees without any; nobody of validation or test is among them.
+        validation: labelled.
+        test: labelled.
+        seed: of the population, whose grades have the prevalence of the paper's Table 1.
+    """
+
+    labelled: int = 11_624
+    unlabelled: int = 21_764
+    validation: int = 5_812
+    test: int = 5_812
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        sizes = (self.labelled, self.unlabelled, self.validation, self.test)
+        if min(sizes) < 0 or any(size % 2 for size in sizes) or not sum(sizes):
+            raise UsageError(f"A cohort of {sizes} knees was asked for; even numbers are expected.")
+
+    def __len__(self) -> int:
+        """Number of knees."""
+        return self.labelled + self.unlabelled + self.validation + self.test
+
+    def splits(self) -> NDArray[np.str_]:
+        """(N,) split of every knee, in the order of the store."""
+        return np.repeat(["train", "val", "test"], [self.labelled + self.unlabelled, self.validation, self.test])
+
+
+def build_paper_cohort(
+    directory: Path, cohort: PaperCohort, *, workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:  # fmt: skip
+    """Render a cohort into the new store `directory`; a second call goes on where the first was stopped.
+
+    Labels are readings (`coherent_reading`), in all splits.
+
+    Args:
+        directory: must not exist.
+        cohort: what to draw.
+        workers: processes; all cores by default.
+        progress: called with (done, all).
+
+    Raises:
+        RecipeError: the folder exists already.
+    """
+    number = len(cohort)
+    writer = StoreWriter(directory, number, identity=f"paper cohort {asdict(cohort)}")
+    done = writer.finished()
+    left = [range(start, min(start + CHUNK, number)) for start in range(0, number, CHUNK) if start not in done]
+    rendered = number - sum(map(len, left))
+    with ProcessPoolExecutor(workers or os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        tasks = {pool.submit(_pictures, cohort.seed, chunk): chunk for chunk in left}
+        for task in as_completed(tasks):
+            chunk = tasks[task]
+            writer.images[chunk.start : chunk.stop] = task.result()
+            writer.finish(chunk.start)
+            rendered += len(chunk)
+            if progress:
+                progress(rendered, number)
+    writer.close(*_described(cohort, writer))
+
+
+def _pictures(seed: int, indices: range) -> NDArray[np.uint8]:
+    """(len(indices), 384, 384) uint8 store pictures."""
+    torch.set_num_threads(1)
+    everywhere = np.ones((STORE_PX, STORE_PX), dtype=np.bool_)
+    drawn = (render_rois([sample_knee(seed, i, PREVALENCE)], STORE_PX, STORE_WIDTHS)[0][0].numpy() for i in indices)
+    return np.stack([encode(picture, everywhere) for picture in drawn])
+
+
+def _described(
+    cohort: PaperCohort, writer: StoreWriter
+) -> tuple[NDArray[np.float32], NDArray[np.str_], NDArray[np.str_], NDArray[np.str_]]:
+    """Landmarks go into the writer; targets, subjects, splits and source of all knees come out."""
+    number = len(cohort)
+    targets = np.full((number, ONE_HOT_LENGTH), np.nan, dtype=np.float32)
+    writer.visible[:] = True
+    for index in range(number):
+        knee = sample_knee(cohort.seed, index, PREVALENCE)
+        place = Placement.level(knee.outline_mm, STORE_PX, STORE_WIDTHS)
+        writer.landmarks_px[index] = place.to_px(knee.outline_mm)
+        if not cohort.labelled <= index < cohort.labelled + cohort.unlabelled:
+            read = coherent_reading(knee.grades, cohort.seed, index, PREVALENCE)
+            targets[index] = one_hot(np.array([[read[name] for name in TARGET_NAMES]]))[0]
+    writer.rows = list(range(number))
+    subject = np.array([f"P{cohort.seed}-{index // 2:06d}" for index in range(number)])
+    return targets, subject, cohort.splits(), np.full(number, "phantom")

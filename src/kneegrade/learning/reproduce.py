@@ -1,0 +1,135 @@
+"""`reproduce`: the grid of recipes behind the paper's tables, on one cohort and at one scale, run after run.
+
+A run that has come to its end is skipped, one that was stopped goes on, so the same call serves again until the grid
+is whole.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kneegrade.errors import UsageError
+from kneegrade.learning.paper_cohort import PaperCohort, build_paper_cohort
+from kneegrade.learning.recipe import Recipe, load_recipe
+from kneegrade.learning.train import train_recipe
+
+Say = Callable[[str], None]
+Progress = Callable[[int, int, float | None], None]
+
+TABLES = ("resnet50", "kpn", "cl", "proposed", "resnet50-20", "resnet50-40", "proposed-20", "proposed-40")
+SHARES = ("kpn-20", "kpn-40", "cl-20", "cl-40")
+BASELINES = ("resnet18", "resnet34")
+SUPPLEMENT = ("tau-0.25", "tau-0.75", "tau-1.0", "tau-1.5", "resnet50-regression", "proposed-regression")
+BEYOND = (
+    "proposed-joint", "proposed-ratio", "kpn-ordinal", "kpn-reduced", "kpn-global", "siamese", "resnet50-layer3",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large the grid is.
+
+    Attributes:
+        cohort: of phantoms, where no other is given.
+        recipes: rows, in the order in which they are run.
+        seeds: of every row.
+        settings: overrides of every recipe.
+        trunks: trunk of the recipe → trunk used instead.
+    """
+
+    cohort: PaperCohort
+    recipes: tuple[str, ...]
+    seeds: tuple[int, ...]
+    settings: tuple[str, ...] = ()
+    trunks: Mapping[str, str] = field(default_factory=dict)
+
+
+SCALES: dict[str, Scale] = {
+    "tiny": Scale(
+        PaperCohort(labelled=96, unlabelled=96, validation=48, test=48),
+        ("resnet50", "proposed"),
+        (0,),
+        ("model.roi_px=64", "train.epochs=2", "train.batch_size=16", "train.unlabelled_batch_size=16", "train.ema=0.5"),
+        {"resnet50": "resnet18"},
+    ),
+    "small": Scale(
+        PaperCohort(labelled=2_000, unlabelled=3_800, validation=1_000, test=5_000, seed=61),
+        (*TABLES, "proposed-joint", "proposed-ratio"),
+        (0, 1),
+        (
+            "model.roi_px=128", "train.epochs=8", "train.steps_per_epoch=42", "train.learning_rate=1.0e-3", "loss.prevalence_cap=3",
+            "train.optimiser=adamw", "train.schedule=cosine", "train.ema=0.98", "train.clip_norm=5",
+            "train.evaluate_epochs=4",
+        ),
+        {"resnet50": "resnet18"},
+    ),
+    "paper": Scale(PaperCohort(), (*BASELINES, *TABLES, *SUPPLEMENT, *SHARES, *BEYOND), (0,)),
+}  # fmt: skip
+
+
+def recipe_folder() -> Path:
+    """Where the paper's recipes lie: in the installed package, or in the source tree.
+
+    Raises:
+        UsageError: in neither.
+    """
+    package = Path(__file__).parents[1]
+    for folder in (package / "recipes" / "paper", package.parents[1] / "recipes" / "paper"):
+        if folder.is_dir():
+            return folder
+    raise UsageError("The paper's recipes are not installed; give their folder.")
+
+
+def grid(scale: Scale, store: Path, settings: Sequence[str] = ()) -> list[tuple[str, str, list[str]]]:
+    """(recipe, run's name, overrides) of every run, in order: all rows of the first seed, then of the next."""
+    folder = recipe_folder()
+    runs = []
+    for seed in scale.seeds:
+        for name in scale.recipes:
+            own = [f"data.stores=[{store}]", f"train.seed={seed}", *scale.settings]
+            recipe = load_recipe(folder / f"{name}.yaml")
+            if isinstance(recipe, Recipe) and recipe.model.trunk in scale.trunks:
+                own.append(f"model.trunk={scale.trunks[recipe.model.trunk]}")
+            runs.append((name, f"{name}-seed{seed}", [*own, *settings]))
+    return runs
+
+
+def reproduce(
+    output: Path, scale: Scale, store: Path | None = None, settings: Sequence[str] = (), *,
+    say: Say = print, progress: Progress | None = None, drawing: Callable[[int, int], None] | None = None,
+) -> bool:  # fmt: skip
+    """Train every run of a scale into `output`/<recipe>-seed<n>; True when all have come to their end.
+
+    Args:
+        output: folder of the runs; made if it is not there.
+        scale: one of `SCALES`, or another.
+        store: knees with splits; if None, phantoms as the scale says, drawn into `output`/cohort once.
+        settings: further overrides of every recipe, after the scale's.
+        say: is told what is being done.
+        progress: of the run at hand.
+        drawing: of the cohort.
+
+    Raises:
+        UsageError: no recipe of that name.
+        RecipeError: a recipe or a store that cannot be used.
+    """
+    unknown = [name for name in scale.recipes if not (recipe_folder() / f"{name}.yaml").is_file()]
+    if unknown:
+        raise UsageError(f"There is no recipe {', '.join(unknown)} in {recipe_folder().name}.")
+    output.mkdir(parents=True, exist_ok=True)
+    if store is None:
+        store = output / "cohort"
+        if not store.is_dir():
+            say(f"Drawing {len(scale.cohort):,} phantoms")
+            build_paper_cohort(store, scale.cohort, progress=drawing)
+    runs = grid(scale, store.resolve(), settings)
+    for number, (name, folder, overrides) in enumerate(runs, start=1):
+        directory = output / folder
+        if (directory / "weights.safetensors").is_file():
+            say(f"[{number}/{len(runs)}] {folder}: done already")
+            continue
+        say(f"[{number}/{len(runs)}] {folder}")
+        resume = (directory / "recipe.yaml").is_file()
+        if not train_recipe(recipe_folder() / f"{name}.yaml", directory, overrides, resume=resume, progress=progress):
+            return False
+    return True

@@ -1,0 +1,114 @@
+"""`evaluate`, `tables` and `reproduce` as a user calls them, on phantoms."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from kneegrade.evaluation import Predictions, agreement
+from kneegrade.phantom import Cohort, write_cohort
+from kneegrade.schema import TARGETS
+
+
+def kneegrade(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error", "-m", "kneegrade.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory):
+    """Four phantom films with labels, the last people's in split "test"."""
+    directory = tmp_path_factory.mktemp("films")
+    path = write_cohort(directory, Cohort(4, seed=12))
+    table = pd.read_parquet(path)
+    people = sorted(table["subject_id"].unique())
+    table["split"] = np.where(table["subject_id"].isin(people[1:]), "test", "train")
+    table.to_parquet(path)
+    return path
+
+
+def test_evaluate_prints_one_object_and_leaves_the_predictions(manifest, tmp_path):
+    done = kneegrade("evaluate", "--manifest", manifest, "--output", tmp_path / "out", "--json")
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads(done.stdout)
+    predictions = Predictions.load(tmp_path / "out" / "predictions.parquet")
+    assert metrics["knees"] == len(predictions) == (pd.read_parquet(manifest)["split"] == "test").sum()
+    expected = agreement(predictions.truth()[:, 0], predictions.guess()[:, 0], TARGETS[0].classes)
+    assert metrics["kl"]["accuracy"] == pytest.approx(expected["accuracy"], abs=1e-5)
+    assert len(metrics["kl"]["accuracy_interval"]) == 2
+    assert {"n", "balanced_accuracy", "rmse", "mae", "kappa", "one_off_accuracy", "majority_accuracy"} <= metrics[
+        "oarsi_mean"
+    ].keys()
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == metrics
+    assert "| KL |" in (tmp_path / "out" / "metrics.md").read_text(encoding="utf-8")
+
+
+def test_evaluate_finds_the_knees_itself_when_told_so(manifest, tmp_path):
+    done = kneegrade("evaluate", "--manifest", manifest, "--detect", "--output", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "RMSE" in done.stdout
+    by_landmarks = json.loads(kneegrade("evaluate", "--manifest", manifest, "-o", tmp_path / "x", "--json").stdout)
+    found = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert found["knees"] + found["not_graded"] == by_landmarks["knees"]
+
+
+def test_evaluate_reads_the_published_layout_of_chen_2018(tmp_path):
+    for name, grade in (("9000001L", 0), ("9000002R", 4)):
+        folder = tmp_path / "chen" / "val" / str(grade)
+        folder.mkdir(parents=True)
+        Image.fromarray(np.full((299, 299), 90, np.uint8)).save(folder / f"{name}.png")
+    arguments = ("--cohort", "chen2018", "--root", tmp_path / "chen", "--split", "val", "-o", tmp_path / "out")
+    done = kneegrade("evaluate", *arguments)
+    assert done.returncode == 2
+    assert "None of the 2 knees could be graded" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ((), "either --manifest, or --cohort"),
+        (("--cohort", "oai", "--root", "x"), "'oai' is not known"),
+        (("--cohort", "chen2018"), "--root"),
+        (("--manifest", "nowhere.parquet"), "no manifest"),
+    ],
+)
+def test_evaluate_says_what_is_missing(arguments, told, tmp_path):
+    done = kneegrade("evaluate", *arguments, "-o", tmp_path / "out")
+    assert done.returncode == 2
+    assert told in done.stderr
+
+
+def test_a_split_that_is_not_there_is_named(manifest, tmp_path):
+    done = kneegrade("evaluate", "--manifest", manifest, "--split", "val", "-o", tmp_path / "out")
+    assert done.returncode == 2
+    assert "no knee in split 'val'; it has test, train" in done.stderr
+
+
+def test_tables_and_reproduce_say_what_they_expected(tmp_path):
+    done = kneegrade("tables", tmp_path, "-o", tmp_path / "tables")
+    assert done.returncode == 2
+    assert "No finished run" in done.stderr
+    done = kneegrade("reproduce", "--scale", "tiny", "--cohort", "oai", "-o", tmp_path / "runs")
+    assert done.returncode == 2
+    assert "neither `phantom` nor a store" in done.stderr
+
+
+@pytest.mark.slow
+def test_reproduce_at_the_tiny_scale(tmp_path):
+    """One command from nothing to tables; the second call has nothing left to train."""
+    arguments = ("reproduce", "--scale", "tiny", "--output", tmp_path / "runs")
+    done = kneegrade(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "runs" / "tables" / "table3.tex").is_file()
+    weights = tmp_path / "runs" / "proposed-seed0" / "weights.safetensors"
+    again = kneegrade(*arguments)
+    assert again.returncode == 0
+    assert again.stderr.count("done already") == 2
+    told = kneegrade("tables", tmp_path / "runs", "-o", tmp_path / "tables")
+    assert str(Path(tmp_path / "tables" / "table2.md")) in told.stdout
+    assert weights.is_file()

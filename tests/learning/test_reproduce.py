@@ -1,0 +1,51 @@
+from dataclasses import replace
+
+import pytest
+
+from kneegrade.errors import UsageError
+from kneegrade.evaluation.report import write_tables
+from kneegrade.learning.paper_cohort import PaperCohort
+from kneegrade.learning.recipe import Recipe, load_recipe
+from kneegrade.learning.reproduce import SCALES, grid, recipe_folder, reproduce
+
+TINY = replace(SCALES["tiny"], cohort=PaperCohort(60, 20, 20, 20, seed=4))
+
+
+def test_the_papers_recipes_are_the_papers_defaults():
+    """Recipes change what their row is about, nothing else."""
+    common = load_recipe(recipe_folder() / "proposed.yaml")
+    for name in ("resnet50", "kpn", "cl", "tau-0.25", "resnet50-20", "siamese"):
+        recipe = load_recipe(recipe_folder() / f"{name}.yaml")
+        assert isinstance(recipe, Recipe)
+        assert recipe.train == common.train
+        assert recipe.augmentation == common.augmentation
+        assert recipe.model.roi_px == 320
+
+
+def test_a_scale_overrides_what_it_says(tmp_path):
+    runs = {folder: overrides for _, folder, overrides in grid(TINY, tmp_path, ["train.epochs=7"])}
+    assert list(runs) == ["resnet50-seed0", "proposed-seed0"]
+    recipe = load_recipe(recipe_folder() / "resnet50.yaml", runs["resnet50-seed0"])
+    assert isinstance(recipe, Recipe)
+    assert (recipe.model.trunk, recipe.train.epochs, recipe.data.stores) == ("resnet18", 7, (tmp_path,))
+
+
+def test_an_unknown_row_is_named(tmp_path):
+    with pytest.raises(UsageError, match="resnet51"):
+        reproduce(tmp_path, replace(TINY, recipes=("resnet51",)))
+
+
+@pytest.mark.slow
+def test_from_nothing_to_tables_and_again_without_work(tmp_path):
+    said = []
+    settings = ["loss.grades_from=packaged"]
+    assert reproduce(tmp_path, TINY, settings=settings, say=said.append)
+    assert any("Drawing" in line for line in said)
+    weights = (tmp_path / "proposed-seed0" / "weights.safetensors").stat().st_mtime_ns
+    said.clear()
+    assert reproduce(tmp_path, TINY, settings=settings, say=said.append)
+    assert all("done already" in line for line in said)
+    assert (tmp_path / "proposed-seed0" / "weights.safetensors").stat().st_mtime_ns == weights
+    written, unfinished = write_tables([tmp_path], tmp_path / "tables", replicates=50)
+    assert {"table2.md", "table3.md", "beyond.md"} <= {path.name for path in written}
+    assert unfinished == []

@@ -1,0 +1,134 @@
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from kneegrade.anatomy.landmarks import COMPARTMENTS
+from kneegrade.network import GradingNetwork, NetworkPlan
+from kneegrade.network.heads import ordinal_log_probabilities
+from kneegrade.network.pooling import siamese_patches
+from kneegrade.schema import TARGETS
+
+PLANS = {
+    "paper": NetworkPlan("resnet18", roi_px=96),
+    "reduced": NetworkPlan("resnet18", reduce=8, roi_px=96),
+    "global": NetworkPlan("resnet18", "global", 4, roi_px=96),
+    "global after layer3": NetworkPlan("resnet18", "global", 3, roi_px=96),
+    "both": NetworkPlan("resnet18", "keypoints+global", reduce=8, roi_px=96),
+    "siamese": NetworkPlan("resnet18", "siamese", 4, roi_px=96),
+    "ordinal": NetworkPlan("resnet18", heads="ordinal", roi_px=96),
+    "regression": NetworkPlan("resnet18", regression=True, roi_px=96),
+}
+
+
+def built(plan):
+    torch.manual_seed(0)
+    network = GradingNetwork(plan).eval()
+    network.feature_mean.normal_()
+    return network
+
+
+@pytest.fixture(params=PLANS.values(), ids=PLANS.keys())
+def network(request):
+    return built(request.param)
+
+
+def knees(number=3):
+    generator = torch.Generator().manual_seed(2)
+    visible = torch.rand(number, 74, generator=generator) > 0.2
+    points = torch.rand(number, 74, 2, generator=generator) * 95
+    return torch.rand(number, 1, 96, 96, generator=generator), points, visible
+
+
+@torch.no_grad()
+def test_contributions_and_remainder_sum_to_the_logit(network):
+    """Of every pooling and head; of softmax heads to the class-centred logit, of ordinal ones to the conditional."""
+    output = network(*knees())
+    attribution = network.attribute(output.pooled)
+    for target in TARGETS:
+        total = attribution.contributions[target.name].sum(1) + attribution.remainder[target.name]
+        if network.plan.heads == "ordinal":
+            total = ordinal_log_probabilities({target.name: total})[target.name]
+            expected = output.logits[target.name]
+        else:
+            expected = output.logits[target.name] - output.logits[target.name].mean(1, keepdim=True)
+        assert (total - expected).abs().max() <= 1e-5
+
+
+@torch.no_grad()
+def test_a_batch_says_what_its_knees_say_alone(network):
+    roi, points, visible = knees()
+    together = network(roi, points, visible)
+    for i in range(3):
+        alone = network(roi[i : i + 1], points[i : i + 1], visible[i : i + 1])
+        for name, logits in alone.logits.items():
+            torch.testing.assert_close(together.logits[name][i : i + 1], logits, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["paper", "reduced", "both", "ordinal"])
+@torch.no_grad()
+def test_an_osteophyte_head_reads_its_own_compartment_only(name):
+    network = built(PLANS[name])
+    output = network(*knees())
+    pooled = output.pooled.clone()
+    lateral_femur = list(COMPARTMENTS["FL"])
+    others = [p for p in range(74) if p not in lateral_femur]
+    pooled[:, others] = 7.0
+    changed = network.classify(pooled)
+    torch.testing.assert_close(changed["osteophyte_femur_lateral"], output.logits["osteophyte_femur_lateral"])
+    assert not torch.allclose(changed["osteophyte_femur_medial"], output.logits["osteophyte_femur_medial"])
+    assert not torch.allclose(changed["kl"], output.logits["kl"])
+
+
+@pytest.mark.parametrize("name", ["global", "siamese"])
+@torch.no_grad()
+def test_networks_without_keypoints_do_not_look_at_landmarks(name):
+    network = built(PLANS[name])
+    roi, points, visible = knees()
+    first, second = network(roi, points, visible), network(roi, points.flip(0) + 3, ~visible)
+    for grade, logits in first.logits.items():
+        torch.testing.assert_close(second.logits[grade], logits, rtol=0, atol=0)
+
+
+@torch.no_grad()
+def test_global_pooling_is_the_mean_of_the_last_map():
+    network = built(PLANS["global"])
+    roi, points, visible = knees()
+    expected = functional.adaptive_avg_pool2d(network.trunk(roi), 1).flatten(1)
+    torch.testing.assert_close(network(roi, points, visible).pooled[:, 0], expected)
+
+
+@torch.no_grad()
+def test_siamese_features_change_places_when_the_knee_is_mirrored():
+    """Lateral and medial share their weights, and the medial patch is mirrored: mirroring the knee swaps them."""
+    network = built(PLANS["siamese"])
+    roi, points, visible = knees()
+    straight, mirrored = network(roi, points, visible).pooled, network(roi.flip(-1), points, visible).pooled
+    torch.testing.assert_close(mirrored, straight.flip(1), atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(straight[:, 0], straight[:, 1])
+
+
+def test_siamese_patches_are_the_halves_middle_squares():
+    roi = torch.arange(64.0).reshape(1, 1, 8, 8)
+    lateral, medial = siamese_patches(roi)
+    assert lateral[0].tolist() == roi[0, 0, 2:6, :4].tolist()
+    assert medial[0].tolist() == roi[0, 0, 2:6, 4:].flip(1).tolist()
+
+
+def test_ordinal_heads_give_distributions_and_corns_loss():
+    """Cross entropy with them is the sum of the binary losses "above k, given above k - 1" that were asked."""
+    z = torch.from_numpy(np.random.default_rng(0).normal(size=(6, 4)) * 3).float()
+    logits = ordinal_log_probabilities({"kl": z})["kl"]
+    torch.testing.assert_close(logits.exp().sum(1), torch.ones(6))
+    for grade in range(5):
+        truth = torch.full((6,), grade)
+        asked = z[:, : grade + 1] if grade < 4 else z
+        answers = torch.tensor([1.0] * grade + [0.0])[: asked.shape[1]].expand_as(asked)
+        expected = functional.binary_cross_entropy_with_logits(asked, answers, reduction="none").sum(1)
+        torch.testing.assert_close(functional.cross_entropy(logits, truth, reduction="none"), expected)
+
+
+def test_regression_heads_say_one_number_per_grade():
+    numbers = built(PLANS["regression"])(*knees()).numbers
+    assert {name: tuple(value.shape) for name, value in numbers.items()} == {t.name: (3,) for t in TARGETS}
+    assert built(PLANS["paper"])(*knees()).numbers == {}

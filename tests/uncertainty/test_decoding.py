@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+
+from kneegrade.coherence import RULES, one_hot, smoothed_table
+from kneegrade.evaluation import incoherent
+from kneegrade.schema import CLASSES, ONE_HOT_LENGTH, TARGET_NAMES, TARGETS, grade_tuple_counts
+from kneegrade.uncertainty import CoherentDecoder, fit_decoder
+from kneegrade.uncertainty.decoding import prior_vector
+
+
+@pytest.fixture(scope="module")
+def table():
+    return smoothed_table(grade_tuple_counts())
+
+
+def population(number, seed=0):
+    counts = grade_tuple_counts()
+    tuples = np.array(list(counts))
+    weights = np.array(list(counts.values())) / sum(counts.values())
+    return tuples[np.random.default_rng(seed).choice(len(tuples), number, p=weights)]
+
+
+def noisy(truth, seed=1, sharp=0.55):
+    """Calibrated predictions: each grade seen right with a chance, else any other."""
+    generator = np.random.default_rng(seed)
+    parts = []
+    for index, target in enumerate(TARGETS):
+        other = (truth[:, index] + generator.integers(1, target.classes, len(truth))) % target.classes
+        said = np.where(generator.random(len(truth)) < sharp, truth[:, index], other)
+        rest = (1 - sharp) / (target.classes - 1)
+        parts.append(np.where(np.eye(target.classes)[said] > 0, sharp, rest))
+    return np.concatenate(parts, axis=1)
+
+
+def test_without_exponents_nothing_changes(table):
+    shares = noisy(population(20))
+    np.testing.assert_allclose(CoherentDecoder(table, 0, 0).marginals(shares), shares, rtol=1e-9)
+
+
+def test_marginals_against_bayes_written_out(table):
+    """One knee, by loops over the whole table."""
+    shares = noisy(population(1, seed=5))
+    decoder = CoherentDecoder(table, 0.5, 0.8)
+    starts = np.cumsum([0, *CLASSES])
+    prior = prior_vector(table)
+    weights = table**0.8
+    for axis, (start, k) in enumerate(zip(starts, CLASSES, strict=False)):
+        evidence = shares[0, start : start + k] / prior[start : start + k] ** 0.5
+        weights = weights * evidence.reshape([-1 if a == axis else 1 for a in range(7)])
+    weights /= weights.sum()
+    np.testing.assert_allclose(decoder.marginals(shares)[0], prior_vector(weights), rtol=1e-8)
+
+
+def test_grades_break_no_hard_rule_and_keep_the_likeliest_where_it_may_stay(table):
+    shares = np.random.default_rng(0).dirichlet(np.ones(4) * 0.3, (200, 7))
+    vector = np.concatenate([np.random.default_rng(1).dirichlet(np.ones(5), 200), *shares[:, 1:].swapaxes(0, 1)], 1)
+    decoder = CoherentDecoder(table, 1, 1)
+    grades = decoder.grades(vector)
+    hard, _ = incoherent(grades)
+    assert not hard.any()
+    plain = np.stack([vector[:, t.one_hot].argmax(1) for t in TARGETS], axis=1)
+    fine = ~incoherent(plain)[0]
+    assert fine.any()
+    assert (grades[fine] == plain[fine]).all()
+    assert {rule.code for rule in RULES if rule.hard}
+
+
+def test_what_goes_together_repairs_noisy_predictions(table):
+    """On knees of the table's population, decoding with fitted exponents is right more often than each alone."""
+    truth = population(1500)
+    shares = noisy(truth)
+    decoder = fit_decoder(table, shares[:500], one_hot(truth[:500]))
+    assert decoder.joint_exponent > 0
+    decoded = decoder.marginals(shares[500:])
+    accuracy = [
+        np.mean([(said[:, t.one_hot].argmax(1) == truth[500:, i]).mean() for i, t in enumerate(TARGETS)])
+        for said in (shares[500:], decoded)
+    ]
+    assert accuracy[1] > accuracy[0] + 0.03
+
+
+def test_the_table_is_raked_to_the_calibration_knees(table):
+    truth = population(400)
+    truth = truth[truth[:, 0] <= 1]
+    targets = one_hot(truth)
+    targets[:, 5:] = np.nan
+    decoder = fit_decoder(table, noisy(truth), targets, exponents=(0.5,))
+    share = np.bincount(truth[:, 0], minlength=5) + 0.5
+    np.testing.assert_allclose(prior_vector(decoder.table)[:5], share / share.sum(), atol=1e-6)
+
+
+def test_no_knees_give_no_rows(table):
+    decoder = CoherentDecoder(table, 1, 1)
+    assert decoder.marginals(np.empty((0, ONE_HOT_LENGTH))).shape == (0, ONE_HOT_LENGTH)
+    assert decoder.grades(np.empty((0, ONE_HOT_LENGTH))).shape == (0, len(TARGET_NAMES))
