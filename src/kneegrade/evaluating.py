@@ -19,7 +19,7 @@ from kneegrade.imaging import Source
 from kneegrade.learning.predicting import graders_predictions
 from kneegrade.learning.store import build_store, load_stores
 from kneegrade.results import GradedRadiograph, GradeResult
-from kneegrade.schema import TARGETS
+from kneegrade.schema import ONE_HOT_LENGTH, TARGETS
 from kneegrade.weights import shipped_path
 
 Progress = Callable[[int, int], None]
@@ -94,7 +94,7 @@ def _graded(table: pd.DataFrame, weights: Path | None, device: str, progress: Pr
     kept = table.iloc[rows]
     return Evaluation(
         Predictions(
-            probabilities=np.array(shares, dtype=np.float32).reshape(len(rows), -1),
+            probabilities=np.array(shares, dtype=np.float32).reshape(-1, ONE_HOT_LENGTH),
             targets=target_distributions(kept.reset_index(drop=True)),
             subject=kept["subject_id"].to_numpy(dtype=str),
             knee=np.array(rows, dtype=np.int64),

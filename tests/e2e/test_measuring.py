@@ -112,3 +112,13 @@ def test_reproduce_at_the_tiny_scale(tmp_path):
     told = kneegrade("tables", tmp_path / "runs", "-o", tmp_path / "tables")
     assert str(Path(tmp_path / "tables" / "table2.md")) in told.stdout
     assert weights.is_file()
+
+
+def test_two_files_of_predictions_are_compared_in_pairs(manifest, tmp_path):
+    assert kneegrade("evaluate", "--manifest", manifest, "-o", tmp_path / "a", "--quiet").returncode == 0
+    file = tmp_path / "a" / "predictions.parquet"
+    same = json.loads(kneegrade("compare", file, file, "--json").stdout)
+    assert same["kl"]["differences"]["accuracy"] == [0, 0, 0]
+    assert same["kl"]["p_value"] == 1
+    assert "| KL | +0.000 [+0.000, +0.000] |" in kneegrade("compare", file, file).stdout
+    assert kneegrade("compare", file, tmp_path / "none.parquet").returncode == 2

@@ -14,7 +14,7 @@ app = typer.Typer(
 )  # fmt: skip
 VERBS: tuple[Callable[..., None], ...] = (
     grading.grade, grading.landmarks, grading.info, training.train, training.store, training.phantom,
-    measuring.evaluate, measuring.tables, measuring.reproduce,
+    measuring.evaluate, measuring.compare, measuring.tables, measuring.reproduce,
 )  # fmt: skip
 COHORTS: tuple[Callable[..., None], ...] = (cohorts.chen2018, cohorts.pts)
 cohort_app = typer.Typer(no_args_is_help=True, help="Turn a labelled cohort into a manifest.")

@@ -1,4 +1,4 @@
-"""Verbs that measure: `evaluate`, `tables`, `reproduce`."""
+"""Verbs that measure: `evaluate`, `compare`, `tables`, `reproduce`."""
 
 import json
 import os
@@ -74,6 +74,27 @@ def _labelled(manifest: Path | None, cohort: str | None, root: Path | None) -> A
     if root is None:
         raise UsageError("--cohort needs --root, the folder that holds train/, val/ or test/.")
     return chen2018_manifest(root)
+
+
+def compare(
+    first: Annotated[Path, typer.Argument(help="Run folder, or a file of predictions (`evaluate` leaves one).")],
+    second: Annotated[Path, typer.Argument(help="The other, on the same knees.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as one JSON object.")] = False,
+) -> None:
+    """Say how the second differs from the first: paired bootstrap over subjects, and McNemar's test."""
+    from dataclasses import asdict
+
+    from kneegrade.evaluation import Predictions
+    from kneegrade.evaluation import compare as compared
+    from kneegrade.evaluation.formats import markdown
+    from kneegrade.evaluation.tables import comparison_table
+
+    files = [path / "predictions-test.parquet" if path.is_dir() else path for path in (first, second)]
+    found = compared(*(Predictions.load(path) for path in files))
+    if as_json:
+        typer.echo(json.dumps({grade: asdict(comparison) for grade, comparison in found.items()}, indent=1))
+    else:
+        typer.echo(markdown(comparison_table(found)))
 
 
 def tables(

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from kneegrade.evaluation.comparison import Comparison
 from kneegrade.evaluation.formats import Table
 from kneegrade.evaluation.paper import BY_GRADE, COLUMNS, LABELS, SUMMARY
 from kneegrade.evaluation.predictions import Predictions
@@ -166,6 +167,8 @@ def _value(scores: Scores, grade: str, metric: str, spread: bool = True) -> str:
     if grade not in scores:
         return "–"
     value, low, high = interval(scores[grade][metric])
+    if not np.isfinite(value):
+        return "–"
     return f"{value:.3f} ± {(high - low) / 2:.3f}" if spread else f"{value:.3f}"
 
 
@@ -182,7 +185,10 @@ def _difference(first: Scores, second: Scores) -> list[str]:
 
 def signed(values: NDArray[np.float64]) -> str:
     """A difference with its interval, bold where that leaves out zero."""
-    value, low, high = interval(values)
+    return _signed(*interval(values))
+
+
+def _signed(value: float, low: float, high: float) -> str:
     text = f"{value:+.3f} [{low:+.3f}, {high:+.3f}]".replace("-", "−")
     return f"**{text}**" if low > 0 or high < 0 else text
 
@@ -197,12 +203,25 @@ def evaluation_table(scores: Scores, predictions: Predictions) -> Table:
         if grade in scores
     ]
     joint = scores["joint"]
-    notes = [
-        f"{len(predictions):,} knees of {len(np.unique(predictions.subject)):,} subjects; ± half the 95 % interval."
-    ]
+    subjects = len(np.unique(predictions.subject))
+    notes = [f"{len(predictions):,} knees of {subjects:,} subjects; ± half the 95 % interval."]
     if "kl" in scores:
         value, low, high = interval(joint["auc_kl2"])
         notes.append(f"AUC for KL ≥ 2: {value:.3f} ({low:.3f}–{high:.3f}).")
     rates = (interval(joint[name])[0] for name in ("hard_rule_rate", "empty_cell_rate"))
     notes.append("Seven-tuples that break a hard rule: {:.1%}; in empty cells: {:.1%}.".format(*rates))
     return Table("metrics", "Agreement with the labels", ("grade", *names), tuple(lines), tuple(notes))
+
+
+def comparison_table(found: Mapping[str, Comparison]) -> Table:
+    """How the second of two networks differs from the first, grade by grade, for a terminal."""
+    metrics = ("accuracy", "rmse", "kappa")
+    lines = []
+    for short, grade in zip(SHORT, COLUMNS, strict=True):
+        if grade in found:
+            one = found[grade]
+            tested = "–" if one.p_value is None else f"{one.only_first}, {one.only_second}; p = {one.p_value:.2g}"
+            lines.append((short, *(_signed(*one.differences[metric]) for metric in metrics), tested))
+    header = ("grade", *(f"Δ {METRIC_LABELS[metric]}" for metric in metrics), "right only in first, second; McNemar")
+    note = "Second less first, 95 % interval by paired bootstrap over subjects, bold where it leaves out zero."
+    return Table("comparison", "The second against the first", header, tuple(lines), (note,))

@@ -63,7 +63,7 @@ def graders_predictions(path: Path, store: Store, rows: NDArray[np.int64], devic
     network, calibration = network_of(held), Calibration()
     load_part(calibration, held, "calibration")
     logits = predicted_logits(network, Regions(store, network.plan.roi_px, device), rows)
-    return predictions_of(calibration(logits), store, rows)
+    return predictions_of(calibration.requires_grad_(False)(logits), store, rows)
 
 
 def network_of(held: Weights) -> GradingNetwork:

@@ -57,9 +57,9 @@ SCALES: dict[str, Scale] = {
         (*TABLES, "proposed-joint", "proposed-ratio"),
         (0, 1),
         (
-            "model.roi_px=128", "train.epochs=8", "train.steps_per_epoch=42", "train.learning_rate=1.0e-3", "loss.prevalence_cap=3",
-            "train.optimiser=adamw", "train.schedule=cosine", "train.ema=0.98", "train.clip_norm=5",
-            "train.evaluate_epochs=4",
+            "model.roi_px=128", "train.epochs=8", "train.steps_per_epoch=42", "train.learning_rate=1.0e-3",
+            "loss.prevalence_cap=3", "train.optimiser=adamw", "train.schedule=cosine", "train.ema=0.98",
+            "train.clip_norm=5", "train.evaluate_epochs=4",
         ),
         {"resnet50": "resnet18"},
     ),
