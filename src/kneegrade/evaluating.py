@@ -5,8 +5,9 @@ With the manifest's landmarks the network alone is measured; without, the whole 
 
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -27,10 +28,17 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Predictions for the knees that could be graded, and a line for each of those that could not."""
+    """What a grader said of the knees of a split.
+
+    Attributes:
+        predictions: for those that could be graded; `knee` is the row in the manifest's split.
+        missed: a line for each of the others.
+        landmarks: where landmarks came from, the "manifest" or the "detector".
+    """
 
     predictions: Predictions
     missed: tuple[str, ...]
+    landmarks: Literal["manifest", "detector"]
 
 
 def evaluate_manifest(
@@ -56,8 +64,14 @@ def evaluate_manifest(
     if own.empty:
         known = ", ".join(sorted(table["split"].unique()))
         raise RecipeError(f"The manifest has no knee in split {split!r}; it has {known}.")
-    by_landmarks = "landmarks_px" in own.columns and own["landmarks_px"].notna().all() and not detect
-    result = (_cut if by_landmarks else _graded)(own, weights, device, progress)
+    marked = own["landmarks_px"].notna().to_numpy() if "landmarks_px" in own.columns else np.zeros(len(own), dtype=bool)
+    if not detect and marked.any() and not marked.all():
+        raise RecipeError(
+            f"{int((~marked).sum())} of the {len(own)} knees have no landmarks; --detect finds those of all."
+        )
+    if np.isnan(target_distributions(own)).all():
+        raise RecipeError(f"No knee of split {split!r} has a grade to compare with.")
+    result = (_graded if detect or not marked.any() else _cut)(own, weights, device, progress)
     if not len(result.predictions):
         raise RecipeError(f"None of the {len(own)} knees could be graded; the first: {result.missed[0]}")
     return result
@@ -67,9 +81,11 @@ def _cut(table: pd.DataFrame, weights: Path | None, device: str, progress: Progr
     with tempfile.TemporaryDirectory() as folder:
         bad = build_store(table, Path(folder) / "store", progress=progress)
         store = load_stores((Path(folder) / "store",))
+        with np.load(Path(folder) / "store" / "knees.npz") as knees:
+            rows = knees["rows"]
         path = weights or shipped_path("grader")
         predictions = graders_predictions(path, store, np.arange(len(store)), choose_device(device))
-    return Evaluation(predictions, tuple(bad))
+    return Evaluation(replace(predictions, knee=rows), tuple(bad), "manifest")
 
 
 def _graded(table: pd.DataFrame, weights: Path | None, device: str, progress: Progress | None) -> Evaluation:
@@ -82,9 +98,10 @@ def _graded(table: pd.DataFrame, weights: Path | None, device: str, progress: Pr
 
     report = Grader(device, weights).grade_sources(sources, progress=advance)
     radiographs = dict(zip(films, report.radiographs, strict=True))
+    listed = table["image_path"].value_counts()
     rows, shares, missed = [], [], []
     for row, (path, side) in enumerate(zip(table["image_path"], table["side"], strict=True)):
-        grades = _grades_of(radiographs[path], side)
+        grades = _grades_of(radiographs[path], side, alone=listed[path] == 1)
         if grades is None:
             reason = radiographs[path].reason
             missed.append(f"{path}: {reason.message if reason else f'no gradable {side} knee found'}")
@@ -100,11 +117,13 @@ def _graded(table: pd.DataFrame, weights: Path | None, device: str, progress: Pr
             knee=np.array(rows, dtype=np.int64),
         ),
         tuple(missed),
+        "detector",
     )
 
 
-def _grades_of(radiograph: GradedRadiograph, side: str) -> Mapping[str, GradeResult] | None:
-    """Grades of the knee of a side, or of the film's only knee."""
+def _grades_of(radiograph: GradedRadiograph, side: str, alone: bool) -> Mapping[str, GradeResult] | None:
+    """Grades of the knee of a side, or of the film's only knee where the manifest too has only one of it."""
     graded = [knee for knee in radiograph.knees if knee.grades]
-    matching = [knee for knee in graded if knee.side == side] or (graded if len(radiograph.knees) == 1 else [])
+    only = graded if alone and len(radiograph.knees) == 1 else []
+    matching = [knee for knee in graded if knee.side == side] or only
     return matching[0].grades if matching else None

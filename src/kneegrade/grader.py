@@ -167,10 +167,10 @@ class Grader:
 
 def _modules(held: Weights) -> tuple[GradingNetwork, GradeMixture, Calibration]:
     plan = NetworkPlan(**held.description["model"])
-    if not plan.pooling.startswith("keypoints"):
+    if not plan.pooling.startswith("keypoints") or plan.heads != "softmax":
         raise WeightsError(
-            f"The weights {held.name} do not read landmarks, which a report's evidence needs; "
-            "`kneegrade evaluate` takes them."
+            f"The weights {held.name} ({plan.pooling} pooling, {plan.heads} heads) cannot give a report's evidence, a "
+            "sum over landmarks per grade; `kneegrade evaluate` takes them with a manifest that has landmarks."
         )
     network = GradingNetwork(plan)
     network.load_state_dict(held.part("network"))

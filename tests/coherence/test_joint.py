@@ -73,6 +73,13 @@ def test_smoothing_keeps_counted_cells_and_gives_the_unseen_their_share():
     assert table[none] >= (1 - singles / total) * counts[none] / total
 
 
+@pytest.mark.parametrize("counts", [{(0, 0): 4, (1, 1): 4}, {(0, 0): 1, (1, 1): 1}], ids=["no single", "all single"])
+def test_few_counts_still_give_a_positive_table_that_remembers_them(counts):
+    table = smoothed_table(counts, (2, 2))
+    assert table.min() > 0
+    assert table[0, 0] > 2 * table[0, 1]
+
+
 def test_raking_reaches_the_marginals_and_keeps_odds_ratios():
     table, _ = small_case((3, 2, 4))
     wanted = {0: np.array([0.2, 0.3, 0.5]), 2: np.array([0.1, 0.2, 0.3, 0.4])}

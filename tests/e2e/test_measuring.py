@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,16 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from kneegrade import Grader
+from kneegrade.errors import RecipeError, WeightsError
+from kneegrade.evaluating import evaluate_manifest
 from kneegrade.evaluation import Predictions, agreement
+from kneegrade.network import NetworkPlan
 from kneegrade.phantom import Cohort, write_cohort
 from kneegrade.schema import TARGETS
+from kneegrade.weights import save_weights
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def kneegrade(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -38,6 +46,8 @@ def test_evaluate_prints_one_object_and_leaves_the_predictions(manifest, tmp_pat
     metrics = json.loads(done.stdout)
     predictions = Predictions.load(tmp_path / "out" / "predictions.parquet")
     assert metrics["knees"] == len(predictions) == (pd.read_parquet(manifest)["split"] == "test").sum()
+    assert metrics["weights"]["name"] == "kneegrade-first"
+    assert (metrics["split"], metrics["landmarks_from"]) == ("test", "manifest")
     expected = agreement(predictions.truth()[:, 0], predictions.guess()[:, 0], TARGETS[0].classes)
     assert metrics["kl"]["accuracy"] == pytest.approx(expected["accuracy"], abs=1e-5)
     assert len(metrics["kl"]["accuracy_interval"]) == 2
@@ -118,7 +128,38 @@ def test_two_files_of_predictions_are_compared_in_pairs(manifest, tmp_path):
     assert kneegrade("evaluate", "--manifest", manifest, "-o", tmp_path / "a", "--quiet").returncode == 0
     file = tmp_path / "a" / "predictions.parquet"
     same = json.loads(kneegrade("compare", file, file, "--json").stdout)
-    assert same["kl"]["differences"]["accuracy"] == [0, 0, 0]
+    assert (same["kl"]["accuracy"], same["kl"]["accuracy_interval"]) == (0, [0, 0])
+    assert kneegrade("compare", tmp_path / "a", file, "--json").returncode == 0
     assert same["kl"]["p_value"] == 1
     assert "| KL | +0.000 [+0.000, +0.000] |" in kneegrade("compare", file, file).stdout
     assert kneegrade("compare", file, tmp_path / "none.parquet").returncode == 2
+
+
+def test_the_only_knee_found_is_not_taken_for_both_sides():
+    """A film with one knee, listed with two: its grades go to the side that was found, the other is missed."""
+    row = {"image_path": str(EXAMPLES / "single_right.dcm"), "subject_id": "a", "split": "test", "source": "x", "kl": 1}
+    table = pd.DataFrame([{**row, "side": side, "knee_id": side} for side in ("L", "R")])
+    result = evaluate_manifest(table, "test", device="cpu")
+    assert result.landmarks == "detector"
+    assert result.predictions.knee.tolist() == [1]
+    assert len(result.missed) == 1
+    assert "no gradable L knee" in result.missed[0]
+
+
+def test_landmarks_of_some_knees_only_and_no_grades_are_refused(manifest):
+    table = pd.read_parquet(manifest)
+    table["image_path"] = [str(manifest.parent / path) for path in table["image_path"]]
+    first = table.index[table["split"] == "test"][0]
+    partial = table.copy()
+    partial.at[first, "landmarks_px"] = None
+    with pytest.raises(RecipeError, match=r"1 of the .* have no landmarks; --detect"):
+        evaluate_manifest(partial, "test")
+    with pytest.raises(RecipeError, match="has a grade to compare with"):
+        evaluate_manifest(table.assign(**{t.name: None for t in TARGETS}), "test")
+
+
+@pytest.mark.parametrize("plan", [NetworkPlan(pooling="global"), NetworkPlan(heads="ordinal")])
+def test_weights_that_cannot_explain_themselves_are_refused_by_the_grader(plan, tmp_path):
+    save_weights(tmp_path / "w.safetensors", {}, {"name": "w", "kind": "grader", "model": asdict(plan)})
+    with pytest.raises(WeightsError, match="cannot give a report's evidence"):
+        Grader(weights=tmp_path / "w.safetensors")

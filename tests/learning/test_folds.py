@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kneegrade.coherence import one_hot
+from kneegrade.errors import RecipeError
 from kneegrade.learning.folds import Stream, folds_of, severity
 from kneegrade.learning.recipe import Data
 from kneegrade.learning.store import Store
@@ -75,6 +76,9 @@ def test_validation_knees_serve_where_no_share_is_named():
     assert (store.split[folds.calibration] == "val").all()
     assert (store.split[folds.test] == "test").all()
     assert folds_of(store, data(test_split="val")).test.tolist() == folds.calibration.tolist()
+    for wrong in (data(test_split="val", calibration_share=None), data(test_split="train")):
+        with pytest.raises(RecipeError, match="name another split"):
+            folds_of(store, wrong)
 
 
 def test_unlabelled_knees_can_be_left_out():

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from kneegrade.coherence import concatenate_probabilities, incoherence_loss, one_hot
+from kneegrade.coherence import concatenate_probabilities, incoherence_loss, one_hot, smoothed_table
 from kneegrade.errors import RecipeError
 from kneegrade.learning.losses import classification_loss, regression_loss
 from kneegrade.learning.objective import Objective
@@ -68,7 +68,9 @@ def test_coherence_is_made_of_the_labels_or_of_the_packaged_counts():
     few = TARGET_ROWS[:20]
     with pytest.raises(RecipeError, match="packaged"):
         Objective(Loss(), few, seed=0)
-    assert Objective(Loss(grades_from="packaged"), few, seed=0).mixture is not None
+    packaged = smoothed_table(COUNTS)
+    np.testing.assert_allclose(Objective(Loss(grades_from="packaged"), few, seed=0).joint.values, packaged, rtol=1e-5)
+    assert not np.allclose(Objective(Loss(), TARGET_ROWS, seed=0).joint.values, packaged, rtol=1e-2)
     assert Objective(Loss(lambda_gmm=0), few, seed=0).class_weights.shape == (29,)
 
 

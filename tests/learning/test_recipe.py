@@ -5,7 +5,7 @@ import pytest
 from kneegrade.errors import RecipeError
 from kneegrade.learning.recipe import DetectorRecipe, Recipe, load_recipe
 
-RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").rglob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)

@@ -2,8 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from kneegrade.errors import UsageError
-from kneegrade.evaluation.report import write_tables
+from kneegrade.errors import RecipeError, UsageError
+from kneegrade.evaluation.all_tables import write_tables
 from kneegrade.learning.paper_cohort import PaperCohort
 from kneegrade.learning.recipe import Recipe, load_recipe
 from kneegrade.learning.reproduce import SCALES, grid, recipe_folder, reproduce
@@ -14,6 +14,16 @@ TINY = replace(SCALES["tiny"], cohort=PaperCohort(60, 20, 20, 20, seed=4))
 def test_the_papers_recipes_are_the_papers_defaults():
     """Recipes change what their row is about, nothing else."""
     common = load_recipe(recipe_folder() / "proposed.yaml")
+    assert isinstance(common, Recipe)
+    assert (common.train.epochs, common.train.batch_size, common.train.learning_rate) == (60, 48, 1e-4)
+    assert (common.train.weight_decay, common.train.optimiser, common.train.schedule) == (1e-2, "adam", "paper")
+    assert (common.loss.lambda_cls, common.loss.lambda_gmm, common.loss.tau, common.loss.warmup_epochs) == (
+        1,
+        1,
+        0.5,
+        1,
+    )
+    assert (common.model.trunk, common.model.pooling, common.model.stages) == ("resnet50", "keypoints", 3)
     for name in ("resnet50", "kpn", "cl", "tau-0.25", "resnet50-20", "siamese"):
         recipe = load_recipe(recipe_folder() / f"{name}.yaml")
         assert isinstance(recipe, Recipe)
@@ -49,3 +59,12 @@ def test_from_nothing_to_tables_and_again_without_work(tmp_path):
     written, unfinished = write_tables([tmp_path], tmp_path / "tables", replicates=50)
     assert {"table2.md", "table3.md", "beyond.md"} <= {path.name for path in written}
     assert unfinished == []
+    with pytest.raises(UsageError, match="other settings"):
+        reproduce(tmp_path, TINY, settings=[*settings, "train.epochs=3"], say=said.append)
+    with pytest.raises(UsageError, match="another cohort"):
+        reproduce(tmp_path, replace(TINY, cohort=PaperCohort(80, 20, 20, 20)), settings=settings, say=said.append)
+
+
+def test_a_store_without_test_knees_is_refused_before_training(phantom_store, tmp_path):
+    with pytest.raises(RecipeError, match="no labelled knee of split test, val; it has train"):
+        reproduce(tmp_path, TINY, phantom_store, say=lambda text: None)

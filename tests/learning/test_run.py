@@ -9,6 +9,7 @@ import torch
 
 from kneegrade.errors import RecipeError
 from kneegrade.evaluation import Predictions
+from kneegrade.learning.log import RunLog
 from kneegrade.learning.recipe import Model, Recipe, Train
 from kneegrade.learning.run import Run, rate_at
 from kneegrade.learning.start import build_network
@@ -146,7 +147,7 @@ def test_a_trunk_starts_from_a_runs_weights_and_says_what_does_not_fit(phantom_s
 def test_two_processes_train_as_one_run(phantom_store, tmp_path):
     """`accelerate launch` on two CPU processes: one log, one checkpoint, weights at the end."""
     path = tmp_path / "tiny.yaml"
-    path.write_text(json.dumps(tiny(phantom_store, epochs=1).model_dump(mode="json")))
+    path.write_text(json.dumps(tiny(phantom_store, epochs=2).model_dump(mode="json")))
     launch = [
         sys.executable,
         "-m",
@@ -163,4 +164,19 @@ def test_two_processes_train_as_one_run(phantom_store, tmp_path):
     load_weights(tmp_path / "run" / "weights.safetensors", "grader")
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == sorted(line["step"] for line in lines)
-    assert sum("calibration" in line for line in lines) == 1
+    assert [line["step"] for line in lines if "calibration" in line] == [2, 4]
+    assert any("gmm" in line for line in lines)
+    with pytest.raises(RecipeError, match="another recipe"):  # the checkpoint is of the two processes' recipe
+        Run(tiny(phantom_store, epochs=3), tmp_path / "run").fit(resume=True)
+
+
+def test_what_was_logged_beyond_the_checkpoint_is_dropped_on_resuming(tmp_path):
+    with RunLog(tmp_path) as log:
+        for step in (1, 20, 40):
+            log.write(step, {"loss": float(step)})
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write('{"step": 4')
+    with RunLog(tmp_path, begun=20) as log:
+        log.write(40, {"loss": 7.0, "calibration": {"x/kl": {"kappa": 0.5}}})
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["loss"]) for line in lines] == [(1, 1.0), (20, 20.0), (40, 7.0)]

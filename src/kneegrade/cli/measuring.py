@@ -44,7 +44,10 @@ def evaluate(
         result = evaluate_manifest(table, split, weights, detect=detect, device=device.value, progress=advance)
     predictions = result.predictions
     scores = score(predictions, SubjectBootstrap(predictions.subject))
-    metrics = {**json_of(scores, predictions), "not_graded": len(result.missed)}
+    metrics = {
+        "weights": _identity(weights), "split": split, "landmarks_from": result.landmarks,
+        "not_graded": len(result.missed), **json_of(scores, predictions),
+    }  # fmt: skip
     output.mkdir(parents=True, exist_ok=True)
     predictions.save(output / "predictions.parquet")
     text = json.dumps(metrics, indent=1)
@@ -60,6 +63,13 @@ def evaluate(
     elif not quiet:
         typer.echo(markdown(shown))
         typer.echo(f"{len(predictions)} knees, {len(result.missed)} not graded. All metrics: {output / 'metrics.json'}")
+
+
+def _identity(weights: Path | None) -> dict[str, str]:
+    from kneegrade.weights import read_description, shipped_path
+
+    description = read_description(weights or shipped_path("grader"))
+    return {"name": description["name"], "sha256": description["sha256"]}
 
 
 def _labelled(manifest: Path | None, cohort: str | None, root: Path | None) -> Any:
@@ -82,31 +92,36 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as one JSON object.")] = False,
 ) -> None:
     """Say how the second differs from the first: paired bootstrap over subjects, and McNemar's test."""
-    from dataclasses import asdict
-
     from kneegrade.evaluation import Predictions
     from kneegrade.evaluation import compare as compared
     from kneegrade.evaluation.formats import markdown
     from kneegrade.evaluation.tables import comparison_table
 
-    files = [path / "predictions-test.parquet" if path.is_dir() else path for path in (first, second)]
-    found = compared(*(Predictions.load(path) for path in files))
+    found = compared(Predictions.load(_predictions_in(first)), Predictions.load(_predictions_in(second)))
     if as_json:
-        typer.echo(json.dumps({grade: asdict(comparison) for grade, comparison in found.items()}, indent=1))
+        typer.echo(json.dumps({grade: comparison.as_json() for grade, comparison in found.items()}, indent=1))
     else:
         typer.echo(markdown(comparison_table(found)))
+
+
+def _predictions_in(path: Path) -> Path:
+    """A file of predictions: the path itself, or what a run or an evaluation left in a folder."""
+    found = [path / name for name in ("predictions-test.parquet", "predictions.parquet") if (path / name).is_file()]
+    return found[0] if found else path
 
 
 def tables(
     runs: Annotated[list[Path], typer.Argument(help="Run folders of `kneegrade train`, or folders of such.")],
     output: OutputOption,
+    quiet: QuietOption = False,
 ) -> None:
     """Write the paper's tables from finished runs, as Markdown, CSV and LaTeX, with the paper's own figures."""
-    from kneegrade.evaluation.report import write_tables
+    from kneegrade.evaluation.all_tables import write_tables
 
-    written, unfinished = write_tables(runs, output)
-    for folder in unfinished:
-        typer.echo(f"{folder} has not come to its end and is left out.", err=True)
+    with progress_bar("Scoring", quiet) as advance:
+        written, left_out = write_tables(runs, output, progress=advance)
+    for line in left_out:
+        typer.echo(line, err=True)
     for path in written:
         typer.echo(path)
 
@@ -127,7 +142,7 @@ def reproduce(
     """Train every row of the paper's tables on one cohort, then write the tables; call again to go on."""
     from dataclasses import replace
 
-    from kneegrade.evaluation.report import write_tables
+    from kneegrade.evaluation.all_tables import write_tables
     from kneegrade.learning.reproduce import SCALES
     from kneegrade.learning.reproduce import reproduce as train_all
 
@@ -148,6 +163,7 @@ def reproduce(
     if not done:
         typer.echo("Stopped; the checkpoint is written. The same command goes on.", err=True)
         raise typer.Exit(1)
-    written, _ = write_tables([output], output / "tables")
+    with progress_bar("Scoring", quiet) as advance:
+        written, _ = write_tables([output], output / "tables", progress=advance)
     if not quiet:
         typer.echo(f"Wrote {len(written)} files to {output / 'tables'}.")

@@ -67,7 +67,7 @@ def smoothed_table(counts: Mapping[Tuple7, int], shape: tuple[int, ...] = CLASSE
 
     A new knee falls in a cell never seen with a chance of singletons / N (Good and Turing; 6.3 % of the packaged
     counts). That share of the mass is spread as if the grades were independent given the first (KL), with half a
-    count added to each; the rest stays where it was counted.
+    count added to each (of few knees at least one's share and at most half); the rest stays where it was counted.
 
     Example:
         >>> table = smoothed_table({(0, 0): 3, (1, 1): 1}, (2, 2))
@@ -78,7 +78,7 @@ def smoothed_table(counts: Mapping[Tuple7, int], shape: tuple[int, ...] = CLASSE
     for tuple7, number in counts.items():
         counted[tuple7] += number
     total = counted.sum()
-    unseen = (counted == 1).sum() / total
+    unseen = np.clip((counted == 1).sum() / total, 1 / total, 0.5)
     first = counted.sum(tuple(range(1, counted.ndim))) + 0.5
     spread: Array = (first / first.sum()).reshape(-1, *[1] * (counted.ndim - 1))
     for axis in range(1, counted.ndim):

@@ -109,6 +109,6 @@ def incoherence_loss(log_probability: Tensor, tau: float = 0.5) -> Tensor:
 
     Args:
         log_probability: (B,) g(P).
-        tau: temperature τ; the paper's best is 0.5.
+        tau: temperature τ; the paper's default is 0.5.
     """
     return functional.softplus(-tau * log_probability) / tau

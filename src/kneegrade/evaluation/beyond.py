@@ -1,6 +1,6 @@
 """The table that goes past the paper: exact coherence and coherent decoding against the mixture, and other parts."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from kneegrade.coherence import smoothed_table
 from kneegrade.evaluation.formats import Table
-from kneegrade.evaluation.paper import LABELS
 from kneegrade.evaluation.predictions import Predictions
 from kneegrade.evaluation.runs import FinishedRun, Row, mean_scores
 from kneegrade.evaluation.scores import Scores, SubjectBootstrap, interval, score
@@ -32,25 +31,36 @@ HEADER = (
 )  # fmt: skip
 
 
-def beyond_table(rows: Mapping[str, Row], bootstrap: SubjectBootstrap) -> Table | None:
-    """Rows as predicted, then calibrated and coherently decoded, by marginals and by the rule-keeping tuple."""
+def beyond_table(
+    rows: Mapping[str, Row], bootstrap: SubjectBootstrap, progress: Callable[[int, int], None] | None = None
+) -> Table | None:
+    """Rows as predicted, then calibrated and coherently decoded, by marginals and by the rule-keeping tuple.
+
+    Args:
+        rows: what was run.
+        bootstrap: over the subjects of the test knees.
+        progress: called with (done, all) of the rows to be decoded.
+    """
     present = [name for name in ROWS if name in rows]
     if not any(name in rows for name in ("proposed", "proposed-joint", "proposed-ratio", "kpn")):
         return None
     lines: list[tuple[str, ...] | None] = [(described(rows[name]), *_cells(rows[name].scores)) for name in present]
     lines.append(None)
     exponents = []
-    for name in (name for name in DECODED if name in rows):
+    to_decode = [name for name in DECODED if name in rows]
+    for number, name in enumerate(to_decode, start=1):
         decoded = [decode(run) for run in rows[name].runs]
-        exponents += [f"{LABELS[name]} a {d.prior_exponent}, b {d.joint_exponent}" for d, _, _ in decoded]
+        exponents += [f"{described(rows[name])} a {d.prior_exponent}, b {d.joint_exponent}" for d, _, _ in decoded]
         calibrated = mean_scores([score(said, bootstrap) for _, said, _ in decoded])
         kept = mean_scores([score(said, bootstrap, d.grades(said.probabilities)) for d, _, said in decoded])
         marginal = mean_scores([score(said, bootstrap) for _, _, said in decoded])
         lines += [
-            (f"{LABELS[name]}, calibrated", *_cells(calibrated)),
-            (f"{LABELS[name]}, decoded (marginals)", *_cells(marginal)),
-            (f"{LABELS[name]}, decoded (keeping hard rules)", *_cells(kept)),
+            (f"{described(rows[name])}, calibrated", *_cells(calibrated)),
+            (f"{described(rows[name])}, decoded (marginals)", *_cells(marginal)),
+            (f"{described(rows[name])}, decoded (keeping hard rules)", *_cells(kept)),
         ]
+        if progress:
+            progress(number, len(to_decode))
     notes = (
         *notes_on(rows, present),
         "Hard rules broken, empty cells: shares of the predicted seven-tuples. Marginals off: total variation between "
@@ -90,7 +100,10 @@ def _with(predictions: Predictions, probabilities: NDArray[np.floating]) -> Pred
 def _cells(scores: Scores) -> list[str]:
     cells = []
     for grade, metric in COLUMNS:
-        value, low, high = interval(scores[grade][metric])
+        value, low, high = interval(scores[grade][metric]) if grade in scores else (np.nan,) * 3
+        if not np.isfinite(value):
+            cells.append("–")
+            continue
         half = f" ± {(high - low) / 2:.3f}" if metric in ("accuracy", "rmse", "kappa") else ""
         cells.append(f"{value:.3f}{half}")
     return cells

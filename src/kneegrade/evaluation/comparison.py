@@ -1,6 +1,7 @@
 """Two networks on the same knees: paired bootstrap over people, and McNemar's test."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,14 @@ class Comparison:
     only_second: int | None = None
     p_value: float | None = None
 
+    def as_json(self) -> dict[str, Any]:
+        """The same as JSON values: metric and metric_interval, McNemar's counts; null what cannot be said."""
+        result: dict[str, Any] = {}
+        for metric, values in self.differences.items():
+            value, low, high = (round(v, 5) if np.isfinite(v) else None for v in values)
+            result[metric], result[f"{metric}_interval"] = value, [low, high]
+        return {**result, "only_first": self.only_first, "only_second": self.only_second, "p_value": self.p_value}
+
 
 def compare(first: Predictions, second: Predictions, replicates: int = 1000, seed: int = 0) -> dict[str, Comparison]:
     """Grade, and "oarsi_mean" → how `second` differs from `first`.
@@ -36,7 +45,7 @@ def compare(first: Predictions, second: Predictions, replicates: int = 1000, see
     Raises:
         UsageError: the two are not about the same knees.
     """
-    if not np.array_equal(first.knee, second.knee) or not np.array_equal(first.subject, second.subject):
+    if not first.same_knees(second):
         raise UsageError("The two files of predictions are about different knees; they cannot be compared in pairs.")
     bootstrap = SubjectBootstrap(first.subject, replicates, seed)
     scores = score(first, bootstrap), score(second, bootstrap)

@@ -75,8 +75,9 @@ def calibration_sums(truth: Grades, probabilities: Array) -> Array:
 
 
 def calibration_error(sums: Array) -> Array:
-    """Expected calibration error: Σ_bins |right − sure| / N of sums (…, 10, 2)."""
-    return np.asarray(np.abs(sums[..., 1]).sum(-1) / sums[..., 0].sum(-1))
+    """Expected calibration error: Σ_bins |right − sure| / N of sums (…, 10, 2); NaN where N is 0."""
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.abs(sums[..., 1]).sum(-1) / sums[..., 0].sum(-1))
 
 
 def weighted_auc(positive: NDArray[np.bool_], score: Array, weights: Array) -> Array:

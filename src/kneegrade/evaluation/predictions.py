@@ -20,7 +20,7 @@ class Predictions:
         probabilities: (N, 29) float32, seven distributions in the order of the schema.
         targets: (N, 29) float32 labels as distributions; NaN where a grade was never read.
         subject: (N,) str.
-        knee: (N,) int, the knee's row in its stores: two files can be compared knee by knee.
+        knee: (N,) int, the knee's row in its stores or its manifest's split: two files can be compared knee by knee.
     """
 
     probabilities: NDArray[np.float32]
@@ -41,6 +41,14 @@ class Predictions:
     def guess(self) -> NDArray[np.int64]:
         """(N, 7) likeliest grades."""
         return np.stack([self.probabilities[:, t.one_hot].argmax(1) for t in TARGETS], axis=1).astype(np.int64)
+
+    def same_knees(self, other: "Predictions") -> bool:
+        """Whether another network's predictions are about the same knees with the same labels."""
+        return (
+            np.array_equal(self.knee, other.knee)
+            and np.array_equal(self.subject, other.subject)
+            and np.array_equal(self.targets, other.targets, equal_nan=True)
+        )
 
     def save(self, path: Path) -> None:
         """Write a Parquet file: `knee`, `subject`, and as lists of 29 `probabilities` and `targets`."""

@@ -53,7 +53,7 @@ class SubjectBootstrap:
 
 
 def score(predictions: Predictions, bootstrap: SubjectBootstrap, guess: NDArray[np.int64] | None = None) -> Scores:
-    """Every metric of every grade, `oarsi_mean` (means over the six) and `joint`, on all samples.
+    """Every metric of every grade, `oarsi_mean` (means over those of the six that were read) and `joint`.
 
     `joint` holds `auc_kl2` (of P(KL ≥ 2)), `hard_rule_rate` and `empty_cell_rate` (shares of the predicted
     seven-tuples that break a hard rule, or that none of the 5,507 knees behind the packaged joint counts has), and
@@ -113,8 +113,9 @@ def _marginal_shift(predictions: Predictions, bootstrap: SubjectBootstrap) -> Ar
             said: Array = predictions.probabilities[:, target.one_hot].astype(np.float64)
             off = (said - np.nan_to_num(wanted)) * read[:, None]
             number = bootstrap.sums(read[:, None].astype(np.float64))
-            shifts.append(np.abs(bootstrap.sums(off) / number).sum(1) / 2)
-    return np.asarray(np.mean(shifts, axis=0))
+            with np.errstate(invalid="ignore"):
+                shifts.append(np.abs(bootstrap.sums(off) / number).sum(1) / 2)
+    return np.asarray(np.mean(shifts, axis=0)) if shifts else np.full(len(bootstrap.weights), np.nan)
 
 
 def incoherent(grades: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -134,12 +135,12 @@ def interval(values: Array) -> tuple[float, float, float]:
     return float(values[0]), float(low), float(high)
 
 
-def as_json(scores: Scores, predictions: Predictions, guess: NDArray[np.int64] | None = None) -> dict[str, Any]:
+def as_json(scores: Scores, predictions: Predictions) -> dict[str, Any]:
     """Scores as one JSON object: grade → {n, metric, metric_interval, …, confusion}, `oarsi_mean`, `auc_kl2` ….
 
     Numbers are rounded to five places; what cannot be said (kappa of constants) is null.
     """
-    truth, guessed = predictions.truth(), predictions.guess() if guess is None else guess
+    truth, guessed = predictions.truth(), predictions.guess()
     result: dict[str, Any] = {"knees": len(predictions), "subjects": len(np.unique(predictions.subject))}
     for name, metrics in scores.items():
         entry = _with_intervals(metrics)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from kneegrade.evaluation.comparison import Comparison
 from kneegrade.evaluation.formats import Table
-from kneegrade.evaluation.paper import BY_GRADE, COLUMNS, LABELS, SUMMARY
+from kneegrade.evaluation.paper import ANTONY, BY_GRADE, COLUMNS, LABELS, SUMMARY
 from kneegrade.evaluation.predictions import Predictions
 from kneegrade.evaluation.runs import FinishedRun, Row
 from kneegrade.evaluation.scores import Scores, interval
@@ -32,9 +32,8 @@ SUPPLEMENT_2 = ("resnet50", "resnet50-regression", "proposed", "proposed-regress
 
 def table_1(runs: Sequence[FinishedRun]) -> Table:
     """How often each grade was read in the cohort, beside the paper's."""
-    cohort = next(run.cohort for run in runs if run.recipe["data"]["labelled_share"] == 1) if any(
-        run.recipe["data"]["labelled_share"] == 1 for run in runs
-    ) else runs[0].cohort  # fmt: skip
+    whole = (run.cohort for run in runs if run.recipe["data"]["labelled_share"] == 1)
+    cohort = next(whole, runs[0].cohort)
     ours = cohort["grades"]
     rows: list[tuple[str, ...] | None] = []
     for grade in range(5):
@@ -62,6 +61,9 @@ def by_grade(rows: Rows, names: Sequence[str], slug: str, title: str, metrics: I
     for number, metric in enumerate(metrics):
         lines += [None] if number else []
         papers = BY_GRADE.get(metric, {})
+        if slug == "supplement2" and metric in ANTONY:
+            original = (f"{ANTONY[metric]:.3f}", *("–",) * (len(COLUMNS) - 1))
+            lines.append((METRIC_LABELS[metric], "Antony et al. as they report", *original))
         for name in names:
             if name in rows:
                 values = [_value(rows[name].scores, column, metric) for column in COLUMNS]
@@ -88,7 +90,12 @@ def ablation(rows: Rows) -> Table | None:
     lines.append(None)
     pairs = (("resnet50", "kpn"), ("resnet50", "cl"), ("kpn", "proposed"), ("cl", "proposed"), ("resnet50", "proposed"))
     lines += [
-        (LABELS[second], f"less {LABELS[first]}", "Δ", *_difference(rows[first].scores, rows[second].scores))
+        (
+            described(rows[second]),
+            f"less {described(rows[first])}",
+            "Δ",
+            *_difference(rows[first].scores, rows[second].scores),
+        )
         for first, second in pairs
         if first in rows and second in rows
     ]
@@ -108,14 +115,14 @@ def label_shares(rows: Rows) -> Table | None:
         for name in TABLE_3:
             key = _shared(name, share)
             if key in rows:
-                lines.append((f"{share} %", LABELS[name], *_summary(rows[key].scores)))
+                lines.append((f"{share} %", described(rows[key]), *_summary(rows[key].scores)))
             if key in SUMMARY and name in ("resnet50", "proposed"):
                 lines.append((f"{share} %", f"{LABELS[name]}, paper", *(f"{v:.3f}" for v in SUMMARY[key])))
     lines.append(None)
     pairs = [(_shared("resnet50", share), _shared(name, share)) for share in SHARES for name in TABLE_3[1:]]
     pairs += [("resnet50", "proposed-20"), ("resnet50", "proposed-40")]
     lines += [
-        (f"{_share(second)} %", f"{_label(second)} less {_label(first)} on {_share(first)} %",
+        (f"{_share(second)} %", f"{described(rows[second])} less {described(rows[first])} on {_share(first)} %",
          *_difference(rows[first].scores, rows[second].scores))
         for first, second in pairs
         if first in rows and second in rows

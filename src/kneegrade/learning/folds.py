@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from kneegrade.errors import RecipeError
 from kneegrade.learning.recipe import Data
 from kneegrade.learning.store import Store
 from kneegrade.schema import CLASSES
@@ -35,10 +36,18 @@ def folds_of(store: Store, data: Data) -> Folds:
     """The folds that a recipe asks for; a function of the store, the shares and `split_seed` alone.
 
     The paper splits by subject 2:1:1 and says nothing of how 20 or 40 % of the labels were chosen.
+
+    Raises:
+        RecipeError: the knees to be scored are those trained on or calibrated with.
     """
+    if data.test_split == "train" or (data.test_split == "val" and data.calibration_share is None):
+        raise RecipeError(
+            f"data.test_split={data.test_split}: these knees are trained on or calibrated with; name another split, or "
+            "give data.calibration_share."
+        )
     rows = np.flatnonzero(store.split == "train")
     has_label = np.asarray(np.isfinite(store.targets).any(axis=1))
-    test = np.flatnonzero((store.split == data.test_split) & has_label) if data.test_split != "train" else rows[:0]
+    test = np.flatnonzero((store.split == data.test_split) & has_label)
     if data.calibration_share is None:
         calibration = np.flatnonzero((store.split == "val") & has_label)
     else:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -49,6 +49,11 @@ class PaperCohort:
         """Number of knees."""
         return self.labelled + self.unlabelled + self.validation + self.test
 
+    @property
+    def identity(self) -> str:
+        """What a store of this cohort holds in `identity.txt`."""
+        return f"paper cohort {asdict(self)}"
+
     def splits(self) -> NDArray[np.str_]:
         """(N,) split of every knee, in the order of the store."""
         return np.repeat(["train", "val", "test"], [self.labelled + self.unlabelled, self.validation, self.test])
@@ -72,19 +77,23 @@ def build_paper_cohort(
         RecipeError: the folder exists already.
     """
     number = len(cohort)
-    writer = StoreWriter(directory, number, identity=f"paper cohort {asdict(cohort)}")
+    writer = StoreWriter(directory, number, identity=cohort.identity)
     done = writer.finished()
     left = [range(start, min(start + CHUNK, number)) for start in range(0, number, CHUNK) if start not in done]
     rendered = number - sum(map(len, left))
-    with ProcessPoolExecutor(workers or os.cpu_count(), mp_context=get_context("spawn")) as pool:
+    pool = ProcessPoolExecutor(workers or os.cpu_count(), mp_context=get_context("spawn"))
+    try:
         tasks = {pool.submit(_pictures, cohort.seed, chunk): chunk for chunk in left}
-        for task in as_completed(tasks):
-            chunk = tasks[task]
-            writer.images[chunk.start : chunk.stop] = task.result()
-            writer.finish(chunk.start)
-            rendered += len(chunk)
-            if progress:
-                progress(rendered, number)
+        while tasks:
+            for task in wait(tasks, return_when=FIRST_COMPLETED).done:
+                chunk = tasks.pop(task)  # and with it, its pictures
+                writer.images[chunk.start : chunk.stop] = task.result()
+                writer.finish(chunk.start)
+                rendered += len(chunk)
+                if progress:
+                    progress(rendered, number)
+    finally:
+        pool.shutdown(cancel_futures=True)
     writer.close(*_described(cohort, writer))
 
 

@@ -4,14 +4,18 @@ A run that has come to its end is skipped, one that was stopped goes on, so the 
 is whole.
 """
 
+import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kneegrade.errors import UsageError
+import numpy as np
+
+from kneegrade.errors import RecipeError, UsageError
 from kneegrade.learning.paper_cohort import PaperCohort, build_paper_cohort
-from kneegrade.learning.recipe import Recipe, load_recipe
-from kneegrade.learning.train import train_recipe
+from kneegrade.learning.recipe import DetectorRecipe, Recipe, load_recipe
+from kneegrade.learning.train import recipe_text, train_recipe
 
 Say = Callable[[str], None]
 Progress = Callable[[int, int, float | None], None]
@@ -77,7 +81,7 @@ def recipe_folder() -> Path:
     for folder in (package / "recipes" / "paper", package.parents[1] / "recipes" / "paper"):
         if folder.is_dir():
             return folder
-    raise UsageError("The paper's recipes are not installed; give their folder.")
+    raise UsageError("The paper's recipes are missing; install kneegrade again.")
 
 
 def grid(scale: Scale, store: Path, settings: Sequence[str] = ()) -> list[tuple[str, str, list[str]]]:
@@ -86,7 +90,7 @@ def grid(scale: Scale, store: Path, settings: Sequence[str] = ()) -> list[tuple[
     runs = []
     for seed in scale.seeds:
         for name in scale.recipes:
-            own = [f"data.stores=[{store}]", f"train.seed={seed}", *scale.settings]
+            own = [f"data.stores={json.dumps([str(store)])}", f"train.seed={seed}", *scale.settings]
             recipe = load_recipe(folder / f"{name}.yaml")
             if isinstance(recipe, Recipe) and recipe.model.trunk in scale.trunks:
                 own.append(f"model.trunk={scale.trunks[recipe.model.trunk]}")
@@ -110,26 +114,58 @@ def reproduce(
         drawing: of the cohort.
 
     Raises:
-        UsageError: no recipe of that name.
+        UsageError: no recipe of that name, or a folder that holds another grid.
         RecipeError: a recipe or a store that cannot be used.
     """
     unknown = [name for name in scale.recipes if not (recipe_folder() / f"{name}.yaml").is_file()]
     if unknown:
         raise UsageError(f"There is no recipe {', '.join(unknown)} in {recipe_folder().name}.")
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise UsageError("`reproduce` runs as one process; `accelerate launch … train` spreads a single run.")
     output.mkdir(parents=True, exist_ok=True)
     if store is None:
-        store = output / "cohort"
-        if not store.is_dir():
-            say(f"Drawing {len(scale.cohort):,} phantoms")
-            build_paper_cohort(store, scale.cohort, progress=drawing)
+        store = _drawn(output / "cohort", scale.cohort, say, drawing)
     runs = grid(scale, store.resolve(), settings)
+    check_splits(store, load_recipe(recipe_folder() / f"{runs[0][0]}.yaml", runs[0][2]))
     for number, (name, folder, overrides) in enumerate(runs, start=1):
-        directory = output / folder
+        path, directory = recipe_folder() / f"{name}.yaml", output / folder
         if (directory / "weights.safetensors").is_file():
+            if (directory / "recipe.yaml").read_text(encoding="utf-8") != recipe_text(load_recipe(path, overrides)):
+                raise UsageError(f"{directory} holds a run with other settings; name another folder, or remove it.")
             say(f"[{number}/{len(runs)}] {folder}: done already")
             continue
         say(f"[{number}/{len(runs)}] {folder}")
         resume = (directory / "recipe.yaml").is_file()
-        if not train_recipe(recipe_folder() / f"{name}.yaml", directory, overrides, resume=resume, progress=progress):
+        if not train_recipe(path, directory, overrides, resume=resume, progress=progress):
             return False
     return True
+
+
+def _drawn(store: Path, cohort: PaperCohort, say: Say, drawing: Callable[[int, int], None] | None) -> Path:
+    """The store of a phantom cohort, drawn if it is not there yet."""
+    marker = store / "identity.txt"
+    if not store.is_dir():
+        say(f"Drawing {len(cohort):,} phantoms")
+        build_paper_cohort(store, cohort, progress=drawing)
+    elif not marker.is_file() or marker.read_text(encoding="utf-8") != cohort.identity:
+        raise UsageError(f"{store} holds another cohort than this scale's; name another folder for the runs.")
+    return store
+
+
+def check_splits(store: Path, recipe: Recipe | DetectorRecipe) -> None:
+    """Refuse a store that lacks the knees which a recipe calibrates with or is scored on, before hours of training.
+
+    Raises:
+        RecipeError: it does.
+    """
+    with np.load(store / "knees.npz") as knees:
+        labelled = np.isfinite(knees["targets"]).any(axis=1)
+        present = set(knees["split"][labelled].tolist())
+    data = recipe.data if isinstance(recipe, Recipe) else None
+    needed = () if data is None else ("train", data.test_split, *(("val",) if data.calibration_share is None else ()))
+    lacking = [name for name in needed if name not in present]
+    if lacking:
+        raise RecipeError(
+            f"{store} has no labelled knee of split {', '.join(lacking)}; it has {', '.join(sorted(present))}. "
+            "data.test_split and data.calibration_share say what is scored and what is calibrated with."
+        )

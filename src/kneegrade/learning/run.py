@@ -64,7 +64,7 @@ class Run:
                 f"{len(self.folds.labelled)} labelled knees to train on and {len(self.folds.calibration)} to calibrate "
                 f"with: a batch needs {train.batch_size}, calibration at least one."
             )
-        self.accelerator = Accelerator(mixed_precision="bf16" if train.bf16 else "no")
+        self.accelerator = _accelerator(train)
         self.regions = Regions(self.store, recipe.model.roi_px, self.accelerator.device)
         self.targets = self.store.targets.copy()
         self.targets[self.folds.unlabelled] = np.nan
@@ -79,6 +79,7 @@ class Run:
         self.steps = train.steps_per_epoch or len(self.folds.labelled) // train.batch_size
         self.position = Position()
         self.stopped = False
+        self._signalled = False
 
     def fit(self, resume: bool = False, progress: Progress | None = None) -> bool:
         """Train to the end; False when a SIGTERM ended it early (the checkpoint is written)."""
@@ -87,7 +88,8 @@ class Run:
             self.position = load_checkpoint(checkpoint, self.recipe.model_dump_json(), self._parts())
         previous = signal.signal(signal.SIGTERM, self._stop)
         try:
-            with RunLog(self.directory, self.accelerator.is_main_process) as log:
+            begun = self.position.epoch * self.steps + self.position.step
+            with RunLog(self.directory, begun, self.accelerator.is_main_process) as log:
                 while self.position.epoch < self.recipe.train.epochs and not self.stopped:
                     self._epoch(log, progress)
         finally:
@@ -96,10 +98,15 @@ class Run:
 
     def _parts(self) -> dict[str, Any]:
         network = self.accelerator.unwrap_model(self.network)
-        return {"network": network, "optimiser": self.optimiser, "average": self.average}
+        return {
+            "network": network,
+            "optimiser": self.optimiser,
+            "average": self.average,
+            "objective": self.objective,
+        }
 
     def _stop(self, signum: int, frame: FrameType | None) -> None:
-        self.stopped = True
+        self._signalled = True
 
     def _epoch(self, log: RunLog, progress: Progress | None) -> None:
         train, position = self.recipe.train, self.position
@@ -122,6 +129,7 @@ class Run:
                 saved = time.monotonic()
             if stopping:
                 return
+        self._stopping(0)
         position.epoch, position.step = position.epoch + 1, 0
         if position.epoch % train.evaluate_epochs == 0 or position.epoch == train.epochs:
             log.write(position.epoch * self.steps, {"epoch": position.epoch - 1, "calibration": self.evaluate()})
@@ -129,10 +137,10 @@ class Run:
 
     def _stopping(self, step: int) -> bool:
         """Whether to leave after this step: several processes agree on it now and then, so that none waits in vain."""
-        if self.accelerator.num_processes > 1:
-            if step % LOG_STEPS:
-                return False
-            told = self.accelerator.reduce(torch.tensor(float(self.stopped), device=self.accelerator.device))
+        if self.accelerator.num_processes == 1:
+            self.stopped = self.stopped or self._signalled
+        elif step % LOG_STEPS == 0:
+            told = self.accelerator.reduce(torch.tensor(float(self._signalled), device=self.accelerator.device))
             self.stopped = bool(told.item() > 0)
         return self.stopped
 
@@ -198,6 +206,19 @@ class Run:
                     guess = logits[target.name].argmax(1).numpy()[present]
                     result[f"{source}/{target.name}"] = agreement(wanted[present].argmax(1), guess, target.classes)
         return result
+
+
+def _accelerator(train: Train) -> Accelerator:
+    try:
+        accelerator = Accelerator(mixed_precision="bf16" if train.bf16 else "no")
+    except ValueError as error:
+        raise RecipeError(f"train.bf16: another run of this process was started otherwise ({error}).") from error
+    if any(size % accelerator.num_processes for size in (train.batch_size, train.unlabelled_batch_size)):
+        raise RecipeError(
+            f"Batches of {train.batch_size} and {train.unlabelled_batch_size} cannot be shared out evenly over "
+            f"{accelerator.num_processes} processes."
+        )
+    return accelerator
 
 
 def _optimiser(network: GradingNetwork, train: Train) -> torch.optim.Optimizer:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from kneegrade.errors import RecipeError
@@ -24,7 +25,7 @@ def build_network(model: Model, seed: int) -> GradingNetwork:
     if model.init is not None:
         try:
             load_trunk(network.trunk, _trunk_state(model.init))
-        except (KeyError, RuntimeError) as error:
+        except (KeyError, RuntimeError, SafetensorError) as error:
             raise RecipeError(
                 f"model.init: {model.init.name} does not hold a {model.trunk} of {model.stages} stages: {error}."
             ) from error

@@ -73,7 +73,8 @@ class StoreWriter:
     Args:
         directory: must not exist.
         number: of knees at most.
-        identity: what is drawn into it; pictures finished by a stopped writer of the same identity are kept.
+        identity: what is drawn into it, kept in the store as `identity.txt`; pictures finished by a stopped writer of
+            the same identity are kept.
 
     Raises:
         RecipeError: the folder exists already.
@@ -130,8 +131,7 @@ class StoreWriter:
             self.partial / "knees.npz", rows=np.array(self.rows, dtype=np.int64), landmarks_px=self.landmarks_px,
             visible=self.visible, trust=self.trust, targets=targets, subject=subject, split=split, source=source,
         )  # fmt: skip
-        for name in ("identity.txt", "finished.txt"):
-            (self.partial / name).unlink(missing_ok=True)
+        (self.partial / "finished.txt").unlink(missing_ok=True)
         os.replace(self.partial, self.directory)
 
 

@@ -41,7 +41,7 @@ def train_recipe(
     """
     recipe = load_recipe(path, overrides)
     directory.mkdir(parents=True, exist_ok=True)
-    resolved, text = directory / "recipe.yaml", yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+    resolved, text = directory / "recipe.yaml", recipe_text(recipe)
     if os.environ.get("RANK", "0") == "0":  # of several processes (`accelerate launch`) the first minds the folder
         if resolved.exists() and not resume:
             raise RecipeError(f"{directory} holds a run already; use --resume or another folder.")
@@ -51,6 +51,11 @@ def train_recipe(
     if isinstance(recipe, DetectorRecipe):
         return _train_detector(recipe, directory, progress)
     return _train_grader(recipe, directory, resume, progress)
+
+
+def recipe_text(recipe: Recipe | DetectorRecipe) -> str:
+    """A resolved recipe as it stands in its run's folder."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
 
 
 def _train_grader(recipe: Recipe, directory: Path, resume: bool, progress: Progress | None) -> bool:
@@ -94,7 +99,8 @@ def _write_text(path: Path, text: str) -> None:
 def _write_grader(run: Run, directory: Path) -> None:
     """Predictions for the calibration and test knees (uncalibrated), then the weights."""
     recipe, network = run.recipe, run.final_network()
-    network.feature_mean.copy_(_feature_mean(run, network))
+    mean = _feature_mean(run, network)  # first: predicting moves the network to the device
+    network.feature_mean.copy_(mean)
     logits = run.logits(network, run.folds.calibration)
     predictions_of(logits, run.store, run.folds.calibration).save(directory / "predictions-calibration.parquet")
     if len(run.folds.test):

@@ -2,14 +2,14 @@
 
 import csv
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from kneegrade.evaluation.beyond import beyond_table
 from kneegrade.evaluation.figures import incoherence_figures
 from kneegrade.evaluation.formats import write_table
-from kneegrade.evaluation.runs import FinishedRun, load_runs, rows_of
-from kneegrade.evaluation.scores import SubjectBootstrap, interval, score
+from kneegrade.evaluation.runs import Row, load_runs, rows_of
+from kneegrade.evaluation.scores import SubjectBootstrap, interval
 from kneegrade.evaluation.tables import (
     SUPPLEMENT_1,
     SUPPLEMENT_2,
@@ -21,7 +21,10 @@ from kneegrade.evaluation.tables import (
 )
 
 
-def write_tables(directories: Sequence[Path], output: Path, replicates: int = 1000) -> tuple[list[Path], list[Path]]:
+def write_tables(
+    directories: Sequence[Path], output: Path, replicates: int = 1000,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[list[Path], list[str]]:  # fmt: skip
     """Write Tables 1 to 4, the supplement's, `beyond`, each as Markdown, CSV and LaTeX, and `all_runs.csv`.
 
     A table of which no row was run is left out. `all_runs.csv` has a line per run, grade and metric: no run is left
@@ -31,14 +34,16 @@ def write_tables(directories: Sequence[Path], output: Path, replicates: int = 10
         directories: run folders, or folders of such.
         output: made if it is not there.
         replicates: bootstrap samples behind the intervals.
+        progress: called with (done, all) while rows are decoded, which takes longest.
 
     Returns:
-        The files written, and the folders of runs that have not come to their end.
+        The files written, and a sentence for every folder that is left out.
 
     Raises:
-        UsageError: no finished run, or runs that were scored on different knees.
+        UsageError: no finished run, runs that were scored on different knees, or two of one name that differ in more
+            than the seed.
     """
-    runs, unfinished = load_runs(directories)
+    runs, left_out = load_runs(directories)
     output.mkdir(parents=True, exist_ok=True)
     bootstrap = SubjectBootstrap(runs[0].test.subject, replicates)
     rows = rows_of(runs, bootstrap)
@@ -50,23 +55,29 @@ def write_tables(directories: Sequence[Path], output: Path, replicates: int = 10
         label_shares(rows),
         by_grade(rows, SUPPLEMENT_1, "supplement1", "Supplement, Table 1: temperature τ", two),
         by_grade(rows, SUPPLEMENT_2, "supplement2", "Supplement, Table 2: auxiliary regression head", two),
-        beyond_table(rows, bootstrap),
+        beyond_table(rows, bootstrap, progress),
     )
     written = [path for table in tables if table is not None for path in write_table(table, output)]
-    return [*written, *incoherence_figures(output), _all_runs(runs, bootstrap, output / "all_runs.csv")], unfinished
+    return [*written, *incoherence_figures(output), _all_runs(rows, output / "all_runs.csv")], left_out
 
 
-def _all_runs(runs: Sequence[FinishedRun], bootstrap: SubjectBootstrap, path: Path) -> Path:
+def _all_runs(rows: Mapping[str, Row], path: Path) -> Path:
+    lines = [
+        (
+            run.directory.name,
+            row.name,
+            run.recipe["train"]["seed"],
+            grade,
+            metric,
+            *(f"{v:.6g}" for v in interval(values)),
+        )
+        for row in rows.values()
+        for run, scores in zip(row.runs, row.by_run, strict=True)
+        for grade, metrics in scores.items()
+        for metric, values in metrics.items()
+    ]
     partial = path.with_name(path.name + ".tmp")
     with partial.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["run", "recipe", "seed", "grade", "metric", "value", "lower", "upper"])
-        for run in runs:
-            for grade, metrics in score(run.test, bootstrap).items():
-                for metric, values in metrics.items():
-                    numbers = [f"{v:.6g}" for v in interval(values)]
-                    writer.writerow(
-                        [run.directory.name, run.name, run.recipe["train"]["seed"], grade, metric, *numbers]
-                    )
+        csv.writer(file).writerows([("run", "recipe", "seed", "grade", "metric", "value", "lower", "upper"), *lines])
     os.replace(partial, path)
     return path
