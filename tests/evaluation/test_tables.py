@@ -87,7 +87,7 @@ def test_table_3_has_our_figures_the_papers_and_paired_differences(runs, written
     )]  # fmt: skip
     assert ours[3].split(" ± ")[0] == f"{np.mean(right):.3f}"
     assert ["✓", "✓", "paper", "0.727", "0.639", "0.764", "0.561"] in rows
-    gained = next(row for row in rows if row[0] == LABELS["proposed"] and row[1] == "less ResNet-50")
+    gained = next(row for row in rows if row[0] == LABELS["proposed"] and row[1] == "less ResNet-50 (here ResNet-18)")
     assert re.fullmatch(r"\+0\.\d{3} \[\+0\.\d{3}, \+0\.\d{3}\]", gained[3])
     assert f"**{gained[3]}**" in (written / "table3.md").read_text(encoding="utf-8")
 
@@ -103,8 +103,8 @@ def test_table_2_states_the_trunk_that_was_used_and_the_floor(written):
 
 def test_table_4_compares_a_fifth_of_the_labels_with_all(written):
     text = (written / "table4.md").read_text(encoding="utf-8")
-    assert "| 20 % | ResNet-50 |" in text
-    assert "Proposed (KPN + CL) less ResNet-50 on 100 %" in text
+    assert "| 20 % | ResNet-50 (here ResNet-18) |" in text
+    assert "Proposed (KPN + CL) less ResNet-50 (here ResNet-18) on 100 %" in text
 
 
 def test_beyond_has_decoded_rows_that_break_no_rule(written):
