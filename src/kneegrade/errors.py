@@ -51,6 +51,12 @@ class RecipeError(KneeGradeError):
     default_code = "recipe"
 
 
+class CohortError(KneeGradeError):
+    """A cohort's tables or folders are not what they should be: mend the named file, row and column."""
+
+    default_code = "cohort"
+
+
 class UsageError(KneeGradeError):
     """The call itself is wrong: mend the argument the message names."""
 

@@ -17,8 +17,9 @@ from kneegrade.errors import RecipeError
 from kneegrade.evaluation import Predictions
 from kneegrade.grader import Grader, choose_device
 from kneegrade.imaging import Source
+from kneegrade.learning.cutting import build_store
 from kneegrade.learning.predicting import graders_predictions
-from kneegrade.learning.store import build_store, load_stores
+from kneegrade.learning.store import load_stores
 from kneegrade.results import GradedRadiograph, GradeResult
 from kneegrade.schema import ONE_HOT_LENGTH, TARGETS
 from kneegrade.weights import shipped_path

@@ -4,7 +4,8 @@ import pytest
 from PIL import Image
 
 from kneegrade.errors import RecipeError
-from kneegrade.learning.store import build_store, encode, load_stores
+from kneegrade.learning.cutting import build_store
+from kneegrade.learning.store import encode, load_stores
 from kneegrade.phantom import render_roi, sample_knee
 
 

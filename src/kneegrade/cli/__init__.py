@@ -16,7 +16,9 @@ VERBS: tuple[Callable[..., None], ...] = (
     grading.grade, grading.landmarks, grading.info, training.train, training.store, training.phantom,
     measuring.evaluate, measuring.compare, measuring.tables, measuring.reproduce,
 )  # fmt: skip
-COHORTS: tuple[Callable[..., None], ...] = (cohorts.chen2018, cohorts.pts)
+COHORTS: tuple[Callable[..., None], ...] = (
+    cohorts.oai, cohorts.most, cohorts.chen2018, cohorts.csv, cohorts.pts, cohorts.fake_oai, cohorts.fake_most,
+)  # fmt: skip
 cohort_app = typer.Typer(no_args_is_help=True, help="Turn a labelled cohort into a manifest.")
 for verb in VERBS:
     app.command()(verb)

@@ -1,5 +1,6 @@
 """`kneegrade cohort …`: labelled tables and folders → a manifest."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,6 +9,7 @@ import typer
 from kneegrade.cli.shared import (
     MirroredFlag,
     MirroredOption,
+    OutputOption,
     QuietOption,
     SpacingOption,
     UnitFlag,
@@ -19,8 +21,19 @@ from kneegrade.cli.shared import (
 if TYPE_CHECKING:
     import pandas as pd
 
+    from kneegrade.cohorts import Counts
+
 
 ManifestOption = Annotated[Path, typer.Option("--output", "-o", help="Parquet file to write.")]
+SubjectsOption = Annotated[int, typer.Option("--subjects", min=4, help="People.")]
+LongestOption = Annotated[int, typer.Option(min=200, help="Longer side of the films in pixels.")]
+
+
+class ProtocolFlag(StrEnum):
+    """Which knees take part, with which labels."""
+
+    natural = "natural"
+    paper = "paper"
 
 
 def chen2018(
@@ -59,6 +72,92 @@ def pts(
     for line in bad:
         typer.echo(line, err=True)
     _write(table, output)
+
+
+ProtocolOption = Annotated[
+    ProtocolFlag,
+    typer.Option(help="paper: all seven grades or none, as Zheng et al.; natural: every grade that was read."),
+]
+RootOption = Annotated[Path, typer.Option(help="Folder that holds tables and films, at any depth.")]
+SeedOption = Annotated[int, typer.Option(help="Of the 2:1:1 split by person.")]
+
+
+def oai(
+    root: RootOption,
+    output: ManifestOption,
+    visits: Annotated[str | None, typer.Option(help="Codes, such as 00,01; all by default.")] = None,
+    protocol: ProtocolOption = ProtocolFlag.natural,
+    seed: SeedOption = 0,
+) -> None:
+    """Manifest of an Osteoarthritis Initiative download: kXR_SQ_BU tables, contents.csv, films."""
+    from kneegrade.cohorts import Counts, oai_manifest
+
+    counts, codes = Counts(), None if visits is None else [code.strip() for code in visits.split(",")]
+    _summed(oai_manifest(root, codes, protocol.value, seed=seed, counts=counts), counts, output)
+
+
+def most(
+    root: RootOption, output: ManifestOption, protocol: ProtocolOption = ProtocolFlag.natural, seed: SeedOption = 0
+) -> None:
+    """Manifest of a Multicenter Osteoarthritis Study download: MOSTV01235XRAY and films of the PA 10 view."""
+    from kneegrade.cohorts import Counts, most_manifest
+
+    counts = Counts()
+    _summed(most_manifest(root, protocol.value, seed=seed, counts=counts), counts, output)
+
+
+def csv(
+    table: Annotated[Path, typer.Argument(help="Your table: any separator, or .sas7bdat.")],
+    output: ManifestOption,
+    mapping: Annotated[Path | None, typer.Option(help="YAML: which column holds what (docs/how-to-oai.md).")] = None,
+    protocol: ProtocolOption = ProtocolFlag.natural,
+    seed: SeedOption = 0,
+) -> None:
+    """Manifest of your own table of films and grades."""
+    from kneegrade.cohorts import Counts, csv_manifest
+
+    counts = Counts()
+    _summed(csv_manifest(table, mapping, protocol.value, seed=seed, counts=counts), counts, output)
+
+
+def fake_oai(
+    output: OutputOption,
+    subjects: SubjectsOption = 60,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed, other people.")] = 0,
+    longest_px: LongestOption = 900,
+    quiet: QuietOption = False,
+) -> None:
+    """A fake OAI download of phantoms, with the study's names and quirks, to rehearse on."""
+    from kneegrade.cohorts import FakeOptions, write_fake_oai
+
+    with progress_bar("Drawing", quiet) as advance:
+        write_fake_oai(output, FakeOptions(subjects, seed, longest_px), advance)
+
+
+def fake_most(
+    output: OutputOption,
+    subjects: SubjectsOption = 60,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed, other people.")] = 0,
+    longest_px: LongestOption = 900,
+    quiet: QuietOption = False,
+) -> None:
+    """A fake MOST download of phantoms, to rehearse on."""
+    from kneegrade.cohorts import FakeOptions, write_fake_most
+
+    with progress_bar("Drawing", quiet) as advance:
+        write_fake_most(output, FakeOptions(subjects, seed, longest_px), advance)
+
+
+def _summed(table: "pd.DataFrame", counts: "Counts", output: Path) -> None:
+    """Write a manifest and, beside it, its summary, which is also shown."""
+    from kneegrade.cohorts import cohort_summary
+
+    _write(table, output)
+    text = cohort_summary(table, counts)
+    partial = output.with_suffix(".md.tmp")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(output.with_suffix(".md"))
+    typer.echo(text)
 
 
 def _write(table: "pd.DataFrame", output: Path) -> None:

@@ -1,5 +1,6 @@
 """Verbs that make what networks learn from, and train them: `phantom`, `store`, `train`."""
 
+import os
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -48,16 +49,20 @@ def store(
         Path | None,
         typer.Option(help="A detector that learnt from phantoms: its joint surfaces, on the table's scale."),
     ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; all cores by default.")] = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Cut the knees of a manifest into a store that training reads."""
+    """Cut the knees of a manifest into a store that training reads; knees without landmarks are looked for."""
     from kneegrade.cohorts import load_manifest
+    from kneegrade.learning.cutting import build_store
     from kneegrade.learning.joint_lines import phantom_locator, redrawn_joint_lines
-    from kneegrade.learning.store import build_store
 
     redraw = None if joint_lines is None else partial(redrawn_joint_lines, phantom_locator(joint_lines))
     with progress_bar("Cutting", quiet) as advance:
-        bad = build_store(load_manifest(manifest), output, widths=widths, redraw=redraw, progress=advance)
+        bad = build_store(
+            load_manifest(manifest), output, widths=widths, redraw=redraw, workers=workers or os.cpu_count() or 1,
+            progress=advance,
+        )  # fmt: skip
     for line in bad:
         typer.echo(line, err=True)
     if bad:

@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from kneegrade.coherence import one_hot
 from kneegrade.errors import UsageError
-from kneegrade.learning.store import STORE_PX, STORE_WIDTHS, StoreWriter, encode
+from kneegrade.learning.store import STORE_PX, STORE_WIDTHS, encode
+from kneegrade.learning.store_writer import PENDING, StoreWriter
 from kneegrade.phantom import Prevalence, coherent_reading, render_rois, sample_knee
-from kneegrade.phantom.placement import Placement
 from kneegrade.schema import ONE_HOT_LENGTH, TARGET_NAMES
 
 CHUNK = 64
 PREVALENCE: Prevalence = "paper"
+EVERYWHERE = np.ones(74, dtype=np.bool_)
 
 
 @dataclass(frozen=True)
@@ -78,47 +79,40 @@ def build_paper_cohort(
     """
     number = len(cohort)
     writer = StoreWriter(directory, number, identity=cohort.identity)
-    done = writer.finished()
-    left = [range(start, min(start + CHUNK, number)) for start in range(0, number, CHUNK) if start not in done]
-    rendered = number - sum(map(len, left))
+    pending = set(writer.rows(PENDING).tolist())
+    chunks = (range(start, min(start + CHUNK, number)) for start in range(0, number, CHUNK))
+    left = [chunk for chunk in chunks if pending.intersection(chunk)]
     pool = ProcessPoolExecutor(workers or os.cpu_count(), mp_context=get_context("spawn"))
     try:
         tasks = {pool.submit(_pictures, cohort.seed, chunk): chunk for chunk in left}
         while tasks:
             for task in wait(tasks, return_when=FIRST_COMPLETED).done:
-                chunk = tasks.pop(task)  # and with it, its pictures
-                writer.images[chunk.start : chunk.stop] = task.result()
-                writer.finish(chunk.start)
-                rendered += len(chunk)
+                for row, (picture, landmarks) in zip(tasks.pop(task), task.result(), strict=True):
+                    writer.put(row, picture, landmarks, EVERYWHERE)
+                    pending.discard(row)
+                writer.flush()
                 if progress:
-                    progress(rendered, number)
+                    progress(number - len(pending), number)
     finally:
         pool.shutdown(cancel_futures=True)
-    writer.close(*_described(cohort, writer))
+    subject = np.array([f"P{cohort.seed}-{index // 2:06d}" for index in range(number)])
+    writer.close(_targets(cohort), subject, cohort.splits(), np.full(number, "phantom"))
 
 
-def _pictures(seed: int, indices: range) -> NDArray[np.uint8]:
-    """(len(indices), 384, 384) uint8 store pictures."""
+def _pictures(seed: int, indices: range) -> list[tuple[NDArray[np.uint8], NDArray[np.float64]]]:
+    """Store picture (384, 384) and landmarks (74, 2) of every knee."""
     torch.set_num_threads(1)
-    everywhere = np.ones((STORE_PX, STORE_PX), dtype=np.bool_)
-    drawn = (render_rois([sample_knee(seed, i, PREVALENCE)], STORE_PX, STORE_WIDTHS)[0][0].numpy() for i in indices)
-    return np.stack([encode(picture, everywhere) for picture in drawn])
+    inside = np.ones((STORE_PX, STORE_PX), dtype=np.bool_)
+    drawn = (render_rois([sample_knee(seed, index, PREVALENCE)], STORE_PX, STORE_WIDTHS) for index in indices)
+    return [(encode(pixels[0].numpy(), inside), landmarks[0]) for pixels, landmarks in drawn]
 
 
-def _described(
-    cohort: PaperCohort, writer: StoreWriter
-) -> tuple[NDArray[np.float32], NDArray[np.str_], NDArray[np.str_], NDArray[np.str_]]:
-    """Landmarks go into the writer; targets, subjects, splits and source of all knees come out."""
-    number = len(cohort)
-    targets = np.full((number, ONE_HOT_LENGTH), np.nan, dtype=np.float32)
-    writer.visible[:] = True
-    for index in range(number):
-        knee = sample_knee(cohort.seed, index, PREVALENCE)
-        place = Placement.level(knee.outline_mm, STORE_PX, STORE_WIDTHS)
-        writer.landmarks_px[index] = place.to_px(knee.outline_mm)
+def _targets(cohort: PaperCohort) -> NDArray[np.float32]:
+    """(N, 29) one-hot readings, NaN for the unlabelled knees."""
+    targets = np.full((len(cohort), ONE_HOT_LENGTH), np.nan, dtype=np.float32)
+    for index in range(len(cohort)):
         if not cohort.labelled <= index < cohort.labelled + cohort.unlabelled:
+            knee = sample_knee(cohort.seed, index, PREVALENCE)
             read = coherent_reading(knee.grades, cohort.seed, index, PREVALENCE)
             targets[index] = one_hot(np.array([[read[name] for name in TARGET_NAMES]]))[0]
-    writer.rows = list(range(number))
-    subject = np.array([f"P{cohort.seed}-{index // 2:06d}" for index in range(number)])
-    return targets, subject, cohort.splits(), np.full(number, "phantom")
+    return targets

@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from kneegrade.anatomy.roi import ROI_WIDTHS, stretch_contrast
-from kneegrade.learning.store import STORE_PX, StoreWriter, cut_knee, encode
+from kneegrade.learning.store import STORE_PX, cut_knee, encode
+from kneegrade.learning.store_writer import StoreWriter
 from kneegrade.phantom import FilmOptions, PhantomKnee, Prevalence, render_film, render_rois, sample_knee
 from kneegrade.schema import ONE_HOT_LENGTH, TARGETS
 

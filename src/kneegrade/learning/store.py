@@ -6,26 +6,20 @@ widths it spans is the store's affair: what a network sees is cut from it by the
 """
 
 import os
-import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from kneegrade.anatomy.knee import points_inside
 from kneegrade.anatomy.landmarks import ARTICULAR
 from kneegrade.anatomy.roi import ROI_WIDTHS, cut_region, roi_frame
-from kneegrade.cohorts.manifest import landmark_array, target_distributions
-from kneegrade.errors import KneeGradeError, RecipeError, UnreadableFileError
-from kneegrade.imaging import read_radiograph
+from kneegrade.errors import RecipeError, UnreadableFileError
 
 STORE_PX = 384
 STORE_WIDTHS = 1.5
 MEMORY_SHARE = 0.4  # of main memory that the pictures of one store may take
-LEAST_TRUST = 0.1  # of a knee whose manifest says `landmark_confidence` 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,114 +55,6 @@ class Store:
         return np.stack([roi_frame(p.astype(np.float64), size_px, widths).matrix for p in self.landmarks_px]).astype(
             np.float32
         )
-
-
-Progress = Callable[[int, int], None]
-Redraw = Callable[[NDArray[np.uint8], NDArray[np.float32]], NDArray[np.float32]]
-
-
-class StoreWriter:
-    """Fills the new store `directory` knee by knee; it appears whole when closed.
-
-    Args:
-        directory: must not exist.
-        number: of knees at most.
-        identity: what is drawn into it, kept in the store as `identity.txt`; pictures finished by a stopped writer of
-            the same identity are kept.
-
-    Raises:
-        RecipeError: the folder exists already.
-    """
-
-    def __init__(self, directory: Path, number: int, identity: str | None = None) -> None:
-        if directory.exists():
-            raise RecipeError(f"{directory} exists already; remove it or name another folder.")
-        self.directory, self.partial = directory, directory.with_name(directory.name + ".tmp")
-        marker = self.partial / "identity.txt"
-        kept = identity is not None and marker.is_file() and marker.read_text(encoding="utf-8") == identity
-        if not kept:
-            shutil.rmtree(self.partial, ignore_errors=True)
-            self.partial.mkdir(parents=True)
-        self.images = np.lib.format.open_memmap(
-            self.partial / "images.npy", mode="r+" if kept else "w+", dtype=np.uint8,
-            shape=(number, STORE_PX, STORE_PX),
-        )  # fmt: skip
-        if identity is not None:
-            marker.write_text(identity, encoding="utf-8")
-        self.landmarks_px = np.full((number, 74, 2), np.nan, dtype=np.float32)
-        self.visible = np.zeros((number, 74), dtype=np.bool_)
-        self.trust = np.ones(number, dtype=np.float32)
-        self.rows: list[int] = []
-
-    def finish(self, part: int) -> None:
-        """Note on disk that the pictures of a part, named by a number, are written."""
-        self.images.flush()
-        with (self.partial / "finished.txt").open("a", encoding="utf-8") as file:
-            file.write(f"{part}\n")
-
-    def finished(self) -> set[int]:
-        """Parts that a stopped writer of the same identity had finished."""
-        path = self.partial / "finished.txt"
-        return set(map(int, path.read_text(encoding="utf-8").split())) if path.is_file() else set()
-
-    def put(
-        self, row: int, image: NDArray[np.uint8], landmarks_px: NDArray[np.floating], visible: NDArray[np.bool_]
-    ) -> None:
-        """Write one knee; see `Store` for the arrays."""
-        self.images[row], self.landmarks_px[row], self.visible[row] = image, landmarks_px, visible
-        self.rows.append(row)
-
-    def close(
-        self,
-        targets: NDArray[np.float32],
-        subject: NDArray[np.str_],
-        split: NDArray[np.str_],
-        source: NDArray[np.str_],
-    ) -> None:
-        """Add what is known of all rows, put or not, and let the store appear with those that were put."""
-        self.images.flush()
-        np.savez(
-            self.partial / "knees.npz", rows=np.array(self.rows, dtype=np.int64), landmarks_px=self.landmarks_px,
-            visible=self.visible, trust=self.trust, targets=targets, subject=subject, split=split, source=source,
-        )  # fmt: skip
-        (self.partial / "finished.txt").unlink(missing_ok=True)
-        os.replace(self.partial, self.directory)
-
-
-def build_store(
-    table: pd.DataFrame, directory: Path, *, widths: float = STORE_WIDTHS, redraw: Redraw | None = None,
-    progress: Progress | None = None,
-) -> list[str]:  # fmt: skip
-    """Cut every knee of a manifest into the new store `directory`.
-
-    Args:
-        table: a validated manifest with landmarks.
-        directory: must not exist; it appears whole at the end.
-        widths: plateau widths that a picture spans.
-        redraw: gives better landmarks (B, 74, 2) for pictures (B, 384, 384) and landmarks of the store.
-        progress: called with (done, all).
-
-    Returns:
-        One line per picture that could not be read; those knees are left out.
-    """
-    landmarks = landmark_array(table)
-    writer, bad = StoreWriter(directory, len(table)), []
-    if "landmark_confidence" in table.columns:
-        writer.trust[:] = table["landmark_confidence"].fillna(1.0).clip(lower=LEAST_TRUST)
-    for row, path in enumerate(table["image_path"]):
-        try:
-            writer.put(row, *cut_knee(read_radiograph(Path(path)).pixels, landmarks[row], widths))
-        except KneeGradeError as error:
-            bad.append(f"{path}: {error.message}")
-        if progress:
-            progress(row + 1, len(table))
-    if redraw:
-        for first in range(0, len(writer.rows), 32):
-            rows = writer.rows[first : first + 32]
-            writer.landmarks_px[rows] = redraw(writer.images[rows], writer.landmarks_px[rows])
-    identity = (table[name].to_numpy(dtype=str) for name in ("subject_id", "split", "source"))
-    writer.close(target_distributions(table), *identity)
-    return bad
 
 
 def cut_knee(

@@ -1,0 +1,201 @@
+"""A fake OAI: folders, tables and films as the Osteoarthritis Initiative publishes them, phantoms in place of people.
+
+Anyone can rehearse the whole path before access is granted. Names, headers, separators, encodings, codes and quirks are
+those of the study; nothing in it is of a person. What was planted is counted in `planted.json`.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+
+from kneegrade.cohorts.oai import COLUMNS, MONTHS, SERIES
+from kneegrade.phantom import DicomOptions, FilmOptions, compose_film, render_film
+from kneegrade.phantom.dicom import film_dataset
+from kneegrade.schema import TARGET_NAMES, TARGETS
+
+TABLES = Path("X-Ray Image Assessments_ASCII", "Semi-Quant Scoring_ASCII")
+FIRST_ID = 9_000_001
+RELEASES = {"00": "0.C.2", "01": "1.C.2", "08": "8.C.1"}
+NAMES = {"00": "kXR_SQ_BU00.txt", "01": "kxr_sq_bu01.txt", "08": "KXR_SQ_BU08.txt"}
+MISSING = (".: Missing Form/Incomplete Workbook", ".A: Not Expected", ".T: Technical Problems")
+EXTRA = ("XRSCFM", "XRSCFL", "XRCYTM", "XRATTM", "XRCHM")  # columns that are there and not asked for
+
+
+@dataclass(frozen=True)
+class FakeOptions:
+    """How large a fake study is.
+
+    Attributes:
+        subjects: people; all have a baseline film, about two thirds one at 12, a third one at 72 months.
+        seed: of phantoms and quirks.
+        longest_px: longer side of the films; None for their full resolution.
+    """
+
+    subjects: int = 60
+    seed: int = 0
+    longest_px: int | None = 900
+
+
+def write_fake_oai(root: Path, options: FakeOptions, progress: Callable[[int, int], None] | None = None) -> None:
+    """Write tables, `contents.csv` files, films and `planted.json` below `root`, which must not hold anything yet.
+
+    Planted: half grades; missing codes with reasons; osteophytes read only in people with KL ≥ 2 in some knee; early
+    films read again by project 37; project 42; rows that repeat; barcodes without their zeros; header case and spelling
+    of SIDE that vary by table; series of other joints; a film that is not on disk; MONOCHROME1 films; DICOM files that
+    name an unknown character set; Latin-1 text.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    planted: Counter[str] = Counter()
+    visits = {code: _who(code, options) for code in RELEASES}
+    films = [(code, person) for code, people in visits.items() for person in people]
+    for number, (code, person) in enumerate(films, start=1):
+        _film(root, code, person, options, planted)
+        if progress:
+            progress(number, len(films))
+    for code, people in visits.items():
+        _write_table(root / TABLES, code, people, options, planted)
+        _write_contents(root / f"OAI_{MONTHS[code]:02d}m", code, people, planted)
+    (root / "planted.json").write_text(json.dumps(dict(sorted(planted.items())), indent=1) + "\n", encoding="utf-8")
+
+
+def _who(code: str, options: FakeOptions) -> list[int]:
+    share = {"00": 1.0, "01": 0.67, "08": 0.34}[code]
+    return [person for person in range(options.subjects) if _rng(options.seed, person, code, 0).random() < share]
+
+
+def _rng(seed: int, person: int, code: str, what: int) -> np.random.Generator:
+    return np.random.default_rng([seed, person, int(code), what])
+
+
+def _folder(code: str, person: int) -> str:
+    """Folder of a film below its visit's, as `contents.csv` names it."""
+    return f"{RELEASES[code]}/{FIRST_ID + person}/{2004 + int(code)}0{1 + person % 9}15/{_barcode(code, person)[-8:]}"
+
+
+def _barcode(code: str, person: int) -> str:
+    return f"0166{int(code):02d}{person + 1:06d}"
+
+
+def _film(root: Path, code: str, person: int, options: FakeOptions, planted: Counter[str]) -> None:
+    """The film of a visit: the same knees at every visit, stored otherwise."""
+    if code == "01" and person % 20 == 7:
+        planted["films not on disk"] += 1
+        return
+    rng = _rng(options.seed, person, code, 1)
+    film = render_film(options.seed, person, FilmOptions("bilateral", "natural", longest_px=options.longest_px))
+    inverted = bool(rng.random() < 0.3)
+    stored = DicomOptions(
+        bits=12, photometric="MONOCHROME1" if inverted else "MONOCHROME2", compression="none", modality="CR",
+        spacing="ImagerPixelSpacing" if rng.random() < 0.8 else "none", laterality=False,
+    )  # fmt: skip
+    dataset = film_dataset(film, stored)
+    dataset.PatientID, dataset.PatientName = str(FIRST_ID + person), ""
+    dataset.AccessionNumber = _barcode(code, person)
+    dataset.SeriesDescription = SERIES
+    planted["MONOCHROME1 films"] += inverted
+    path = root / f"OAI_{MONTHS[code]:02d}m" / _folder(code, person) / "001"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    buffer = BytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    data = buffer.getvalue()
+    if rng.random() < 0.1:
+        data = data.replace(b"ISO_IR 192", b"ISO_IR 999", 1)  # pydicom rightly refuses to write this
+        planted["DICOM files of an unknown character set"] += 1
+    draft = path.with_name(".001.part")
+    draft.write_bytes(data)
+    draft.replace(path)
+    planted["films"] += 1
+
+
+def _write_table(folder: Path, code: str, people: list[int], options: FakeOptions, planted: Counter[str]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    grades = [f"V{code}{COLUMNS[name]}" for name in TARGET_NAMES]
+    header = ["ID", "SIDE", "READPRJ", f"V{code}BARCDBU", *grades, *(f"V{code}{name}" for name in EXTRA), "COMMENT"]
+    if code == "01":
+        header = [name.lower() for name in header]
+    rows = []
+    for person in people:
+        for side, knee in zip((1, 2), _grades(person, options), strict=True):
+            rows += _rows(code, person, side, knee, options, planted)
+    rng = np.random.default_rng([options.seed, int(code), 99])
+    for chosen in sorted(rng.permutation(len(rows))[: max(1, len(rows) // 40)].tolist()):
+        rows.append(rows[chosen])
+        planted["rows that repeat another"] += 1
+    text = "\r\n".join("|".join(row) for row in [header, *rows]) + "\r\n"
+    planted["rows"] += len(rows)
+    (folder / NAMES[code]).write_bytes(text.encode("latin-1"))
+
+
+def _grades(person: int, options: FakeOptions) -> list[dict[str, int]]:
+    """True grades of a person's right and left knee."""
+    scene = compose_film(options.seed, person, FilmOptions("bilateral", "natural", longest_px=options.longest_px))
+    return [dict(shown.knee.grades) for shown in scene.knees]
+
+
+def _rows(
+    code: str, person: int, side: int, grades: dict[str, int], options: FakeOptions, planted: Counter[str]
+) -> list[list[str]]:
+    """The row or rows of one knee at one visit."""
+    rng = _rng(options.seed, person, code, 10 + side)
+    cells = _cells(code, grades, _worst(person, options), rng, planted)
+    project = "15"
+    if MONTHS[code] >= 72:
+        project = "42" if rng.random() < 0.25 else "37"
+        planted["READPRJ 42"] += project == "42"
+    barcode = _barcode(code, person)
+    if rng.random() < 0.2:
+        barcode = barcode.lstrip("0")
+        planted["barcodes without their zeros"] += 1
+    name = {1: "1: Right", 2: "2: Left"}[side] if code == "01" else str(side)
+    comment = "genou opéré" if rng.random() < 0.05 else ""
+    row = [str(FIRST_ID + person), name, project, barcode, *cells, *["0"] * len(EXTRA), comment]
+    if MONTHS[code] < 72 and rng.random() < 0.15:
+        planted["early films read again by project 37"] += 1
+        again = [*row]
+        again[2], again[4] = "37", str(min(4, grades["kl"] + 1))
+        return [again, row]
+    return [row]
+
+
+def _worst(person: int, options: FakeOptions) -> int:
+    return max(knee["kl"] for knee in _grades(person, options))
+
+
+def _cells(code: str, grades: dict[str, int], worst: int, rng: np.random.Generator, planted: Counter[str]) -> list[str]:
+    """The seven grades of a knee as text."""
+    unread = MISSING[rng.integers(3)] if rng.random() < 0.02 else None
+    planted["knees with no grade read"] += unread is not None
+    cells = []
+    for target in TARGETS:
+        value = grades[target.name]
+        osteophyte = target.name.startswith("osteophyte")
+        if unread is not None:
+            cells.append(unread)
+        elif osteophyte and worst < 2:
+            cells.append(".A: Not Expected")
+        elif value > 0 and target.name != "kl" and rng.random() < 0.03:
+            cells.append(f"{value}.{rng.integers(1, 10)}")
+            planted["half grades"] += 1
+        else:
+            cells.append(f"{value}: {value}" if code == "00" and target.name.startswith("jsn") else str(value))
+    planted["knees without osteophyte grades"] += unread is None and worst < 2
+    return cells
+
+
+def _write_contents(folder: Path, code: str, people: list[int], planted: Counter[str]) -> None:
+    """The release's list of series: knees, and hands beside them."""
+    lines = ["Folder,ParticipantID,StudyDate,Barcode,StudyDescription,SeriesDescription"]
+    for person in people:
+        folder_name, barcode = _folder(code, person), _barcode(code, person)
+        date = folder_name.split("/")[2]
+        lines.append(f"{folder_name},{FIRST_ID + person},{date},{barcode},OAI^ENROLLMENT^KNEES,{SERIES}")
+        if person % 3 == 0:
+            other = f"{folder_name[:-8]}99{barcode[-6:]}"
+            lines.append(f"{other},{FIRST_ID + person},{date},0199{barcode[4:]},OAI^ENROLLMENT^HANDS,PA Right Hand")
+            planted["series of other joints"] += 1
+    (folder / "contents.csv").write_bytes(("\r\n".join(lines) + "\r\n").encode("latin-1"))

@@ -1,0 +1,190 @@
+"""`build_store`: the knees of a manifest, cut once, film by film, in several processes, going on where it stopped."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from functools import cache
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from kneegrade.anatomy import LandmarkDetector
+from kneegrade.anatomy.landmarks import NUM_LANDMARKS
+from kneegrade.anatomy.plausibility import refusal
+from kneegrade.cohorts.manifest import target_distributions
+from kneegrade.errors import KneeGradeError
+from kneegrade.imaging import Radiograph, read_radiograph
+from kneegrade.learning.store import STORE_WIDTHS, cut_knee
+from kneegrade.learning.store_writer import PENDING, StoreWriter
+
+LEAST_TRUST = 0.1  # of a knee whose manifest says `landmark_confidence` 0
+FLUSH_FILMS = 32
+
+Progress = Callable[[int, int], None]
+Redraw = Callable[[NDArray[np.uint8], NDArray[np.float32]], NDArray[np.float32]]
+
+
+@dataclass(frozen=True, eq=False)
+class FilmTask:
+    """One film and the knees wanted of it.
+
+    Attributes:
+        path: of the film.
+        rows: in the store.
+        sides: "R" or "L" of each.
+        landmarks_px: (74, 2) of each, in film pixels, or None where they are to be found.
+        trust: of each; of landmarks to be found, the detector says.
+        widths: plateau widths that a picture spans.
+    """
+
+    path: str
+    rows: tuple[int, ...]
+    sides: tuple[str, ...]
+    landmarks_px: tuple[NDArray[np.float64] | None, ...]
+    trust: tuple[float, ...]
+    widths: float
+
+
+CutKnee = tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_], float]
+
+
+def build_store(
+    table: pd.DataFrame, directory: Path, *, widths: float = STORE_WIDTHS, redraw: Redraw | None = None,
+    workers: int = 1, progress: Progress | None = None,
+) -> list[str]:  # fmt: skip
+    """Cut every knee of a manifest into the new store `directory`; a second call goes on where the first was stopped.
+
+    Landmarks are the manifest's; where a knee has none the shipped detector looks for it on its film and tells the
+    knees of a film apart by side.
+
+    Args:
+        table: a validated manifest.
+        directory: must not exist; it appears whole at the end.
+        widths: plateau widths that a picture spans.
+        redraw: gives better landmarks (B, 74, 2) for pictures (B, 384, 384) and landmarks of the store.
+        workers: processes; 1 works in this one.
+        progress: called with (films done, all).
+
+    Returns:
+        One line per knee that could not be cut, with the reason; those are left out.
+
+    Raises:
+        RecipeError: the folder exists already.
+    """
+    tasks = film_tasks(table, widths)
+    writer = StoreWriter(directory, len(table), identity=_identity(tasks))
+    pending = set(writer.rows(PENDING).tolist())
+    left = [task for task in tasks if pending.intersection(task.rows)]
+    done = len(tasks) - len(left)
+    for number, (task, knees) in enumerate(_results(left, workers), start=1):
+        for row, knee in zip(task.rows, knees, strict=True):
+            if isinstance(knee, str):
+                writer.skip(row, f"{task.path}: {knee}")
+            else:
+                writer.put(row, *knee)
+        if number % FLUSH_FILMS == 0:
+            writer.flush()
+        if progress:
+            progress(done + number, len(tasks))
+    if redraw:
+        put = writer.rows()
+        for first in range(0, len(put), 32):
+            rows = put[first : first + 32]
+            writer.landmarks_px[rows] = redraw(writer.images[rows], writer.landmarks_px[rows])
+    identity = (table[name].to_numpy(dtype=str) for name in ("subject_id", "split", "source"))
+    return writer.close(target_distributions(table), *identity)
+
+
+def film_tasks(table: pd.DataFrame, widths: float) -> list[FilmTask]:
+    """The films of a manifest in order, each with its knees."""
+    number = len(table)
+    marked = table["landmarks_px"] if "landmarks_px" in table.columns else pd.Series([None] * number)
+    trust = table["landmark_confidence"] if "landmark_confidence" in table.columns else pd.Series([1.0] * number)
+    sides = table["side"] if "side" in table.columns else pd.Series(["R"] * number)
+    believed = trust.fillna(1.0).clip(lower=LEAST_TRUST).to_numpy()
+    groups: dict[str, list[int]] = {}
+    for row, path in enumerate(table["image_path"]):
+        groups.setdefault(str(path), []).append(row)
+    return [
+        FilmTask(
+            path, tuple(rows), tuple(str(sides.iloc[row]) for row in rows),
+            tuple(_points(marked.iloc[row]) for row in rows), tuple(float(believed[row]) for row in rows), widths,
+        )
+        for path, rows in groups.items()
+    ]  # fmt: skip
+
+
+def _points(value: object) -> NDArray[np.float64] | None:
+    if value is None or (isinstance(value, float) and np.isnan(value)):
+        return None
+    return np.asarray(value, dtype=np.float64).reshape(NUM_LANDMARKS, 2)
+
+
+def _identity(tasks: list[FilmTask]) -> str:
+    """A digest of everything that the pictures of a store depend on."""
+    digest = hashlib.sha256()
+    for task in tasks:
+        digest.update(f"{task.path} {task.rows} {task.sides} {task.trust} {task.widths}".encode())
+        for points in task.landmarks_px:
+            digest.update(b"none" if points is None else points.tobytes())
+    return f"knees of {len(tasks)} films, {digest.hexdigest()}"
+
+
+def _results(tasks: list[FilmTask], workers: int) -> Iterator[tuple[FilmTask, list[CutKnee | str]]]:
+    """Every task with its knees, as they come."""
+    if workers == 1:
+        yield from ((task, cut_film(task)) for task in tasks)
+        return
+    pool = ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
+    )
+    waiting, running = iter(tasks), dict[Future[list[CutKnee | str]], FilmTask]()
+    try:
+        while True:
+            while len(running) < 4 * workers and (task := next(waiting, None)) is not None:
+                running[pool.submit(cut_film, task)] = task
+            if not running:
+                return
+            for finished in wait(running, return_when=FIRST_COMPLETED).done:
+                yield running.pop(finished), finished.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def cut_film(task: FilmTask) -> list[CutKnee | str]:
+    """Of each knee wanted: picture, landmarks there, which lie on the film, and trust; or why it cannot be cut."""
+    try:
+        radiograph = read_radiograph(Path(task.path))
+        found = _found(task, radiograph) if any(points is None for points in task.landmarks_px) else {}
+    except KneeGradeError as error:
+        return [error.message] * len(task.rows)
+    knees: list[CutKnee | str] = []
+    for side, points, trust in zip(task.sides, task.landmarks_px, task.trust, strict=True):
+        if points is None:
+            if side not in found:
+                knees.append(f"no {side} knee that can be graded was found on this film")
+                continue
+            points, trust = found[side]
+        try:
+            knees.append((*cut_knee(radiograph.pixels, points, task.widths), trust))
+        except KneeGradeError as error:
+            knees.append(error.message)
+    return knees
+
+
+def _found(task: FilmTask, radiograph: Radiograph) -> dict[str, tuple[NDArray[np.float64], float]]:
+    """Side → landmarks and confidence of the knees that the detector sees; an only knee has the only side wanted."""
+    knees, _ = _detector().find(radiograph)
+    sure = [knee for knee in knees if refusal(knee) is None]
+    only = len(task.rows) == len(knees) == 1
+    return {task.sides[0] if only else knee.side: (knee.landmarks_px, knee.landmark_confidence) for knee in sure}
+
+
+@cache
+def _detector() -> LandmarkDetector:
+    return LandmarkDetector()

@@ -1,0 +1,91 @@
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from kneegrade.cohorts.coded import decode, problems_at, read_table, refuse, whole_numbers
+from kneegrade.errors import CohortError
+
+
+def column(*texts):
+    return pd.Series(texts, index=range(2, 2 + len(texts)), name="V00XRKL")
+
+
+def test_numbers_labels_half_grades_and_codes():
+    cells = column(
+        "3", "3: 3", "2.0", "1.3", "0.9: half", ".: Missing Form/Incomplete Workbook", ".A", ".T: Technical", ""
+    )
+    coded = decode(cells, "t.txt", 4)
+    np.testing.assert_array_equal(coded.values[:5], [3, 3, 2, 1, 0])
+    assert coded.half.tolist() == [False, False, False, True, True, False, False, False, False]
+    assert np.isnan(coded.values[5:]).all()
+    assert coded.reasons[5:].tolist() == ["Missing Form/Incomplete Workbook", ".A", "Technical", "empty"]
+    assert coded.problems == ()
+
+
+def test_half_grades_are_rounded_down_never_to_the_nearest():
+    assert decode(column("1.9", "2.5", "3.9"), "t.txt", 3).values.tolist() == [1, 2, 3]
+
+
+def test_numbers_that_stand_for_missing():
+    coded = decode(column("8", "9", "2"), "t.txt", 4, missing=(8, 9))
+    assert coded.reasons.tolist() == ["code 8", "code 9", ""]
+    assert coded.problems == ()
+
+
+def test_what_is_neither_is_named_by_file_row_and_column():
+    coded = decode(column("2", "five", "7", "-1"), "t.txt", 4)
+    assert [(p.row, p.value) for p in coded.problems] == [(3, "five"), (4, "7"), (5, "-1")]
+    with pytest.raises(CohortError, match=r"t.txt, row 3, column V00XRKL: 'five'; expected a grade from 0 to 4"):
+        refuse(coded.problems)
+
+
+def test_many_problems_are_not_all_listed():
+    cells = column(*["x"] * 30)
+    with pytest.raises(CohortError, match="and 22 more"):
+        refuse(problems_at(cells, cells == "x", "t", "y"))
+
+
+def test_whole_numbers_with_and_without_labels():
+    numbers, problems = whole_numbers(column("1", "2: Left", "1.0", "3", ""), "t.txt", (1, 2))
+    assert numbers.iloc[:3].tolist() == [1, 2, 1]
+    assert [p.row for p in problems] == [5, 6]
+
+
+@pytest.mark.parametrize("separator", ["|", "\t", ";", ","])
+def test_separator_encoding_case_and_line_ends(tmp_path, separator):
+    lines = [separator.join(row) for row in (["id", "Name", "x"], ["1", "genou opéré", " 3 "], ["2", "", ""])]
+    (tmp_path / "t.txt").write_bytes("\r\n".join(lines).encode("latin-1") + b"\r\n\r\n")
+    table = read_table(tmp_path / "t.txt")
+    assert table.columns.tolist() == ["ID", "NAME", "X"]
+    assert table.loc[2].tolist() == ["1", "genou opéré", "3"]
+    assert table.index.tolist() == [2, 3]
+
+
+def test_utf_8_with_a_mark_is_read_as_such(tmp_path):
+    (tmp_path / "t.csv").write_bytes("﻿id,name\n1,Jürgen\n".encode())
+    assert read_table(tmp_path / "t.csv").loc[2].tolist() == ["1", "Jürgen"]
+
+
+def test_unreadable_tables_are_sentences(tmp_path):
+    (tmp_path / "t.csv").write_text("a,b\n1,2\n3,4,5\n")
+    for name in ("t.csv", "none.csv"):
+        with pytest.raises(CohortError, match=f"{name} cannot be read"):
+            read_table(tmp_path / name)
+    (tmp_path / "twice.csv").write_text("a,A\n1,2\n")
+    with pytest.raises(CohortError, match="column A twice"):
+        read_table(tmp_path / "twice.csv")
+
+
+def test_ten_thousand_rows_are_read_and_decoded(tmp_path):
+    """Ten columns of 10,000 coded rows; the limit of five seconds is far off (benchmarks/ hold timings)."""
+    generator = np.random.default_rng(0)
+    rows = [["1: Right", *(f"{g}: {g}" for g in generator.integers(0, 4, 9))] for _ in range(10_000)]
+    text = "\r\n".join("|".join(row) for row in [["SIDE", *(f"C{i}" for i in range(9))], *rows])
+    (tmp_path / "t.txt").write_bytes(text.encode("latin-1"))
+    start = time.perf_counter()
+    table = read_table(tmp_path / "t.txt")
+    total = sum(decode(table[f"C{i}"], "t", 3).values.sum() for i in range(9))
+    assert total == sum(int(cell[0]) for row in rows for cell in row[1:])
+    assert time.perf_counter() - start < 60
