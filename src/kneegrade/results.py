@@ -173,6 +173,29 @@ class GradedRadiograph:
         return "graded" if any(knee.status == "graded" for knee in self.knees) else "not_gradable"
 
 
+@dataclass(frozen=True, eq=False)
+class AuditedKnee:
+    """A knee whose human labels are worth a second look.
+
+    Attributes:
+        name: how the labels' file calls it.
+        labels: grade name → grade as read; those never read absent.
+        score: how odd the oddest label is, natural logarithm of odds.
+        suspect: name of that grade, or None.
+        expected: what goes best with the other labels, or with a network's prediction.
+        findings: what is odd, in words.
+        region: (S, S) uint8 picture of the knee, lateral left, or None.
+    """
+
+    name: str
+    labels: Mapping[str, int]
+    score: float
+    suspect: str | None
+    expected: int | None
+    findings: tuple[Finding, ...]
+    region: NDArray[np.uint8] | None = None
+
+
 @dataclass(frozen=True)
 class WeightsIdentity:
     """Which weights graded: registry name and SHA-256 of the safetensors file."""

@@ -30,10 +30,21 @@ def test_hard_rules_hold_in_the_joint_table():
         ((0, 0, 0, 2, 0, 0, 0), {"kl0_with_osteophyte"}),
         ((3, 2, 2, 1, 1, 1, 1), {"both_compartments"}),
         ((2, 0, 0, 0, 0, 0, 0), {"kl_without_cause"}),
+        ((1, 0, 0, 0, 0, 0, 0), {"kl1_without_sign"}),
+        ((1, 0, 0, 2, 0, 0, 0), {"kl1_with_osteophyte"}),
     ],
 )
 def test_each_rule(row, codes):
     assert broken_by(row) == codes
+
+
+def test_a_rule_is_silent_where_a_grade_that_it_needs_was_never_read():
+    assert rule_findings({"kl": 4, "jsn_medial": 0}) == ()
+    assert [f.code for f in rule_findings({"kl": 4, "jsn_medial": 0, "jsn_lateral": 1})] == ["kl4_needs_jsn3"]
+
+
+def test_every_rule_says_where_it_comes_from():
+    assert all(len(rule.source) > 20 and rule.needs for rule in RULES)
 
 
 def test_every_rule_can_be_broken_and_has_its_own_code():
@@ -41,4 +52,4 @@ def test_every_rule_can_be_broken_and_has_its_own_code():
     generator = np.random.default_rng(0)
     rows = np.stack([generator.integers(0, 5 if name == "kl" else 4, 5000) for name in TARGET_NAMES], axis=1)
     seen = set().union(*(broken_by(row) for row in rows.tolist()))
-    assert seen | {"kl_without_cause"} == {rule.code for rule in RULES}
+    assert seen | {"kl_without_cause", "kl1_without_sign"} == {rule.code for rule in RULES}

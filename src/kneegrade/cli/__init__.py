@@ -14,7 +14,7 @@ app = typer.Typer(
 )  # fmt: skip
 VERBS: tuple[Callable[..., None], ...] = (
     grading.grade, grading.landmarks, grading.info, training.train, training.store, training.phantom,
-    measuring.evaluate, measuring.compare, measuring.tables, measuring.reproduce,
+    measuring.evaluate, measuring.compare, measuring.audit, measuring.tables, measuring.reproduce,
 )  # fmt: skip
 COHORTS: tuple[Callable[..., None], ...] = (
     cohorts.oai, cohorts.most, cohorts.chen2018, cohorts.csv, cohorts.pts, cohorts.fake_oai, cohorts.fake_most,

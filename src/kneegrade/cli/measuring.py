@@ -1,4 +1,4 @@
-"""Verbs that measure: `evaluate`, `compare`, `tables`, `reproduce`."""
+"""Verbs that measure: `evaluate`, `compare`, `audit`, `tables`, `reproduce`."""
 
 import json
 import os
@@ -102,6 +102,40 @@ def compare(
         typer.echo(json.dumps({grade: comparison.as_json() for grade, comparison in found.items()}, indent=1))
     else:
         typer.echo(markdown(comparison_table(found)))
+
+
+def audit(
+    labels: Annotated[Path, typer.Argument(help="A manifest, or a table with the manifest's column names.")],
+    output: OutputOption,
+    predictions: Annotated[
+        Path | None, typer.Option(help="Of a network that did not learn from these labels (`evaluate` leaves a file).")
+    ] = None,
+    most: Annotated[int, typer.Option(min=0, help="Knees shown on the page.")] = 40,
+    quiet: QuietOption = False,
+) -> None:
+    """List the knees whose human labels are worth a second look: audit.csv, audit.html; nothing is corrected."""
+    from kneegrade.auditing import audit_labels, audited_knees
+    from kneegrade.cohorts import load_labels
+    from kneegrade.evaluation import Predictions
+    from kneegrade.reporting import make_directory, write_audit
+
+    read = load_labels(labels)
+    if "image_path" in read.columns:
+        read["image_path"] = [str(labels.parent / path) for path in read["image_path"].astype(str)]
+    said = None if predictions is None else Predictions.load(_predictions_in(predictions))
+    table = audit_labels(read, said)
+    make_directory(output)
+    partial = output / "audit.csv.tmp"
+    table.to_csv(partial, index=False)
+    os.replace(partial, output / "audit.csv")
+    write_audit(audited_knees(table, most), len(table), output / "audit.html")
+    if quiet:
+        return
+    counted = table["codes"].str.split(";").explode().value_counts()
+    for code, number in counted[counted.index != ""].items():
+        typer.echo(f"{number:6d}  {code}")
+    broken = int((table["hard_rules"] > 0).sum())
+    typer.echo(f"{len(table)} knees, {broken} break a hard rule. The oddest first: {output / 'audit.csv'}, audit.html")
 
 
 def _predictions_in(path: Path) -> Path:

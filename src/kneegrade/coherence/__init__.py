@@ -1,5 +1,6 @@
 """What grades go together: the Gaussian mixture and its loss (paper, section 2.2), the exact joint table, the rules."""
 
+from kneegrade.coherence.audit import CoherenceAudit, Disagreement, audit_grades, confident_disagreement
 from kneegrade.coherence.joint import JointTable, independent, raked_table, smoothed_table
 from kneegrade.coherence.mixture import (
     GradeMixture,
@@ -9,14 +10,19 @@ from kneegrade.coherence.mixture import (
     one_hot,
     tuple_counts,
 )
-from kneegrade.coherence.rules import RULES, Rule, rule_findings
+from kneegrade.coherence.rules import RULES, Rule, broken_rules, rule_findings
 
 __all__ = [
     "RULES",
+    "CoherenceAudit",
+    "Disagreement",
     "GradeMixture",
     "JointTable",
     "Rule",
+    "audit_grades",
+    "broken_rules",
     "concatenate_probabilities",
+    "confident_disagreement",
     "fit_mixture",
     "incoherence_loss",
     "independent",

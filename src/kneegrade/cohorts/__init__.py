@@ -3,6 +3,7 @@
 from kneegrade.cohorts.chen2018 import chen2018_manifest
 from kneegrade.cohorts.fake_most import write_fake_most
 from kneegrade.cohorts.fake_oai import FakeOptions, write_fake_oai
+from kneegrade.cohorts.labels import load_labels
 from kneegrade.cohorts.manifest import check_manifest, landmark_array, load_manifest, target_distributions
 from kneegrade.cohorts.marked import marked_manifest
 from kneegrade.cohorts.readings import Counts
@@ -17,6 +18,7 @@ __all__ = [
     "cohort_summary",
     "csv_manifest",
     "landmark_array",
+    "load_labels",
     "load_manifest",
     "marked_manifest",
     "most_manifest",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from kneegrade.errors import UsageError
+from kneegrade.reporting.audit_page import write_audit
 from kneegrade.reporting.csv_report import write_csv
 from kneegrade.reporting.files import make_directory
 from kneegrade.reporting.html_report import write_html
@@ -22,6 +23,7 @@ __all__ = [
     "json_schema",
     "make_directory",
     "to_dict",
+    "write_audit",
     "write_csv",
     "write_html",
     "write_json",

@@ -1,20 +1,14 @@
 """`report.html`: one self-contained page for people, with pictures and the evidence for each grade."""
 
-import base64
-import hashlib
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from kneegrade.reporting.files import replacing
 from kneegrade.reporting.html_view import counts_of, films_of
-from kneegrade.reporting.wording import RESEARCH_USE, printable
+from kneegrade.reporting.page import environment, policy, resource
+from kneegrade.reporting.wording import RESEARCH_USE
 from kneegrade.results import Report
 from kneegrade.schema import KL_MEANING, OARSI_MEANING, TARGETS
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
 
 MANY_KNEES: Final = 12  # from here on the summary has a filter
 
@@ -27,8 +21,8 @@ def write_html(report: Report, path: Path) -> None:
     Raises:
         UsageError: `path` cannot be written.
     """
-    style, script = _resource("report.css"), _resource("report.js")
-    page = _environment().get_template("report.html.j2")
+    style, script = resource("report.css"), resource("report.js")
+    page = environment().get_template("report.html.j2")
     with replacing(path) as stream:
         stream.writelines(
             page.generate(
@@ -38,7 +32,7 @@ def write_html(report: Report, path: Path) -> None:
                 counts=counts_of(report),
                 style=style,
                 script=script,
-                policy=_policy(style, script),
+                policy=policy(style, script),
                 research_use=RESEARCH_USE,
                 targets=TARGETS,
                 kl_meaning=KL_MEANING,
@@ -46,34 +40,3 @@ def write_html(report: Report, path: Path) -> None:
                 many_knees=MANY_KNEES,
             )
         )
-
-
-def _policy(style: str, script: str) -> str:
-    """Content security policy that allows this style, this script and embedded pictures, and nothing else."""
-    return (
-        f"default-src 'none'; img-src data:; style-src '{_sha256(style)}'; script-src '{_sha256(script)}'; "
-        "base-uri 'none'; form-action 'none'"
-    )
-
-
-def _sha256(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
-
-
-def _resource(name: str) -> str:
-    return files("kneegrade.reporting").joinpath("templates", name).read_text(encoding="utf-8").strip()
-
-
-@cache
-def _environment() -> "Environment":
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("kneegrade.reporting"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["printable"] = printable
-    return environment

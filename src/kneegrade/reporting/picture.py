@@ -53,7 +53,7 @@ def picture_of(evidence: Evidence) -> Picture:
         for index in np.flatnonzero(landmarks_read(evidence))
     )
     return Picture(
-        uri=_data_uri(evidence.roi),
+        uri=data_uri(evidence.roi),
         size=evidence.roi.shape[1],
         outlines=(_path(landmarks[FEMUR]), _path(landmarks[TIBIA])),
         points=points,
@@ -66,7 +66,8 @@ def landmarks_read(evidence: Evidence) -> NDArray[np.bool_]:
     return evidence.landmark_visible & np.isfinite(evidence.landmarks_roi_px).all(axis=1)
 
 
-def _data_uri(roi: NDArray[np.uint8]) -> str:
+def data_uri(roi: NDArray[np.uint8]) -> str:
+    """JPEG of a picture (H, W) as a data URI, at most about 24 kB or of quality 25."""
     from PIL import Image
 
     image = Image.fromarray(roi)

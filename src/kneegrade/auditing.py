@@ -1,0 +1,163 @@
+"""Human labels → the knees to read again: what `kneegrade audit` lists. It warns and never corrects."""
+
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from kneegrade.coherence import RULES, audit_grades, confident_disagreement, smoothed_table
+from kneegrade.errors import CohortError, KneeGradeError
+from kneegrade.evaluation import Predictions
+from kneegrade.learning.cutting import cut_film, film_tasks
+from kneegrade.results import AuditedKnee, Finding
+from kneegrade.schema import TARGET_NAMES, TARGETS, grade_tuple_counts
+
+ODD_WIDTH_SD = 2.5  # standard deviations from the mean width of its grade from which a measured width is odd
+NARROWING_WIDTHS = {
+    "jsn_medial": ("joint_space_medial_mm", "medial minimum JSW mm | JSN medial"),
+    "jsn_lateral": ("joint_space_lateral_mm", "lateral JSW at x=0.825 mm | JSN lateral"),
+}
+MESSAGES = {rule.code: rule.message for rule in RULES}
+REGION_WIDTHS = 1.2
+
+
+def audit_labels(labels: pd.DataFrame, predictions: Predictions | None = None) -> pd.DataFrame:
+    """Every knee with what is odd about its labels, the oddest first.
+
+    Columns beside those of `labels`: `row` (of `labels`); `score` (the larger of the next two); `coherence_score`,
+    `suspect`, `expected` (`kneegrade.coherence.audit`), `log_probability`, `rank`; with predictions
+    `disagreement_score`, `disagreement_grade`, `predicted`; `hard_rules` (number broken); `codes` and `findings`
+    (";"-joined). The joint table is the packaged one of 5,507 OAI knees.
+
+    Args:
+        labels: of `kneegrade.cohorts.load_labels`.
+        predictions: of networks that did not learn from these labels; `knee` says which row each is about.
+
+    Raises:
+        CohortError: predictions for rows that the labels do not have.
+    """
+    grades = labels[list(TARGET_NAMES)].astype("Int64").fillna(-1).to_numpy(dtype=np.int64)
+    audit = audit_grades(grades, smoothed_table(grade_tuple_counts()))
+    found = [[Finding(code, MESSAGES[code]) for code in codes] for codes in audit.rules]
+    for row, finding in [*falls(labels), *odd_widths(labels)]:
+        found[row].append(finding)
+    result = labels.assign(
+        row=np.arange(len(labels)), score=audit.score, coherence_score=audit.score, suspect=_names(audit.suspect),
+        expected=pd.array(np.where(audit.score > 0, audit.expected, -1), dtype="Int64"),
+        log_probability=audit.log_probability, rank=audit.rank,
+    )  # fmt: skip
+    result.loc[audit.score == 0, ["suspect", "expected"]] = [None, pd.NA]
+    if predictions is not None:
+        result = _with_disagreement(result, grades, predictions, found)
+    hard = {rule.code for rule in RULES if rule.hard}
+    result["hard_rules"] = [sum(finding.code in hard for finding in own) for own in found]
+    result["codes"] = [";".join(finding.code for finding in own) for own in found]
+    result["findings"] = [";".join(finding.message for finding in own) for own in found]
+    return result.sort_values(["score", "hard_rules"], ascending=False, kind="stable").reset_index(drop=True)
+
+
+def _names(indices: NDArray[np.int64]) -> "pd.Series[Any]":
+    """Grade names of indices, None below zero."""
+    return pd.Series([None if index < 0 else TARGET_NAMES[index] for index in indices], dtype=object)
+
+
+def _with_disagreement(
+    result: pd.DataFrame, grades: NDArray[np.int64], predictions: Predictions, found: list[list[Finding]]
+) -> pd.DataFrame:
+    if len(predictions) and int(predictions.knee.max()) >= len(result):
+        raise CohortError(
+            f"The predictions name row {int(predictions.knee.max())}; the labels have {len(result)}. Predictions of "
+            "`kneegrade evaluate` on the same file and split are expected."
+        )
+    shares = np.full((len(result), predictions.probabilities.shape[1]), np.nan)
+    shares[predictions.knee] = predictions.probabilities
+    odd = confident_disagreement(grades, [shares[:, target.one_hot] for target in TARGETS])
+    for row in np.flatnonzero(odd.score > 0):
+        name = TARGET_NAMES[odd.grade[row]]
+        text = f"{name} read as {grades[row, odd.grade[row]]}, predicted with confidence as {odd.predicted[row]}"
+        found[row].append(Finding("confident_disagreement", text))
+    return result.assign(
+        score=np.maximum(result["score"], odd.score), disagreement_score=odd.score,
+        disagreement_grade=_names(odd.grade),
+        predicted=pd.Series(odd.predicted, dtype="Int64").mask(odd.predicted < 0),
+    )  # fmt: skip
+
+
+def falls(labels: pd.DataFrame) -> list[tuple[int, Finding]]:
+    """(row, finding) for every grade that is lower than at the visit before; osteoarthritis does not go back."""
+    if not {"subject_id", "side", "visit"} <= set(labels.columns):
+        return []
+    found = []
+    for _, knee in labels.sort_values("visit", kind="stable").groupby(["subject_id", "side"], sort=False):
+        for name in TARGET_NAMES:
+            read = knee[knee[name].notna()]
+            before, after = read[name].to_numpy()[:-1], read[name].to_numpy()[1:]
+            for row, old, new in zip(read.index[1:].tolist(), before, after, strict=True):
+                if new < old:
+                    found.append((int(row), Finding("falls_over_visits", f"{name} falls from {old} to {new}")))
+    return found
+
+
+def odd_widths(labels: pd.DataFrame) -> list[tuple[int, Finding]]:
+    """(row, finding) where a measured joint space is far from what knees of its narrowing grade have.
+
+    Widths are on Duryea's scale, as `kneegrade landmarks` measures them and OAI publishes them; means and standard
+    deviations by grade are the packaged ones (`data/joint_space_by_grade.json`).
+    """
+    table: dict[str, Any] = json.loads(
+        files("kneegrade").joinpath("data/joint_space_by_grade.json").read_text(encoding="utf-8")
+    )
+    found = []
+    for name, (column, key) in NARROWING_WIDTHS.items():
+        if column not in labels.columns:
+            continue
+        for row in np.flatnonzero(labels[name].notna() & labels[column].notna()).tolist():
+            grade, width = int(labels[name].iloc[row]), float(labels[column].iloc[row])
+            _, mean, sd, *_ = table[f"{key} {grade}"]
+            if abs(width - mean) > ODD_WIDTH_SD * sd:
+                text = f"{name} {grade} with {width:.1f} mm; such knees have {mean:.1f} ± {sd:.1f} mm"
+                found.append((row, Finding("narrowing_against_width", text)))
+    return found
+
+
+def audited_knees(table: pd.DataFrame, most: int, pictures: bool = True) -> list[AuditedKnee]:
+    """The first `most` knees of an audit, for a page; with pictures where their films can be read.
+
+    Args:
+        table: of `audit_labels`.
+        most: how many.
+        pictures: whether to read their films; knees without landmarks are looked for.
+    """
+    knees = []
+    for number, (_, row) in enumerate(table.head(most).iterrows()):
+        codes, texts = (str(row[name]).split(";") if row[name] else [] for name in ("codes", "findings"))
+        by_prediction = row.get("disagreement_score", 0) > row["coherence_score"]
+        suspect = row["disagreement_grade"] if by_prediction else row["suspect"]
+        expected = row["predicted"] if by_prediction else row["expected"]
+        knees.append(
+            AuditedKnee(
+                name=str(row.get("knee_id", f"row {row['row']}")),
+                labels={name: int(row[name]) for name in TARGET_NAMES if not pd.isna(row[name])},
+                score=float(row["score"]),
+                suspect=None if pd.isna(suspect) else str(suspect),
+                expected=None if pd.isna(expected) else int(expected),
+                findings=tuple(Finding(code, text) for code, text in zip(codes, texts, strict=True)),
+                region=_region(table.iloc[[number]]) if pictures and "image_path" in table.columns else None,
+            )
+        )
+    return knees
+
+
+def _region(row: pd.DataFrame) -> NDArray[np.uint8] | None:
+    """The knee's picture, or None where its film cannot be read or shows no such knee."""
+    if not Path(str(row["image_path"].iloc[0])).is_file():
+        return None
+    try:
+        knee = cut_film(film_tasks(row, REGION_WIDTHS)[0])[0]
+    except KneeGradeError:
+        return None
+    return None if isinstance(knee, str) else knee[0]
