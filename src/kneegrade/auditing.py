@@ -1,6 +1,7 @@
 """Human labels → the knees to read again: what `kneegrade audit` lists. It warns and never corrects."""
 
 import json
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -28,25 +29,26 @@ REGION_WIDTHS = 1.2
 def audit_labels(labels: pd.DataFrame, predictions: Predictions | None = None) -> pd.DataFrame:
     """Every knee with what is odd about its labels, the oddest first.
 
-    Columns beside those of `labels`: `row` (of `labels`); `score` (the larger of the next two); `coherence_score`,
-    `suspect`, `expected` (`kneegrade.coherence.audit`), `log_probability`, `rank`; with predictions
-    `disagreement_score`, `disagreement_grade`, `predicted`; `hard_rules` (number broken); `codes` and `findings`
-    (";"-joined). The joint table is the packaged one of 5,507 OAI knees.
+    Columns beside those of `labels`: `score` (the larger of the next two); `coherence_score`, `suspect`, `expected`
+    (`kneegrade.coherence.audit`), `log_probability`, `rank`; with predictions `disagreement_score`,
+    `disagreement_grade`, `predicted`; `hard_rules` (number broken); `codes` and `findings` (joined by ";"). The joint
+    table is the packaged one of 5,507 OAI knees at baseline: labels of these very knees vouch for themselves there.
 
     Args:
         labels: of `kneegrade.cohorts.load_labels`.
         predictions: of networks that did not learn from these labels; `knee` says which row each is about.
 
     Raises:
-        CohortError: predictions for rows that the labels do not have.
+        CohortError: predictions that are not about these knees.
     """
+    labels = labels.reset_index(drop=True)
     grades = labels[list(TARGET_NAMES)].astype("Int64").fillna(-1).to_numpy(dtype=np.int64)
     audit = audit_grades(grades, smoothed_table(grade_tuple_counts()))
     found = [[Finding(code, MESSAGES[code]) for code in codes] for codes in audit.rules]
     for row, finding in [*falls(labels), *odd_widths(labels)]:
         found[row].append(finding)
     result = labels.assign(
-        row=np.arange(len(labels)), score=audit.score, coherence_score=audit.score, suspect=_names(audit.suspect),
+        score=audit.score, coherence_score=audit.score, suspect=_names(audit.suspect),
         expected=pd.array(np.where(audit.score > 0, audit.expected, -1), dtype="Int64"),
         log_probability=audit.log_probability, rank=audit.rank,
     )  # fmt: skip
@@ -56,8 +58,24 @@ def audit_labels(labels: pd.DataFrame, predictions: Predictions | None = None) -
     hard = {rule.code for rule in RULES if rule.hard}
     result["hard_rules"] = [sum(finding.code in hard for finding in own) for own in found]
     result["codes"] = [";".join(finding.code for finding in own) for own in found]
-    result["findings"] = [";".join(finding.message for finding in own) for own in found]
-    return result.sort_values(["score", "hard_rules"], ascending=False, kind="stable").reset_index(drop=True)
+    result["findings"] = [";".join(finding.message.replace(";", ",") for finding in own) for own in found]
+    number = pd.Series([len(own) for own in found])
+    order = pd.DataFrame({"odd": (number > 0) | (result["score"] > 0), "score": result["score"], "number": number})
+    return result.loc[order.sort_values(["odd", "score", "number"], ascending=False, kind="stable").index].reset_index(
+        drop=True
+    )
+
+
+def of_whole_file(predictions: Predictions, labels: pd.DataFrame, split: str) -> Predictions:
+    """Predictions for one split of a file, `knee` counted in the whole file.
+
+    Raises:
+        CohortError: the labels know no such split, or it has fewer knees than were predicted.
+    """
+    rows = np.flatnonzero(labels["split"] == split) if "split" in labels.columns else np.empty(0, dtype=np.int64)
+    if len(predictions) and int(predictions.knee.max()) >= len(rows):
+        raise CohortError(f"The labels have {len(rows)} knees of split {split!r}; the predictions are about more.")
+    return replace(predictions, knee=rows[predictions.knee])
 
 
 def _names(indices: NDArray[np.int64]) -> "pd.Series[Any]":
@@ -68,11 +86,7 @@ def _names(indices: NDArray[np.int64]) -> "pd.Series[Any]":
 def _with_disagreement(
     result: pd.DataFrame, grades: NDArray[np.int64], predictions: Predictions, found: list[list[Finding]]
 ) -> pd.DataFrame:
-    if len(predictions) and int(predictions.knee.max()) >= len(result):
-        raise CohortError(
-            f"The predictions name row {int(predictions.knee.max())}; the labels have {len(result)}. Predictions of "
-            "`kneegrade evaluate` on the same file and split are expected."
-        )
+    _check_same_knees(result, grades, predictions)
     shares = np.full((len(result), predictions.probabilities.shape[1]), np.nan)
     shares[predictions.knee] = predictions.probabilities
     odd = confident_disagreement(grades, [shares[:, target.one_hot] for target in TARGETS])
@@ -87,18 +101,33 @@ def _with_disagreement(
     )  # fmt: skip
 
 
+def _check_same_knees(labels: pd.DataFrame, grades: NDArray[np.int64], predictions: Predictions) -> None:
+    rows, truth = predictions.knee, predictions.truth()
+    within = len(rows) == 0 or int(rows.max()) < len(labels)
+    people = within and (
+        "subject_id" not in labels.columns or (labels["subject_id"].iloc[rows].astype(str) == predictions.subject).all()
+    )
+    if not people or ((truth != grades[rows]) & (truth >= 0) & (grades[rows] >= 0)).any():
+        raise CohortError(
+            "The predictions are about other knees than these labels; predictions of `kneegrade evaluate` on the same "
+            "file are expected, and --split if that was one split of it."
+        )
+
+
 def falls(labels: pd.DataFrame) -> list[tuple[int, Finding]]:
     """(row, finding) for every grade that is lower than at the visit before; osteoarthritis does not go back."""
     if not {"subject_id", "side", "visit"} <= set(labels.columns):
         return []
     found = []
-    for _, knee in labels.sort_values("visit", kind="stable").groupby(["subject_id", "side"], sort=False):
-        for name in TARGET_NAMES:
-            read = knee[knee[name].notna()]
-            before, after = read[name].to_numpy()[:-1], read[name].to_numpy()[1:]
-            for row, old, new in zip(read.index[1:].tolist(), before, after, strict=True):
-                if new < old:
-                    found.append((int(row), Finding("falls_over_visits", f"{name} falls from {old} to {new}")))
+    ordered = labels.reset_index(drop=True).sort_values("visit", kind="stable")
+    for name in TARGET_NAMES:
+        read = ordered[ordered[name].notna() & ordered["visit"].notna()]
+        before = read.groupby(["subject_id", "side"])[[name, "visit"]].shift()
+        fell = ((read[name] < before[name]) & (read["visit"] > before["visit"])).fillna(False).to_numpy(dtype=bool)
+        values = (read.index, before[name], before["visit"], read[name], read["visit"])
+        for row, old, since, new, visit in zip(*(column[fell].tolist() for column in values), strict=True):
+            text = f"{name} falls from {old} at {since:g} to {new} at {visit:g} months"
+            found.append((row, Finding("falls_over_visits", text)))
     return found
 
 
@@ -106,7 +135,8 @@ def odd_widths(labels: pd.DataFrame) -> list[tuple[int, Finding]]:
     """(row, finding) where a measured joint space is far from what knees of its narrowing grade have.
 
     Widths are on Duryea's scale, as `kneegrade landmarks` measures them and OAI publishes them; means and standard
-    deviations by grade are the packaged ones (`data/joint_space_by_grade.json`).
+    deviations by grade are the packaged ones (`data/joint_space_by_grade.json`). A wide space is not odd at grade 0,
+    nor a narrow one at grade 3.
     """
     table: dict[str, Any] = json.loads(
         files("kneegrade").joinpath("data/joint_space_by_grade.json").read_text(encoding="utf-8")
@@ -118,43 +148,44 @@ def odd_widths(labels: pd.DataFrame) -> list[tuple[int, Finding]]:
         for row in np.flatnonzero(labels[name].notna() & labels[column].notna()).tolist():
             grade, width = int(labels[name].iloc[row]), float(labels[column].iloc[row])
             _, mean, sd, *_ = table[f"{key} {grade}"]
-            if abs(width - mean) > ODD_WIDTH_SD * sd:
-                text = f"{name} {grade} with {width:.1f} mm; such knees have {mean:.1f} ± {sd:.1f} mm"
+            off = (width - mean) / sd
+            if (off < -ODD_WIDTH_SD and grade < 3) or (off > ODD_WIDTH_SD and grade > 0):
+                text = f"{name} {grade} with {width:.1f} mm, such knees have {mean:.1f} ± {sd:.1f} mm"
                 found.append((row, Finding("narrowing_against_width", text)))
     return found
 
 
 def audited_knees(table: pd.DataFrame, most: int, pictures: bool = True) -> list[AuditedKnee]:
-    """The first `most` knees of an audit, for a page; with pictures where their films can be read.
+    """The first `most` knees of an audit that are odd at all, for a page; with pictures where films can be read.
 
     Args:
         table: of `audit_labels`.
         most: how many.
         pictures: whether to read their films; knees without landmarks are looked for.
     """
-    knees = []
-    for number, (_, row) in enumerate(table.head(most).iterrows()):
+    knees, odd = [], table[(table["score"] > 0) | (table["codes"] != "")].head(most)
+    for number, (_, row) in enumerate(odd.iterrows()):
         codes, texts = (str(row[name]).split(";") if row[name] else [] for name in ("codes", "findings"))
         by_prediction = row.get("disagreement_score", 0) > row["coherence_score"]
         suspect = row["disagreement_grade"] if by_prediction else row["suspect"]
         expected = row["predicted"] if by_prediction else row["expected"]
         knees.append(
             AuditedKnee(
-                name=str(row.get("knee_id", f"row {row['row']}")),
+                name=str(row["knee_id"]) if "knee_id" in odd.columns else f"row {row.get('line', number)}",
                 labels={name: int(row[name]) for name in TARGET_NAMES if not pd.isna(row[name])},
                 score=float(row["score"]),
                 suspect=None if pd.isna(suspect) else str(suspect),
                 expected=None if pd.isna(expected) else int(expected),
                 findings=tuple(Finding(code, text) for code, text in zip(codes, texts, strict=True)),
-                region=_region(table.iloc[[number]]) if pictures and "image_path" in table.columns else None,
+                region=_region(odd.iloc[[number]]) if pictures else None,
             )
         )
     return knees
 
 
 def _region(row: pd.DataFrame) -> NDArray[np.uint8] | None:
-    """The knee's picture, or None where its film cannot be read or shows no such knee."""
-    if not Path(str(row["image_path"].iloc[0])).is_file():
+    """The knee's picture, or None where film or side are not known, or the film shows no such knee."""
+    if not {"image_path", "side"} <= set(row.columns) or not Path(str(row["image_path"].iloc[0])).is_file():
         return None
     try:
         knee = cut_film(film_tasks(row, REGION_WIDTHS)[0])[0]

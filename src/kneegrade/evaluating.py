@@ -53,7 +53,7 @@ def evaluate_manifest(
         split: which knees.
         weights: a grader's; the shipped ones by default.
         detect: find the knees and their landmarks as `kneegrade grade` does, even if the manifest has landmarks. A
-            film's knees are told apart by their side; the only knee of a film is taken whatever its side.
+            film's knees are told apart by their side; the only knee of a film is taken where its side cannot be told.
         device: "auto", "cpu" or "cuda".
         progress: called with (done, all).
 
@@ -83,7 +83,7 @@ def _cut(table: pd.DataFrame, weights: Path | None, device: str, progress: Progr
         bad = build_store(table, Path(folder) / "store", progress=progress)
         store = load_stores((Path(folder) / "store",))
         with np.load(Path(folder) / "store" / "knees.npz") as knees:
-            rows = knees["rows"]
+            rows = knees["manifest_rows"]
         path = weights or shipped_path("grader")
         predictions = graders_predictions(path, store, np.arange(len(store)), choose_device(device))
     return Evaluation(replace(predictions, knee=rows), tuple(bad), "manifest")
@@ -123,8 +123,8 @@ def _graded(table: pd.DataFrame, weights: Path | None, device: str, progress: Pr
 
 
 def _grades_of(radiograph: GradedRadiograph, side: str, alone: bool) -> Mapping[str, GradeResult] | None:
-    """Grades of the knee of a side, or of the film's only knee where the manifest too has only one of it."""
+    """Grades of the knee of a side, or of a film's only knee, its side untold, where the manifest too has only one."""
     graded = [knee for knee in radiograph.knees if knee.grades]
-    only = graded if alone and len(radiograph.knees) == 1 else []
+    only = [knee for knee in graded if alone and len(radiograph.knees) == 1 and knee.side == "unknown"]
     matching = [knee for knee in graded if knee.side == side] or only
     return matching[0].grades if matching else None

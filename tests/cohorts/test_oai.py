@@ -1,13 +1,27 @@
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from kneegrade.cohorts import Counts, cohort_summary, load_manifest, oai_manifest
-from kneegrade.cohorts.oai import COLUMNS, oai_films, oai_readings
+from kneegrade.cohorts.coded import read_table
+from kneegrade.cohorts.oai import COLUMNS
+from kneegrade.cohorts.oai import oai_films as films_of
+from kneegrade.cohorts.oai import oai_readings as readings_of
+from kneegrade.cohorts.oai_files import oai_files
 from kneegrade.errors import CohortError
 from kneegrade.schema import TARGET_NAMES
 
 ENDS = [COLUMNS[name] for name in TARGET_NAMES]
+
+
+def oai_readings(root, visits=None, counts=None):
+    return readings_of(oai_files(root), visits, counts)
+
+
+def oai_films(root, counts=None):
+    return films_of(oai_files(root), counts)
 
 
 def write_table(root, code, rows, lower=False, name=None):
@@ -46,7 +60,7 @@ def test_early_visits_take_project_15_and_late_ones_37_or_42(tmp_path):
     counts = Counts()
     readings = oai_readings(tmp_path, counts=counts).set_index(["subject_id", "visit"])
     assert readings["kl"].to_dict() == {
-        ("9000001", 0): 2, ("9000002", 0): 4, ("9000001", 72): 2, ("9000002", 72): 3
+        ("oai-9000001", 0): 2, ("oai-9000002", 0): 4, ("oai-9000001", 72): 2, ("oai-9000002", 72): 3
     }  # fmt: skip
     assert counts.met["read by two projects, one chosen"] == 2
     assert counts.met["read by another project alone"] == 1
@@ -71,7 +85,7 @@ def test_equal_rows_are_dropped_and_contradicting_ones_refused(tmp_path):
         ((9000001, 1, 16, "1", seven(2)), "column READPRJ: '16'; expected one of 15, 37, 42"),
         ((900001, 1, 15, "1", seven(2)), "column ID: '900001'; expected seven digits"),
         ((9000001, 1, 15, "1", seven(5)), "column V00XRKL: '5'; expected a grade from 0 to 4"),
-        ((9000001, 1, 15, "1", seven(1, "4")), "column V00XRJSL: '4'; expected a grade from 0 to 3"),
+        ((9000001, 1, 15, "1", seven(1, "4", 0, 0, 0, 0, 0)), "column V00XRJSL: '4'; expected a grade from 0 to 3"),
     ],
 )
 def test_wrong_values_are_sentences(tmp_path, row, told):
@@ -89,6 +103,11 @@ def test_a_missing_table_an_unknown_visit_and_a_wrong_table_are_named(tmp_path):
     write_table(tmp_path, "00", [(9000001, 1, 15, "1", seven(2))], name="kxr_sq_bu01.txt")
     with pytest.raises(CohortError, match="lacks the columns V01BARCDBU, V01XRKL"):
         oai_readings(tmp_path, ["01"])
+    with pytest.raises(CohortError, match="no table kXR_SQ_BU10"):
+        oai_readings(tmp_path, ["00", "10"])
+    write_table(tmp_path / "again", "00", [(9000001, 1, 15, "1", seven(2))])
+    with pytest.raises(CohortError, match="are tables of one visit"):
+        oai_readings(tmp_path)
 
 
 def release(root, films, contents):
@@ -124,13 +143,14 @@ def download(tmp_path):
 def test_films_are_found_by_barcode_and_what_is_lost_is_counted(download):
     films = oai_films(download)
     assert len(films) == 7
+    assert films["barcode"].is_unique
     assert films["path"].notna().sum() == 6
     counts = Counts()
     table = oai_manifest(download, counts=counts)
     assert len(table) == 10
-    assert counts.met["barcodes in no contents.csv"] == 2
-    assert counts.met["films in contents.csv, not on disk"] == 2
-    assert counts.met["barcodes that lead to another person's film"] == 2
+    assert counts.met["knees whose barcode is in no contents.csv"] == 2
+    assert counts.met["knees whose film is not on disk"] == 2
+    assert counts.met["knees whose barcode leads to another person's film"] == 2
     assert counts.met["knees without a film, left out"] == 6
     assert table["view"].eq("PA").all()
     text = cohort_summary(table, counts)
@@ -161,3 +181,62 @@ def test_a_manifest_survives_its_file(download, tmp_path):
     read = load_manifest(tmp_path / "m.parquet")
     assert read["kl"].tolist() == oai_manifest(download)["kl"].tolist()
     assert np.isin(read["visit"], [0]).all()
+
+
+def test_a_reading_without_a_barcode_gets_no_film(tmp_path):
+    write_table(tmp_path, "00", [(9000001, 1, 15, ".", seven(2)), (9000002, 1, 15, "0166", seven(1))])
+    contents = [("0.C.2/9000001/20040101/1", 9000001, "", KNEE), ("0.C.2/9000002/20040101/2", 9000002, "0166", KNEE)]
+    release(tmp_path / "OAI_00m", [row[0] for row in contents], contents)
+    counts = Counts()
+    table = oai_manifest(tmp_path, counts=counts)
+    assert table["subject_id"].tolist() == ["oai-9000002"]
+    assert counts.met["knees without a barcode"] == 1
+
+
+def test_paths_do_not_depend_on_where_the_manifest_lies(download, tmp_path, monkeypatch):
+    monkeypatch.chdir(download)
+    table = oai_manifest(Path("."))
+    (tmp_path / "elsewhere").mkdir()
+    table.to_parquet(tmp_path / "elsewhere" / "m.parquet")
+    assert all(Path(path).is_file() for path in load_manifest(tmp_path / "elsewhere" / "m.parquet")["image_path"])
+
+
+def test_the_split_does_not_depend_on_which_films_are_there(download):
+    whole = oai_manifest(download).drop_duplicates("subject_id").set_index("subject_id")["split"]
+    Path(oai_manifest(download)["image_path"].iloc[0]).unlink()
+    fewer = oai_manifest(download).drop_duplicates("subject_id").set_index("subject_id")["split"]
+    assert len(fewer) == len(whole) - 1
+    assert (fewer == whole[fewer.index]).all()
+
+
+def test_measured_widths_come_along(download):
+    lines = ["ID|SIDE|V00MCMJSW|V00LJSW825", "9000001|1|4.25|6.5", "9000001|2|.|.", "9000003|1: Right|3.0|5.0"]
+    (download / "tables" / "kxr_qjsw_duryea00.txt").write_text("\n".join(lines))
+    counts = Counts()
+    table = oai_manifest(download, counts=counts).set_index(["subject_id", "side"])
+    assert table.loc[("oai-9000001", "R"), "joint_space_medial_mm"] == 4.25
+    assert pd.isna(table.loc[("oai-9000001", "L"), "joint_space_medial_mm"])
+    assert counts.met["knees with a measured joint space"] == 2
+
+
+def test_packed_films_are_told(download):
+    path = Path(oai_manifest(download)["image_path"].iloc[0])
+    path.parent.with_name(path.parent.name + ".tar.gz").write_bytes(b"x")
+    path.unlink()
+    path.parent.rmdir()
+    counts = Counts()
+    oai_manifest(download, counts=counts)
+    assert counts.met["films still packed as .tar.gz: unpack them"] == 1
+
+
+def test_sas_tables_are_read_like_text(download, monkeypatch):
+    """pandas reads the file; what it gives (floats, NaN) means what the text means. No SAS file is at hand."""
+    text = read_table(download / "tables" / "kXR_SQ_BU00.txt")
+    frame = text.replace(r"^\..*$", np.nan, regex=True).apply(pd.to_numeric, errors="coerce")
+    monkeypatch.setattr(pd, "read_sas", lambda path, **options: frame.reset_index(drop=True))
+    expected = oai_readings(download)
+    (download / "tables" / "kXR_SQ_BU00.txt").rename(download / "tables" / "kxr_sq_bu00.sas7bdat")
+    found = oai_readings(download)
+    for name in ("subject_id", "side", "barcode", *TARGET_NAMES):
+        assert found[name].tolist() == expected[name].tolist() or found[name].isna().equals(expected[name].isna())
+    assert found["osteophyte_femur_medial_missing"].isin(["", "."]).all()

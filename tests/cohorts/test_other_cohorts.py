@@ -16,6 +16,8 @@ from kneegrade.cohorts import (
     write_fake_oai,
 )
 from kneegrade.cohorts.most import most_readings
+from kneegrade.cohorts.oai import oai_readings
+from kneegrade.cohorts.oai_files import oai_files
 from kneegrade.cohorts.protocol import split_by_subject
 from kneegrade.errors import CohortError
 from kneegrade.imaging import read_radiograph
@@ -29,6 +31,11 @@ def fake(tmp_path_factory):
     return root, json.loads((root / "planted.json").read_text())
 
 
+def halves(table):
+    """How many half grades were flagged."""
+    return int(table["half_grades"].str.split(",").map(lambda names: len([name for name in names if name])).sum())
+
+
 def check_planted(root, planted):
     """Every quirk is met as often as it was planted."""
     counts = Counts()
@@ -38,9 +45,12 @@ def check_planted(root, planted):
     assert counts.met["rows that repeat another, dropped"] == planted["rows that repeat another"]
     assert counts.met["read by two projects, one chosen"] == planted["early films read again by project 37"]
     assert counts.met["READPRJ 42 counted as 37"] == planted.get("READPRJ 42", 0)
-    assert counts.met["films in contents.csv, not on disk"] == lost
+    assert counts.met["knees whose film is not on disk"] == lost
+    assert counts.met["series of other joints or sequences, left out"] == planted["series of other joints"]
+    assert counts.met["knees with a measured joint space"] == planted["knees with a measured joint space"]
     assert table["image_path"].nunique() == planted["films"]
     assert len(table) == 2 * planted["films"]
+    assert (table["barcode"].str.len() == 12).all()
     return table, counts
 
 
@@ -58,7 +68,7 @@ def test_its_films_open_and_bear_their_barcode(fake):
     for path, rows in table.groupby("image_path"):
         header = pydicom.dcmread(path, stop_before_pixels=True, defer_size=1)
         assert header.AccessionNumber == rows["barcode"].iloc[0]
-        assert header.PatientID == rows["subject_id"].iloc[0]
+        assert f"oai-{header.PatientID}" == rows["subject_id"].iloc[0]
         inverted += header.PhotometricInterpretation == "MONOCHROME1"
     assert inverted == planted.get("MONOCHROME1 films", 0)
     assert read_radiograph(Path(table["image_path"][0])).pixels.shape[0] > 100
@@ -68,14 +78,16 @@ def test_its_films_open_and_bear_their_barcode(fake):
 def test_sixty_people_with_every_quirk(tmp_path):
     write_fake_oai(tmp_path, FakeOptions(subjects=60, seed=0, longest_px=200))
     planted = json.loads((tmp_path / "planted.json").read_text())
-    table, _ = check_planted(tmp_path, planted)
+    check_planted(tmp_path, planted)
     for quirk in ("half grades", "READPRJ 42", "films not on disk", "knees with no grade read", "MONOCHROME1 films",
                   "barcodes without their zeros", "DICOM files of an unknown character set", "series of other joints",
                   "early films read again by project 37", "rows that repeat another"):  # fmt: skip
         assert planted[quirk] > 0, quirk
-    flagged = int(table["half_grades"].str.split(",").map(lambda names: len([n for n in names if n])).sum())
-    assert flagged <= planted["half grades"]
-    assert flagged >= planted["half grades"] - 4 * planted["films not on disk"]
+    readings = oai_readings(oai_files(tmp_path))  # those without a film too
+    assert halves(readings) == planted["half grades"]
+    assert readings[list(TARGET_NAMES)].isna().all(axis=1).sum() == planted["knees with no grade read"]
+    unread = readings["osteophyte_femur_medial"].isna() & readings["kl"].notna()
+    assert unread.sum() == planted["knees without osteophyte grades"]
     labelled = oai_manifest(tmp_path, protocol="paper")
     assert {"train", "val", "test"} == set(labelled["split"])
 
@@ -88,8 +100,7 @@ def test_the_fake_most_is_read_as_it_was_planted(tmp_path):
     assert table["image_path"].nunique() == planted["films of PA 10°"]
     assert table["image_path"].str.contains("PA10").all()
     assert set(table["visit"]) == {0, 30}
-    flagged = int(table["half_grades"].str.split(",").map(lambda names: len([n for n in names if n])).sum())
-    assert flagged == planted.get("half grades", 0)
+    assert halves(table) == planted.get("half grades", 0)
     missing = int(table[list(TARGET_NAMES)].isna().sum().sum())
     assert missing == planted.get("codes 8 and 9", 0) + planted.get("letters", 0)
 
@@ -156,6 +167,8 @@ def test_what_is_wrong_in_a_clinics_table_is_said(tmp_path, rows, told):
     [
         ("columns: {kl: KL}\nx: 1\n", "x: Extra"),
         ("columns: {grade: KL}\n", "names grade"),
+        ("columns: {image_path: film, subject_id: patient, side: knee, kl: KLG}\n", "lacks the columns KLG"),
+        ("columns: {kl: KL}\nsides: {rechts: R}\n", "sides.rechts"),
         ("columns: [", "cannot be read"),
     ],
 )

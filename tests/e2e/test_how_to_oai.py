@@ -28,7 +28,7 @@ def commands() -> list[str]:
 def test_the_page_has_the_commands_of_its_title():
     verbs = [" ".join(line.split()[1:3]) for line in commands()]
     assert [verb.split()[0] for verb in verbs] == [
-        "cohort", "cohort", "audit", "store", "train", "train", "reproduce", "tables", "evaluate"
+        "cohort", "cohort", "cohort", "audit", "store", "train", "train", "reproduce", "tables", "evaluate"
     ]  # fmt: skip
 
 

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from kneegrade import Grader
+from kneegrade.cohorts import chen2018_manifest
+from kneegrade.evaluating import evaluate_manifest
 from kneegrade.evaluation import agreement
-from kneegrade.imaging import find_sources
+from kneegrade.imaging import Source, find_sources
 
 ARCHIVE = Path(os.environ.get("KNEEGRADE_REAL_DATA", "nowhere")) / "chen2018_kneeKL299_train_val.zip"
 
@@ -28,3 +30,20 @@ def test_two_hundred_validation_crops(tmp_path):
     assert agreement(truth, guess, 5)["kappa"] >= 0.65
     right = [Path(r.source).stem[-1] == r.knees[0].side for r in report.radiographs]
     assert np.mean(right) >= 0.98
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not ARCHIVE.is_file(), reason="KNEEGRADE_REAL_DATA names no folder with the Chen 2018 archive")
+def test_evaluate_on_the_published_layout(tmp_path):
+    """`kneegrade evaluate --cohort chen2018`: the metrics are those of the grades that `Grader` gives."""
+    with zipfile.ZipFile(ARCHIVE) as archive:
+        names = sorted(name for name in archive.namelist() if name.startswith("val/") and name.endswith(".jpg"))
+        archive.extractall(tmp_path, members=np.random.default_rng(1).permutation(names)[:40].tolist())
+    table = chen2018_manifest(tmp_path)
+    result = evaluate_manifest(table, "val", device="cpu")
+    assert result.landmarks == "detector"
+    assert len(result.predictions) + len(result.missed) == 40
+    kept = table.iloc[result.predictions.knee]
+    assert result.predictions.truth()[:, 0].tolist() == kept["kl"].tolist()
+    report = Grader(device="cpu").grade_sources([Source(Path(p).name, Path(p)) for p in kept["image_path"]])
+    assert result.predictions.guess()[:, 0].tolist() == [r.knees[0].grades["kl"].grade for r in report.radiographs]

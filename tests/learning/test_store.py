@@ -3,10 +3,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from kneegrade.anatomy.landmarks import ARTICULAR
 from kneegrade.errors import RecipeError
 from kneegrade.learning.cutting import build_store
 from kneegrade.learning.store import encode, load_stores
-from kneegrade.phantom import render_roi, sample_knee
+from kneegrade.phantom import DicomOptions, FilmOptions, render_film, render_roi, sample_knee, write_film
 
 
 @pytest.fixture
@@ -60,3 +61,74 @@ def test_an_existing_folder_is_not_overwritten_and_no_store_is_a_sentence(manife
 def test_zero_means_outside():
     coded = encode(np.array([[0.0, 1.0, 0.5]], dtype=np.float32), np.array([[True, True, False]]))
     assert coded.tolist() == [[1, 255, 0]]
+
+
+@pytest.fixture
+def films(tmp_path) -> pd.DataFrame:
+    """Two bilateral films without landmarks, and a third that is broken."""
+    rows = []
+    for index in range(3):
+        film = render_film(8, index, FilmOptions("bilateral", pixel_spacing_mm=0.35))
+        path = tmp_path / f"{index}.dcm"
+        write_film(path, film, DicomOptions(modality="CR", compression="none"))
+        for shown in film.knees:
+            rows.append({"image_path": str(path), "subject_id": str(index), "side": shown.side, "split": "train",
+                         "source": "film", "kl": shown.knee.grades["kl"], "truth": shown.landmarks_px})  # fmt: skip
+    (tmp_path / "2.dcm").write_bytes(b"broken")
+    return pd.DataFrame(rows)
+
+
+def test_landmarks_are_found_and_go_to_the_right_side(films, tmp_path):
+    bad = build_store(films.drop(columns="truth"), tmp_path / "found", workers=2)
+    assert [line.split(", ")[1][0] for line in bad] == ["R", "L"]
+    found = load_stores((tmp_path / "found",))
+    assert (found.trust < 1).all()
+    marked = films.iloc[:4].assign(landmarks_px=[p.ravel() for p in films["truth"][:4]])
+    build_store(marked.drop(columns="truth"), tmp_path / "marked")
+    true = load_stores((tmp_path / "marked",))
+    assert found.targets[:, :5].argmax(1).tolist() == true.targets[:, :5].argmax(1).tolist()
+    articular = list(ARTICULAR)
+    off = np.linalg.norm(found.landmarks_px[:, articular] - true.landmarks_px[:, articular], axis=-1)
+    assert np.median(off) < 6  # of 384 pixels; the other knee would be hundreds away
+    assert len(np.load(tmp_path / "found" / "images.npy", mmap_mode="r")) == 4
+
+
+def test_a_stopped_store_goes_on_and_tries_the_bad_films_again(manifest, tmp_path):
+    class StoppedError(Exception):
+        pass
+
+    def stop(done, total):
+        if done == 2:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        build_store(manifest, tmp_path / "store", progress=stop)
+    Image.fromarray(np.full((300, 300), 90, dtype=np.uint8)).save(tmp_path / "1.png")  # mended in the meantime
+    seen = []
+    bad = build_store(manifest, tmp_path / "store", progress=lambda done, total: seen.append(done))
+    assert bad == []
+    assert seen[-1] == 3
+    assert len(load_stores((tmp_path / "store",))) == 3
+
+
+def test_an_unfinished_store_of_other_knees_is_not_thrown_away(manifest, tmp_path):
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_store(manifest, tmp_path / "store", progress=stop)
+    with pytest.raises(RecipeError, match="unfinished store of other knees"):
+        build_store(manifest.iloc[:2], tmp_path / "store")
+
+
+def test_a_store_without_one_knee_does_not_appear(manifest, tmp_path):
+    with pytest.raises(RecipeError, match=r"Not one of 1 knees could be cut; the first: .*1\.png"):
+        build_store(manifest.iloc[[1]].reset_index(drop=True), tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_person_in_two_splits_of_two_stores_is_refused(manifest, tmp_path):
+    build_store(manifest, tmp_path / "a")
+    build_store(manifest.assign(split="test"), tmp_path / "b")
+    with pytest.raises(RecipeError, match="2 people are in more than one split"):
+        load_stores((tmp_path / "a", tmp_path / "b"))

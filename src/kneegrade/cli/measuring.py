@@ -110,24 +110,27 @@ def audit(
     predictions: Annotated[
         Path | None, typer.Option(help="Of a network that did not learn from these labels (`evaluate` leaves a file).")
     ] = None,
+    split: Annotated[str | None, typer.Option(help="The split that the predictions are of, if of one.")] = None,
     most: Annotated[int, typer.Option(min=0, help="Knees shown on the page.")] = 40,
     quiet: QuietOption = False,
 ) -> None:
     """List the knees whose human labels are worth a second look: audit.csv, audit.html; nothing is corrected."""
-    from kneegrade.auditing import audit_labels, audited_knees
+    from kneegrade.auditing import audit_labels, audited_knees, of_whole_file
     from kneegrade.cohorts import load_labels
     from kneegrade.evaluation import Predictions
-    from kneegrade.reporting import make_directory, write_audit
+    from kneegrade.reporting import make_directory, write_audit, write_rows
 
     read = load_labels(labels)
     if "image_path" in read.columns:
         read["image_path"] = [str(labels.parent / path) for path in read["image_path"].astype(str)]
     said = None if predictions is None else Predictions.load(_predictions_in(predictions))
+    if said is not None and split is not None:
+        said = of_whole_file(said, read, split)
     table = audit_labels(read, said)
     make_directory(output)
-    partial = output / "audit.csv.tmp"
-    table.to_csv(partial, index=False)
-    os.replace(partial, output / "audit.csv")
+    shown = table.drop(columns="landmarks_px", errors="ignore")
+    cells = shown.astype(object).where(shown.notna(), "")
+    write_rows(list(shown.columns), cells.itertuples(index=False, name=None), output / "audit.csv")
     write_audit(audited_knees(table, most), len(table), output / "audit.html")
     if quiet:
         return

@@ -23,7 +23,7 @@ class Rule:
         code: stable name.
         message: what is odd when it is broken.
         source: where the rule comes from, and how often knees break it.
-        hard: True where the definition of the scales forbids the combination.
+        hard: True where the OAI's way of reading KL, from narrowing, forbids the combination; other readers may differ.
         needs: grades without which it is silent.
         broken: True for grades that break it.
     """
@@ -72,7 +72,7 @@ RULES: tuple[Rule, ...] = (
          "Kellgren and Lawrence 1957: 1 is doubtful narrowing or lipping; 5.4 % of knees of KL 1 have all zero", False,
          TARGET_NAMES, lambda g: g["kl"] == 1 and all(g[name] == 0 for name in OARSI_NAMES)),
     Rule("both_compartments", "Definite narrowing of both compartments",
-         "rare, 1.6 % of 5,507 knees have both narrowed; often a pose or an inflammatory joint", False,
+         "rare, 0.5 % of 5,507 knees; often a pose or an inflammatory joint", False,
          NARROWINGS, lambda g: min(g[name] for name in NARROWINGS) >= 2),
 )  # fmt: skip
 

@@ -1,7 +1,8 @@
 """Chen 2018: single-knee crops of OAI baseline films with published KL grades (CC BY 4.0).
 
 Mendeley Data, doi 10.17632/56rmx5bjcr.1; folders `{train,val,test}/{0..4}/<ID><L|R>.(png|jpg)`. The pictures are not
-mirrored and L/R is the true side. Unpack the archive first; nothing of it enters this package.
+mirrored and L/R is the true side; the people are the OAI's, and are named as there. Unpack the archive first; nothing
+of it enters this package.
 """
 
 from pathlib import Path
@@ -35,7 +36,7 @@ def chen2018_manifest(
         subject, side = path.stem[:-1], path.stem[-1]
         split, kl = path.parts[-3], int(path.parts[-2])
         rows.append(
-            {"image_path": str(path.resolve()), "knee_id": f"chen2018-{path.stem}", "subject_id": f"chen2018-{subject}",
+            {"image_path": str(path.resolve()), "knee_id": f"chen2018-{path.stem}", "subject_id": f"oai-{subject}",
              "side": side, "split": split, "source": "chen2018", "kl": kl, "path": f"{split}/{kl}/{path.stem}"}
         )  # fmt: skip
     if not rows:

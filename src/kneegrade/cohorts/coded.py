@@ -4,10 +4,13 @@ A value may be a number (`3`, `3.0`), a number with its label (`3: 3`, `1: Right
 a grade), or a code that says why there is none (`.: Missing Form/Incomplete Workbook`, `.A`, `.T`).
 """
 
+import csv
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -51,42 +54,51 @@ def problems_at(cells: pd.Series, wrong: "pd.Series[bool]", file: str, expected:
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """All cells as stripped text, columns upper-case, the line in the file as index ("row").
+    """All cells as stripped text, columns upper-case, the line in the file as index ("row", the header being 1).
 
-    Text is Latin-1 unless it is valid UTF-8; the separator is whichever of `|`, tab, `;`, `,` the header has most of.
-    `.sas7bdat` is read by pandas; numbers become text as a text file has them, missing ones ".".
+    Text is Latin-1 unless it is valid UTF-8; the separator is whichever of `|`, tab, `;`, `,` the header has most of,
+    and quotes mean something only beside the last two. `.sas7bdat` is read by pandas; numbers become text as a text
+    file has them, missing ones ".".
 
     Raises:
-        CohortError: an unreadable file, a line with too many cells, or a column that occurs twice.
+        CohortError: an unreadable file, a line with more or fewer cells than the header, or a column that occurs twice.
     """
     try:
         if path.suffix.lower() == ".sas7bdat":
             table = _as_text(pd.read_sas(path, format="sas7bdat", encoding="latin-1"))
+            table.index = pd.RangeIndex(2, len(table) + 2)
         else:
             table = _from_text(path.read_bytes())
-    except (OSError, ValueError, pd.errors.ParserError) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise CohortError(f"{path.name} cannot be read as a table: {error}.") from error
     table.columns = pd.Index([str(column).strip().upper() for column in table.columns])
+    table.index.name = "row"
     twice = table.columns[table.columns.duplicated()]
     if len(twice):
         raise CohortError(f"{path.name} has the column {twice[0]} twice.")
-    table.index = pd.RangeIndex(2, len(table) + 2, name="row")
     return table
 
 
 def _from_text(data: bytes) -> pd.DataFrame:
-    from io import StringIO
-
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         text = data.decode("latin-1")
-    header = text.partition("\n")[0]
-    separator = max(SEPARATORS, key=header.count)
-    table = pd.read_csv(StringIO(text), sep=separator, dtype=str, keep_default_na=False, skip_blank_lines=False)
-    table = table[~(table == "").all(axis=1)]
-    stripped: pd.DataFrame = table.apply(lambda column: column.str.strip())
-    return stripped
+    first = text.partition("\n")[0]
+    separator = max(SEPARATORS, key=first.count)
+    quoting: Literal[0, 3] = csv.QUOTE_NONE if separator in "|\t" else csv.QUOTE_MINIMAL
+    reader = csv.reader(StringIO(text, newline=""), delimiter=separator, quoting=quoting)
+    header = next(reader, [])
+    lines, cells = [], []
+    for row in reader:
+        kept = row[:-1] if len(row) == len(header) + 1 and not row[-1].strip() else row  # a separator at the line's end
+        if not any(cell.strip() for cell in kept):
+            continue
+        if len(kept) != len(header):
+            raise ValueError(f"line {reader.line_num} has {len(kept)} cells, the header {len(header)}")
+        lines.append(reader.line_num)
+        cells.append([cell.strip() for cell in kept])
+    return pd.DataFrame(cells, columns=header, index=pd.Index(lines, dtype="int64"), dtype=str)
 
 
 def _as_text(table: pd.DataFrame) -> pd.DataFrame:

@@ -19,6 +19,7 @@ from kneegrade.phantom.dicom import film_dataset
 from kneegrade.schema import TARGET_NAMES, TARGETS
 
 TABLES = Path("X-Ray Image Assessments_ASCII", "Semi-Quant Scoring_ASCII")
+WIDTH_TABLES = Path("X-Ray Image Assessments_ASCII", "Quantitative JSW_ASCII")
 FIRST_ID = 9_000_001
 RELEASES = {"00": "0.C.2", "01": "1.C.2", "08": "8.C.1"}
 NAMES = {"00": "kXR_SQ_BU00.txt", "01": "kxr_sq_bu01.txt", "08": "KXR_SQ_BU08.txt"}
@@ -42,7 +43,7 @@ class FakeOptions:
 
 
 def write_fake_oai(root: Path, options: FakeOptions, progress: Callable[[int, int], None] | None = None) -> None:
-    """Write tables, `contents.csv` files, films and `planted.json` below `root`, which must not hold anything yet.
+    """Write tables, `contents.csv` files, films and `planted.json` below `root`.
 
     Planted: half grades; missing codes with reasons; osteophytes read only in people with KL ≥ 2 in some knee; early
     films read again by project 37; project 42; rows that repeat; barcodes without their zeros; header case and spelling
@@ -59,6 +60,7 @@ def write_fake_oai(root: Path, options: FakeOptions, progress: Callable[[int, in
             progress(number, len(films))
     for code, people in visits.items():
         _write_table(root / TABLES, code, people, options, planted)
+        _write_widths(root / WIDTH_TABLES, code, people, options, planted)
         _write_contents(root / f"OAI_{MONTHS[code]:02d}m", code, people, planted)
     (root / "planted.json").write_text(json.dumps(dict(sorted(planted.items())), indent=1) + "\n", encoding="utf-8")
 
@@ -160,6 +162,19 @@ def _rows(
         again[2], again[4] = "37", str(min(4, grades["kl"] + 1))
         return [again, row]
     return [row]
+
+
+def _write_widths(folder: Path, code: str, people: list[int], options: FakeOptions, planted: Counter[str]) -> None:
+    """Duryea's joint space widths of two thirds of the people, as `kxr_qjsw_duryea##`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [f"ID|SIDE|READPRJ|V{code}MCMJSW|V{code}LJSW825"]
+    drawn = FilmOptions("bilateral", "natural", longest_px=options.longest_px)
+    for person in (person for person in people if person % 3):
+        for side, shown in zip((1, 2), compose_film(options.seed, person, drawn).knees, strict=True):
+            space = shown.knee.joint_space_mm
+            lines.append(f"{FIRST_ID + person}|{side}|15|{space.medial:.3f}|{space.lateral:.3f}")
+            planted["knees with a measured joint space"] += 1
+    (folder / f"kxr_qjsw_duryea{code}.txt").write_bytes(("\r\n".join(lines) + "\r\n").encode("latin-1"))
 
 
 def _worst(person: int, options: FakeOptions) -> int:

@@ -46,15 +46,20 @@ def check_manifest(table: pd.DataFrame) -> None:
     wrong_side = ~table["side"].isin(["R", "L"])
     if wrong_side.any():
         raise RecipeError(f"Column side, row {int(wrong_side.to_numpy().argmax())}: expected R or L.")
+    check_grades(table)
+    splits = table.groupby("subject_id")["split"].nunique()
+    if (splits > 1).any():
+        raise RecipeError(f"{int((splits > 1).sum())} subjects are in more than one split; splits go by subject.")
+
+
+def check_grades(table: pd.DataFrame) -> None:
+    """Raise a RecipeError that names column and row of a grade off its scale."""
     for target in (t for t in TARGETS if t.name in table.columns):
         grades = table[target.name].dropna()
         wrong = ~grades.isin(range(target.classes))
         if wrong.any():
             row, value = grades[wrong].index[0], grades[wrong].iloc[0]
             raise RecipeError(f"Column {target.name}, row {row}: {value} is off the scale 0 to {target.classes - 1}.")
-    splits = table.groupby("subject_id")["split"].nunique()
-    if (splits > 1).any():
-        raise RecipeError(f"{int((splits > 1).sum())} subjects are in more than one split; splits go by subject.")
 
 
 def target_distributions(table: pd.DataFrame) -> NDArray[np.float32]:

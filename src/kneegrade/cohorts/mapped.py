@@ -3,14 +3,14 @@
     # mapping.yaml
     columns: {image_path: film, subject_id: patient, side: knee, kl: KL, jsn_medial: JSNm}
     sides: {R: right, L: left}      # what the side's column holds
-    missing: [9]                    # numbers that stand for "not read"
+    missing: [9, "n/a"]             # what stands for "not read"
     visit: 0                        # or a column under `columns`
 
 Only `image_path`, `subject_id` and `side` must be there; paths are taken from the table's folder.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import yaml
@@ -21,7 +21,9 @@ from kneegrade.cohorts.readings import Counts, decoded_grades, unique_readings
 from kneegrade.errors import CohortError
 from kneegrade.schema import TARGET_NAMES
 
-OWN = ("image_path", "subject_id", "side", "visit", "split", "pixel_spacing_mm")
+OWN = ("image_path", "subject_id", "side", "visit", "split")
+NEEDED = ("image_path", "subject_id", "side")
+SPLITS = ("train", "val", "test")
 
 
 class ColumnMap(BaseModel):
@@ -30,8 +32,8 @@ class ColumnMap(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     columns: dict[str, str]
-    sides: dict[str, str] = {"R": "R", "L": "L"}
-    missing: tuple[int, ...] = ()
+    sides: dict[Literal["R", "L"], str] = {"R": "R", "L": "L"}
+    missing: tuple[int | str, ...] = ()
     visit: int = 0
 
 
@@ -66,9 +68,13 @@ def mapped_readings(path: Path, mapping: ColumnMap, counts: Counts | None = None
     """
     counts = Counts() if counts is None else counts
     table = read_table(path)
+    texts = {str(value): "" for value in mapping.missing if isinstance(value, str)}
+    numbers = tuple(value for value in mapping.missing if isinstance(value, int))
+    table = table.replace(texts)
     columns = {name: column.upper() for name, column in mapping.columns.items()}
-    needed = [columns.get(name, name.upper()) for name in ("image_path", "subject_id", "side")]
-    lacking = [name for name in needed if name not in table.columns]
+    needed = [columns.get(name, name.upper()) for name in NEEDED]
+    named = needed if mapping.columns == load_map(None).columns else [*needed, *columns.values()]
+    lacking = [name for name in dict.fromkeys(named) if name not in table.columns]
     if lacking:
         raise CohortError(f"{path.name} lacks the columns {', '.join(lacking)}; --mapping says what yours are called.")
     counts.add("rows read", len(table))
@@ -76,17 +82,19 @@ def mapped_readings(path: Path, mapping: ColumnMap, counts: Counts | None = None
     known = {text.casefold(): letter for letter, text in mapping.sides.items()}
     sides = side.str.casefold().map(known)
     wrong = problems_at(side, sides.isna(), path.name, "one of " + ", ".join(mapping.sides.values()))
-    empty = problems_at(subject, subject == "", path.name, "a person")
+    empty = problems_at(subject, subject.isin(["", "."]), path.name, "a person")
     visits, wrong_visits = _visits(table, columns.get("visit"), mapping.visit, path.name)
-    refuse([*wrong, *empty, *wrong_visits])
+    split = table[columns["split"]] if columns.get("split") in table.columns else None
+    wrong_splits = [] if split is None else problems_at(split, ~split.isin(SPLITS), path.name, ", ".join(SPLITS))
+    refuse([*wrong, *empty, *wrong_visits, *wrong_splits])
     paths = [path.parent / text for text in image]
     films = [str(file.resolve()) if file.is_file() else None for file in paths]
-    readings = decoded_grades(table, columns, path.name, counts, mapping.missing).assign(
+    readings = decoded_grades(table, columns, path.name, counts, numbers).assign(
         subject_id=subject, side=sides, visit=visits, file=path.name, row=table.index,
         image_path=pd.Series(films, index=table.index, dtype=object),
     )  # fmt: skip
-    if columns.get("split") in table.columns:
-        readings["split"] = table[columns["split"]]
+    if split is not None:
+        readings["split"] = split
     return unique_readings(readings, ["subject_id", "side", "visit", "image_path"], counts).reset_index(drop=True)
 
 

@@ -25,7 +25,7 @@ VIEW = "PA10"
 
 
 def most_readings(root: Path, counts: Counts | None = None) -> pd.DataFrame:
-    """The readings of the table below `root`, one row per knee and visit that has any grade or any film.
+    """The readings of the table below `root`, one row per knee and visit, graded or not.
 
     Raises:
         CohortError: no table, a missing column or a value that cannot be, by file, row and column.
@@ -52,29 +52,26 @@ def most_readings(root: Path, counts: Counts | None = None) -> pd.DataFrame:
             parts.append(who.assign(file=path.name, row=table.index))
     if not parts:
         raise CohortError(f"{path.name} has none of the columns V0XRKL … V5XLOSTM.")
-    readings = pd.concat(parts, ignore_index=True)
-    return readings[readings[list(COLUMNS)].notna().any(axis=1)].reset_index(drop=True)
+    return pd.concat(parts, ignore_index=True)
 
 
-def _person(parts: tuple[str, ...]) -> str:
-    """The MOSTID (MB or MI and five digits) in a path, else the first seven letters of its first folder."""
-    found = [match[0] for part in parts if (match := re.match(r"M[A-Z]\d{5}", part))]
-    return found[0] if found else parts[0][:7]
-
-
-def most_films(root: Path) -> pd.DataFrame:
+def most_films(root: Path, counts: Counts | None = None) -> pd.DataFrame:
     """The PA 10° films below `root`: `subject_id`, `visit` (months), `path`, `view`; the first of several in a folder.
 
     Raises:
         CohortError: no such film.
     """
+    counts = Counts() if counts is None else counts
     rows = []
-    for path in sorted(p for p in root.rglob("*") if p.is_file()):
-        parts = path.relative_to(root).parts
-        visits = [match[1] for part in parts[:-1] if (match := re.fullmatch(r"V([01235]).*", part, re.IGNORECASE))]
-        views = [part for part in parts[:-1] if VIEW in part.upper()]
-        if visits and views and len(parts) > 2:
-            rows.append({"subject_id": _person(parts), "visit": MONTHS[visits[0]], "path": str(path), "view": "PA"})
+    for path in sorted(p for p in root.rglob("*") if p.is_file() and not p.name.startswith((".", "Thumbs", "desktop"))):
+        folders = path.relative_to(root).parts[:-1]
+        people = [match[0] for part in folders if (match := re.match(r"M[A-Z]\d{5}", part))]
+        visits = [match[1] for part in folders if (match := re.match(r"V([01235])(?!\d)", part, re.IGNORECASE))]
+        if people and visits and any(VIEW in part.upper() for part in folders):
+            rows.append({"subject_id": people[0], "visit": MONTHS[visits[0]], "path": str(path), "view": "PA"})
     if not rows:
         raise CohortError(f"{root} holds no films <MOSTID>…/V<visit>…/…{VIEW}…/<file>.")
-    return pd.DataFrame(rows).drop_duplicates(["subject_id", "visit"])
+    films = pd.DataFrame(rows)
+    kept = films.drop_duplicates(["subject_id", "visit"])
+    counts.add("films beside another of the same visit, left out", len(films) - len(kept))
+    return kept

@@ -5,7 +5,6 @@ to 48 months, project 37 those at 72 and 96 (42 counts as 37); some early films 
 per release lists folders by participant and series; the barcode of a reading names its film.
 """
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from kneegrade.cohorts.coded import problems_at, read_table, refuse, whole_numbers
+from kneegrade.cohorts.oai_files import OaiFiles
 from kneegrade.cohorts.readings import Counts, decoded_grades, unique_readings
 from kneegrade.errors import CohortError
 
@@ -24,43 +24,60 @@ COLUMNS = {
     "kl": "XRKL", "jsn_lateral": "XRJSL", "jsn_medial": "XRJSM", "osteophyte_femur_lateral": "XROSFL",
     "osteophyte_femur_medial": "XROSFM", "osteophyte_tibia_lateral": "XROSTL", "osteophyte_tibia_medial": "XROSTM",
 }  # fmt: skip
-TABLE = re.compile(r"kxr_sq_bu(\d\d)\.(txt|csv|sas7bdat)", re.IGNORECASE)
+SUBJECT = "oai-"  # Chen 2018 has the same people: one name for both
 BARCODE_DIGITS = 12
 FILM_NAMES = ("001", "001.dcm", "00001")
 
 
-def oai_readings(root: Path, visits: Iterable[str] | None = None, counts: Counts | None = None) -> pd.DataFrame:
-    """The readings of all tables below `root`, one row per knee and visit, with `project` and `barcode`.
+def oai_readings(files: OaiFiles, visits: Iterable[str] | None = None, counts: Counts | None = None) -> pd.DataFrame:
+    """The readings of all tables, one row per knee and visit, with `project` and `barcode`; `subject_id` is `oai-<ID>`.
 
     Args:
-        root: folder that holds the tables at any depth.
+        files: of a download.
         visits: codes ("00", "01", …) to keep; all by default.
         counts: what was met is added.
 
     Raises:
-        CohortError: no table, an unknown visit, a missing column or a value that cannot be, by file, row and column.
+        CohortError: a table that is asked for and not there, an unknown visit, a missing column or a value that cannot
+            be, by file, row and column.
     """
     counts = Counts() if counts is None else counts
-    wanted = set(MONTHS if visits is None else visits)
-    if wanted - set(MONTHS):
-        raise CohortError(f"Visits {', '.join(sorted(wanted - set(MONTHS)))}; the OAI has {', '.join(MONTHS)}.")
-    found = _tables(root)
-    chosen = {code: path for code, path in found.items() if code in wanted}
-    if not chosen:
-        raise CohortError(f"{root} holds no table kXR_SQ_BU##.txt of visits {', '.join(sorted(wanted))}.")
-    parts = [_visit(path, code, counts) for code, path in sorted(chosen.items())]
-    return pd.concat(parts, ignore_index=True)
+    wanted = sorted(files.readings if visits is None else set(visits))
+    unknown = [code for code in wanted if code not in MONTHS]
+    if unknown:
+        raise CohortError(f"Visits {', '.join(unknown)}; the OAI has {', '.join(MONTHS)}.")
+    lacking = [code for code in wanted if code not in files.readings]
+    if lacking or not wanted:
+        names = "/".join(lacking) or "##"
+        raise CohortError(f"{files.root} holds no table kXR_SQ_BU{names} (.txt, .csv or .sas7bdat).")
+    return pd.concat([_visit(files.readings[code], code, counts) for code in wanted], ignore_index=True)
 
 
-def _tables(root: Path) -> dict[str, Path]:
-    """Visit code → its table, text before SAS where both are there."""
-    found: dict[str, Path] = {}
-    for path in sorted(p for p in root.rglob("*") if TABLE.fullmatch(p.name)):
-        match = TABLE.fullmatch(path.name)
-        code = match[1] if match else ""
-        if code in MONTHS and (code not in found or found[code].suffix.lower() == ".sas7bdat"):
-            found[code] = path
-    return found
+def with_widths(readings: pd.DataFrame, files: OaiFiles, counts: Counts) -> pd.DataFrame:
+    """Readings with `joint_space_medial_mm` and `joint_space_lateral_mm` where the download has Duryea's widths.
+
+    Medial is the minimum of the medial compartment (MCMJSW), lateral the width at x = 0.825 (LJSW825), in mm.
+    """
+    parts = []
+    for code, path in files.widths.items():
+        table = read_table(path)
+        columns = {"joint_space_medial_mm": f"V{code}MCMJSW", "joint_space_lateral_mm": f"V{code}LJSW825"}
+        if code not in MONTHS or not {"ID", "SIDE"} <= set(table.columns):
+            continue
+        side, wrong = whole_numbers(table["SIDE"], path.name, (1, 2))
+        refuse(wrong)
+        widths = {
+            name: pd.to_numeric(table[column], errors="coerce") if column in table.columns else np.nan
+            for name, column in columns.items()
+        }
+        keys = {"subject_id": SUBJECT + table["ID"].str[:7], "side": np.where(side == 1, "R", "L")}
+        parts.append(pd.DataFrame({**keys, "visit": MONTHS[code], **widths}))
+    if not parts:
+        return readings
+    measured = pd.concat(parts).drop_duplicates(["subject_id", "side", "visit"])
+    merged = readings.merge(measured, on=["subject_id", "side", "visit"], how="left", validate="many_to_one")
+    counts.add("knees with a measured joint space", int(merged["joint_space_medial_mm"].notna().sum()))
+    return merged
 
 
 def _visit(path: Path, code: str, counts: Counts) -> pd.DataFrame:
@@ -77,8 +94,8 @@ def _visit(path: Path, code: str, counts: Counts) -> pd.DataFrame:
     refuse([*ids, *wrong_side, *wrong_project])
     grades = decoded_grades(table, {name: f"V{code}{end}" for name, end in COLUMNS.items()}, path.name, counts)
     readings = grades.assign(
-        subject_id=table["ID"].str[:7], side=np.where(side == 1, "R", "L"), visit=MONTHS[code], project=project,
-        barcode=_barcodes(table[barcode]), file=path.name, row=table.index,
+        subject_id=SUBJECT + table["ID"].str[:7], side=np.where(side == 1, "R", "L"), visit=MONTHS[code],
+        project=project, barcode=_barcodes(table[barcode]), file=path.name, row=table.index,
     )  # fmt: skip
     readings = unique_readings(readings, ["subject_id", "side", "project"], counts)
     return _chosen_project(readings, MONTHS[code], counts)
@@ -102,45 +119,47 @@ def _chosen_project(readings: pd.DataFrame, months: int, counts: Counts) -> pd.D
     return kept.drop(columns="rank").sort_values(["subject_id", "side"], ascending=[True, False])
 
 
-def oai_films(root: Path) -> pd.DataFrame:
-    """The bilateral knee films below `root`: `barcode` (twelve digits), `subject_id`, `path`, `view`.
+def oai_films(files: OaiFiles, counts: Counts | None = None) -> pd.DataFrame:
+    """The bilateral knee films: `barcode` (twelve digits, each once), `subject_id`, `path` (None: not there), `view`.
 
-    Every `contents.csv` is read; its folders are taken from its own place. Where two releases list one film, the first
-    that is on disk is kept.
+    Folders are taken from the place of the `contents.csv` that lists them. Where several list one film, the first that
+    is on disk is kept.
 
     Raises:
         CohortError: no `contents.csv`, or one that lacks a column.
     """
-    files = sorted(p for p in root.rglob("*") if p.name.lower() == "contents.csv")
-    if not files:
-        raise CohortError(f"{root} holds no contents.csv; the OAI's image releases bring one each.")
+    counts = Counts() if counts is None else counts
+    if not files.contents:
+        raise CohortError(f"{files.root} holds no contents.csv; the OAI's image releases bring one each.")
     parts = []
-    for file in files:
+    for file in files.contents:
         table = read_table(file)
         lacking = [name for name in ("FOLDER", "PARTICIPANTID", "BARCODE", "SERIESDESCRIPTION") if name not in table]
         if lacking:
             raise CohortError(f"{file} lacks the columns {', '.join(lacking)}.")
         knees = table[table["SERIESDESCRIPTION"] == SERIES]
-        paths = [_film(file.parent, folder) for folder in knees["FOLDER"]]
-        parts.append(
-            pd.DataFrame(
-                {
-                    "barcode": _barcodes(knees["BARCODE"]).to_numpy(),
-                    "subject_id": knees["PARTICIPANTID"].str[:7].to_numpy(),
-                    "path": [None if path is None else str(path) for path in paths],
-                }
-            )
-        )
-    films = pd.concat(parts, ignore_index=True)
-    films = films.assign(absent=films["path"].isna()).sort_values(["barcode", "absent"], kind="stable")
-    return films.drop_duplicates("barcode").drop(columns="absent").assign(view="PA")
+        counts.add("series of other joints or sequences, left out", len(table) - len(knees))
+        paths = [_film(file.parent, folder, counts) for folder in knees["FOLDER"]]
+        subjects = SUBJECT + knees["PARTICIPANTID"].str[:7]
+        films = {"barcode": _barcodes(knees["BARCODE"]).to_numpy(), "subject_id": subjects.to_numpy()}
+        parts.append(pd.DataFrame({**films, "path": pd.Series(paths, dtype=object)}))
+    films_table = pd.concat(parts, ignore_index=True)
+    films_table = films_table[films_table["barcode"] != ""]
+    absent = films_table["path"].isna()
+    kept = (
+        films_table.assign(absent=absent).sort_values(["barcode", "absent"], kind="stable").drop_duplicates("barcode")
+    )
+    counts.add("films listed twice", len(films_table) - len(kept))
+    return kept.drop(columns="absent").assign(view="PA")
 
 
-def _film(root: Path, folder: str) -> Path | None:
-    """The film in a folder of a release: `001`, or the only file."""
+def _film(root: Path, folder: str, counts: Counts) -> str | None:
+    """The film in a folder of a release: `001`, or the only file; packed ones are counted."""
     place = root / folder.replace("\\", "/")
     for name in FILM_NAMES:
         if (place / name).is_file():
-            return place / name
+            return str(place / name)
     files = [path for path in place.iterdir() if path.is_file()] if place.is_dir() else []
-    return files[0] if len(files) == 1 else None
+    if not files and place.with_name(place.name + ".tar.gz").is_file():
+        counts.add("films still packed as .tar.gz: unpack them")
+    return str(files[0]) if len(files) == 1 else None

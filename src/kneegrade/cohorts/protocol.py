@@ -21,8 +21,8 @@ def manifest_of(
 
     "paper": knees with all seven grades are labelled; all others lose what grades they have and are trained on without
     labels, but for those of people in validation or test, which are left out. "natural": every knee with every grade it
-    has. Either way people are split 2:1:1, alike in their worst KL grade; in "paper" those with a labelled knee, the
-    rest being trained on.
+    has. Either way people are split 2:1:1, alike in their worst KL grade, whether or not their films are there; in
+    "paper" those with a labelled knee, the rest being trained on. Another protocol or other visits give another split.
 
     Args:
         readings: see `kneegrade.cohorts.readings`; knees without a film are left out and counted.
@@ -35,22 +35,29 @@ def manifest_of(
         CohortError: no knee has a film.
     """
     counts = Counts() if counts is None else counts
-    there = readings["image_path"].notna()
-    counts.add("knees without a film, left out", int((~there).sum()))
-    table = readings[there].reset_index(drop=True)
-    if table.empty:
-        raise CohortError(f"None of the {len(readings)} readings has its film; the barcodes or the folders differ.")
-    names = list(TARGET_NAMES)
+    table, names = readings.reset_index(drop=True), list(TARGET_NAMES)
     labelled = table[names].notna().all(axis=1) if protocol == "paper" else table[names].notna().any(axis=1)
+    if not labelled.any():
+        raise CohortError(
+            f"None of the {len(table)} readings has {'all seven grades' if protocol == 'paper' else 'a grade'}."
+        )
     if "split" not in table.columns:  # a table of one's own may say
         table["split"] = table["subject_id"].map(split_by_subject(table[labelled], seed)).fillna("train")
     if protocol == "paper":
         table.loc[~labelled, names] = pd.NA
         out = ~labelled & (table["split"] != "train")
         counts.add("unlabelled knees of people in validation or test, left out", int(out.sum()))
-        table = table[~out].reset_index(drop=True)
+        table = table[~out]
+    there = table["image_path"].notna()
+    counts.add("knees without a film, left out", int((~there).sum()))
+    if not there.any():
+        raise CohortError(f"None of the {len(table)} readings has its film; the barcodes or the folders differ.")
+    table = table[there].reset_index(drop=True)
     months = table["visit"].astype(int).map("{:03d}".format)
-    table["knee_id"] = source + "-" + table["subject_id"] + "-" + months + "-" + table["side"]
+    people = table["subject_id"].str.removeprefix(f"{source}-")
+    table["knee_id"] = source + "-" + people + "-" + months + "-" + table["side"]
+    again = table.groupby("knee_id").cumcount()
+    table.loc[again > 0, "knee_id"] += "-" + (again[again > 0] + 1).astype(str)
     table["source"] = source
     check_manifest(table)
     return table

@@ -24,7 +24,6 @@ class Counts:
     """What was met on the way, for the summary: name of the oddity → how often."""
 
     met: Counter[str] = field(default_factory=Counter)
-    notes: list[str] = field(default_factory=list)
 
     def add(self, name: str, number: int = 1) -> None:
         """Count an oddity."""

@@ -7,7 +7,8 @@ import pandas as pd
 
 from kneegrade.cohorts.mapped import load_map, mapped_readings
 from kneegrade.cohorts.most import most_films, most_readings
-from kneegrade.cohorts.oai import oai_films, oai_readings
+from kneegrade.cohorts.oai import oai_films, oai_readings, with_widths
+from kneegrade.cohorts.oai_files import oai_files
 from kneegrade.cohorts.protocol import Protocol, manifest_of
 from kneegrade.cohorts.readings import Counts
 
@@ -21,14 +22,18 @@ def oai_manifest(
     Raises:
         CohortError: tables or films are missing or are not what they should be.
     """
-    counts = Counts() if counts is None else counts
-    readings, films = oai_readings(root, visits, counts), oai_films(root)
-    merged = readings.merge(films.rename(columns={"subject_id": "on_film"}), on="barcode", how="left")
+    counts, root = Counts() if counts is None else counts, root.resolve()
+    files = oai_files(root)
+    readings, films = oai_readings(files, visits, counts), oai_films(files, counts)
+    readings = with_widths(readings, files, counts)
+    films = films.rename(columns={"subject_id": "on_film"})
+    merged = readings.merge(films, on="barcode", how="left", validate="many_to_one")
     other = merged["on_film"].notna() & (merged["on_film"] != merged["subject_id"])
-    counts.add("barcodes that lead to another person's film", int(other.sum()))
-    counts.add("readings without a barcode", int((merged["barcode"] == "").sum()))
-    counts.add("barcodes in no contents.csv", int((merged["on_film"].isna() & (merged["barcode"] != "")).sum()))
-    counts.add("films in contents.csv, not on disk", int((merged["on_film"].notna() & merged["path"].isna()).sum()))
+    counts.add("knees whose barcode leads to another person's film", int(other.sum()))
+    counts.add("knees without a barcode", int((merged["barcode"] == "").sum()))
+    unlisted = merged["on_film"].isna() & (merged["barcode"] != "")
+    counts.add("knees whose barcode is in no contents.csv", int(unlisted.sum()))
+    counts.add("knees whose film is not on disk", int((merged["on_film"].notna() & merged["path"].isna()).sum()))
     merged["image_path"] = merged["path"].where(~other)
     return manifest_of(merged.drop(columns=["on_film", "path"]), "oai", protocol, seed=seed, counts=counts)
 
@@ -41,8 +46,9 @@ def most_manifest(
     Raises:
         CohortError: the table or the films are missing or are not what they should be.
     """
-    counts = Counts() if counts is None else counts
-    merged = most_readings(root, counts).merge(most_films(root), on=["subject_id", "visit"], how="left")
+    counts, root = Counts() if counts is None else counts, root.resolve()
+    films = most_films(root, counts)
+    merged = most_readings(root, counts).merge(films, on=["subject_id", "visit"], how="left", validate="many_to_one")
     merged = merged.rename(columns={"path": "image_path"})
     return manifest_of(merged, "most", protocol, seed=seed, counts=counts)
 

@@ -19,8 +19,9 @@ from kneegrade.anatomy.plausibility import refusal
 from kneegrade.cohorts.manifest import target_distributions
 from kneegrade.errors import KneeGradeError
 from kneegrade.imaging import Radiograph, read_radiograph
-from kneegrade.learning.store import STORE_WIDTHS, cut_knee
+from kneegrade.learning.store import STORE_PX, STORE_WIDTHS, cut_knee
 from kneegrade.learning.store_writer import PENDING, StoreWriter
+from kneegrade.weights import read_description, shipped_path
 
 LEAST_TRUST = 0.1  # of a knee whose manifest says `landmark_confidence` 0
 FLUSH_FILMS = 32
@@ -74,7 +75,7 @@ def build_store(
         One line per knee that could not be cut, with the reason; those are left out.
 
     Raises:
-        RecipeError: the folder exists already.
+        RecipeError: the folder exists already, another unfinished store stands there, or not one knee could be cut.
     """
     tasks = film_tasks(table, widths)
     writer = StoreWriter(directory, len(table), identity=_identity(tasks))
@@ -82,9 +83,9 @@ def build_store(
     left = [task for task in tasks if pending.intersection(task.rows)]
     done = len(tasks) - len(left)
     for number, (task, knees) in enumerate(_results(left, workers), start=1):
-        for row, knee in zip(task.rows, knees, strict=True):
+        for row, side, knee in zip(task.rows, task.sides, knees, strict=True):
             if isinstance(knee, str):
-                writer.skip(row, f"{task.path}: {knee}")
+                writer.skip(row, f"{task.path}, {side}: {knee}")
             else:
                 writer.put(row, *knee)
         if number % FLUSH_FILMS == 0:
@@ -126,8 +127,8 @@ def _points(value: object) -> NDArray[np.float64] | None:
 
 
 def _identity(tasks: list[FilmTask]) -> str:
-    """A digest of everything that the pictures of a store depend on."""
-    digest = hashlib.sha256()
+    """A digest of everything that the pictures of a store depend on, but for the bytes of the films."""
+    digest = hashlib.sha256(f"{STORE_PX} {read_description(shipped_path('detector'))['sha256']}".encode())
     for task in tasks:
         digest.update(f"{task.path} {task.rows} {task.sides} {task.trust} {task.widths}".encode())
         for points in task.landmarks_px:
@@ -161,27 +162,36 @@ def cut_film(task: FilmTask) -> list[CutKnee | str]:
     try:
         radiograph = read_radiograph(Path(task.path))
         found = _found(task, radiograph) if any(points is None for points in task.landmarks_px) else {}
+        return [_cut(task, index, radiograph, found) for index in range(len(task.rows))]
     except KneeGradeError as error:
         return [error.message] * len(task.rows)
-    knees: list[CutKnee | str] = []
-    for side, points, trust in zip(task.sides, task.landmarks_px, task.trust, strict=True):
-        if points is None:
-            if side not in found:
-                knees.append(f"no {side} knee that can be graded was found on this film")
-                continue
-            points, trust = found[side]
-        try:
-            knees.append((*cut_knee(radiograph.pixels, points, task.widths), trust))
-        except KneeGradeError as error:
-            knees.append(error.message)
-    return knees
+    except Exception as error:  # one odd film must not end hours of work
+        return [f"unexpected {type(error).__name__}: {error}"] * len(task.rows)
+
+
+def _cut(
+    task: FilmTask, index: int, radiograph: Radiograph, found: dict[str, tuple[NDArray[np.float64], float]]
+) -> CutKnee | str:
+    """Knee `index` of a task, with the landmarks wanted or found, or why it cannot be cut."""
+    side, points, trust = task.sides[index], task.landmarks_px[index], task.trust[index]
+    if points is None:
+        if side not in found:
+            return f"no {side} knee that can be graded was found on this film"
+        points, trust = found[side]
+    try:
+        return (*cut_knee(radiograph.pixels, points, task.widths), trust)
+    except KneeGradeError as error:
+        return error.message
 
 
 def _found(task: FilmTask, radiograph: Radiograph) -> dict[str, tuple[NDArray[np.float64], float]]:
-    """Side → landmarks and confidence of the knees that the detector sees; an only knee has the only side wanted."""
+    """Side → landmarks and confidence of the knees that the detector sees.
+
+    Where one knee is wanted and one is there whose side cannot be told, it is that one.
+    """
     knees, _ = _detector().find(radiograph)
     sure = [knee for knee in knees if refusal(knee) is None]
-    only = len(task.rows) == len(knees) == 1
+    only = len(task.rows) == len(knees) == 1 and knees[0].side == "unknown"
     return {task.sides[0] if only else knee.side: (knee.landmarks_px, knee.landmark_confidence) for knee in sure}
 
 

@@ -98,7 +98,20 @@ def load_stores(directories: tuple[Path, ...]) -> Store:
         parts.append((images, *(trust if key == "trust" else knees[key][rows] for key in _ARRAYS)))
     if len(parts) == 1:
         return Store(*parts[0])
-    return Store(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    store = Store(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    _check_people(store)
+    return store
+
+
+def _check_people(store: Store) -> None:
+    """Refuse stores that put one person into two splits: the OAI's and Chen 2018's have the same people."""
+    people = np.unique(np.stack([store.subject, store.split]), axis=1)
+    names, counts = np.unique(people[0], return_counts=True)
+    if (counts > 1).any():
+        raise RecipeError(
+            f"{int((counts > 1).sum())} people are in more than one split of these stores, the first is "
+            f"{names[counts > 1][0]}; make their manifests with the same split."
+        )
 
 
 def _memory() -> int:

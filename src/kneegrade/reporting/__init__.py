@@ -9,7 +9,7 @@ from typing import Final
 
 from kneegrade.errors import UsageError
 from kneegrade.reporting.audit_page import write_audit
-from kneegrade.reporting.csv_report import write_csv
+from kneegrade.reporting.csv_report import write_csv, write_rows
 from kneegrade.reporting.files import make_directory
 from kneegrade.reporting.html_report import write_html
 from kneegrade.reporting.json_report import SCHEMA_VERSION, json_schema, to_dict, write_json
@@ -28,6 +28,7 @@ __all__ = [
     "write_html",
     "write_json",
     "write_report",
+    "write_rows",
 ]
 
 _WRITERS: Final[Mapping[str, tuple[str, Callable[[Report, Path], None]]]] = {

@@ -1,7 +1,7 @@
 """`grades.csv`: one row per knee, for spreadsheets and statistics."""
 
 import csv
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -51,7 +51,19 @@ def write_csv(report: Report, path: Path) -> None:
         writer.writeheader()
         for radiograph, knee in rows(report):
             cells = _cells(radiograph, knee)
-            writer.writerow({name: _harmless(cell) for name, cell in cells.items()})
+            writer.writerow({name: harmless(cell) for name, cell in cells.items()})
+
+
+def write_rows(header: Sequence[str], lines: Iterable[Sequence[Cell]], path: Path) -> None:
+    """Writes any table to `path`: whole or not at all, with nothing in it that a spreadsheet would run.
+
+    Raises:
+        UsageError: `path` cannot be written.
+    """
+    with replacing(path) as stream:
+        writer = csv.writer(stream, lineterminator="\r\n")
+        writer.writerow(header)
+        writer.writerows([harmless(cell) for cell in line] for line in lines)
 
 
 def _cells(radiograph: GradedRadiograph, knee: GradedKnee | None) -> dict[str, Cell]:
@@ -104,6 +116,6 @@ def _codes(findings: Iterable[Finding]) -> str:
     return ";".join(finding.code for finding in findings)
 
 
-def _harmless(cell: Cell) -> Cell:
+def harmless(cell: Cell) -> Cell:
     """`cell`, with an apostrophe in front of text that a spreadsheet would run (OWASP: CSV injection)."""
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA_STARTS) else cell
