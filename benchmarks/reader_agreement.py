@@ -1,0 +1,37 @@
+"""How far the coherent reader of phantoms agrees with the truth, at the paper's prevalence.
+
+    python benchmarks/reader_agreement.py [--number 20000]
+
+Prints, as JSON, accuracy and quadratic kappa of each grade: what a network that sees the truth would score on labels of
+this reader.
+"""
+
+import argparse
+import json
+
+import numpy as np
+
+from kneegrade.evaluation import agreement
+from kneegrade.phantom import coherent_reading
+from kneegrade.phantom.grades import tuple_probabilities
+from kneegrade.schema import OARSI_NAMES, TARGET_NAMES, TARGETS
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--number", type=int, default=20_000)
+    number = parser.parse_args().number
+    tuples, probabilities = tuple_probabilities("paper")
+    truth = tuples[np.random.default_rng(0).choice(len(tuples), number, p=probabilities)]
+    named = (dict(zip(TARGET_NAMES, row.tolist(), strict=True)) for row in truth)
+    read = np.array([list(coherent_reading(grades, 0, i, "paper").values()) for i, grades in enumerate(named)])
+    found = {t.name: agreement(truth[:, i], read[:, i], t.classes) for i, t in enumerate(TARGETS)}
+    result = {name: {key: round(own[key], 3) for key in ("accuracy", "kappa")} for name, own in found.items()}
+    result["oarsi_mean"] = {
+        key: round(float(np.mean([found[name][key] for name in OARSI_NAMES])), 3) for key in ("accuracy", "kappa")
+    }
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
