@@ -1,8 +1,6 @@
 """`kneegrade audit` on a table, on a manifest with films, and with predictions."""
 
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
@@ -26,18 +24,13 @@ ROWS = (
 )
 
 
-def kneegrade(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-W", "error", "-m", "kneegrade.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-
-
 @pytest.fixture
 def labels(tmp_path):
     (tmp_path / "labels.csv").write_text("\n".join([HEADER, *ROWS]))
     return tmp_path / "labels.csv"
 
 
-def test_a_table_of_labels(labels, tmp_path):
+def test_a_table_of_labels(kneegrade, labels, tmp_path):
     done = kneegrade("audit", labels, "-o", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert "1  kl4_needs_jsn3" in done.stdout
@@ -92,7 +85,7 @@ def test_confident_predictions_join_the_score(labels):
         audit_labels(read, beyond)
 
 
-def test_a_measured_width_reaches_the_page(tmp_path):
+def test_a_measured_width_reaches_the_page(kneegrade, tmp_path):
     lines = [HEADER + ",joint_space_medial_mm", "w,P9,R,0,0,0,0,0,0,0,0,0.9", "x,P8,R,0,0,0,0,0,0,0,0,9.9"]
     (tmp_path / "labels.csv").write_text("\n".join(lines))
     done = kneegrade("audit", tmp_path / "labels.csv", "-o", tmp_path / "out")
@@ -102,20 +95,20 @@ def test_a_measured_width_reaches_the_page(tmp_path):
     assert page.count("<article>") == 1
 
 
-def test_wrong_cells_of_a_table_are_named(tmp_path):
+def test_wrong_cells_of_a_table_are_named(kneegrade, tmp_path):
     (tmp_path / "labels.csv").write_text("\n".join([HEADER, "a,P1,R,12m,1,0,0,0,0,0,0"]))
     done = kneegrade("audit", tmp_path / "labels.csv", "-o", tmp_path / "out")
     assert done.returncode == 2
     assert "row 2, column VISIT: '12m'; expected a number" in done.stderr
 
 
-def test_formulas_do_not_reach_a_spreadsheet(tmp_path):
+def test_formulas_do_not_reach_a_spreadsheet(kneegrade, tmp_path):
     (tmp_path / "labels.csv").write_text("\n".join([HEADER, "=1+1,P1,R,0,4,0,0,0,0,0,0"]))
     assert kneegrade("audit", tmp_path / "labels.csv", "-o", tmp_path / "out", "--quiet").returncode == 0
     assert "'=1+1" in (tmp_path / "out" / "audit.csv").read_text(encoding="utf-8")
 
 
-def test_predictions_of_one_split_meet_their_knees(tmp_path):
+def test_predictions_of_one_split_meet_their_knees(kneegrade, tmp_path):
     """evaluate → audit: predictions for the test split are laid beside the right rows of the whole manifest."""
     path = write_cohort(tmp_path / "films", Cohort(4, seed=12))
     table = pd.read_parquet(path)
@@ -132,7 +125,7 @@ def test_predictions_of_one_split_meet_their_knees(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-def test_a_manifest_of_films_gets_pictures(tmp_path):
+def test_a_manifest_of_films_gets_pictures(kneegrade, tmp_path):
     manifest = write_cohort(tmp_path / "films", Cohort(2, seed=21))
     done = kneegrade("audit", manifest, "-o", tmp_path / "out", "--most", 2)
     assert done.returncode == 0, done.stderr
@@ -140,7 +133,7 @@ def test_a_manifest_of_films_gets_pictures(tmp_path):
     assert page.count("data:image/jpeg;base64,") == 2
 
 
-def test_what_is_no_table_of_labels_is_said(tmp_path):
+def test_what_is_no_table_of_labels_is_said(kneegrade, tmp_path):
     (tmp_path / "x.csv").write_text("a,b\n1,2\n")
     done = kneegrade("audit", tmp_path / "x.csv", "-o", tmp_path / "out")
     assert done.returncode == 2
@@ -148,7 +141,7 @@ def test_what_is_no_table_of_labels_is_said(tmp_path):
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="no Chromium")
-def test_the_page_opens_without_complaint(labels, tmp_path):
+def test_the_page_opens_without_complaint(kneegrade, labels, tmp_path):
     from playwright.sync_api import sync_playwright
 
     assert kneegrade("audit", labels, "-o", tmp_path / "out", "--quiet").returncode == 0

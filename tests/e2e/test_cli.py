@@ -18,13 +18,8 @@ ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 
 
-def kneegrade(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-W", "error", "-m", "kneegrade.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300, check=False)
-
-
 @pytest.fixture(scope="module")
-def graded(tmp_path_factory):
+def graded(kneegrade, tmp_path_factory):
     output = tmp_path_factory.mktemp("out")
     done = kneegrade("grade", EXAMPLES, "--output", output)
     return done, output
@@ -86,7 +81,7 @@ def test_the_other_files_and_the_table(graded):
     assert (output / "report.html").stat().st_size > 20_000
 
 
-def test_formats_and_quiet(tmp_path):
+def test_formats_and_quiet(kneegrade, tmp_path):
     done = kneegrade("grade", EXAMPLES / "single_right.dcm", "-o", tmp_path, "--format", "csv", "--quiet")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert [path.name for path in tmp_path.iterdir()] == ["grades.csv"]
@@ -98,13 +93,13 @@ def test_formats_and_quiet(tmp_path):
      ["grade", str(EXAMPLES), "-o", "x", "--format", "pdf"],
      ["grade", str(EXAMPLES), "-o", "x", "--device", "tpu"], ["train", "none.yaml", "-o", "x"], ["frobnicate"]],
 )  # fmt: skip
-def test_wrong_usage_is_exit_code_two_and_no_traceback(arguments, tmp_path):
+def test_wrong_usage_is_exit_code_two_and_no_traceback(kneegrade, arguments, tmp_path):
     done = kneegrade(*arguments, cwd=tmp_path)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
 
 
-def test_bad_files_are_rows_and_the_run_goes_on(tmp_path):
+def test_bad_files_are_rows_and_the_run_goes_on(kneegrade, tmp_path):
     """20 good and 20 broken files: 40 rows, exit code 1."""
     folder = tmp_path / "in"
     folder.mkdir()
@@ -124,7 +119,7 @@ def test_bad_files_are_rows_and_the_run_goes_on(tmp_path):
     assert all(r["reason"]["message"] for r in report["radiographs"] if r["status"] == "failed")
 
 
-def test_a_zip_names_its_members(tmp_path):
+def test_a_zip_names_its_members(kneegrade, tmp_path):
     with zipfile.ZipFile(tmp_path / "study.zip", "w") as archive:
         archive.write(EXAMPLES / "single_right.dcm", "a/knee.dcm")
         archive.writestr("a/readme.txt", "nothing")
@@ -135,7 +130,7 @@ def test_a_zip_names_its_members(tmp_path):
     assert {r["source"]: r["status"] for r in report["radiographs"]} == {"a/knee.dcm": "graded", "evil.dcm": "failed"}
 
 
-def test_a_picture_without_a_knee_is_not_gradable(tmp_path):
+def test_a_picture_without_a_knee_is_not_gradable(kneegrade, tmp_path):
     noise = np.random.default_rng(0).integers(0, 255, (300, 300), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "noise.png")
     done = kneegrade("grade", tmp_path / "noise.png", "-o", tmp_path / "out", "--format", "json", "--quiet")
@@ -145,14 +140,14 @@ def test_a_picture_without_a_knee_is_not_gradable(tmp_path):
     assert radiograph["reason"]["code"]
 
 
-def test_info_names_versions_and_weights():
+def test_info_names_versions_and_weights(kneegrade):
     done = kneegrade("info", "--json")
     facts = json.loads(done.stdout)
     assert len(facts["weights"]["grader"]["sha256"]) == 64
     assert facts["torch"].startswith("2.")
 
 
-def test_phantoms_as_an_array_with_a_second_reader(tmp_path):
+def test_phantoms_as_an_array_with_a_second_reader(kneegrade, tmp_path):
     done = kneegrade("phantom", "--rois", "-n", 3, "--readers", "--implants", 0.5, "--seed", 4, "-o", tmp_path / "p")
     assert done.returncode == 0, done.stderr
     table = pd.read_parquet(tmp_path / "p" / "truth.parquet")
@@ -161,7 +156,7 @@ def test_phantoms_as_an_array_with_a_second_reader(tmp_path):
     assert list(table["roi_index"]) == [0, 1, 2]
 
 
-def test_phantom_wants_one_kind(tmp_path):
+def test_phantom_wants_one_kind(kneegrade, tmp_path):
     done = kneegrade("phantom", "--rois", "--films", "-o", tmp_path / "p")
     assert done.returncode == 2
     assert "choose one" in done.stderr

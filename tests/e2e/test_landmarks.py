@@ -1,8 +1,6 @@
 """`kneegrade landmarks`, and grading at a user's own landmarks, as a user calls them."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +19,8 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 TRUTH = json.loads((EXAMPLES / "truth.json").read_text())
 
 
-def kneegrade(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-W", "error", "-m", "kneegrade.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-
-
 @pytest.fixture(scope="module")
-def outlined(tmp_path_factory):
+def outlined(kneegrade, tmp_path_factory):
     output = tmp_path_factory.mktemp("landmarks")
     return kneegrade("landmarks", EXAMPLES, "--output", output, "--format", "pts,csv,coco,png"), output
 
@@ -66,7 +59,7 @@ def test_the_table_names_films_knees_and_widths(outlined):
         assert word in done.stdout
 
 
-def test_a_film_without_a_knee_is_told_and_exit_code_one(tmp_path):
+def test_a_film_without_a_knee_is_told_and_exit_code_one(kneegrade, tmp_path):
     noise = np.random.default_rng(0).integers(0, 255, (300, 300), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "noise.png")
     done = kneegrade("landmarks", tmp_path, "--output", tmp_path / "out", "--format", "csv,coco")
@@ -95,7 +88,7 @@ def test_grading_at_the_users_own_landmarks(tmp_path):
         assert knee.landmark_confidence == 1.0
 
 
-def test_grade_takes_a_pts_file(tmp_path):
+def test_grade_takes_a_pts_file(kneegrade, tmp_path):
     write_pts(tmp_path / "mine.pts", np.array(TRUTH["single_right.dcm"]["knees"][0]["landmarks_px"]))
     done = kneegrade(
         "grade", EXAMPLES / "single_right.dcm", "-o", tmp_path / "out", "--landmarks", tmp_path / "mine.pts", "--quiet"
@@ -105,14 +98,14 @@ def test_grade_takes_a_pts_file(tmp_path):
     np.testing.assert_allclose(knee["landmarks_px"], TRUTH["single_right.dcm"]["knees"][0]["landmarks_px"], atol=0.01)
 
 
-def test_one_pts_file_serves_one_film(tmp_path):
+def test_one_pts_file_serves_one_film(kneegrade, tmp_path):
     write_pts(tmp_path / "mine.pts", np.array(TRUTH["single_right.dcm"]["knees"][0]["landmarks_px"]))
     done = kneegrade("grade", EXAMPLES, "-o", tmp_path / "out", "--landmarks", tmp_path / "mine.pts")
     assert done.returncode == 2
     assert "one film" in done.stderr
 
 
-def test_films_of_one_name_get_files_of_their_own_and_sources_stay(tmp_path):
+def test_films_of_one_name_get_files_of_their_own_and_sources_stay(kneegrade, tmp_path):
     for ending in ("png", "tif"):
         Image.fromarray(read_radiograph_pixels()).save(tmp_path / f"film.{ending}")
     before = (tmp_path / "film.png").read_bytes()
@@ -127,7 +120,7 @@ def read_radiograph_pixels() -> np.ndarray:
     return np.rint(pixels * 255).astype(np.uint8)
 
 
-def test_a_spacing_said_gives_millimetres(tmp_path):
+def test_a_spacing_said_gives_millimetres(kneegrade, tmp_path):
     Image.fromarray(read_radiograph_pixels()).save(tmp_path / "film.png")
     done = kneegrade("landmarks", tmp_path / "film.png", "-o", tmp_path / "out", "--pixel-spacing", "0.15")
     assert done.returncode == 0, done.stderr

@@ -1,8 +1,6 @@
 """`evaluate`, `tables` and `reproduce` as a user calls them, on phantoms."""
 
 import json
-import subprocess
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -23,11 +21,6 @@ from kneegrade.weights import save_weights
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-def kneegrade(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-W", "error", "-m", "kneegrade.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
-
-
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory):
     """Four phantom films with labels, the last people's in split "test"."""
@@ -40,7 +33,7 @@ def manifest(tmp_path_factory):
     return path
 
 
-def test_evaluate_prints_one_object_and_leaves_the_predictions(manifest, tmp_path):
+def test_evaluate_prints_one_object_and_leaves_the_predictions(kneegrade, manifest, tmp_path):
     done = kneegrade("evaluate", "--manifest", manifest, "--output", tmp_path / "out", "--json")
     assert done.returncode == 0, done.stderr
     metrics = json.loads(done.stdout)
@@ -58,7 +51,7 @@ def test_evaluate_prints_one_object_and_leaves_the_predictions(manifest, tmp_pat
     assert "| KL |" in (tmp_path / "out" / "metrics.md").read_text(encoding="utf-8")
 
 
-def test_evaluate_finds_the_knees_itself_when_told_so(manifest, tmp_path):
+def test_evaluate_finds_the_knees_itself_when_told_so(kneegrade, manifest, tmp_path):
     done = kneegrade("evaluate", "--manifest", manifest, "--detect", "--output", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert "RMSE" in done.stdout
@@ -67,7 +60,7 @@ def test_evaluate_finds_the_knees_itself_when_told_so(manifest, tmp_path):
     assert found["knees"] + found["not_graded"] == by_landmarks["knees"]
 
 
-def test_evaluate_reads_the_published_layout_of_chen_2018(tmp_path):
+def test_evaluate_reads_the_published_layout_of_chen_2018(kneegrade, tmp_path):
     for name, grade in (("9000001L", 0), ("9000002R", 4)):
         folder = tmp_path / "chen" / "val" / str(grade)
         folder.mkdir(parents=True)
@@ -87,19 +80,19 @@ def test_evaluate_reads_the_published_layout_of_chen_2018(tmp_path):
         (("--manifest", "nowhere.parquet"), "no manifest"),
     ],
 )
-def test_evaluate_says_what_is_missing(arguments, told, tmp_path):
+def test_evaluate_says_what_is_missing(kneegrade, arguments, told, tmp_path):
     done = kneegrade("evaluate", *arguments, "-o", tmp_path / "out")
     assert done.returncode == 2
     assert told in done.stderr
 
 
-def test_a_split_that_is_not_there_is_named(manifest, tmp_path):
+def test_a_split_that_is_not_there_is_named(kneegrade, manifest, tmp_path):
     done = kneegrade("evaluate", "--manifest", manifest, "--split", "val", "-o", tmp_path / "out")
     assert done.returncode == 2
     assert "no knee in split 'val'; it has test, train" in done.stderr
 
 
-def test_tables_and_reproduce_say_what_they_expected(tmp_path):
+def test_tables_and_reproduce_say_what_they_expected(kneegrade, tmp_path):
     done = kneegrade("tables", tmp_path, "-o", tmp_path / "tables")
     assert done.returncode == 2
     assert "No finished run" in done.stderr
@@ -109,7 +102,7 @@ def test_tables_and_reproduce_say_what_they_expected(tmp_path):
 
 
 @pytest.mark.slow
-def test_reproduce_at_the_tiny_scale(tmp_path):
+def test_reproduce_at_the_tiny_scale(kneegrade, tmp_path):
     """One command from nothing to tables; the second call has nothing left to train."""
     arguments = ("reproduce", "--scale", "tiny", "--output", tmp_path / "runs")
     done = kneegrade(*arguments)
@@ -124,7 +117,7 @@ def test_reproduce_at_the_tiny_scale(tmp_path):
     assert weights.is_file()
 
 
-def test_two_files_of_predictions_are_compared_in_pairs(manifest, tmp_path):
+def test_two_files_of_predictions_are_compared_in_pairs(kneegrade, manifest, tmp_path):
     assert kneegrade("evaluate", "--manifest", manifest, "-o", tmp_path / "a", "--quiet").returncode == 0
     file = tmp_path / "a" / "predictions.parquet"
     same = json.loads(kneegrade("compare", file, file, "--json").stdout)
