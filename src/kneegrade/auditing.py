@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from kneegrade.anatomy.roi import ROI_WIDTHS
 from kneegrade.coherence import RULES, audit_grades, confident_disagreement, smoothed_table
-from kneegrade.errors import CohortError, KneeGradeError
+from kneegrade.errors import CohortError
 from kneegrade.evaluation import Predictions
 from kneegrade.learning.cutting import cut_film, film_tasks
 from kneegrade.results import AuditedKnee, Finding
@@ -23,7 +24,6 @@ NARROWING_WIDTHS = {
     "jsn_lateral": ("joint_space_lateral_mm", "lateral JSW at x=0.825 mm | JSN lateral"),
 }
 MESSAGES = {rule.code: rule.message for rule in RULES}
-REGION_WIDTHS = 1.2
 
 
 def audit_labels(labels: pd.DataFrame, predictions: Predictions | None = None) -> pd.DataFrame:
@@ -48,22 +48,20 @@ def audit_labels(labels: pd.DataFrame, predictions: Predictions | None = None) -
     for row, finding in [*falls(labels), *odd_widths(labels)]:
         found[row].append(finding)
     result = labels.assign(
-        score=audit.score, coherence_score=audit.score, suspect=_names(audit.suspect),
-        expected=pd.array(np.where(audit.score > 0, audit.expected, -1), dtype="Int64"),
+        score=audit.score, coherence_score=audit.score,
+        suspect=_names(np.where(audit.score > 0, audit.suspect, -1)),
+        expected=pd.Series(audit.expected, dtype="Int64").mask(audit.score == 0),
         log_probability=audit.log_probability, rank=audit.rank,
     )  # fmt: skip
-    result.loc[audit.score == 0, ["suspect", "expected"]] = [None, pd.NA]
     if predictions is not None:
         result = _with_disagreement(result, grades, predictions, found)
     hard = {rule.code for rule in RULES if rule.hard}
     result["hard_rules"] = [sum(finding.code in hard for finding in own) for own in found]
     result["codes"] = [";".join(finding.code for finding in own) for own in found]
     result["findings"] = [";".join(finding.message.replace(";", ",") for finding in own) for own in found]
-    number = pd.Series([len(own) for own in found])
-    order = pd.DataFrame({"odd": (number > 0) | (result["score"] > 0), "score": result["score"], "number": number})
-    return result.loc[order.sort_values(["odd", "score", "number"], ascending=False, kind="stable").index].reset_index(
-        drop=True
-    )
+    order = pd.DataFrame({"score": result["score"], "number": [len(own) for own in found]})
+    oddest = order.sort_values(["score", "number"], ascending=False, kind="stable").index
+    return result.loc[oddest].reset_index(drop=True)
 
 
 def of_whole_file(predictions: Predictions, labels: pd.DataFrame, split: str) -> Predictions:
@@ -155,13 +153,12 @@ def odd_widths(labels: pd.DataFrame) -> list[tuple[int, Finding]]:
     return found
 
 
-def audited_knees(table: pd.DataFrame, most: int, pictures: bool = True) -> list[AuditedKnee]:
+def audited_knees(table: pd.DataFrame, most: int) -> list[AuditedKnee]:
     """The first `most` knees of an audit that are odd at all, for a page; with pictures where films can be read.
 
     Args:
-        table: of `audit_labels`.
+        table: of `audit_labels`; knees without landmarks are looked for on their films.
         most: how many.
-        pictures: whether to read their films; knees without landmarks are looked for.
     """
     knees, odd = [], table[(table["score"] > 0) | (table["codes"] != "")].head(most)
     for number, (_, row) in enumerate(odd.iterrows()):
@@ -177,7 +174,7 @@ def audited_knees(table: pd.DataFrame, most: int, pictures: bool = True) -> list
                 suspect=None if pd.isna(suspect) else str(suspect),
                 expected=None if pd.isna(expected) else int(expected),
                 findings=tuple(Finding(code, text) for code, text in zip(codes, texts, strict=True)),
-                region=_region(odd.iloc[[number]]) if pictures else None,
+                region=_region(odd.iloc[[number]]),
             )
         )
     return knees
@@ -187,8 +184,5 @@ def _region(row: pd.DataFrame) -> NDArray[np.uint8] | None:
     """The knee's picture, or None where film or side are not known, or the film shows no such knee."""
     if not {"image_path", "side"} <= set(row.columns) or not Path(str(row["image_path"].iloc[0])).is_file():
         return None
-    try:
-        knee = cut_film(film_tasks(row, REGION_WIDTHS)[0])[0]
-    except KneeGradeError:
-        return None
+    knee = cut_film(film_tasks(row, ROI_WIDTHS)[0])[0]
     return None if isinstance(knee, str) else knee[0]

@@ -21,11 +21,11 @@ from kneegrade.errors import UsageError, WeightsError
 from kneegrade.finding import FoundFilm, Said, Spacing, find_film, find_knees
 from kneegrade.gathering import evidence_of, graded_knee, refused_knee
 from kneegrade.imaging import Source, find_sources, read_radiograph
-from kneegrade.network import GradingNetwork, NetworkPlan
+from kneegrade.network import GradingNetwork, load_network, plan_of
 from kneegrade.results import GradedKnee, GradedRadiograph, Report, WeightsIdentity
 from kneegrade.uncertainty import Calibration
 from kneegrade.version import __version__
-from kneegrade.weights import Weights, load_weights, shipped_path
+from kneegrade.weights import Weights, load_part, load_weights, shipped_path
 
 if TYPE_CHECKING:
     import pydicom
@@ -54,10 +54,7 @@ class Grader:
         self.device = choose_device(device)
         self.batch_size = batch_size
         held = load_weights(Path(weights) if weights is not None else shipped_path("grader"), "grader")
-        try:
-            self.network, self.mixture, self.calibration = _modules(held)
-        except (KeyError, RuntimeError, TypeError) as error:
-            raise WeightsError(f"The weights {held.name} do not fit this version of kneegrade.") from error
+        self.network, self.mixture, self.calibration = _modules(held)
         self.identity = WeightsIdentity(held.name, held.sha256)
         for module in (self.network, self.mixture, self.calibration):
             module.eval().requires_grad_(False).to(self.device)
@@ -166,18 +163,16 @@ class Grader:
 
 
 def _modules(held: Weights) -> tuple[GradingNetwork, GradeMixture, Calibration]:
-    plan = NetworkPlan(**held.description["model"])
+    plan = plan_of(held)
     if not plan.pooling.startswith("keypoints") or plan.heads != "softmax":
         raise WeightsError(
             f"The weights {held.name} ({plan.pooling} pooling, {plan.heads} heads) cannot give a report's evidence, a "
             "sum over landmarks per grade; `kneegrade evaluate` takes them with a manifest that has landmarks."
         )
-    network = GradingNetwork(plan)
-    network.load_state_dict(held.part("network"))
-    mixture = GradeMixture(len(held.tensors["mixture.log_alpha"]))
-    mixture.load_state_dict(held.part("mixture"))
-    calibration = Calibration()
-    calibration.load_state_dict(held.part("calibration"))
+    components = held.part("mixture").get("log_alpha", ())
+    network, mixture, calibration = load_network(held), GradeMixture(len(components)), Calibration()
+    load_part(mixture, held, "mixture")
+    load_part(calibration, held, "calibration")
     return network, mixture, calibration
 
 

@@ -29,7 +29,7 @@ def test_an_item_is_region_landmarks_and_grades():
     assert float(landmarks[63, 0] - landmarks[47, 0]) == pytest.approx(80)
     for target in TARGETS:
         assert int(grades[target.one_hot].argmax()) == knee.grades[target.name]
-    assert (one_hot(knee) == grades.numpy()).all()
+    assert (one_hot(knee.grades) == grades.numpy()).all()
 
 
 def test_beyond_the_end_is_an_index_error():

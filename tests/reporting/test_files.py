@@ -6,8 +6,8 @@ import pytest
 
 import kneegrade.reporting
 from kneegrade.errors import UsageError
+from kneegrade.files import replacing
 from kneegrade.reporting import write_csv, write_report
-from kneegrade.reporting.files import replacing
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):

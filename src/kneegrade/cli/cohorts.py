@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 ManifestOption = Annotated[Path, typer.Option("--output", "-o", help="Parquet file to write.")]
 SubjectsOption = Annotated[int, typer.Option("--subjects", min=4, help="People.")]
+FakeSeedOption = Annotated[int, typer.Option("--seed", min=0, help="Another seed, other people.")]
 LongestOption = Annotated[int, typer.Option(min=200, help="Longer side of the films in pixels.")]
 
 
@@ -121,12 +122,9 @@ def csv(
 
 
 def fake_oai(
-    output: OutputOption,
-    subjects: SubjectsOption = 60,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed, other people.")] = 0,
-    longest_px: LongestOption = 900,
+    output: OutputOption, subjects: SubjectsOption = 60, seed: FakeSeedOption = 0, longest_px: LongestOption = 900,
     quiet: QuietOption = False,
-) -> None:
+) -> None:  # fmt: skip
     """A fake OAI download of phantoms, with the study's names and quirks, to rehearse on."""
     from kneegrade.cohorts import FakeOptions, write_fake_oai
 
@@ -135,12 +133,9 @@ def fake_oai(
 
 
 def fake_most(
-    output: OutputOption,
-    subjects: SubjectsOption = 60,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed, other people.")] = 0,
-    longest_px: LongestOption = 900,
+    output: OutputOption, subjects: SubjectsOption = 60, seed: FakeSeedOption = 0, longest_px: LongestOption = 900,
     quiet: QuietOption = False,
-) -> None:
+) -> None:  # fmt: skip
     """A fake MOST download of phantoms, to rehearse on."""
     from kneegrade.cohorts import FakeOptions, write_fake_most
 
@@ -151,12 +146,12 @@ def fake_most(
 def _summed(table: "pd.DataFrame", counts: "Counts", output: Path) -> None:
     """Write a manifest and, beside it, its summary, which is also shown."""
     from kneegrade.cohorts import cohort_summary
+    from kneegrade.files import replacing
 
     _write(table, output)
     text = cohort_summary(table, counts)
-    partial = output.with_suffix(".md.tmp")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(output.with_suffix(".md"))
+    with replacing(output.with_suffix(".md")) as stream:
+        stream.write(text)
     typer.echo(text)
 
 

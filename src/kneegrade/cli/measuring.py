@@ -1,7 +1,6 @@
 """Verbs that measure: `evaluate`, `compare`, `audit`, `tables`, `reproduce`."""
 
 import json
-import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -38,6 +37,7 @@ def evaluate(
     from kneegrade.evaluation import as_json as json_of
     from kneegrade.evaluation.formats import markdown, write_table
     from kneegrade.evaluation.tables import evaluation_table
+    from kneegrade.files import replacing
 
     table = _labelled(manifest, cohort, root)
     with progress_bar("Reading", quiet or as_json) as advance:
@@ -51,9 +51,8 @@ def evaluate(
     output.mkdir(parents=True, exist_ok=True)
     predictions.save(output / "predictions.parquet")
     text = json.dumps(metrics, indent=1)
-    partial = output / "metrics.json.tmp"
-    partial.write_text(text + "\n", encoding="utf-8")
-    os.replace(partial, output / "metrics.json")
+    with replacing(output / "metrics.json") as stream:
+        stream.write(text + "\n")
     shown = evaluation_table(scores, predictions)
     write_table(shown, output)
     for line in result.missed:
@@ -121,8 +120,6 @@ def audit(
     from kneegrade.reporting import make_directory, write_audit, write_rows
 
     read = load_labels(labels)
-    if "image_path" in read.columns:
-        read["image_path"] = [str(labels.parent / path) for path in read["image_path"].astype(str)]
     said = None if predictions is None else Predictions.load(_predictions_in(predictions))
     if said is not None and split is not None:
         said = of_whole_file(said, read, split)

@@ -1,16 +1,17 @@
 """What grades go together: the Gaussian mixture and its loss (paper, section 2.2), the exact joint table, the rules."""
 
 from kneegrade.coherence.audit import CoherenceAudit, Disagreement, audit_grades, confident_disagreement
-from kneegrade.coherence.joint import JointTable, independent, raked_table, smoothed_table
+from kneegrade.coherence.joint import JointTable, independent, marginal, raked_table, smoothed_table
 from kneegrade.coherence.mixture import (
     GradeMixture,
     concatenate_probabilities,
     fit_mixture,
     incoherence_loss,
+    likeliest_grades,
     one_hot,
     tuple_counts,
 )
-from kneegrade.coherence.rules import RULES, Rule, broken_rules, rule_findings
+from kneegrade.coherence.rules import RULES, Rule, breaks_hard_rule, broken_rules, rule_findings
 
 __all__ = [
     "RULES",
@@ -20,12 +21,15 @@ __all__ = [
     "JointTable",
     "Rule",
     "audit_grades",
+    "breaks_hard_rule",
     "broken_rules",
     "concatenate_probabilities",
     "confident_disagreement",
     "fit_mixture",
     "incoherence_loss",
     "independent",
+    "likeliest_grades",
+    "marginal",
     "one_hot",
     "raked_table",
     "rule_findings",

@@ -10,8 +10,8 @@ optimum is the single likeliest cell: alone it rewards collapse. The ratio form,
 p(y), takes out how common each grade is and leaves what goes together.
 """
 
-import math
 from collections.abc import Mapping
+from functools import reduce
 from typing import Literal
 
 import numpy as np
@@ -55,11 +55,14 @@ class JointTable(nn.Module):
             return rest.squeeze(0).log()
 
 
+def marginal(table: Array, axis: int) -> Array:
+    """(k_axis,) sums of a table over all other axes."""
+    return np.asarray(table.sum(tuple(a for a in range(table.ndim) if a != axis)))
+
+
 def independent(probabilities: Array) -> Array:
     """The product of a table's marginals, as a table of the same shape."""
-    axes = range(probabilities.ndim)
-    marginals = [probabilities.sum(tuple(a for a in axes if a != axis), keepdims=True) for axis in axes]
-    return np.asarray(math.prod(marginals[1:], start=marginals[0]))
+    return reduce(np.multiply.outer, (marginal(probabilities, axis) for axis in range(probabilities.ndim)))
 
 
 def smoothed_table(counts: Mapping[Tuple7, int], shape: tuple[int, ...] = CLASSES) -> Array:
@@ -79,7 +82,7 @@ def smoothed_table(counts: Mapping[Tuple7, int], shape: tuple[int, ...] = CLASSE
         counted[tuple7] += number
     total = counted.sum()
     unseen = np.clip((counted == 1).sum() / total, 1 / total, 0.5)
-    first = counted.sum(tuple(range(1, counted.ndim))) + 0.5
+    first = marginal(counted, 0) + 0.5
     spread: Array = (first / first.sum()).reshape(-1, *[1] * (counted.ndim - 1))
     for axis in range(1, counted.ndim):
         given = counted.sum(tuple(a for a in range(1, counted.ndim) if a != axis)) + 0.5  # (k_1, k_axis)
@@ -100,6 +103,5 @@ def raked_table(table: Array, marginals: Mapping[int, Array], rounds: int = 200)
         for axis, wanted in marginals.items():
             shape = [1] * table.ndim
             shape[axis] = -1
-            present = table.sum(tuple(a for a in range(table.ndim) if a != axis))
-            table = table * (np.asarray(wanted, dtype=np.float64) / present).reshape(shape)
+            table = table * (np.asarray(wanted, dtype=np.float64) / marginal(table, axis)).reshape(shape)
     return np.asarray(table / table.sum())

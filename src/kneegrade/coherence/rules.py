@@ -7,6 +7,9 @@ are shares of 5,507 OAI knees whose seven grades were read centrally (`data/grad
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from kneegrade.results import Finding
 from kneegrade.schema import OARSI_NAMES, TARGET_NAMES
 
@@ -80,6 +83,13 @@ RULES: tuple[Rule, ...] = (
 def broken_rules(grades: Grades) -> tuple[Rule, ...]:
     """The rules that `grades` (grade name → grade; those never read absent) break, hard ones first."""
     return tuple(rule for rule in RULES if all(name in grades for name in rule.needs) and rule.broken(grades))
+
+
+def breaks_hard_rule(tuples: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """(N,) which of (N, 7) seven-tuples break a hard rule."""
+    hard = [rule for rule in RULES if rule.hard]
+    named = (dict(zip(TARGET_NAMES, row, strict=True)) for row in tuples.tolist())
+    return np.array([any(rule.broken(grades) for rule in hard) for grades in named], dtype=np.bool_)
 
 
 def rule_findings(grades: Grades) -> tuple[Finding, ...]:

@@ -2,14 +2,14 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from kneegrade.cohorts.fake_oai import FakeOptions
 from kneegrade.cohorts.most import COLUMNS, LETTERS
-from kneegrade.phantom import DicomOptions, FilmOptions, compose_film, render_film, write_film
+from kneegrade.phantom import DicomOptions, render_film, write_film
 from kneegrade.schema import TARGETS
 
 NAME = "MOSTV01235XRAY.txt"
@@ -27,15 +27,13 @@ def write_fake_most(root: Path, options: FakeOptions, progress: Callable[[int, i
     rows = []
     for person in range(options.subjects):
         subject = f"MB{person + 1:05d}"
-        drawn = FilmOptions("bilateral", "natural", longest_px=options.longest_px)
-        scene = compose_film(options.seed, person, drawn)
+        film = render_film(options.seed, person, options.film)
         cells = [subject]
         for visit in VISITS:
             rng = np.random.default_rng([options.seed, person, int(visit), 7])
-            for shown in scene.knees:
-                cells += _cells(dict(shown.knee.grades), rng, planted)
+            for shown in film.knees:
+                cells += _cells(shown.knee.grades, rng, planted)
         rows.append(cells)
-        film = render_film(options.seed, person, drawn)
         for visit in VISITS:
             for view in ("PA10", "PA05") if person % 4 == 0 else ("PA10",):
                 folder = root / "images" / f"{subject}_X" / f"V{visit}" / view
@@ -49,7 +47,7 @@ def write_fake_most(root: Path, options: FakeOptions, progress: Callable[[int, i
     (root / "planted.json").write_text(json.dumps(dict(sorted(planted.items())), indent=1) + "\n", encoding="utf-8")
 
 
-def _cells(grades: dict[str, int], rng: np.random.Generator, planted: Counter[str]) -> list[str]:
+def _cells(grades: Mapping[str, int], rng: np.random.Generator, planted: Counter[str]) -> list[str]:
     """The seven grades of a knee as text."""
     cells = []
     for target in TARGETS:

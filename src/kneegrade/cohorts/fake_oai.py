@@ -6,16 +6,18 @@ those of the study; nothing in it is of a person. What was planted is counted in
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 
 from kneegrade.cohorts.oai import COLUMNS, MONTHS, SERIES
-from kneegrade.phantom import DicomOptions, FilmOptions, compose_film, render_film
+from kneegrade.phantom import DicomOptions, FilmOptions, PhantomFilm, compose_film, render_film
 from kneegrade.phantom.dicom import film_dataset
+from kneegrade.phantom.film import FilmKnee
 from kneegrade.schema import TARGET_NAMES, TARGETS
 
 TABLES = Path("X-Ray Image Assessments_ASCII", "Semi-Quant Scoring_ASCII")
@@ -41,6 +43,11 @@ class FakeOptions:
     seed: int = 0
     longest_px: int | None = 900
 
+    @property
+    def film(self) -> FilmOptions:
+        """What every film is drawn with."""
+        return FilmOptions("bilateral", "natural", longest_px=self.longest_px)
+
 
 def write_fake_oai(root: Path, options: FakeOptions, progress: Callable[[int, int], None] | None = None) -> None:
     """Write tables, `contents.csv` files, films and `planted.json` below `root`.
@@ -53,11 +60,12 @@ def write_fake_oai(root: Path, options: FakeOptions, progress: Callable[[int, in
     root.mkdir(parents=True, exist_ok=True)
     planted: Counter[str] = Counter()
     visits = {code: _who(code, options) for code in RELEASES}
-    films = [(code, person) for code, people in visits.items() for person in people]
-    for number, (code, person) in enumerate(films, start=1):
-        _film(root, code, person, options, planted)
+    for person in range(options.subjects):
+        film = render_film(options.seed, person, options.film)  # the same at every visit, stored otherwise
+        for code in (code for code, people in visits.items() if person in people):
+            _write_film(root, code, person, film, options, planted)
         if progress:
-            progress(number, len(films))
+            progress(person + 1, options.subjects)
     for code, people in visits.items():
         _write_table(root / TABLES, code, people, options, planted)
         _write_widths(root / WIDTH_TABLES, code, people, options, planted)
@@ -83,13 +91,13 @@ def _barcode(code: str, person: int) -> str:
     return f"0166{int(code):02d}{person + 1:06d}"
 
 
-def _film(root: Path, code: str, person: int, options: FakeOptions, planted: Counter[str]) -> None:
-    """The film of a visit: the same knees at every visit, stored otherwise."""
+def _write_film(
+    root: Path, code: str, person: int, film: PhantomFilm, options: FakeOptions, planted: Counter[str]
+) -> None:
     if code == "01" and person % 20 == 7:
         planted["films not on disk"] += 1
         return
     rng = _rng(options.seed, person, code, 1)
-    film = render_film(options.seed, person, FilmOptions("bilateral", "natural", longest_px=options.longest_px))
     inverted = bool(rng.random() < 0.3)
     stored = DicomOptions(
         bits=12, photometric="MONOCHROME1" if inverted else "MONOCHROME2", compression="none", modality="CR",
@@ -122,8 +130,8 @@ def _write_table(folder: Path, code: str, people: list[int], options: FakeOption
         header = [name.lower() for name in header]
     rows = []
     for person in people:
-        for side, knee in zip((1, 2), _grades(person, options), strict=True):
-            rows += _rows(code, person, side, knee, options, planted)
+        for side, shown in zip((1, 2), _knees(person, options), strict=True):
+            rows += _rows(code, person, side, shown.knee.grades, options, planted)
     rng = np.random.default_rng([options.seed, int(code), 99])
     for chosen in sorted(rng.permutation(len(rows))[: max(1, len(rows) // 40)].tolist()):
         rows.append(rows[chosen])
@@ -133,18 +141,19 @@ def _write_table(folder: Path, code: str, people: list[int], options: FakeOption
     (folder / NAMES[code]).write_bytes(text.encode("latin-1"))
 
 
-def _grades(person: int, options: FakeOptions) -> list[dict[str, int]]:
-    """True grades of a person's right and left knee."""
-    scene = compose_film(options.seed, person, FilmOptions("bilateral", "natural", longest_px=options.longest_px))
-    return [dict(shown.knee.grades) for shown in scene.knees]
+@cache
+def _knees(person: int, options: FakeOptions) -> tuple[FilmKnee, ...]:
+    """A person's right and left knee, as every film shows them."""
+    return compose_film(options.seed, person, options.film).knees
 
 
 def _rows(
-    code: str, person: int, side: int, grades: dict[str, int], options: FakeOptions, planted: Counter[str]
+    code: str, person: int, side: int, grades: Mapping[str, int], options: FakeOptions, planted: Counter[str]
 ) -> list[list[str]]:
     """The row or rows of one knee at one visit."""
     rng = _rng(options.seed, person, code, 10 + side)
-    cells = _cells(code, grades, _worst(person, options), rng, planted)
+    worst = max(shown.knee.grades["kl"] for shown in _knees(person, options))
+    cells = _cells(code, grades, worst, rng, planted)
     project = "15"
     if MONTHS[code] >= 72:
         project = "42" if rng.random() < 0.25 else "37"
@@ -168,20 +177,17 @@ def _write_widths(folder: Path, code: str, people: list[int], options: FakeOptio
     """Duryea's joint space widths of two thirds of the people, as `kxr_qjsw_duryea##`."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = [f"ID|SIDE|READPRJ|V{code}MCMJSW|V{code}LJSW825"]
-    drawn = FilmOptions("bilateral", "natural", longest_px=options.longest_px)
     for person in (person for person in people if person % 3):
-        for side, shown in zip((1, 2), compose_film(options.seed, person, drawn).knees, strict=True):
+        for side, shown in zip((1, 2), _knees(person, options), strict=True):
             space = shown.knee.joint_space_mm
             lines.append(f"{FIRST_ID + person}|{side}|15|{space.medial:.3f}|{space.lateral:.3f}")
             planted["knees with a measured joint space"] += 1
     (folder / f"kxr_qjsw_duryea{code}.txt").write_bytes(("\r\n".join(lines) + "\r\n").encode("latin-1"))
 
 
-def _worst(person: int, options: FakeOptions) -> int:
-    return max(knee["kl"] for knee in _grades(person, options))
-
-
-def _cells(code: str, grades: dict[str, int], worst: int, rng: np.random.Generator, planted: Counter[str]) -> list[str]:
+def _cells(
+    code: str, grades: Mapping[str, int], worst: int, rng: np.random.Generator, planted: Counter[str]
+) -> list[str]:
     """The seven grades of a knee as text."""
     unread = MISSING[rng.integers(3)] if rng.random() < 0.02 else None
     planted["knees with no grade read"] += unread is not None

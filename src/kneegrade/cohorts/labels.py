@@ -20,6 +20,8 @@ NUMBERS = ("visit", "joint_space_medial_mm", "joint_space_lateral_mm")
 def load_labels(path: Path) -> pd.DataFrame:
     """The grades of a file (Int64, missing where never read), where it has them the columns in `CARRIED`, and `line`.
 
+    Relative image paths are taken from the file's folder.
+
     Args:
         path: a manifest (`.parquet`), or a table of text or `.sas7bdat` whose columns have the manifest's names.
 
@@ -42,6 +44,8 @@ def load_labels(path: Path) -> pd.DataFrame:
             if name in table.columns:
                 table[name] = pd.to_numeric(table[name].replace({"": None, ".": None}))
     check_grades(table)
+    if "image_path" in table.columns:
+        table["image_path"] = [str(path.parent / image) for image in table["image_path"].astype(str)]
     present = [name for name in TARGET_NAMES if name in table.columns]
     if not present or table[present].isna().all(axis=None):
         raise CohortError(f"{path.name} holds no grade; columns such as {', '.join(TARGET_NAMES[:3])} are expected.")

@@ -1,7 +1,6 @@
 """`write_tables`: every table and figure that finished runs allow, and the list of all runs."""
 
 import csv
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from kneegrade.evaluation.tables import (
     label_shares,
     table_1,
 )
+from kneegrade.files import replacing
 
 
 def write_tables(
@@ -76,8 +76,6 @@ def _all_runs(rows: Mapping[str, Row], path: Path) -> Path:
         for grade, metrics in scores.items()
         for metric, values in metrics.items()
     ]
-    partial = path.with_name(path.name + ".tmp")
-    with partial.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([("run", "recipe", "seed", "grade", "metric", "value", "lower", "upper"), *lines])
-    os.replace(partial, path)
+    with replacing(path) as stream:
+        csv.writer(stream).writerows([("run", "recipe", "seed", "grade", "metric", "value", "lower", "upper"), *lines])
     return path

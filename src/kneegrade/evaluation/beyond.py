@@ -10,8 +10,8 @@ from kneegrade.coherence import smoothed_table
 from kneegrade.evaluation.formats import Table
 from kneegrade.evaluation.predictions import Predictions
 from kneegrade.evaluation.runs import FinishedRun, Row, mean_scores
-from kneegrade.evaluation.scores import Scores, SubjectBootstrap, interval, score
-from kneegrade.evaluation.tables import described, notes_on
+from kneegrade.evaluation.scores import Scores, SubjectBootstrap, score
+from kneegrade.evaluation.tables import cell, described, notes_on
 from kneegrade.schema import TARGETS, grade_tuple_counts
 from kneegrade.uncertainty import CoherentDecoder, fit_calibration, fit_decoder
 
@@ -25,6 +25,7 @@ COLUMNS = (
     ("oarsi_mean", "rmse"), ("oarsi_mean", "kappa"), ("joint", "hard_rule_rate"), ("joint", "empty_cell_rate"),
     ("joint", "marginal_shift"),
 )  # fmt: skip
+SPREAD = ("accuracy", "rmse", "kappa")
 HEADER = (
     "method", "KL accuracy", "KL RMSE", "KL κ", "KL ECE", "OARSI accuracy", "OARSI RMSE", "OARSI κ",
     "hard rules broken", "empty cells", "marginals off",
@@ -98,12 +99,4 @@ def _with(predictions: Predictions, probabilities: NDArray[np.floating]) -> Pred
 
 
 def _cells(scores: Scores) -> list[str]:
-    cells = []
-    for grade, metric in COLUMNS:
-        value, low, high = interval(scores[grade][metric]) if grade in scores else (np.nan,) * 3
-        if not np.isfinite(value):
-            cells.append("–")
-            continue
-        half = f" ± {(high - low) / 2:.3f}" if metric in ("accuracy", "rmse", "kappa") else ""
-        cells.append(f"{value:.3f}{half}")
-    return cells
+    return [cell(scores, grade, metric, spread=metric in SPREAD) for grade, metric in COLUMNS]

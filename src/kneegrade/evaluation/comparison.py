@@ -9,7 +9,7 @@ from scipy.stats import binomtest
 
 from kneegrade.errors import UsageError
 from kneegrade.evaluation.predictions import Predictions
-from kneegrade.evaluation.scores import Scores, SubjectBootstrap, interval, score
+from kneegrade.evaluation.scores import Scores, SubjectBootstrap, interval, rounded, score
 from kneegrade.schema import TARGET_NAMES
 
 
@@ -34,8 +34,7 @@ class Comparison:
         """The same as JSON values: metric and metric_interval, McNemar's counts; null what cannot be said."""
         result: dict[str, Any] = {}
         for metric, values in self.differences.items():
-            value, low, high = (round(v, 5) if np.isfinite(v) else None for v in values)
-            result[metric], result[f"{metric}_interval"] = value, [low, high]
+            result |= rounded(metric, values)
         return {**result, "only_first": self.only_first, "only_second": self.only_second, "p_value": self.p_value}
 
 

@@ -2,9 +2,10 @@
 
 import csv
 import io
-import os
 from dataclasses import dataclass
 from pathlib import Path
+
+from kneegrade.files import replacing
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,8 @@ def write_table(table: Table, directory: Path) -> list[Path]:
     written = []
     for ending, text in (("md", markdown(table)), ("csv", comma_separated(table)), ("tex", latex(table))):
         path = directory / f"{table.slug}.{ending}"
-        partial = path.with_name(path.name + ".tmp")
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
+        with replacing(path) as stream:
+            stream.write(text)
         written.append(path)
     return written
 

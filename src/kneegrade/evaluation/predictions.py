@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from kneegrade.coherence import likeliest_grades
 from kneegrade.errors import RecipeError
-from kneegrade.schema import ONE_HOT_LENGTH, TARGETS
+from kneegrade.schema import ONE_HOT_LENGTH
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,13 +35,11 @@ class Predictions:
 
     def truth(self) -> NDArray[np.int64]:
         """(N, 7) labels, the likeliest grade of a soft one, -1 where missing."""
-        grades = [np.nan_to_num(self.targets[:, t.one_hot]).argmax(1) for t in TARGETS]
-        missing = [np.isnan(self.targets[:, t.one_hot]).any(1) for t in TARGETS]
-        return np.where(np.stack(missing, 1), -1, np.stack(grades, 1)).astype(np.int64)
+        return likeliest_grades(self.targets)
 
     def guess(self) -> NDArray[np.int64]:
         """(N, 7) likeliest grades."""
-        return np.stack([self.probabilities[:, t.one_hot].argmax(1) for t in TARGETS], axis=1).astype(np.int64)
+        return likeliest_grades(self.probabilities)
 
     def same_knees(self, other: "Predictions") -> bool:
         """Whether another network's predictions are about the same knees with the same labels."""

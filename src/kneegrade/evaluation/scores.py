@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kneegrade.coherence import RULES
+from kneegrade.coherence import breaks_hard_rule
 from kneegrade.evaluation.metrics import calibration_error, calibration_sums, confusion, matrix_metrics, weighted_auc
 from kneegrade.evaluation.predictions import Predictions
 from kneegrade.schema import OARSI_NAMES, TARGET_NAMES, TARGETS, grade_tuple_counts
@@ -122,10 +122,8 @@ def incoherent(grades: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np
     """Which of (N, 7) predicted tuples break a hard rule, and which occur in no counted knee."""
     tuples, place = np.unique(grades, axis=0, return_inverse=True)
     counts = grade_tuple_counts()
-    named = [dict(zip(TARGET_NAMES, row.tolist(), strict=True)) for row in tuples]
-    hard = np.array([any(rule.hard and rule.broken(grade) for rule in RULES) for grade in named], dtype=np.bool_)
-    empty = np.array([tuple(row.tolist()) not in counts for row in tuples], dtype=np.bool_)
-    return hard[place.reshape(-1)], empty[place.reshape(-1)]
+    empty = np.array([tuple(row) not in counts for row in tuples.tolist()], dtype=np.bool_)
+    return breaks_hard_rule(tuples)[place.reshape(-1)], empty[place.reshape(-1)]
 
 
 def interval(values: Array) -> tuple[float, float, float]:
@@ -156,9 +154,11 @@ def as_json(scores: Scores, predictions: Predictions) -> dict[str, Any]:
 def _with_intervals(metrics: Mapping[str, Array]) -> dict[str, Any]:
     entry: dict[str, Any] = {}
     for metric, values in metrics.items():
-        value, low, high = (round(v, 5) if np.isfinite(v) else None for v in interval(values))
-        if metric == "n":
-            entry[metric] = None if value is None else round(value)
-        else:
-            entry[metric], entry[f"{metric}_interval"] = value, [low, high]
+        entry |= {"n": round(float(values[0]))} if metric == "n" else rounded(metric, interval(values))
     return entry
+
+
+def rounded(metric: str, values: tuple[float, float, float]) -> dict[str, Any]:
+    """`metric` and `metric_interval` of (value, lower, upper) to five places, null what cannot be said."""
+    value, low, high = (round(v, 5) if np.isfinite(v) else None for v in values)
+    return {metric: value, f"{metric}_interval": [low, high]}

@@ -7,7 +7,6 @@ several seeds are means over them.
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kneegrade.evaluation.comparison import Comparison
 from kneegrade.evaluation.formats import Table
@@ -66,12 +65,12 @@ def by_grade(rows: Rows, names: Sequence[str], slug: str, title: str, metrics: I
             lines.append((METRIC_LABELS[metric], "Antony et al. as they report", *original))
         for name in names:
             if name in rows:
-                values = [_value(rows[name].scores, column, metric) for column in COLUMNS]
+                values = [cell(rows[name].scores, column, metric) for column in COLUMNS]
                 lines.append((METRIC_LABELS[metric], described(rows[name]), *values))
             if name in papers:
                 lines.append((METRIC_LABELS[metric], f"{LABELS[name]}, paper", *(f"{v:.3f}" for v in papers[name])))
         if metric == "accuracy":
-            floor = [_value(rows[present[0]].scores, column, "majority_accuracy", spread=False) for column in COLUMNS]
+            floor = [cell(rows[present[0]].scores, column, "majority_accuracy", spread=False) for column in COLUMNS]
             lines.append((METRIC_LABELS[metric], "majority class", *floor))
     return Table(slug, title, ("metric", "method", *SHORT), tuple(lines), notes_on(rows, present))
 
@@ -170,7 +169,8 @@ def _label(key: str) -> str:
     return LABELS.get(key) or LABELS.get(key.removesuffix("-20").removesuffix("-40"), key)
 
 
-def _value(scores: Scores, grade: str, metric: str, spread: bool = True) -> str:
+def cell(scores: Scores, grade: str, metric: str, spread: bool = True) -> str:
+    """A score, with half its interval if asked for; a dash where it cannot be said."""
     if grade not in scores:
         return "–"
     value, low, high = interval(scores[grade][metric])
@@ -180,22 +180,18 @@ def _value(scores: Scores, grade: str, metric: str, spread: bool = True) -> str:
 
 
 def _summary(scores: Scores) -> list[str]:
-    return [_value(scores, grade, metric) for grade, metric in SUMMARY_COLUMNS]
+    return [cell(scores, grade, metric) for grade, metric in SUMMARY_COLUMNS]
 
 
 def _difference(first: Scores, second: Scores) -> list[str]:
     return [
-        signed(second[grade][metric] - first[grade][metric]) if grade in first and grade in second else "–"
+        signed(*interval(second[grade][metric] - first[grade][metric])) if grade in first and grade in second else "–"
         for grade, metric in SUMMARY_COLUMNS
     ]
 
 
-def signed(values: NDArray[np.float64]) -> str:
+def signed(value: float, low: float, high: float) -> str:
     """A difference with its interval, bold where that leaves out zero."""
-    return _signed(*interval(values))
-
-
-def _signed(value: float, low: float, high: float) -> str:
     text = f"{value:+.3f} [{low:+.3f}, {high:+.3f}]".replace("-", "−")
     return f"**{text}**" if low > 0 or high < 0 else text
 
@@ -205,7 +201,7 @@ def evaluation_table(scores: Scores, predictions: Predictions) -> Table:
     metrics = ("accuracy", "balanced_accuracy", "one_off_accuracy", "rmse", "kappa", "majority_accuracy")
     names = ("accuracy", "balanced", "one off", "RMSE", "κ", "majority class")
     lines = [
-        (short, *(_value(scores, grade, metric, metric != "majority_accuracy") for metric in metrics))
+        (short, *(cell(scores, grade, metric, metric != "majority_accuracy") for metric in metrics))
         for short, grade in zip(SHORT, COLUMNS, strict=True)
         if grade in scores
     ]
@@ -228,7 +224,7 @@ def comparison_table(found: Mapping[str, Comparison]) -> Table:
         if grade in found:
             one = found[grade]
             tested = "–" if one.p_value is None else f"{one.only_first}, {one.only_second}; p = {one.p_value:.2g}"
-            lines.append((short, *(_signed(*one.differences[metric]) for metric in metrics), tested))
+            lines.append((short, *(signed(*one.differences[metric]) for metric in metrics), tested))
     header = ("grade", *(f"Δ {METRIC_LABELS[metric]}" for metric in metrics), "right only in first, second; McNemar")
     note = "Second less first, 95 % interval by paired bootstrap over subjects, bold where it leaves out zero."
     return Table("comparison", "The second against the first", header, tuple(lines), (note,))

@@ -1,16 +1,13 @@
 """`build_store`: the knees of a manifest, cut once, film by film, in several processes, going on where it stopped."""
 
 import hashlib
-from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 
 from kneegrade.anatomy import LandmarkDetector
@@ -19,6 +16,7 @@ from kneegrade.anatomy.plausibility import refusal
 from kneegrade.cohorts.manifest import target_distributions
 from kneegrade.errors import KneeGradeError
 from kneegrade.imaging import Radiograph, read_radiograph
+from kneegrade.learning.spreading import spread
 from kneegrade.learning.store import STORE_PX, STORE_WIDTHS, cut_knee
 from kneegrade.learning.store_writer import PENDING, StoreWriter
 from kneegrade.weights import read_description, shipped_path
@@ -82,7 +80,7 @@ def build_store(
     pending = set(writer.rows(PENDING).tolist())
     left = [task for task in tasks if pending.intersection(task.rows)]
     done = len(tasks) - len(left)
-    for number, (task, knees) in enumerate(_results(left, workers), start=1):
+    for number, (task, knees) in enumerate(spread(cut_film, left, workers), start=1):
         for row, side, knee in zip(task.rows, task.sides, knees, strict=True):
             if isinstance(knee, str):
                 writer.skip(row, f"{task.path}, {side}: {knee}")
@@ -134,27 +132,6 @@ def _identity(tasks: list[FilmTask]) -> str:
         for points in task.landmarks_px:
             digest.update(b"none" if points is None else points.tobytes())
     return f"knees of {len(tasks)} films, {digest.hexdigest()}"
-
-
-def _results(tasks: list[FilmTask], workers: int) -> Iterator[tuple[FilmTask, list[CutKnee | str]]]:
-    """Every task with its knees, as they come."""
-    if workers == 1:
-        yield from ((task, cut_film(task)) for task in tasks)
-        return
-    pool = ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
-    )
-    waiting, running = iter(tasks), dict[Future[list[CutKnee | str]], FilmTask]()
-    try:
-        while True:
-            while len(running) < 4 * workers and (task := next(waiting, None)) is not None:
-                running[pool.submit(cut_film, task)] = task
-            if not running:
-                return
-            for finished in wait(running, return_when=FIRST_COMPLETED).done:
-                yield running.pop(finished), finished.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def cut_film(task: FilmTask) -> list[CutKnee | str]:

@@ -2,15 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kneegrade.coherence import likeliest_grades
 from kneegrade.errors import RecipeError
 from kneegrade.learning.recipe import Data
 from kneegrade.learning.store import Store
-from kneegrade.schema import CLASSES
 
 Rows = NDArray[np.int64]
 
@@ -88,11 +87,8 @@ def _first_share(store: Store, rows: Rows, share: float, seed: int) -> NDArray[n
 
 def severity(targets: NDArray[np.float32]) -> NDArray[np.int64]:
     """(N,) KL where it was read, else the highest of the other grades; 0 where nothing was."""
-    starts = np.cumsum((0, *CLASSES))
-    known = np.nan_to_num(targets)
-    grades = np.stack([known[:, a:b].argmax(1) for a, b in pairwise(starts)], axis=1)
-    read_kl = ~np.isnan(targets[:, 0])
-    return np.where(read_kl, grades[:, 0], grades[:, 1:].max(1)).astype(np.int64)
+    grades = likeliest_grades(targets)
+    return np.where(grades[:, 0] >= 0, grades[:, 0], np.maximum(grades[:, 1:].max(axis=1), 0))
 
 
 class Stream:

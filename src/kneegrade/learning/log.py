@@ -6,6 +6,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from kneegrade.files import replacing
+
 
 class RunLog:
     """Writes entries while it is open; silent in all processes but the main one.
@@ -38,9 +40,8 @@ class RunLog:
         path = self.directory / "log.jsonl"
         if path.is_file():
             lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-            partial = path.with_suffix(".tmp")
-            partial.write_text("".join(line for line in lines if _step_of(line) <= self.begun), encoding="utf-8")
-            partial.replace(path)
+            with replacing(path) as stream:
+                stream.writelines(line for line in lines if _step_of(line) <= self.begun)
 
     def write(self, step: int, entry: dict[str, Any]) -> None:
         """Add an entry of numbers, or of numbers by name and name, at optimiser step `step`."""

@@ -2,21 +2,20 @@
 
 import os
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from kneegrade.coherence import one_hot
 from kneegrade.errors import UsageError
+from kneegrade.learning.phantoms import one_hot
+from kneegrade.learning.spreading import spread
 from kneegrade.learning.store import STORE_PX, STORE_WIDTHS, encode
 from kneegrade.learning.store_writer import PENDING, StoreWriter
 from kneegrade.phantom import Prevalence, coherent_reading, render_rois, sample_knee
-from kneegrade.schema import ONE_HOT_LENGTH, TARGET_NAMES
+from kneegrade.schema import ONE_HOT_LENGTH
 
 CHUNK = 64
 PREVALENCE: Prevalence = "paper"
@@ -82,26 +81,19 @@ def build_paper_cohort(
     pending = set(writer.rows(PENDING).tolist())
     chunks = (range(start, min(start + CHUNK, number)) for start in range(0, number, CHUNK))
     left = [chunk for chunk in chunks if pending.intersection(chunk)]
-    pool = ProcessPoolExecutor(workers or os.cpu_count(), mp_context=get_context("spawn"))
-    try:
-        tasks = {pool.submit(_pictures, cohort.seed, chunk): chunk for chunk in left}
-        while tasks:
-            for task in wait(tasks, return_when=FIRST_COMPLETED).done:
-                for row, (picture, landmarks) in zip(tasks.pop(task), task.result(), strict=True):
-                    writer.put(row, picture, landmarks, EVERYWHERE)
-                    pending.discard(row)
-                writer.flush()
-                if progress:
-                    progress(number - len(pending), number)
-    finally:
-        pool.shutdown(cancel_futures=True)
+    for chunk, pictures in spread(partial(_pictures, cohort.seed), left, workers or os.cpu_count() or 1):
+        for row, (picture, landmarks) in zip(chunk, pictures, strict=True):
+            writer.put(row, picture, landmarks, EVERYWHERE)
+            pending.discard(row)
+        writer.flush()
+        if progress:
+            progress(number - len(pending), number)
     subject = np.array([f"P{cohort.seed}-{index // 2:06d}" for index in range(number)])
     writer.close(_targets(cohort), subject, cohort.splits(), np.full(number, "phantom"))
 
 
 def _pictures(seed: int, indices: range) -> list[tuple[NDArray[np.uint8], NDArray[np.float64]]]:
     """Store picture (384, 384) and landmarks (74, 2) of every knee."""
-    torch.set_num_threads(1)
     inside = np.ones((STORE_PX, STORE_PX), dtype=np.bool_)
     drawn = (render_rois([sample_knee(seed, index, PREVALENCE)], STORE_PX, STORE_WIDTHS) for index in indices)
     return [(encode(pixels[0].numpy(), inside), landmarks[0]) for pixels, landmarks in drawn]
@@ -114,5 +106,5 @@ def _targets(cohort: PaperCohort) -> NDArray[np.float32]:
         if not cohort.labelled <= index < cohort.labelled + cohort.unlabelled:
             knee = sample_knee(cohort.seed, index, PREVALENCE)
             read = coherent_reading(knee.grades, cohort.seed, index, PREVALENCE)
-            targets[index] = one_hot(np.array([[read[name] for name in TARGET_NAMES]]))[0]
+            targets[index] = one_hot(read)
     return targets

@@ -4,7 +4,7 @@ Each knee is a function of (seed, index) alone, so a data set of any length cost
 workers; see `kneegrade.phantom`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,17 +16,17 @@ from torch.utils.data import Dataset
 from kneegrade.anatomy.roi import ROI_WIDTHS, stretch_contrast
 from kneegrade.learning.store import STORE_PX, cut_knee, encode
 from kneegrade.learning.store_writer import StoreWriter
-from kneegrade.phantom import FilmOptions, PhantomKnee, Prevalence, render_film, render_rois, sample_knee
+from kneegrade.phantom import FilmOptions, Prevalence, render_film, render_rois, sample_knee
 from kneegrade.schema import ONE_HOT_LENGTH, TARGETS
 
 FILM_STORE_MM = 0.35
 
 
-def one_hot(knee: PhantomKnee) -> NDArray[np.float32]:
-    """(29,) the knee's seven grades in the layout of the schema."""
+def one_hot(grades: Mapping[str, int]) -> NDArray[np.float32]:
+    """(29,) seven grades, by name, in the layout of the schema."""
     target = np.zeros(ONE_HOT_LENGTH, dtype=np.float32)
     for grade in TARGETS:
-        target[grade.offset + knee.grades[grade.name]] = 1
+        target[grade.offset + grades[grade.name]] = 1
     return target
 
 
@@ -68,7 +68,7 @@ class PhantomRois(Dataset[tuple[Tensor, Tensor, Tensor]]):
         pixels, landmarks = render_rois([knee], self.size_px, self.widths)
         regions = pixels.unsqueeze(1)
         pixels = stretch_contrast(regions, torch.ones_like(regions, dtype=torch.bool))[0]
-        return pixels, torch.from_numpy(landmarks[0]).float(), torch.from_numpy(one_hot(knee))
+        return pixels, torch.from_numpy(landmarks[0]).float(), torch.from_numpy(one_hot(knee.grades))
 
 
 def build_phantom_store(
@@ -87,7 +87,7 @@ def build_phantom_store(
         knee = sample_knee(seed, index, prevalence)
         pixels, landmarks = render_rois([knee], STORE_PX, widths)
         writer.put(index, encode(pixels[0].numpy(), everywhere), landmarks[0], np.ones(74, dtype=np.bool_))
-        targets[index] = one_hot(knee)
+        targets[index] = one_hot(knee.grades)
         if progress:
             progress(index + 1, number)
     subject = np.array([f"P{seed}-{index // 2:06d}" for index in range(number)])
@@ -120,7 +120,7 @@ def build_film_store(
         film = render_film(seed, index, FilmOptions(prevalence=prevalence, pixel_spacing_mm=pixel_spacing_mm))
         for slot, shown in enumerate(film.knees):
             writer.put(2 * index + slot, *cut_knee(film.pixels, shown.landmarks_px, widths))
-            targets[2 * index + slot] = one_hot(shown.knee)
+            targets[2 * index + slot] = one_hot(shown.knee.grades)
         if progress:
             progress(index + 1, number)
     subject = np.array([f"P{seed}-{row // 2:06d}" for row in range(2 * number)])

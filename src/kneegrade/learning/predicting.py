@@ -13,10 +13,10 @@ from kneegrade.evaluation import Predictions
 from kneegrade.learning.augmentation import no_changes
 from kneegrade.learning.regions import Regions
 from kneegrade.learning.store import Store
-from kneegrade.network import GradeLogits, GradingNetwork, NetworkPlan
+from kneegrade.network import GradeLogits, GradingNetwork, load_network
 from kneegrade.schema import TARGETS
 from kneegrade.uncertainty import Calibration
-from kneegrade.weights import Weights, load_part, load_weights
+from kneegrade.weights import load_part, load_weights
 
 BATCH = 64
 
@@ -60,14 +60,7 @@ def graders_predictions(path: Path, store: Store, rows: NDArray[np.int64], devic
         WeightsError: missing or damaged weights, or another kind.
     """
     held = load_weights(path, "grader")
-    network, calibration = network_of(held), Calibration()
+    network, calibration = load_network(held), Calibration()
     load_part(calibration, held, "calibration")
     logits = predicted_logits(network, Regions(store, network.plan.roi_px, device), rows)
     return predictions_of(calibration.requires_grad_(False)(logits), store, rows)
-
-
-def network_of(held: Weights) -> GradingNetwork:
-    """The network that a grader's weights hold."""
-    network = GradingNetwork(NetworkPlan(**held.description["model"]))
-    load_part(network, held, "network")
-    return network.eval()

@@ -11,7 +11,9 @@ import numpy as np
 import torch
 import yaml
 
+from kneegrade.coherence import likeliest_grades
 from kneegrade.errors import RecipeError
+from kneegrade.files import replacing
 from kneegrade.learning.detector import train_detector
 from kneegrade.learning.predicting import predicted_batches, predictions_of
 from kneegrade.learning.recipe import DetectorRecipe, Recipe, Section, load_recipe
@@ -74,11 +76,10 @@ def _cohort(run: Run) -> dict[str, Any]:
     """What the tables say of a run's knees: how many of each kind, and the grades read in all that are labelled."""
     folds = run.folds
     labelled = np.concatenate([folds.labelled, folds.calibration, folds.test])
-    targets = run.store.targets[labelled]
-    read = {t.name: np.isfinite(targets[:, t.one_hot]).all(1) for t in TARGETS}
+    read = likeliest_grades(run.store.targets[labelled])
     grades = {
-        t.name: np.bincount(targets[read[t.name]][:, t.one_hot].argmax(1), minlength=t.classes).tolist()
-        for t in TARGETS
+        t.name: np.bincount(read[read[:, index] >= 0, index], minlength=t.classes).tolist()
+        for index, t in enumerate(TARGETS)
     }
     knees = {
         "labelled": len(folds.labelled),
@@ -91,9 +92,8 @@ def _cohort(run: Run) -> dict[str, Any]:
 
 
 def _write_text(path: Path, text: str) -> None:
-    partial = path.with_suffix(".tmp")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    with replacing(path) as stream:
+        stream.write(text)
 
 
 def _write_grader(run: Run, directory: Path) -> None:

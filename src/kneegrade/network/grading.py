@@ -13,11 +13,13 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from kneegrade.errors import WeightsError
 from kneegrade.network.heads import grade_heads, head_weights, ordinal_log_probabilities, read_heads, regression_heads
 from kneegrade.network.plan import NetworkPlan
 from kneegrade.network.pooling import pool_at_landmarks, pool_everywhere, siamese_patches
 from kneegrade.network.resnet import Trunk
 from kneegrade.schema import TARGETS
+from kneegrade.weights import Weights, load_part
 
 
 @dataclass(frozen=True)
@@ -124,3 +126,26 @@ class GradingNetwork(nn.Module):
             contributions[target.name] = shares
             remainder[target.name] = bias + torch.einsum("pc,kpc->k", mean, weight)
         return Attribution(contributions, remainder)
+
+
+def plan_of(held: Weights) -> NetworkPlan:
+    """What the network in a grader's weights is made of.
+
+    Raises:
+        WeightsError: their description names no plan of this version.
+    """
+    try:
+        return NetworkPlan(**held.description["model"])
+    except (KeyError, TypeError) as error:
+        raise WeightsError(f"The weights {held.name} do not fit this version of kneegrade.") from error
+
+
+def load_network(held: Weights) -> GradingNetwork:
+    """The network in a grader's weights, on the CPU, for predictions.
+
+    Raises:
+        WeightsError: as `plan_of`, or the tensors are not the network's.
+    """
+    network = GradingNetwork(plan_of(held))
+    load_part(network, held, "network")
+    return network.eval()

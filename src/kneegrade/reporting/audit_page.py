@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from kneegrade.reporting.files import replacing
+from kneegrade.files import replacing
 from kneegrade.reporting.page import environment, policy, resource
 from kneegrade.reporting.picture import data_uri
 from kneegrade.results import AuditedKnee

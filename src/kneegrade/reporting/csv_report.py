@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from kneegrade.reporting.files import replacing
+from kneegrade.files import replacing
 from kneegrade.reporting.wording import reason_of, rows
 from kneegrade.results import Finding, GradedKnee, GradedRadiograph, GradeResult, JointSpace, Report
 from kneegrade.schema import OARSI_NAMES, TARGET_NAMES, TARGETS

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Final
 
-from kneegrade.reporting.files import replacing
+from kneegrade.files import replacing
 from kneegrade.reporting.html_view import counts_of, films_of
 from kneegrade.reporting.page import environment, policy, resource
 from kneegrade.reporting.wording import RESEARCH_USE

@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from kneegrade.reporting.files import replacing
+from kneegrade.files import replacing
 from kneegrade.reporting.wording import reason_of
 from kneegrade.results import (
     Coherence,

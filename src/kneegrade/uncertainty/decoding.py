@@ -14,8 +14,8 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from kneegrade.coherence import RULES, one_hot, raked_table
-from kneegrade.schema import CLASSES, TARGET_NAMES, TARGETS
+from kneegrade.coherence import breaks_hard_rule, marginal, one_hot, raked_table
+from kneegrade.schema import CLASSES, TARGETS
 
 Array = NDArray[np.float64]
 
@@ -87,8 +87,7 @@ def fit_decoder(
 
 def prior_vector(table: Array) -> Array:
     """(29,) the seven marginals of a joint table, one after the other."""
-    axes = range(table.ndim)
-    return np.concatenate([table.sum(tuple(a for a in axes if a != axis)) for axis in axes])
+    return np.concatenate([marginal(table, axis) for axis in range(table.ndim)])
 
 
 def _loss(marginals: Array, targets: NDArray[np.floating]) -> float:
@@ -122,6 +121,4 @@ def _layout() -> Array:
 @cache
 def keeps_hard_rules() -> NDArray[np.bool_]:
     """(20480,) which of `tuples` break no hard rule."""
-    named = (dict(zip(TARGET_NAMES, row, strict=True)) for row in tuples().tolist())
-    hard = [rule for rule in RULES if rule.hard]
-    return np.array([not any(rule.broken(grades) for rule in hard) for grades in named], dtype=np.bool_)
+    return ~breaks_hard_rule(tuples())
