@@ -1,9 +1,19 @@
+import shutil
+import zipfile
+
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from kneegrade.cohorts import check_manifest, chen2018_manifest, landmark_array, load_manifest, target_distributions
+from kneegrade.cohorts import (
+    check_manifest,
+    chen2018_folder,
+    chen2018_manifest,
+    landmark_array,
+    load_manifest,
+    target_distributions,
+)
 from kneegrade.errors import RecipeError
 from kneegrade.schema import OARSI_NAMES, TARGETS
 
@@ -98,3 +108,38 @@ def test_chen2018_with_soft_labels(crops):
 def test_an_empty_folder(tmp_path):
     with pytest.raises(RecipeError, match="no crops"):
         chen2018_manifest(tmp_path)
+
+
+def zipped(crops, prefixes):
+    path = crops / "chen.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for prefix in prefixes:
+            for file in sorted(crops.rglob("*.png")):
+                archive.write(file, prefix + file.relative_to(crops).as_posix())
+        archive.writestr("../../train/0/evil.png", b"x")
+    return path
+
+
+def test_chen2018_from_the_archive_as_published(crops):
+    with chen2018_folder(zipped(crops, ["kneeKL299/"])) as folder:
+        table = chen2018_manifest(folder)
+        assert table["kl"].tolist() == [0, 3, 2]
+        assert not list(folder.rglob("evil.png"))
+    assert not folder.exists()
+    with (
+        pytest.raises(RecipeError, match="more than once"),
+        chen2018_folder(zipped(crops, ["kneeKL224/", "kneeKL299/"])),
+    ):
+        pass
+    with pytest.raises(RecipeError, match="neither a folder nor a zip"), chen2018_folder(crops / "train/0/9R.png"):
+        pass
+
+
+def test_chen2018_one_folder_deeper(crops):
+    (crops / "deep" / "kneeKL299").mkdir(parents=True)
+    for split in ("train", "val"):
+        (crops / split).rename(crops / "deep" / "kneeKL299" / split)
+    assert len(chen2018_manifest(crops / "deep")) == 3
+    shutil.copytree(crops / "deep" / "kneeKL299", crops / "deep" / "kneeKL224")
+    with pytest.raises(RecipeError, match="in several folders"):
+        chen2018_manifest(crops / "deep")

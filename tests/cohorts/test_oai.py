@@ -1,3 +1,5 @@
+import tarfile
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -219,14 +221,43 @@ def test_measured_widths_come_along(download):
     assert counts.met["knees with a measured joint space"] == 2
 
 
-def test_packed_films_are_told(download):
+def packed(film: Path, members: dict[str, bytes]) -> None:
+    """Put an archive in the place of a film's folder."""
+    with tarfile.open(film.parent.with_name(film.parent.name + ".tar.gz"), "w:gz") as archive:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, BytesIO(content))
+    film.unlink()
+    film.parent.rmdir()
+
+
+def test_packed_films_are_told_or_unpacked(download, tmp_path):
     path = Path(oai_manifest(download)["image_path"].iloc[0])
-    path.parent.with_name(path.parent.name + ".tar.gz").write_bytes(b"x")
-    path.unlink()
-    path.parent.rmdir()
+    packed(path, {"a/readme": b"-", "a/001": b"film"})
     counts = Counts()
-    oai_manifest(download, counts=counts)
-    assert counts.met["films still packed as .tar.gz: unpack them"] == 1
+    fewer = oai_manifest(download, counts=counts)
+    assert counts.met["films still packed as .tar.gz: unpack them, or give --unpack-to"] == 1
+    for _ in range(2):  # the second time it lies there already
+        counts = Counts()
+        table = oai_manifest(download, counts=counts, unpack_to=tmp_path / "out")
+        assert counts.met["films unpacked from .tar.gz"] == 1
+        assert len(table) == len(fewer) + 2
+        film = Path(table["image_path"].iloc[0])
+        assert film.is_relative_to(tmp_path / "out")
+        assert film.read_bytes() == b"film"
+
+
+@pytest.mark.parametrize("members", [{"../../001x": b"1", "b": b"2"}, None])
+def test_an_archive_without_a_film_or_a_damaged_one_is_counted(download, tmp_path, members):
+    path = Path(oai_manifest(download)["image_path"].iloc[0])
+    packed(path, members or {"001": b"film"})
+    if members is None:
+        path.parent.with_name(path.parent.name + ".tar.gz").write_bytes(b"\x1f\x8b broken")
+    counts = Counts()
+    oai_manifest(download, counts=counts, unpack_to=tmp_path / "out")
+    assert counts.met["archives without a film, or damaged"] == 1
+    assert not list(tmp_path.rglob("001x"))
 
 
 def test_sas_tables_are_read_like_text(download, monkeypatch):

@@ -10,8 +10,10 @@ from kneegrade.cohorts import (
     Counts,
     FakeOptions,
     csv_manifest,
+    load_manifest,
     most_manifest,
     oai_manifest,
+    phantom_manifest,
     write_fake_most,
     write_fake_oai,
 )
@@ -21,6 +23,7 @@ from kneegrade.cohorts.oai_files import oai_files
 from kneegrade.cohorts.protocol import split_by_subject
 from kneegrade.errors import CohortError
 from kneegrade.imaging import read_radiograph
+from kneegrade.phantom import Cohort, write_cohort
 from kneegrade.schema import TARGET_NAMES
 
 
@@ -45,7 +48,9 @@ def check_planted(root, planted):
     assert counts.met["rows that repeat another, dropped"] == planted["rows that repeat another"]
     assert counts.met["read by two projects, one chosen"] == planted["early films read again by project 37"]
     assert counts.met["READPRJ 42 counted as 37"] == planted.get("READPRJ 42", 0)
-    assert counts.met["knees whose film is not on disk"] == lost
+    packed = planted.get("films packed as .tar.gz", 0)
+    assert counts.met["films still packed as .tar.gz: unpack them, or give --unpack-to"] == packed
+    assert counts.met["knees whose film is not on disk"] == lost + 2 * packed
     assert counts.met["series of other joints or sequences, left out"] == planted["series of other joints"]
     assert counts.met["knees with a measured joint space"] == planted["knees with a measured joint space"]
     assert table["image_path"].nunique() == planted["films"]
@@ -79,7 +84,8 @@ def test_sixty_people_with_every_quirk(tmp_path):
     write_fake_oai(tmp_path, FakeOptions(subjects=60, seed=0, longest_px=200))
     planted = json.loads((tmp_path / "planted.json").read_text())
     check_planted(tmp_path, planted)
-    for quirk in ("half grades", "READPRJ 42", "films not on disk", "knees with no grade read", "MONOCHROME1 films",
+    for quirk in ("half grades", "READPRJ 42", "films not on disk", "films packed as .tar.gz",
+                  "knees with no grade read", "MONOCHROME1 films",
                   "barcodes without their zeros", "DICOM files of an unknown character set", "series of other joints",
                   "early films read again by project 37", "rows that repeat another"):  # fmt: skip
         assert planted[quirk] > 0, quirk
@@ -88,6 +94,10 @@ def test_sixty_people_with_every_quirk(tmp_path):
     assert readings[list(TARGET_NAMES)].isna().all(axis=1).sum() == planted["knees with no grade read"]
     unread = readings["osteophyte_femur_medial"].isna() & readings["kl"].notna()
     assert unread.sum() == planted["knees without osteophyte grades"]
+    counts = Counts()
+    whole = oai_manifest(tmp_path, counts=counts, unpack_to=tmp_path / "unpacked")
+    assert counts.met["films unpacked from .tar.gz"] == planted["films packed as .tar.gz"]
+    assert whole["image_path"].nunique() == planted["films"] + planted["films packed as .tar.gz"]
     labelled = oai_manifest(tmp_path, protocol="paper")
     assert {"train", "val", "test"} == set(labelled["split"])
 
@@ -191,3 +201,24 @@ def test_splits_are_two_to_one_to_one_in_every_stratum():
         assert shares["train"] == pytest.approx(0.5, abs=0.06)
         assert shares["val"] == pytest.approx(0.25, abs=0.06)
     assert split_by_subject(table, 1) != split_by_subject(table, 0)
+
+
+def test_phantom_films_are_split_like_a_study(tmp_path):
+    write_cohort(tmp_path, Cohort(8, "uniform", seed=5, implants=0.3))
+    counts = Counts()
+    table = phantom_manifest(tmp_path, counts=counts)
+    truth = pd.read_parquet(tmp_path / "truth.parquet")
+    assert len(table) == len(truth)
+    assert table["kl"].isna().sum() == counts.met["knees with an implant, no grades"] > 0
+    assert set(table["split"]) == {"train", "val", "test"}
+    assert len(table["landmarks_px"].iloc[0]) == 148
+    table.to_parquet(tmp_path / "m.parquet")
+    assert len(load_manifest(tmp_path / "m.parquet")) == len(table)
+
+
+def test_what_is_no_folder_of_phantom_films_is_a_sentence(tmp_path):
+    with pytest.raises(CohortError, match=r"no truth\.parquet"):
+        phantom_manifest(tmp_path)
+    write_cohort(tmp_path, Cohort(1, kind="rois"))
+    with pytest.raises(CohortError, match="single regions"):
+        phantom_manifest(tmp_path)

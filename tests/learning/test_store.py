@@ -3,7 +3,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from kneegrade.anatomy import MarkedPoints
 from kneegrade.anatomy.landmarks import ARTICULAR
+from kneegrade.anatomy.pts import write_pts
 from kneegrade.errors import RecipeError
 from kneegrade.learning.cutting import build_store
 from kneegrade.learning.store import encode, load_stores
@@ -132,3 +134,20 @@ def test_a_person_in_two_splits_of_two_stores_is_refused(manifest, tmp_path):
     build_store(manifest.assign(split="test"), tmp_path / "b")
     with pytest.raises(RecipeError, match="2 people are in more than one split"):
         load_stores((tmp_path / "a", tmp_path / "b"))
+
+
+def test_a_users_own_landmarks_take_the_detectors_place(films, tmp_path):
+    """Named by barcode, by path and by name; a film without any is left to the detector."""
+    films = films.iloc[:4].assign(barcode=["", "", "0166", "0166"])
+    truth = films.pop("truth")
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    right_first = sorted(range(4), key=lambda row: (films["image_path"].iloc[row], films["side"].iloc[row] != "R"))
+    write_pts(marks / "0166.pts", np.stack([truth.iloc[row] for row in right_first[2:]]) + 1.0)
+    assert build_store(films, tmp_path / "store", marked=MarkedPoints(marks, unit="px")) == []
+    store = load_stores((tmp_path / "store",))
+    assert (store.trust[:2] < 1).all()
+    assert store.trust[2:].tolist() == [1, 1]
+    build_store(films.assign(landmarks_px=[p.ravel() + 1.0 for p in truth]), tmp_path / "same")
+    same = load_stores((tmp_path / "same",))
+    np.testing.assert_allclose(store.landmarks_px[2:], same.landmarks_px[2:], atol=0.1)

@@ -1,5 +1,6 @@
 """Knees from landmarks that a user brings: `.pts` files or COCO keypoints, found by the film's name."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -70,6 +71,14 @@ class MarkedPoints:
                     code="landmarks",
                 )
         return points
+
+    def first(self, names: Iterable[str]) -> str | None:
+        """The first of several names that a film may have under which there are landmarks, or None."""
+        if self.path.suffix.lower() == ".json":
+            films = read_coco(self.path)
+            return next((name for name in names if name in films), None)
+        files = ((name, self.path / f"{part}.pts") for name in names for part in (name, stem_of(name)))
+        return next((name for name, file in files if file.is_file()), None)
 
     def _from_pts(self, file: Path, radiograph: Radiograph) -> Points:
         spacing, flip = radiograph.pixel_spacing_mm, np.array([radiograph.pixels.shape[1] - 1, 0])

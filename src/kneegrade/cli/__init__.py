@@ -17,7 +17,8 @@ VERBS: tuple[Callable[..., None], ...] = (
     measuring.evaluate, measuring.compare, measuring.audit, measuring.tables, measuring.reproduce,
 )  # fmt: skip
 COHORTS: tuple[Callable[..., None], ...] = (
-    cohorts.oai, cohorts.most, cohorts.chen2018, cohorts.csv, cohorts.pts, cohorts.fake_oai, cohorts.fake_most,
+    cohorts.oai, cohorts.most, cohorts.chen2018, cohorts.phantom, cohorts.csv, cohorts.pts, cohorts.fake_oai,
+    cohorts.fake_most,
 )  # fmt: skip
 cohort_app = typer.Typer(no_args_is_help=True, help="Turn a labelled cohort into a manifest.")
 for verb in VERBS:

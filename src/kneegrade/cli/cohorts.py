@@ -37,19 +37,6 @@ class ProtocolFlag(StrEnum):
     paper = "paper"
 
 
-def chen2018(
-    root: Annotated[Path, typer.Argument(help="Unpacked folder that holds train/, val/ or test/.")],
-    output: ManifestOption,
-    soft_labels: Annotated[Path | None, typer.Option(help="Parquet table of predicted landmarks and grades.")] = None,
-    landmarks: Annotated[Path | None, typer.Option(help="Folder of .pts files that replace those landmarks.")] = None,
-    image_only: Annotated[bool, typer.Option(help="Soft labels of the image alone, without the published KL.")] = False,
-) -> None:
-    """Manifest of the Chen 2018 crops (Mendeley Data, doi 10.17632/56rmx5bjcr.1, CC BY 4.0)."""
-    from kneegrade.cohorts import chen2018_manifest
-
-    _write(chen2018_manifest(root, soft_labels, given_kl=not image_only, landmarks=landmarks), output)
-
-
 def pts(
     films: Annotated[Path, typer.Argument(help="Folder of films.")],
     landmarks: Annotated[Path, typer.Argument(help="Folder of .pts files named like the films, or COCO keypoints.")],
@@ -89,12 +76,17 @@ def oai(
     visits: Annotated[str | None, typer.Option(help="Codes, such as 00,01; all by default.")] = None,
     protocol: ProtocolOption = ProtocolFlag.natural,
     seed: SeedOption = 0,
+    unpack_to: Annotated[
+        Path | None,
+        typer.Option(help="Folder for films still packed as .tar.gz; without it they are left out."),
+    ] = None,
 ) -> None:
     """Manifest of an Osteoarthritis Initiative download: kXR_SQ_BU tables, contents.csv, films."""
     from kneegrade.cohorts import Counts, oai_manifest
 
     counts, codes = Counts(), None if visits is None else [code.strip() for code in visits.split(",")]
-    _summed(oai_manifest(root, codes, protocol.value, seed=seed, counts=counts), counts, output)
+    table = oai_manifest(root, codes, protocol.value, seed=seed, counts=counts, unpack_to=unpack_to)
+    _summed(table, counts, output)
 
 
 def most(
@@ -105,6 +97,30 @@ def most(
 
     counts = Counts()
     _summed(most_manifest(root, protocol.value, seed=seed, counts=counts), counts, output)
+
+
+def chen2018(
+    root: Annotated[Path, typer.Option(help="Unpacked folder that holds train/, val/ or test/.")],
+    output: ManifestOption,
+    soft_labels: Annotated[Path | None, typer.Option(help="Parquet table of predicted landmarks and grades.")] = None,
+    landmarks: Annotated[Path | None, typer.Option(help="Folder of .pts files that replace those landmarks.")] = None,
+    image_only: Annotated[bool, typer.Option(help="Soft labels of the image alone, without the published KL.")] = False,
+) -> None:
+    """Manifest of the Chen 2018 crops (Mendeley Data, doi 10.17632/56rmx5bjcr.1, CC BY 4.0)."""
+    from kneegrade.cohorts import chen2018_manifest
+
+    _write(chen2018_manifest(root, soft_labels, given_kl=not image_only, landmarks=landmarks), output)
+
+
+def phantom(
+    root: Annotated[Path, typer.Option(help="Folder that `kneegrade phantom --films` wrote.")],
+    output: ManifestOption, protocol: ProtocolOption = ProtocolFlag.natural, seed: SeedOption = 0,
+) -> None:  # fmt: skip
+    """Manifest of phantom films, people split 2:1:1 like those of a study."""
+    from kneegrade.cohorts import Counts, phantom_manifest
+
+    counts = Counts()
+    _summed(phantom_manifest(root, protocol.value, seed=seed, counts=counts), counts, output)
 
 
 def csv(

@@ -1,6 +1,8 @@
 """Verbs that measure: `evaluate`, `compare`, `audit`, `tables`, `reproduce`."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,7 +25,7 @@ def evaluate(
     output: OutputOption,
     manifest: Annotated[Path | None, typer.Option(help="Parquet manifest of labelled knees.")] = None,
     cohort: Annotated[str | None, typer.Option(help="Instead of a manifest: chen2018, as published.")] = None,
-    root: Annotated[Path | None, typer.Option(help="Folder of that cohort (train/, val/, test/).")] = None,
+    root: Annotated[Path | None, typer.Option(help="Its folder (train/, val/, test/), or the zip archive.")] = None,
     weights: Annotated[Path | None, typer.Option(help="A grader's weights; the shipped ones by default.")] = None,
     split: Annotated[str, typer.Option(help="Which of its knees.")] = "test",
     detect: Annotated[bool, typer.Option("--detect", help="Find landmarks, even if the manifest has some.")] = False,
@@ -39,8 +41,7 @@ def evaluate(
     from kneegrade.evaluation.tables import evaluation_table
     from kneegrade.files import replacing
 
-    table = _labelled(manifest, cohort, root)
-    with progress_bar("Reading", quiet or as_json) as advance:
+    with _labelled(manifest, cohort, root) as table, progress_bar("Reading", quiet or as_json) as advance:
         result = evaluate_manifest(table, split, weights, detect=detect, device=device.value, progress=advance)
     predictions = result.predictions
     scores = score(predictions, SubjectBootstrap(predictions.subject))
@@ -71,18 +72,21 @@ def _identity(weights: Path | None) -> dict[str, str]:
     return {"name": description["name"], "sha256": description["sha256"]}
 
 
-def _labelled(manifest: Path | None, cohort: str | None, root: Path | None) -> Any:
-    from kneegrade.cohorts import chen2018_manifest, load_manifest
+@contextmanager
+def _labelled(manifest: Path | None, cohort: str | None, root: Path | None) -> Iterator[Any]:
+    from kneegrade.cohorts import chen2018_folder, chen2018_manifest, load_manifest
 
     if (manifest is None) == (cohort is None):
         raise UsageError("Give either --manifest, or --cohort and --root.")
     if manifest is not None:
-        return load_manifest(manifest)
+        yield load_manifest(manifest)
+        return
     if cohort != "chen2018":
         raise UsageError(f"Cohort {cohort!r} is not known; chen2018 is.")
     if root is None:
-        raise UsageError("--cohort needs --root, the folder that holds train/, val/ or test/.")
-    return chen2018_manifest(root)
+        raise UsageError("--cohort needs --root, the folder that holds train/, val/ or test/, or the zip archive.")
+    with chen2018_folder(root) as folder:
+        yield chen2018_manifest(folder)
 
 
 def compare(

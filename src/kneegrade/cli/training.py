@@ -8,7 +8,15 @@ from typing import Annotated, Literal
 
 import typer
 
-from kneegrade.cli.shared import OutputOption, QuietOption, progress_bar
+from kneegrade.cli.shared import (
+    MirroredFlag,
+    MirroredOption,
+    OutputOption,
+    QuietOption,
+    UnitFlag,
+    UnitOption,
+    progress_bar,
+)
 from kneegrade.errors import UsageError
 
 
@@ -49,19 +57,26 @@ def store(
         Path | None,
         typer.Option(help="A detector that learnt from phantoms: its joint surfaces, on the table's scale."),
     ] = None,
+    landmarks: Annotated[
+        Path | None, typer.Option(help="Your own: folder of .pts files named like the films or barcodes, or COCO.")
+    ] = None,
+    unit: UnitOption = UnitFlag.auto,
+    mirrored: MirroredOption = MirroredFlag.none,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; all cores by default.")] = None,
     quiet: QuietOption = False,
 ) -> None:
     """Cut the knees of a manifest into a store that training reads; knees without landmarks are looked for."""
+    from kneegrade.anatomy import MarkedPoints
     from kneegrade.cohorts import load_manifest
     from kneegrade.learning.cutting import build_store
     from kneegrade.learning.joint_lines import phantom_locator, redrawn_joint_lines
 
     redraw = None if joint_lines is None else partial(redrawn_joint_lines, phantom_locator(joint_lines))
+    marked = None if landmarks is None else MarkedPoints(landmarks, unit.value, mirrored.value)
     with progress_bar("Cutting", quiet) as advance:
         bad = build_store(
-            load_manifest(manifest), output, widths=widths, redraw=redraw, workers=workers or os.cpu_count() or 1,
-            progress=advance,
+            load_manifest(manifest), output, widths=widths, redraw=redraw, marked=marked,
+            workers=workers or os.cpu_count() or 1, progress=advance,
         )  # fmt: skip
     for line in bad:
         typer.echo(line, err=True)

@@ -1,10 +1,15 @@
 """Chen 2018: single-knee crops of OAI baseline films with published KL grades (CC BY 4.0).
 
-Mendeley Data, doi 10.17632/56rmx5bjcr.1; folders `{train,val,test}/{0..4}/<ID><L|R>.(png|jpg)`. The pictures are not
-mirrored and L/R is the true side; the people are the OAI's, and are named as there. Unpack the archive first; nothing
-of it enters this package.
+Mendeley Data, doi 10.17632/56rmx5bjcr.1; folders `{train,val,test}/{0..4}/<ID><L|R>.(png|jpg)`, as published below
+`kneeKL224` and `kneeKL299`. The pictures are not mirrored and L/R is the true side; the people are the OAI's, and are
+named as there. Nothing of it enters this package.
 """
 
+import re
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -14,6 +19,10 @@ from kneegrade.cohorts.manifest import check_manifest
 from kneegrade.errors import RecipeError
 from kneegrade.schema import OARSI_NAMES
 
+SPLITS = ("train", "val", "test")
+MEMBER = re.compile(r"(?:.*/)?((?:train|val|test)/[0-4]/\d+[LR]\.(?:png|jpe?g))", re.IGNORECASE)
+MOST_BYTES = 4 << 20  # of one crop
+
 
 def chen2018_manifest(
     root: Path, soft_labels: Path | None = None, *, given_kl: bool = True, landmarks: Path | None = None
@@ -21,7 +30,7 @@ def chen2018_manifest(
     """The manifest of an unpacked copy, image paths absolute.
 
     Args:
-        root: folder that holds `train`, `val` or `test`.
+        root: folder that holds `train`, `val` or `test`, or the one folder that does.
         soft_labels: Parquet table with `path`, `landmarks_px` and `<grade>_image` / `<grade>_given_kl` columns:
             another network's predictions for these crops.
         landmarks: folder of `.pts` files, `<split>/<KL>/<name>.pts`, whose points take the place of the table's; crops
@@ -32,7 +41,7 @@ def chen2018_manifest(
         RecipeError: no crop found, or a crop that the table of soft labels lacks.
     """
     rows = []
-    for path in sorted(p for p in root.glob("*/[0-4]/*") if p.suffix.lower() in {".png", ".jpg", ".jpeg"}):
+    for path in _crops(root):
         subject, side = path.stem[:-1], path.stem[-1]
         split, kl = path.parts[-3], int(path.parts[-2])
         rows.append(
@@ -40,7 +49,10 @@ def chen2018_manifest(
              "side": side, "split": split, "source": "chen2018", "kl": kl, "path": f"{split}/{kl}/{path.stem}"}
         )  # fmt: skip
     if not rows:
-        raise RecipeError(f"{root} holds no crops named <split>/<KL>/<ID><L|R>.png or .jpg.")
+        raise RecipeError(
+            f"{root} holds no crops named <split>/<KL>/<ID><L|R>.png or .jpg"
+            + ("; unpack the archive first." if root.is_file() else ".")
+        )
     table = pd.DataFrame(rows)
     if soft_labels is not None:
         table = _with_soft_labels(table, soft_labels, "given_kl" if given_kl else "image")
@@ -49,6 +61,58 @@ def chen2018_manifest(
     table = table.drop(columns="path")
     check_manifest(table)
     return table
+
+
+@contextmanager
+def chen2018_folder(root: Path) -> Iterator[Path]:
+    """The folder itself, or a temporary one with the crops of a zip archive, gone when the block ends.
+
+    Raises:
+        RecipeError: a file that is no zip, or a zip with crops of both sizes, one that is too large, or none.
+    """
+    if root.is_dir():
+        yield root
+        return
+    if not zipfile.is_zipfile(root):
+        raise RecipeError(f"{root} is neither a folder nor a zip archive.")
+    with tempfile.TemporaryDirectory() as place:
+        with zipfile.ZipFile(root) as archive:
+            _unpack(archive, Path(place))
+        yield Path(place)
+
+
+def _unpack(archive: zipfile.ZipFile, place: Path) -> None:
+    """Write the crops of an archive below `place`, under the names that this module reads and no others."""
+    crops = [(info, match[1]) for info in archive.infolist() if (match := MEMBER.fullmatch(info.filename))]
+    if len({name for _, name in crops}) < len(crops):
+        raise RecipeError("This archive holds the crops more than once (224 and 299 px); unpack one of the folders.")
+    for info, name in crops:
+        if info.file_size > MOST_BYTES:
+            raise RecipeError(f"{name} in this archive is larger than any crop ({info.file_size:,} bytes).")
+        path = place / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(archive.read(info))
+
+
+def _crops(root: Path) -> list[Path]:
+    """The crops below `root`, or below its only folder that has any.
+
+    Raises:
+        RecipeError: several folders have some (224 and 299 px).
+    """
+    folders = [root] if any((root / split).is_dir() for split in SPLITS) else sorted(root.glob("*/"))
+    found = [
+        crops
+        for folder in folders
+        if (crops := [p for split in SPLITS for p in (folder / split).glob("[0-4]/*") if MEMBER.fullmatch(_name(p))])
+    ]
+    if len(found) > 1:
+        raise RecipeError(f"{root} holds the crops in several folders (224 and 299 px); name one of them.")
+    return sorted(found[0]) if found else []
+
+
+def _name(path: Path) -> str:
+    return "/".join(path.parts[-3:])
 
 
 def _with_soft_labels(table: pd.DataFrame, soft_labels: Path, kind: str) -> pd.DataFrame:

@@ -5,6 +5,7 @@ those of the study; nothing in it is of a person. What was planted is counted in
 """
 
 import json
+import tarfile
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -54,8 +55,8 @@ def write_fake_oai(root: Path, options: FakeOptions, progress: Callable[[int, in
 
     Planted: half grades; missing codes with reasons; osteophytes read only in people with KL ≥ 2 in some knee; early
     films read again by project 37; project 42; rows that repeat; barcodes without their zeros; header case and spelling
-    of SIDE that vary by table; series of other joints; a film that is not on disk; MONOCHROME1 films; DICOM files that
-    name an unknown character set; Latin-1 text.
+    of SIDE that vary by table; series of other joints; films that are not on disk or still packed; MONOCHROME1 films;
+    DICOM files that name an unknown character set; Latin-1 text.
     """
     root.mkdir(parents=True, exist_ok=True)
     planted: Counter[str] = Counter()
@@ -116,10 +117,25 @@ def _write_film(
     if rng.random() < 0.1:
         data = data.replace(b"ISO_IR 192", b"ISO_IR 999", 1)  # pydicom rightly refuses to write this
         planted["DICOM files of an unknown character set"] += 1
+    if code == "01" and person % 20 == 11:
+        planted["films packed as .tar.gz"] += 1
+        path.parent.rmdir()
+        _pack(path.parent, data)
+        return
     draft = path.with_name(".001.part")
     draft.write_bytes(data)
     draft.replace(path)
     planted["films"] += 1
+
+
+def _pack(folder: Path, film: bytes) -> None:
+    """`<folder>.tar.gz` with the film as `<folder>/001` in it."""
+    draft = folder.with_name(f".{folder.name}.part")
+    with tarfile.open(draft, "w:gz") as archive:
+        member = tarfile.TarInfo(f"{folder.name}/001")
+        member.size = len(film)
+        archive.addfile(member, BytesIO(film))
+    draft.replace(folder.with_name(folder.name + ".tar.gz"))
 
 
 def _write_table(folder: Path, code: str, people: list[int], options: FakeOptions, planted: Counter[str]) -> None:

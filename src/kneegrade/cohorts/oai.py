@@ -13,6 +13,7 @@ import pandas as pd
 
 from kneegrade.cohorts.coded import problems_at, read_table, refuse, whole_numbers
 from kneegrade.cohorts.oai_files import OaiFiles
+from kneegrade.cohorts.oai_films import film_in
 from kneegrade.cohorts.readings import Counts, decoded_grades, unique_readings
 from kneegrade.errors import CohortError
 
@@ -26,7 +27,6 @@ COLUMNS = {
 }  # fmt: skip
 SUBJECT = "oai-"  # Chen 2018 has the same people: one name for both
 BARCODE_DIGITS = 12
-FILM_NAMES = ("001", "001.dcm", "00001")
 
 
 def oai_readings(files: OaiFiles, visits: Iterable[str] | None = None, counts: Counts | None = None) -> pd.DataFrame:
@@ -119,11 +119,11 @@ def _chosen_project(readings: pd.DataFrame, months: int, counts: Counts) -> pd.D
     return kept.drop(columns="rank").sort_values(["subject_id", "side"], ascending=[True, False])
 
 
-def oai_films(files: OaiFiles, counts: Counts | None = None) -> pd.DataFrame:
+def oai_films(files: OaiFiles, counts: Counts | None = None, unpack_to: Path | None = None) -> pd.DataFrame:
     """The bilateral knee films: `barcode` (twelve digits, each once), `subject_id`, `path` (None: not there), `view`.
 
     Folders are taken from the place of the `contents.csv` that lists them. Where several list one film, the first that
-    is on disk is kept.
+    is on disk is kept. Films still packed as `.tar.gz` are unpacked below `unpack_to`, or left out and counted.
 
     Raises:
         CohortError: no `contents.csv`, or one that lacks a column.
@@ -139,7 +139,7 @@ def oai_films(files: OaiFiles, counts: Counts | None = None) -> pd.DataFrame:
             raise CohortError(f"{file} lacks the columns {', '.join(lacking)}.")
         knees = table[table["SERIESDESCRIPTION"] == SERIES]
         counts.add("series of other joints or sequences, left out", len(table) - len(knees))
-        paths = [_film(file.parent, folder, counts) for folder in knees["FOLDER"]]
+        paths = [film_in(file.parent, folder, unpack_to, counts) for folder in knees["FOLDER"]]
         subjects = SUBJECT + knees["PARTICIPANTID"].str[:7]
         films = {"barcode": _barcodes(knees["BARCODE"]).to_numpy(), "subject_id": subjects.to_numpy()}
         parts.append(pd.DataFrame({**films, "path": pd.Series(paths, dtype=object)}))
@@ -151,15 +151,3 @@ def oai_films(files: OaiFiles, counts: Counts | None = None) -> pd.DataFrame:
     )
     counts.add("films listed twice", len(films_table) - len(kept))
     return kept.drop(columns="absent").assign(view="PA")
-
-
-def _film(root: Path, folder: str, counts: Counts) -> str | None:
-    """The film in a folder of a release: `001`, or the only file; packed ones are counted."""
-    place = root / folder.replace("\\", "/")
-    for name in FILM_NAMES:
-        if (place / name).is_file():
-            return str(place / name)
-    files = [path for path in place.iterdir() if path.is_file()] if place.is_dir() else []
-    if not files and place.with_name(place.name + ".tar.gz").is_file():
-        counts.add("films still packed as .tar.gz: unpack them")
-    return str(files[0]) if len(files) == 1 else None

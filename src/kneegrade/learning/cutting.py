@@ -1,6 +1,8 @@
 """`build_store`: the knees of a manifest, cut once, film by film, in several processes, going on where it stopped."""
 
 import hashlib
+import os
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -10,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from kneegrade.anatomy import LandmarkDetector
+from kneegrade.anatomy import LandmarkDetector, MarkedPoints, marked_knees
 from kneegrade.anatomy.landmarks import NUM_LANDMARKS
 from kneegrade.anatomy.plausibility import refusal
 from kneegrade.cohorts.manifest import target_distributions
@@ -39,6 +41,8 @@ class FilmTask:
         landmarks_px: (74, 2) of each, in film pixels, or None where they are to be found.
         trust: of each; of landmarks to be found, the detector says.
         widths: plateau widths that a picture spans.
+        marked: the user's own landmarks, looked for under the first of `names` that has some.
+        names: what the film may be called there.
     """
 
     path: str
@@ -47,6 +51,8 @@ class FilmTask:
     landmarks_px: tuple[NDArray[np.float64] | None, ...]
     trust: tuple[float, ...]
     widths: float
+    marked: MarkedPoints | None = None
+    names: tuple[str, ...] = ()
 
 
 CutKnee = tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_], float]
@@ -54,17 +60,19 @@ CutKnee = tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_], float
 
 def build_store(
     table: pd.DataFrame, directory: Path, *, widths: float = STORE_WIDTHS, redraw: Redraw | None = None,
-    workers: int = 1, progress: Progress | None = None,
+    marked: MarkedPoints | None = None, workers: int = 1, progress: Progress | None = None,
 ) -> list[str]:  # fmt: skip
     """Cut every knee of a manifest into the new store `directory`; a second call goes on where the first was stopped.
 
-    Landmarks are the manifest's; where a knee has none the shipped detector looks for it on its film and tells the
-    knees of a film apart by side.
+    Landmarks are the manifest's; where a knee has none, those of `marked` that are named like its film, and where there
+    are none either the shipped detector looks for it on its film. The knees of a film are told apart by side.
 
     Args:
         table: a validated manifest.
         directory: must not exist; it appears whole at the end.
         widths: plateau widths that a picture spans.
+        marked: landmarks of films, `.pts` or COCO, named by the film's barcode, by its path below the folder that all
+            films share, or, where no two films have the same, by its name.
         redraw: gives better landmarks (B, 74, 2) for pictures (B, 384, 384) and landmarks of the store.
         workers: processes; 1 works in this one.
         progress: called with (films done, all).
@@ -75,7 +83,7 @@ def build_store(
     Raises:
         RecipeError: the folder exists already, another unfinished store stands there, or not one knee could be cut.
     """
-    tasks = film_tasks(table, widths)
+    tasks = film_tasks(table, widths, marked)
     writer = StoreWriter(directory, len(table), identity=_identity(tasks))
     pending = set(writer.rows(PENDING).tolist())
     left = [task for task in tasks if pending.intersection(task.rows)]
@@ -99,23 +107,40 @@ def build_store(
     return writer.close(target_distributions(table), *identity)
 
 
-def film_tasks(table: pd.DataFrame, widths: float) -> list[FilmTask]:
+def film_tasks(table: pd.DataFrame, widths: float, marked: MarkedPoints | None = None) -> list[FilmTask]:
     """The films of a manifest in order, each with its knees."""
     number = len(table)
-    marked = table["landmarks_px"] if "landmarks_px" in table.columns else pd.Series([None] * number)
+    landmarks = table["landmarks_px"] if "landmarks_px" in table.columns else pd.Series([None] * number)
     trust = table["landmark_confidence"] if "landmark_confidence" in table.columns else pd.Series([1.0] * number)
     sides = table["side"] if "side" in table.columns else pd.Series(["R"] * number)
     believed = trust.fillna(1.0).clip(lower=LEAST_TRUST).to_numpy()
     groups: dict[str, list[int]] = {}
     for row, path in enumerate(table["image_path"]):
         groups.setdefault(str(path), []).append(row)
+    names = {} if marked is None else _names(table, list(groups))
     return [
         FilmTask(
             path, tuple(rows), tuple(str(sides.iloc[row]) for row in rows),
-            tuple(_points(marked.iloc[row]) for row in rows), tuple(float(believed[row]) for row in rows), widths,
+            tuple(_points(landmarks.iloc[row]) for row in rows), tuple(float(believed[row]) for row in rows), widths,
+            marked, names.get(path, ()),
         )
         for path, rows in groups.items()
     ]  # fmt: skip
+
+
+def _names(table: pd.DataFrame, paths: list[str]) -> dict[str, tuple[str, ...]]:
+    """Film → what its landmarks may be called, the surest first."""
+    root = Path(os.path.commonpath([Path(path).parent for path in paths]))
+    own = Counter(Path(path).name for path in paths)
+    barcodes = dict(zip(table["image_path"], table["barcode"], strict=True)) if "barcode" in table.columns else {}
+    return {
+        path: tuple(
+            name
+            for name in (str(barcodes.get(path) or ""), Path(path).relative_to(root).as_posix(), Path(path).name)
+            if name and own[name] < 2
+        )
+        for path in paths
+    }
 
 
 def _points(value: object) -> NDArray[np.float64] | None:
@@ -128,7 +153,7 @@ def _identity(tasks: list[FilmTask]) -> str:
     """A digest of everything that the pictures of a store depend on, but for the bytes of the films."""
     digest = hashlib.sha256(f"{STORE_PX} {read_description(shipped_path('detector'))['sha256']}".encode())
     for task in tasks:
-        digest.update(f"{task.path} {task.rows} {task.sides} {task.trust} {task.widths}".encode())
+        digest.update(f"{task.path} {task.rows} {task.sides} {task.trust} {task.widths} {task.marked or ''}".encode())
         for points in task.landmarks_px:
             digest.update(b"none" if points is None else points.tobytes())
     return f"knees of {len(tasks)} films, {digest.hexdigest()}"
@@ -162,11 +187,15 @@ def _cut(
 
 
 def _found(task: FilmTask, radiograph: Radiograph) -> dict[str, tuple[NDArray[np.float64], float]]:
-    """Side → landmarks and confidence of the knees that the detector sees.
+    """Side → landmarks and confidence of the knees that the user marked, or else the detector sees.
 
     Where one knee is wanted and one is there whose side cannot be told, it is that one.
     """
-    knees, _ = _detector().find(radiograph)
+    name = None if task.marked is None else task.marked.first(task.names)
+    if task.marked is None or name is None:
+        knees, _ = _detector().find(radiograph)
+    else:
+        knees, _ = marked_knees(radiograph, task.marked.of(name, radiograph), STORE_PX)
     sure = [knee for knee in knees if refusal(knee) is None]
     only = len(task.rows) == len(knees) == 1 and knees[0].side == "unknown"
     return {task.sides[0] if only else knee.side: (knee.landmarks_px, knee.landmark_confidence) for knee in sure}
