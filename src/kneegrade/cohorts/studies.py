@@ -75,7 +75,7 @@ def phantom_manifest(
     if (table["image_path"] == ROI_FILE).any():
         raise CohortError(f"{root} holds single regions (--rois), no films; `kneegrade phantom --films` writes films.")
     counts = Counts() if counts is None else counts
-    counts.add("knees with an implant, no grades", int(table["implant"].notna().sum()))
+    counts.add("knees whose joint is replaced, no grades", int(table["kl"].isna().sum()))
     films = [root.resolve() / image for image in table["image_path"]]
     table["image_path"] = [str(film) if film.is_file() else None for film in films]
     return manifest_of(
