@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import typer
 
-from kneegrade.cli import cohorts, grading, measuring, training
+from kneegrade.cli import cohorts, grading, measuring, sites, training
 from kneegrade.errors import KneeGradeError
 
 app = typer.Typer(
@@ -15,6 +15,7 @@ app = typer.Typer(
 VERBS: tuple[Callable[..., None], ...] = (
     grading.grade, grading.landmarks, grading.info, training.train, training.store, training.phantom,
     measuring.evaluate, measuring.compare, measuring.audit, measuring.tables, measuring.reproduce,
+    sites.adapt, sites.drift,
 )  # fmt: skip
 COHORTS: tuple[Callable[..., None], ...] = (
     cohorts.oai, cohorts.most, cohorts.chen2018, cohorts.phantom, cohorts.csv, cohorts.pts, cohorts.fake_oai,

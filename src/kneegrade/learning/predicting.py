@@ -43,6 +43,13 @@ def predicted_logits(
     return {t.name: torch.cat([part[t.name].cpu() for part in parts]) for t in TARGETS}
 
 
+def feature_mean(network: GradingNetwork, regions: Regions, rows: NDArray[np.int64], bf16: bool = False) -> Tensor:
+    """(P, R) mean of what the heads read over `rows`; what is not visible counts as zero."""
+    return torch.cat(
+        [output.pooled.float().cpu() for output, _ in predicted_batches(network, regions, rows, bf16)]
+    ).mean(0)
+
+
 def predictions_of(logits: dict[str, Tensor], store: Store, rows: NDArray[np.int64]) -> Predictions:
     """Predictions for `rows` beside what the store knows of them."""
     return Predictions(

@@ -15,10 +15,9 @@ from kneegrade.coherence import likeliest_grades
 from kneegrade.errors import RecipeError
 from kneegrade.files import replacing
 from kneegrade.learning.detector import train_detector
-from kneegrade.learning.predicting import predicted_batches, predictions_of
+from kneegrade.learning.predicting import feature_mean, predictions_of
 from kneegrade.learning.recipe import DetectorRecipe, Recipe, Section, load_recipe
 from kneegrade.learning.run import Run
-from kneegrade.network import GradingNetwork
 from kneegrade.schema import TARGETS
 from kneegrade.uncertainty import fit_calibration
 from kneegrade.weights import save_weights
@@ -99,7 +98,8 @@ def _write_text(path: Path, text: str) -> None:
 def _write_grader(run: Run, directory: Path) -> None:
     """Predictions for the calibration and test knees (uncalibrated), then the weights."""
     recipe, network = run.recipe, run.final_network()
-    mean = _feature_mean(run, network)  # first: predicting moves the network to the device
+    rows = np.random.default_rng(recipe.train.seed).permutation(run.folds.labelled)[:1000]
+    mean = feature_mean(network, run.regions, np.sort(rows), recipe.train.bf16)  # moves the network to the device
     network.feature_mean.copy_(mean)
     logits = run.logits(network, run.folds.calibration)
     predictions_of(logits, run.store, run.folds.calibration).save(directory / "predictions-calibration.parquet")
@@ -120,13 +120,6 @@ def _write_grader(run: Run, directory: Path) -> None:
         "training_knees": len(run.folds.labelled),
         "unlabelled_knees": 0 if run.unlabelled is None else len(run.folds.unlabelled),
     }))  # fmt: skip
-
-
-def _feature_mean(run: Run, network: GradingNetwork) -> torch.Tensor:
-    """(P, R) mean of what the heads read over 1,000 training knees; what is not visible counts as zero."""
-    rows = np.random.default_rng(run.recipe.train.seed).permutation(run.folds.labelled)[:1000]
-    batches = predicted_batches(network, run.regions, np.sort(rows), run.recipe.train.bf16)
-    return torch.cat([output.pooled.float().cpu() for output, _ in batches]).mean(0)
 
 
 def _train_detector(recipe: DetectorRecipe, directory: Path, progress: Progress | None) -> bool:

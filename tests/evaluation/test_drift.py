@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+
+from kneegrade.errors import RecipeError
+from kneegrade.evaluation.drift import Profile, compare_profiles, drift_table
+from kneegrade.schema import ONE_HOT_LENGTH, TARGETS
+
+
+def profile(seed, subjects=60, shift=0.0, kl=(0.2,) * 5, weights="w"):
+    """Two knees a subject, six features; every knee has the same KL distribution."""
+    generator = np.random.default_rng(seed)
+    number = 2 * subjects
+    shares = np.zeros((number, ONE_HOT_LENGTH), dtype=np.float32)
+    shares[:, TARGETS[0].one_hot] = kl
+    for target in TARGETS[1:]:
+        shares[:, target.one_hot] = 0.25
+    features = generator.normal(size=(number, 6)).astype(np.float32) + np.float32(shift)
+    return Profile(features, shares, np.repeat(np.arange(subjects).astype(str), 2), weights)
+
+
+def test_one_population_twice_shows_no_drift():
+    drift = compare_profiles(profile(0), profile(1))
+    value, low, _ = drift.feature_auc
+    assert low < 0.55
+    assert 0.35 < value < 0.65
+    assert drift.grades["kl"].total_variation == pytest.approx(0, abs=1e-6)
+    assert drift.grades["kl"].p_value == 1
+
+
+def test_a_shifted_population_is_told_apart_and_measured():
+    drift = compare_profiles(profile(0), profile(1, shift=2.0, kl=(0.5, 0.2, 0.1, 0.1, 0.1)))
+    assert drift.feature_auc[1] > 0.95
+    own = drift.grades["kl"]
+    assert own.site == pytest.approx((0.5, 0.2, 0.1, 0.1, 0.1), abs=1e-6)
+    assert own.total_variation == pytest.approx(0.3, abs=1e-6)
+    assert own.stability_index == pytest.approx(0.3 * np.log(2.5) + 3 * 0.1 * np.log(2), abs=1e-5)
+    assert own.p_value == pytest.approx(1 / 1000)
+    assert drift.grades["jsn_medial"].p_value == 1
+    assert "20 → 50" in drift_table(drift).rows[0][1]
+
+
+def test_the_p_value_is_uniform_where_nothing_differs():
+    """Random grades, one population: a twentieth of comparisons may be below 0.05, not a third."""
+    small = 0
+    for seed in range(40):
+        generator = np.random.default_rng(seed)
+        both = []
+        for _ in range(2):
+            own = profile(seed, subjects=20)
+            kl = np.repeat(generator.integers(0, 5, 20), 2)  # alike in both knees of a person
+            own.probabilities[:, TARGETS[0].one_hot] = np.eye(5)[kl]
+            both.append(own)
+        small += compare_profiles(*both).grades["kl"].p_value < 0.05
+    assert small <= 6
+
+
+def test_a_profile_survives_its_file_and_others_are_refused(tmp_path):
+    own = profile(3)
+    own.save(tmp_path / "p.parquet")
+    read = Profile.load(tmp_path / "p.parquet")
+    np.testing.assert_array_equal(read.features, own.features)
+    np.testing.assert_array_equal(read.probabilities, own.probabilities)
+    assert read.subject.tolist() == own.subject.tolist()
+    assert read.weights == "w"
+    with pytest.raises(RecipeError, match="two networks"):
+        compare_profiles(own, profile(4, weights="v"))
+    with pytest.raises(RecipeError, match="9 subjects"):
+        compare_profiles(own, profile(4, subjects=9))
+    (tmp_path / "x.parquet").write_bytes(b"x")
+    with pytest.raises(RecipeError, match="not a profile"):
+        Profile.load(tmp_path / "x.parquet")
