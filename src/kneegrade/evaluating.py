@@ -100,7 +100,7 @@ def _graded(table: pd.DataFrame, weights: Path | None, device: str, progress: Pr
     report = Grader(device, weights).grade_sources(sources, progress=advance)
     radiographs = dict(zip(films, report.radiographs, strict=True))
     listed = table["image_path"].value_counts()
-    rows, shares, missed = [], [], []
+    rows, shares, given, held, missed = [], [], [], [], []
     for row, (path, side) in enumerate(zip(table["image_path"], table["side"], strict=True)):
         grades = _grades_of(radiographs[path], side, alone=listed[path] == 1)
         if grades is None:
@@ -109,6 +109,10 @@ def _graded(table: pd.DataFrame, weights: Path | None, device: str, progress: Pr
         else:
             rows.append(row)
             shares.append(np.concatenate([grades[t.name].probabilities for t in TARGETS]))
+            given.append([grades[t.name].grade for t in TARGETS])
+            held.append(
+                np.concatenate([np.isin(range(t.classes), grades[t.name].prediction_set or ()) for t in TARGETS])
+            )
     kept = table.iloc[rows]
     return Evaluation(
         Predictions(
@@ -116,6 +120,8 @@ def _graded(table: pd.DataFrame, weights: Path | None, device: str, progress: Pr
             targets=target_distributions(kept.reset_index(drop=True)),
             subject=kept["subject_id"].to_numpy(dtype=str),
             knee=np.array(rows, dtype=np.int64),
+            grades=np.array(given, dtype=np.int64).reshape(-1, len(TARGETS)),
+            sets=None if report.set_level is None else np.array(held, dtype=np.bool_).reshape(-1, ONE_HOT_LENGTH),
         ),
         tuple(missed),
         "detector",

@@ -1,9 +1,9 @@
 """What was found of a knee → a `GradedKnee`: grades, coherence, joint space, landmarks, evidence."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kneegrade.anatomy import Knee, measure
 from kneegrade.anatomy.landmarks import NUM_LANDMARKS
@@ -11,24 +11,24 @@ from kneegrade.coherence import rule_findings
 from kneegrade.network import Attribution
 from kneegrade.results import Coherence, Evidence, Finding, GradedKnee, GradeResult
 from kneegrade.schema import TARGETS
+from kneegrade.uncertainty import Claim
 
 Spacing = tuple[float, float] | None
 
 
 def graded_knee(
-    knee: Knee, spacing_mm: Spacing, probabilities: NDArray[np.float64], log_probability: float, evidence: Evidence
+    knee: Knee, spacing_mm: Spacing, grades: Mapping[str, GradeResult], log_probability: float, evidence: Evidence
 ) -> GradedKnee:
-    """The graded knee: each grade the likeliest of its class, coherence, joint space where the spacing is trusted.
+    """The graded knee: grades, coherence, joint space where the spacing is trusted.
 
     Args:
         knee: what was found.
         spacing_mm: (row, column) of the film, or None.
-        probabilities: (29,) calibrated, in the order of the schema.
-        log_probability: of `probabilities` under the mixture.
+        grades: by name.
+        log_probability: of their probabilities under the mixture.
         evidence: for pictures.
     """
-    grades = {t.name: _grade_result(probabilities[t.one_hot]) for t in TARGETS}
-    findings = rule_findings({name: result.grade for name, result in grades.items()})
+    findings = (*rule_findings({name: result.grade for name, result in grades.items()}), *_moved(grades))
     return GradedKnee(
         side=knee.side,
         grades=grades,
@@ -71,6 +71,26 @@ def _landmarks(knee: Knee) -> dict[str, Any]:
     }
 
 
-def _grade_result(probabilities: NDArray[np.float64]) -> GradeResult:
-    shares = probabilities / probabilities.sum()
-    return GradeResult(int(shares.argmax()), tuple(float(p) for p in shares))
+def grade_results(claim: Claim, row: int) -> dict[str, GradeResult]:
+    """The seven grades that are claimed of the knee in row `row`, by name."""
+    found = {}
+    for index, target in enumerate(TARGETS):
+        shares = claim.probabilities[row, target.one_hot]
+        held = None if claim.sets is None else tuple(np.flatnonzero(claim.sets[row, target.one_hot]).tolist())
+        probabilities = tuple((shares / shares.sum()).tolist())
+        found[target.name] = GradeResult(int(claim.grades[row, index]), probabilities, held)
+    return found
+
+
+def _moved(grades: Mapping[str, GradeResult]) -> list[Finding]:
+    """A finding for every grade that is not its likeliest, so that the seven break no hard rule."""
+    likeliest = {name: int(np.argmax(result.probabilities)) for name, result in grades.items()}
+    return [
+        Finding(
+            "grade_moved",
+            f"{t.label} {grades[t.name].grade} is given although {likeliest[t.name]} alone is likelier: with the other "
+            "grades that would break a rule.",
+        )
+        for t in TARGETS
+        if grades[t.name].grade != likeliest[t.name]
+    ]

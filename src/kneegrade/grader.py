@@ -16,14 +16,14 @@ import torch
 from numpy.typing import NDArray
 
 from kneegrade.anatomy import Knee, LandmarkDetector, MarkedPoints
-from kneegrade.coherence import GradeMixture, concatenate_probabilities
+from kneegrade.coherence import GradeMixture
 from kneegrade.errors import UsageError, WeightsError
 from kneegrade.finding import FoundFilm, Said, Spacing, find_film, find_knees
-from kneegrade.gathering import evidence_of, graded_knee, refused_knee
+from kneegrade.gathering import evidence_of, grade_results, graded_knee, refused_knee
 from kneegrade.imaging import Source, find_sources, read_radiograph
 from kneegrade.network import GradingNetwork, load_network, plan_of
 from kneegrade.results import GradedKnee, GradedRadiograph, Report, WeightsIdentity
-from kneegrade.uncertainty import Calibration
+from kneegrade.uncertainty import Claims
 from kneegrade.version import __version__
 from kneegrade.weights import Weights, load_part, load_weights, shipped_path
 
@@ -54,9 +54,10 @@ class Grader:
         self.device = choose_device(device)
         self.batch_size = batch_size
         held = load_weights(Path(weights) if weights is not None else shipped_path("grader"), "grader")
-        self.network, self.mixture, self.calibration = _modules(held)
+        self.network, self.mixture = _modules(held)
+        self.claims = Claims.of(held)
         self.identity = WeightsIdentity(held.name, held.sha256)
-        for module in (self.network, self.mixture, self.calibration):
+        for module in (self.network, self.mixture):
             module.eval().requires_grad_(False).to(self.device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         place = None if detector is None else Path(detector)
@@ -118,7 +119,9 @@ class Grader:
         return finished
 
     def _report(self, radiographs: Sequence[GradedRadiograph]) -> Report:
-        return Report(tuple(radiographs), self.identity, __version__)
+        sets = self.claims.sets
+        level = None if sets is None else round(float(sets.level), 6)
+        return Report(tuple(radiographs), self.identity, __version__, level)
 
     def _finish(self, prepared: Sequence[FoundFilm]) -> list[GradedRadiograph]:
         """Grade all accepted knees of several films in one batch."""
@@ -152,17 +155,17 @@ class Grader:
         output = self.network(
             roi.to(self.device, memory_format=torch.channels_last), points.to(self.device), visible.to(self.device)
         )
-        vector = concatenate_probabilities(self.calibration(output.logits))
+        claim = self.claims(output.logits)
+        vector = torch.from_numpy(claim.probabilities).float().to(self.device)
         log_probability = self.mixture.log_probability(vector).tolist()
         attribution = self.network.attribute(output.pooled)
-        rows = vector.double().cpu().numpy()
         return [
-            graded_knee(knee, spacing, rows[i], log_probability[i], evidence_of(knee, attribution, i))
+            graded_knee(knee, spacing, grade_results(claim, i), log_probability[i], evidence_of(knee, attribution, i))
             for i, (knee, spacing) in enumerate(accepted)
         ]
 
 
-def _modules(held: Weights) -> tuple[GradingNetwork, GradeMixture, Calibration]:
+def _modules(held: Weights) -> tuple[GradingNetwork, GradeMixture]:
     plan = plan_of(held)
     if not plan.pooling.startswith("keypoints") or plan.heads != "softmax":
         raise WeightsError(
@@ -170,10 +173,9 @@ def _modules(held: Weights) -> tuple[GradingNetwork, GradeMixture, Calibration]:
             "sum over landmarks per grade; `kneegrade evaluate` takes them with a manifest that has landmarks."
         )
     components = held.part("mixture").get("log_alpha", ())
-    network, mixture, calibration = load_network(held), GradeMixture(len(components)), Calibration()
+    network, mixture = load_network(held), GradeMixture(len(components))
     load_part(mixture, held, "mixture")
-    load_part(calibration, held, "calibration")
-    return network, mixture, calibration
+    return network, mixture
 
 
 def choose_device(device: str) -> str:

@@ -23,10 +23,16 @@ class Finding:
 
 @dataclass(frozen=True)
 class GradeResult:
-    """One grade with its calibrated probabilities (one per class, summing to 1)."""
+    """One grade with its calibrated probabilities (one per class, summing to 1).
+
+    `prediction_set` holds neighbouring grades, the one given among them, which together have the true one with the
+    probability `Report.set_level` in knees like those that the weights were calibrated on; None where the weights bring
+    no sets.
+    """
 
     grade: int
     probabilities: tuple[float, ...]
+    prediction_set: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -206,11 +212,12 @@ class WeightsIdentity:
 
 @dataclass(frozen=True)
 class Report:
-    """All radiographs of one run, in the order they were given."""
+    """All radiographs of one run, in the order they were given; `set_level` is that of prediction sets, if any."""
 
     radiographs: tuple[GradedRadiograph, ...]
     weights: WeightsIdentity
     version: str
+    set_level: float | None = None
     limits: tuple[str, ...] = field(
         default=("Research use only. Not a medical device; not for diagnosis or treatment decisions.",)
     )

@@ -13,7 +13,6 @@ import pandas as pd
 import torch
 
 from kneegrade.anatomy import LandmarkDetector
-from kneegrade.coherence import concatenate_probabilities
 from kneegrade.cohorts import load_manifest, target_distributions
 from kneegrade.cohorts.unlabelled import found_manifest
 from kneegrade.errors import RecipeError, UsageError
@@ -26,8 +25,8 @@ from kneegrade.learning.predicting import predicted_batches
 from kneegrade.learning.regions import Regions
 from kneegrade.learning.store import STORE_WIDTHS, Store, load_stores
 from kneegrade.network import load_network
-from kneegrade.uncertainty import Calibration
-from kneegrade.weights import load_part, load_weights, shipped_path
+from kneegrade.uncertainty import Claims
+from kneegrade.weights import load_weights, shipped_path
 
 Progress = Callable[[int, int], None]
 
@@ -60,8 +59,7 @@ def site_profile(
     held, device = load_weights(weights or shipped_path("grader"), "grader"), choose_device(device)
     if source.suffix == ".parquet" and "features" in _columns(source):
         return Profile.load(source), []
-    network, calibration = load_network(held), Calibration()
-    load_part(calibration.requires_grad_(False), held, "calibration")
+    network, claims = load_network(held), Claims.of(held)
     with _knees(source, progress) as (store, bad):
         regions = Regions(store, network.plan.roi_px, device)
         features, shares = [], []
@@ -69,10 +67,9 @@ def site_profile(
             places = output.pooled.shape[1]
             seen = visible.sum(1, keepdim=True).clamp(min=1) if network.plan.pooling == "keypoints" else places
             features.append((output.pooled.sum(1) / seen).float().cpu())
-            logits = calibration({name: value.cpu() for name, value in output.logits.items()})
-            shares.append(concatenate_probabilities(logits))
+            shares.append(claims(output.logits).probabilities)
         subject = store.subject
-    return Profile(torch.cat(features).numpy(), torch.cat(shares).numpy(), subject, held.sha256), bad
+    return Profile(torch.cat(features).numpy(), np.concatenate(shares).astype(np.float32), subject, held.sha256), bad
 
 
 def _columns(path: Path) -> list[str]:

@@ -65,7 +65,9 @@ def make_knee(
     grades = {}
     for target in TARGETS:
         p = rng.dirichlet(np.full(target.classes, 0.5))
-        grades[target.name] = GradeResult(int(p.argmax()), tuple(p.tolist()))
+        mode = int(p.argmax())
+        held = None if plain else tuple(range(max(mode - 1, 0), mode + 1))
+        grades[target.name] = GradeResult(mode, tuple(p.tolist()), held)
     if plain:
         return GradedKnee(side, grades=grades, landmark_confidence=0.5)
     finding = Finding("kl_without_sign", "KL 2 is given although no osteophyte is graded.")
@@ -107,4 +109,5 @@ def report(rng: np.random.Generator) -> Report:
         ),
         weights=WEIGHTS,
         version="0.1.0",
+        set_level=0.9,
     )

@@ -28,8 +28,9 @@ def test_written_report_validates_and_reads_back_the_same(report, validator, tmp
     read = json.loads(path.read_text(encoding="utf-8"))
     validator.validate(read)
     assert read == to_dict(report)
-    assert read["schema_version"] == SCHEMA_VERSION == "1.1"
+    assert read["schema_version"] == SCHEMA_VERSION == "1.2"
     assert read["software"]["weights"]["sha256"] == report.weights.sha256
+    assert read["software"]["set_level"] == 0.9
 
 
 def test_statuses_and_reasons(report):
@@ -48,6 +49,8 @@ def test_grades_keep_order_and_probabilities_keep_their_sum(report):
         probabilities = knee["grades"][target.name]["probabilities"]
         assert len(probabilities) == target.classes
         assert sum(probabilities) == pytest.approx(1.0, abs=5e-6)
+        held = report.radiographs[0].knees[0].grades[target.name].prediction_set
+        assert knee["grades"][target.name]["set"] == list(held)
     assert knee["landmark_confidence"] == 0.8123
     assert np.shape(knee["landmarks_px"]) == (74, 2)
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from kneegrade.cli.shared import DeviceFlag, OutputOption, QuietOption, progress_bar
+from kneegrade.errors import RecipeError
 
 ImagesOption = Annotated[Path, typer.Option(help="Folder of films; nobody needs to have graded them.")]
 WeightsOption = Annotated[Path | None, typer.Option(help="A grader's weights; the shipped ones by default.")]
@@ -50,6 +51,53 @@ def adapt(
             f"Negative log-likelihood of the guard's labels: {first:.4f} → {best:.4f} at step {result.best_step}."
             f"{stopped} Wrote {output / 'weights.safetensors'}."
         )
+
+
+def calibrate(
+    manifest: Annotated[Path, typer.Option(help="Parquet manifest of graded knees that were not trained on.")],
+    output: OutputOption,
+    weights: WeightsOption = None,
+    split: Annotated[str | None, typer.Option(help="Which of its knees; all by default.")] = None,
+    share: Annotated[float, typer.Option(min=0.1, max=1, help="Of the people to fit on; the rest is measured.")] = 0.5,
+    level: Annotated[float, typer.Option(min=0.5, max=0.99, help="How often a set is to hold the true grade.")] = 0.9,
+    seed: Annotated[int, typer.Option(min=0, help="Of the division of people.")] = 0,
+    detect: Annotated[bool, typer.Option("--detect", help="Find landmarks, even if the manifest has some.")] = False,
+    device: Annotated[DeviceFlag, typer.Option(help="Where the networks run.")] = DeviceFlag.auto,
+    quiet: QuietOption = False,
+) -> None:
+    """Fit probabilities, coherent decoding and prediction sets of a grader on graded knees; measure them on others."""
+    from kneegrade.calibrating import calibrate as calibrated
+    from kneegrade.cohorts import load_manifest
+    from kneegrade.evaluation import SubjectBootstrap, as_json, score
+    from kneegrade.evaluation.formats import markdown, write_table
+    from kneegrade.evaluation.tables import evaluation_table
+    from kneegrade.files import replacing
+
+    table = load_manifest(manifest)
+    table = table if split is None else table[table["split"] == split].reset_index(drop=True)
+    if table.empty:
+        raise RecipeError(f"{manifest.name} has no knee of split {split!r}.")
+    if detect:
+        table = table.drop(columns=["landmarks_px", "landmark_confidence"], errors="ignore")
+    output.mkdir(parents=True, exist_ok=True)
+    path = output / "weights.safetensors"
+    with progress_bar("Reading", quiet) as advance:
+        predictions, bad = calibrated(
+            table, path, weights, share=share, level=level, seed=seed, device=device.value, progress=advance
+        )
+    for line in bad:
+        typer.echo(line, err=True)
+    if predictions is not None:
+        predictions.save(output / "predictions.parquet")
+        scores = score(predictions, SubjectBootstrap(predictions.subject))
+        with replacing(output / "metrics.json") as stream:
+            stream.write(json.dumps(as_json(scores, predictions), indent=1) + "\n")
+        shown = evaluation_table(scores, predictions)
+        write_table(shown, output)
+        if not quiet:
+            typer.echo(markdown(shown))
+    if not quiet:
+        typer.echo(f"Wrote {path} and its description.")
 
 
 def drift(

@@ -22,12 +22,16 @@ class Predictions:
         targets: (N, 29) float32 labels as distributions; NaN where a grade was never read.
         subject: (N,) str.
         knee: (N,) int, the knee's row in its stores or its manifest's split: two files can be compared knee by knee.
+        grades: (N, 7) int grades that are given, where they need not be the likeliest (coherent decoding), else None.
+        sets: (N, 29) bool prediction sets, or None.
     """
 
     probabilities: NDArray[np.float32]
     targets: NDArray[np.float32]
     subject: NDArray[np.str_]
     knee: NDArray[np.int64]
+    grades: NDArray[np.int64] | None = None
+    sets: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         """Number of knees."""
@@ -38,8 +42,8 @@ class Predictions:
         return likeliest_grades(self.targets)
 
     def guess(self) -> NDArray[np.int64]:
-        """(N, 7) likeliest grades."""
-        return likeliest_grades(self.probabilities)
+        """(N, 7) grades that are given: the likeliest unless `grades` says otherwise."""
+        return likeliest_grades(self.probabilities) if self.grades is None else self.grades
 
     def same_knees(self, other: "Predictions") -> bool:
         """Whether another network's predictions are about the same knees with the same labels."""
@@ -50,7 +54,7 @@ class Predictions:
         )
 
     def save(self, path: Path) -> None:
-        """Write a Parquet file: `knee`, `subject`, and as lists of 29 `probabilities` and `targets`."""
+        """Write a Parquet file: `knee`, `subject`, lists `probabilities`, `targets`, and `grades`, `sets` if any."""
         table = pd.DataFrame(
             {
                 "knee": self.knee,
@@ -59,6 +63,9 @@ class Predictions:
                 "targets": list(self.targets.astype(np.float32)),
             }
         )
+        for name, column in (("grades", self.grades), ("sets", self.sets)):
+            if column is not None:
+                table[name] = list(column)
         partial = path.with_name(path.name + ".tmp")
         table.to_parquet(partial, index=False)
         os.replace(partial, path)
@@ -71,9 +78,12 @@ class Predictions:
             RecipeError: there is no such file, or it is not one of predictions.
         """
         try:
-            table = pd.read_parquet(path, columns=["knee", "subject", "probabilities", "targets"])
-        except (OSError, ValueError) as error:
+            table = pd.read_parquet(path)
+            columns = [np.array(table[name].to_list(), dtype=np.float32) for name in ("probabilities", "targets")]
+            subject, knee = table["subject"].to_numpy(dtype=str), table["knee"].to_numpy(dtype=np.int64)
+        except (OSError, ValueError, KeyError) as error:
             raise RecipeError(f"{path} is not a file of predictions ({type(error).__name__}).") from error
-        columns = (np.array(table[name].to_list(), dtype=np.float32) for name in ("probabilities", "targets"))
         probabilities, targets = (column.reshape(len(table), ONE_HOT_LENGTH) for column in columns)
-        return cls(probabilities, targets, table["subject"].to_numpy(dtype=str), table["knee"].to_numpy(dtype=np.int64))
+        grades = np.stack(table["grades"].to_list()).astype(np.int64) if "grades" in table.columns else None
+        sets = np.stack(table["sets"].to_list()).astype(np.bool_) if "sets" in table.columns else None
+        return cls(probabilities, targets, subject, knee, grades, sets)

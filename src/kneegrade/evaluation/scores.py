@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from kneegrade.coherence import breaks_hard_rule
 from kneegrade.evaluation.metrics import calibration_error, calibration_sums, confusion, matrix_metrics, weighted_auc
 from kneegrade.evaluation.predictions import Predictions
-from kneegrade.schema import OARSI_NAMES, TARGET_NAMES, TARGETS, grade_tuple_counts
+from kneegrade.schema import OARSI_NAMES, TARGET_NAMES, TARGETS, Target, grade_tuple_counts
 
 Array = NDArray[np.float64]
 Scores = dict[str, dict[str, Array]]  # grade, "oarsi_mean" or "joint" → metric → (1 + replicates,)
@@ -63,7 +63,7 @@ def score(predictions: Predictions, bootstrap: SubjectBootstrap, guess: NDArray[
     Args:
         predictions: N knees.
         bootstrap: over their subjects.
-        guess: (N, 7) grades, if not the likeliest of each grade.
+        guess: (N, 7) grades, if not those that the predictions give.
     """
     truth, guessed = predictions.truth(), predictions.guess() if guess is None else guess
     scores: Scores = {}
@@ -77,11 +77,24 @@ def score(predictions: Predictions, bootstrap: SubjectBootstrap, guess: NDArray[
         shares = predictions.probabilities[:, target.one_hot].astype(np.float64)
         sums = calibration_sums(truth[:, index], shares) * read[:, None, None]
         scores[target.name]["calibration_error"] = calibration_error(bootstrap.sums(sums))
+        if predictions.sets is not None:
+            scores[target.name] |= _set_scores(predictions.sets, predictions.targets, target, bootstrap)
     six = [scores[name] for name in OARSI_NAMES if name in scores]
     if six:
         scores["oarsi_mean"] = {metric: np.mean([grade[metric] for grade in six], axis=0) for metric in six[0]}
     scores["joint"] = _joint(predictions, truth, guessed, bootstrap)
     return scores
+
+
+def _set_scores(
+    sets: NDArray[np.bool_], targets: NDArray[np.float32], target: Target, bootstrap: SubjectBootstrap
+) -> dict[str, Array]:
+    """`set_coverage`: how often a set holds the label, a soft one by its probability; `set_size`: its mean."""
+    wanted, own = targets[:, target.one_hot].astype(np.float64), sets[:, target.one_hot]
+    read = np.asarray(np.isfinite(wanted).all(1))
+    held = (own * np.nan_to_num(wanted)).sum(1)
+    sums = bootstrap.sums(np.stack([held, own.sum(1), np.ones(len(own))], axis=1) * read[:, None])
+    return {"set_coverage": sums[:, 0] / sums[:, 2], "set_size": sums[:, 1] / sums[:, 2]}
 
 
 def _joint(

@@ -198,8 +198,17 @@ def signed(value: float, low: float, high: float) -> str:
 
 def evaluation_table(scores: Scores, predictions: Predictions) -> Table:
     """One network's metrics by grade, for a terminal."""
-    metrics = ("accuracy", "balanced_accuracy", "one_off_accuracy", "rmse", "kappa", "majority_accuracy")
-    names = ("accuracy", "balanced", "one off", "RMSE", "κ", "majority class")
+    metrics: tuple[str, ...] = (
+        "accuracy",
+        "balanced_accuracy",
+        "one_off_accuracy",
+        "rmse",
+        "kappa",
+        "majority_accuracy",
+    )
+    names: tuple[str, ...] = ("accuracy", "balanced", "one off", "RMSE", "κ", "majority class")
+    if predictions.sets is not None:
+        metrics, names = (*metrics, "set_coverage", "set_size"), (*names, "set holds", "set size")
     lines = [
         (short, *(cell(scores, grade, metric, metric != "majority_accuracy") for metric in metrics))
         for short, grade in zip(SHORT, COLUMNS, strict=True)

@@ -15,8 +15,8 @@ from kneegrade.learning.regions import Regions
 from kneegrade.learning.store import Store
 from kneegrade.network import GradeLogits, GradingNetwork, load_network
 from kneegrade.schema import TARGETS
-from kneegrade.uncertainty import Calibration
-from kneegrade.weights import load_part, load_weights
+from kneegrade.uncertainty import Claim, Claims
+from kneegrade.weights import load_weights
 
 BATCH = 64
 
@@ -61,13 +61,24 @@ def predictions_of(logits: dict[str, Tensor], store: Store, rows: NDArray[np.int
 
 
 def graders_predictions(path: Path, store: Store, rows: NDArray[np.int64], device: str = "cpu") -> Predictions:
-    """Calibrated predictions of a grader's weights for the knees `rows` of a store.
+    """What a grader's weights claim of the knees `rows` of a store.
 
     Raises:
         WeightsError: missing or damaged weights, or another kind.
     """
     held = load_weights(path, "grader")
-    network, calibration = load_network(held), Calibration()
-    load_part(calibration, held, "calibration")
-    logits = predicted_logits(network, Regions(store, network.plan.roi_px, device), rows)
-    return predictions_of(calibration.requires_grad_(False)(logits), store, rows)
+    network = load_network(held)
+    claim = Claims.of(held)(predicted_logits(network, Regions(store, network.plan.roi_px, device), rows))
+    return claimed(claim, store, rows)
+
+
+def claimed(claim: Claim, store: Store, rows: NDArray[np.int64]) -> Predictions:
+    """What is claimed of `rows` beside what the store knows of them."""
+    return Predictions(
+        probabilities=claim.probabilities.astype(np.float32),
+        targets=store.targets[rows],
+        subject=store.subject[rows],
+        knee=rows,
+        grades=claim.grades,
+        sets=claim.sets,
+    )

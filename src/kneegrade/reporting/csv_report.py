@@ -22,6 +22,7 @@ COLUMNS: Final[tuple[str, ...]] = (
     *TARGET_NAMES,
     *_KL_PROBABILITIES,
     *(f"{name}_probability" for name in OARSI_NAMES),
+    *(f"{name}_set" for name in TARGET_NAMES),
     "joint_space_medial_mm",
     "joint_space_lateral_mm",
     "joint_space_medial_error_mm",
@@ -109,6 +110,10 @@ def _grade_cells(grades: Mapping[str, GradeResult]) -> dict[str, Cell]:
     for name in OARSI_NAMES:
         result = grades[name]
         cells[f"{name}_probability"] = round(result.probabilities[result.grade], 6)
+    for name, result in grades.items():
+        if result.prediction_set is not None:
+            low, high = min(result.prediction_set), max(result.prediction_set)
+            cells[f"{name}_set"] = str(low) if low == high else f"{low} to {high}"  # "1-2" would become a date
     return cells
 
 

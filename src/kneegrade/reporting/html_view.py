@@ -24,11 +24,12 @@ _DIGITS: Final = 4
 
 @dataclass(frozen=True)
 class ClassCell:
-    """One class of one grade: its probability, and whether it is the grade given."""
+    """One class of one grade: its probability, whether it is the grade given, and whether it is in the set."""
 
     grade: int
     probability: float
     given: bool
+    held: bool
 
     @property
     def percent(self) -> str:
@@ -56,8 +57,8 @@ class Reading:
     @property
     def cells(self) -> list[ClassCell]:
         """One cell per class."""
-        given = self.result.grade
-        return [ClassCell(i, value, i == given) for i, value in enumerate(self.result.probabilities)]
+        given, held = self.result.grade, self.result.prediction_set or ()
+        return [ClassCell(i, value, i == given, i in held) for i, value in enumerate(self.result.probabilities)]
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from kneegrade.results import (
     Report,
 )
 
-SCHEMA_VERSION: Final = "1.1"
+SCHEMA_VERSION: Final = "1.2"
 
 _PROBABILITY_DIGITS = 6  # five of them still sum to 1 within 3e-6
 _PIXEL_DIGITS = 2
@@ -56,7 +56,12 @@ def to_dict(report: Report) -> dict[str, Any]:
     weights = {"name": report.weights.name, "sha256": report.weights.sha256}
     return {
         "schema_version": SCHEMA_VERSION,
-        "software": {"name": "kneegrade", "version": report.version, "weights": weights},
+        "software": {
+            "name": "kneegrade",
+            "version": report.version,
+            "weights": weights,
+            "set_level": report.set_level,
+        },
         "radiographs": [_radiograph(radiograph) for radiograph in report.radiographs],
     }
 
@@ -102,6 +107,7 @@ def _grades(grades: Mapping[str, GradeResult] | None) -> dict[str, Any] | None:
         name: {
             "grade": int(result.grade),
             "probabilities": [_number(probability, _PROBABILITY_DIGITS) for probability in result.probabilities],
+            "set": None if result.prediction_set is None else [int(grade) for grade in result.prediction_set],
         }
         for name, result in grades.items()
     }

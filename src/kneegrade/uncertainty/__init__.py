@@ -1,6 +1,19 @@
 """Logits → what can be claimed."""
 
 from kneegrade.uncertainty.calibration import Calibration, fit_calibration, negative_log_likelihood
+from kneegrade.uncertainty.claims import Claim, Claims, fit_claims
 from kneegrade.uncertainty.decoding import CoherentDecoder, fit_decoder
+from kneegrade.uncertainty.sets import ConformalSets, fit_sets
 
-__all__ = ["Calibration", "CoherentDecoder", "fit_calibration", "fit_decoder", "negative_log_likelihood"]
+__all__ = [
+    "Calibration",
+    "Claim",
+    "Claims",
+    "CoherentDecoder",
+    "ConformalSets",
+    "fit_calibration",
+    "fit_claims",
+    "fit_decoder",
+    "fit_sets",
+    "negative_log_likelihood",
+]

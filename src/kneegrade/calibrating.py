@@ -1,0 +1,79 @@
+"""`calibrate`: what a finished network may claim is fitted on labelled knees, and measured on others."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from kneegrade.coherence import smoothed_table
+from kneegrade.errors import RecipeError
+from kneegrade.evaluation import Predictions
+from kneegrade.grader import choose_device
+from kneegrade.learning.cutting import build_store
+from kneegrade.learning.predicting import claimed, predicted_logits
+from kneegrade.learning.regions import Regions
+from kneegrade.learning.store import load_stores
+from kneegrade.network import load_network
+from kneegrade.schema import grade_tuple_counts
+from kneegrade.uncertainty import fit_claims
+from kneegrade.uncertainty.claims import CALIBRATION, DECODER, SETS
+from kneegrade.weights import load_weights, save_weights, shipped_path
+
+FEWEST_KNEES = 50
+
+
+def calibrate(
+    table: pd.DataFrame, output: Path, weights: Path | None = None, *, share: float = 0.5, level: float = 0.9,
+    seed: int = 0, device: str = "auto", progress: Callable[[int, int], None] | None = None,
+) -> tuple[Predictions | None, list[str]]:  # fmt: skip
+    """Write `output`: the same network with calibration, coherent decoding and prediction sets of these knees.
+
+    People are divided at random: all is fitted on `share` of them; the rest, which no choice saw, is what comes back.
+
+    Args:
+        table: a manifest of graded knees that the network was not trained on; knees without landmarks are looked for.
+        output: safetensors file; its description goes beside it.
+        weights: a grader's; the shipped ones by default.
+        share: of the people to fit on; 1 leaves none to measure on.
+        level: how often a set is to hold the true grade.
+        seed: of the division.
+        device: "auto", "cpu" or "cuda".
+        progress: called with (done, all).
+
+    Returns:
+        What the new weights claim of the people left (None if there are none), and a line per knee that was left out.
+
+    Raises:
+        RecipeError: fewer than 50 knees to fit on, or none of them could be cut.
+        WeightsError: missing or damaged weights.
+    """
+    held, device = load_weights(weights or shipped_path("grader"), "grader"), choose_device(device)
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "store"
+        bad = build_store(table, place, workers=os.cpu_count() or 1, progress=progress)
+        store = load_stores((place,))
+        network = load_network(held)
+        logits = predicted_logits(network, Regions(store, network.plan.roi_px, device), np.arange(len(store)))
+        people = np.unique(store.subject)
+        fitted_on = np.random.default_rng(seed).permutation(people)[: round(share * len(people))]
+        first = np.isin(store.subject, fitted_on)
+        rows, rest = np.flatnonzero(first), np.flatnonzero(~first)
+        if len(rows) < FEWEST_KNEES:
+            raise RecipeError(f"{len(rows)} knees to calibrate on; {FEWEST_KNEES} are needed.")
+        counts = smoothed_table(grade_tuple_counts())
+        claims = fit_claims({k: v[rows] for k, v in logits.items()}, store.targets[rows], counts, level)
+        kept = {k: v for k, v in held.tensors.items() if k.split(".")[0] not in (CALIBRATION, DECODER, SETS)}
+        decoder = claims.decoder
+        said = {
+            "weights": {key: held.description[key] for key in ("name", "sha256")},
+            "knees": len(rows), "subjects": len(fitted_on), "sources": sorted(set(store.source[rows].tolist())),
+            "share": share, "seed": seed, "level": level,
+            "exponents": None if decoder is None else [decoder.prior_exponent, decoder.joint_exponent],
+        }  # fmt: skip
+        save_weights(output, {**kept, **claims.tensors()}, {**held.description, "calibrated": said})
+        if not len(rest):
+            return None, bad
+        return claimed(claims({k: v[rest] for k, v in logits.items()}), store, rest), bad

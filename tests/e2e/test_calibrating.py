@@ -1,0 +1,73 @@
+"""`kneegrade calibrate`: from graded knees to weights whose reports have prediction sets."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from kneegrade import Grader
+from kneegrade.calibrating import calibrate
+from kneegrade.coherence import broken_rules
+from kneegrade.errors import RecipeError
+from kneegrade.evaluation import Predictions
+from kneegrade.phantom import render_rois, sample_knee
+from kneegrade.weights import read_description, shipped_path
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory):
+    """120 single phantoms as PNG files, two a person, with their landmarks."""
+    folder, rows = tmp_path_factory.mktemp("knees"), []
+    for index in range(120):
+        knee = sample_knee(77, index, "uniform")
+        pixels, landmarks = render_rois([knee], 256, 1.3)
+        path = folder / f"{index}.png"
+        Image.fromarray((pixels[0].numpy() * 255).astype(np.uint8)).save(path)
+        rows.append({"image_path": str(path), "knee_id": str(index), "subject_id": f"p{index // 2}", "side": "R",
+                     "split": "val", "source": "phantom", "landmarks_px": landmarks[0].reshape(-1).tolist(),
+                     **knee.grades})  # fmt: skip
+    table = pd.DataFrame(rows)
+    table.to_parquet(folder / "m.parquet")
+    return folder / "m.parquet"
+
+
+def test_from_graded_knees_to_reports_with_sets(kneegrade, manifest, tmp_path):
+    done = kneegrade("calibrate", "--manifest", manifest, "--split", "val", "-o", tmp_path, "--level", "0.8")
+    assert done.returncode == 0, done.stderr
+    assert "set holds" in done.stdout
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["knees"] == 60
+    assert metrics["hard_rule_rate"] == 0
+    assert 0.6 < metrics["kl"]["set_coverage"] <= 1
+    said = read_description(tmp_path / "weights.safetensors")["calibrated"]
+    assert said["weights"]["sha256"] == read_description(shipped_path("grader"))["sha256"]
+    assert (said["knees"], said["subjects"], said["level"]) == (60, 30, 0.8)
+
+    report = Grader(weights=tmp_path / "weights.safetensors").grade("examples")
+    assert report.set_level == pytest.approx(0.8)
+    for knee in (knee for film in report.radiographs for knee in film.knees if knee.grades):
+        grades = {name: result.grade for name, result in knee.grades.items()}
+        assert not any(rule.hard for rule in broken_rules(grades))
+        for result in knee.grades.values():
+            assert result.grade in result.prediction_set
+            assert len(result.prediction_set) == max(result.prediction_set) - min(result.prediction_set) + 1
+
+
+def test_the_people_measured_on_are_not_those_fitted_on(manifest, tmp_path):
+    table = pd.read_parquet(manifest)
+    first, _ = calibrate(table, tmp_path / "a.safetensors", seed=1)
+    second, _ = calibrate(table, tmp_path / "b.safetensors", seed=2)
+    assert first is not None
+    assert second is not None
+    assert set(first.subject) != set(second.subject)
+    assert len(set(first.subject)) == 30
+    first.save(tmp_path / "p.parquet")
+    read = Predictions.load(tmp_path / "p.parquet")
+    np.testing.assert_array_equal(read.sets, first.sets)
+    np.testing.assert_array_equal(read.guess(), first.grades)
+    none, _ = calibrate(table, tmp_path / "c.safetensors", share=1.0)
+    assert none is None
+    with pytest.raises(RecipeError, match="24 knees to calibrate on"):
+        calibrate(table, tmp_path / "d.safetensors", share=0.2)

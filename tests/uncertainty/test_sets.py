@@ -1,0 +1,105 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kneegrade.schema import ONE_HOT_LENGTH, TARGETS
+from kneegrade.uncertainty import ConformalSets, fit_sets
+from kneegrade.uncertainty.sets import mass_before
+
+
+def drawn(seed, number, sharpness=1.0):
+    """(probabilities, labels drawn from them as one-hot): a perfectly calibrated network."""
+    generator = np.random.default_rng(seed)
+    shares, labels = np.zeros((number, ONE_HOT_LENGTH)), np.zeros((number, ONE_HOT_LENGTH))
+    for target in TARGETS:
+        own = generator.dirichlet(np.full(target.classes, sharpness), number)
+        shares[:, target.one_hot] = own
+        picked = (generator.random((number, 1)) > own.cumsum(1)).sum(1)
+        labels[np.arange(number), target.offset + picked] = 1
+    return shares, labels
+
+
+def covered(sets, labels):
+    return [(sets[:, t.one_hot] * labels[:, t.one_hot]).sum(1).mean() for t in TARGETS]
+
+
+def slow_mass_before(row):
+    """The growth, one grade at a time."""
+    low = high = int(np.argmax(row))
+    before, held = [0.0] * len(row), row[low]
+    while high - low + 1 < len(row):
+        left = row[low - 1] if low > 0 else -1
+        right = row[high + 1] if high + 1 < len(row) else -1
+        if left >= right:
+            low -= 1
+            before[low] = held
+            held += left
+        else:
+            high += 1
+            before[high] = held
+            held += right
+    return before
+
+
+@given(st.lists(st.floats(0.001, 1), min_size=4, max_size=5))
+def test_growth_is_that_of_a_loop(values):
+    row = np.array(values) / sum(values)
+    np.testing.assert_allclose(mass_before(row[None])[0], slow_mass_before(row), atol=1e-12)
+
+
+def test_sets_hold_the_true_grade_as_often_as_stated():
+    fitted = fit_sets(*drawn(0, 2000), level=0.9)
+    shares, labels = drawn(1, 4000)
+    sets = fitted.sets(shares, np.array([[shares[i, t.one_hot].argmax() for t in TARGETS] for i in range(4000)]))
+    for share in covered(sets, labels):
+        assert 0.872 < share < 0.928  # 0.9, give or take three standard errors of both samples
+
+
+def test_a_network_that_is_wrong_still_covers():
+    """Probabilities that have nothing to do with the labels: sets grow until they hold them."""
+    shares, _ = drawn(2, 2000, sharpness=0.2)
+    _, labels = drawn(3, 2000)
+    fitted = fit_sets(shares[:1000], labels[:1000], level=0.9)
+    guesses = np.array([[row[t.one_hot].argmax() for t in TARGETS] for row in shares[1000:]])
+    sets = fitted.sets(shares[1000:], guesses)
+    assert min(covered(sets, labels[1000:])) > 0.855  # three standard errors
+
+
+def test_the_threshold_is_the_right_order_statistic():
+    """Nine knees, one scale: the (9 + 1) · 0.8 = 8th smallest score."""
+    shares = np.full((9, ONE_HOT_LENGTH), np.nan)
+    labels = np.full((9, ONE_HOT_LENGTH), np.nan)
+    kl = TARGETS[0].one_hot
+    for row in range(9):
+        top = 0.3 + 0.05 * row
+        shares[row, kl] = [top, 1 - top, 0, 0, 0] if top > 0.5 else [1 - top, top, 0, 0, 0]
+        labels[row, kl] = [0, 1, 0, 0, 0]
+    shares = np.nan_to_num(shares, nan=0.25)
+    scores = sorted(mass_before(shares[:, kl])[:, 1])
+    fitted = fit_sets(shares, labels, level=0.8)
+    assert float(fitted.threshold[0]) == pytest.approx(scores[7], abs=1e-6)
+    assert float(fitted.threshold[0]) >= scores[7]
+    assert fitted.threshold[1:].tolist() == [1.0] * 6  # no label: the whole scale
+    assert fit_sets(shares, labels, level=0.95).threshold[0] == 1.0  # nine knees cannot vouch for that
+
+
+def test_soft_labels_count_by_their_probability():
+    shares, labels = drawn(4, 50)
+    soft = 0.5 * labels + 0.5 * shares
+    twice = np.concatenate([shares, shares])
+    hard = fit_sets(twice, np.concatenate([labels, labels]), level=0.7)
+    assert fit_sets(twice, np.concatenate([soft, soft]), level=0.7).threshold.tolist() != hard.threshold.tolist()
+
+
+def test_sets_are_contiguous_and_hold_the_grade_given():
+    fitted = ConformalSets()
+    fitted.threshold.fill_(0.0)
+    shares, _ = drawn(5, 200)
+    given_grades = np.random.default_rng(0).integers(0, 4, (200, 7))
+    sets = fitted.sets(shares, given_grades)
+    for index, target in enumerate(TARGETS):
+        own = sets[:, target.one_hot]
+        assert own[np.arange(200), given_grades[:, index]].all()
+        assert own[np.arange(200), shares[:, target.one_hot].argmax(1)].all()
+        assert (np.abs(np.diff(np.pad(own, ((0, 0), (1, 1))).astype(int), axis=1)).sum(1) == 2).all()
