@@ -1,9 +1,9 @@
 """A site's own films, unlabelled: how they differ from those that a grader learnt from, and adapting it to them."""
 
+import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -17,13 +17,13 @@ from kneegrade.cohorts import load_manifest, target_distributions
 from kneegrade.cohorts.unlabelled import found_manifest
 from kneegrade.errors import RecipeError, UsageError
 from kneegrade.evaluation.drift import Profile
+from kneegrade.files import replacing
 from kneegrade.grader import choose_device
 from kneegrade.learning.adapting import Adaptation, AdaptationRun, Adapted
 from kneegrade.learning.cutting import build_store
-from kneegrade.learning.phantoms import build_phantom_store
 from kneegrade.learning.predicting import predicted_batches
 from kneegrade.learning.regions import Regions
-from kneegrade.learning.store import STORE_WIDTHS, Store, load_stores
+from kneegrade.learning.store import Store, load_stores
 from kneegrade.network import load_network
 from kneegrade.uncertainty import Claims
 from kneegrade.weights import load_weights, shipped_path
@@ -38,29 +38,35 @@ class Moving(Protocol):
         """Move on."""
 
 
-GUARD_PHANTOMS, GUARD_SEED = 200, 4_000_000_007
+IDENTITY = "adaptation.txt"
 
 
 def site_profile(
-    source: Path, weights: Path | None = None, *, device: str = "auto", progress: Progress | None = None
-) -> tuple[Profile, list[str]]:
+    source: Path, weights: Path | None = None, *, subject: str = "(.+)", device: str = "auto",
+    progress: Progress | None = None,
+) -> tuple[Profile, list[str]]:  # fmt: skip
     """What a grader's network sees in the knees of a site, and a line per film or knee that was left out.
 
     Args:
         source: a folder of films; a manifest (`.parquet`), all splits; a store; or a profile that an earlier call saved
             (`.parquet` too).
         weights: a grader's; the shipped ones by default.
+        subject: regular expression whose first group, found in a film's name, is the person; of folders of films only.
         device: "auto", "cpu" or "cuda".
         progress: called with (done, all).
 
     Raises:
-        KneeGradeError: no knee there, or weights that cannot be used.
+        KneeGradeError: no knee there, or weights that cannot be used or are not those of the profile.
     """
     held, device = load_weights(weights or shipped_path("grader"), "grader"), choose_device(device)
     if source.suffix == ".parquet" and "features" in _columns(source):
-        return Profile.load(source), []
+        profile = Profile.load(source)
+        if profile.weights != held.sha256:
+            raise RecipeError(f"{source.name} is the profile of another network; make it again with these weights.")
+        return profile, []
     network, claims = load_network(held), Claims.of(held)
-    with _knees(source, progress) as (store, bad):
+    with tempfile.TemporaryDirectory() as folder:
+        store, bad = _store_of(source, Path(folder) / "store", subject, progress)
         regions = Regions(store, network.plan.roi_px, device)
         features, shares = [], []
         for output, visible in predicted_batches(network, regions, np.arange(len(store))):
@@ -68,40 +74,49 @@ def site_profile(
             seen = visible.sum(1, keepdim=True).clamp(min=1) if network.plan.pooling == "keypoints" else places
             features.append((output.pooled.sum(1) / seen).float().cpu())
             shares.append(claims(output.logits).probabilities)
-        subject = store.subject
-    return Profile(torch.cat(features).numpy(), np.concatenate(shares).astype(np.float32), subject, held.sha256), bad
+    profile = Profile(
+        torch.cat(features).numpy(), np.concatenate(shares).astype(np.float32), store.subject, held.sha256
+    )
+    return profile, bad
 
 
 def _columns(path: Path) -> list[str]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    if not path.is_file():
+        raise UsageError(f"There is no file {path}.", code="no_such_file")
     try:
         return list(pq.read_schema(path).names)
     except (OSError, pa.ArrowInvalid) as error:
         raise UsageError(f"{path} is not a Parquet table.") from error
 
 
-@contextmanager
-def _knees(source: Path, progress: Progress | None) -> Iterator[tuple[Store, list[str]]]:
-    """The knees of a store, a manifest or a folder of films; the latter two are cut into a temporary store."""
+def _store_of(source: Path, place: Path, subject: str, progress: Progress | None) -> tuple[Store, list[str]]:
+    """The knees of a store, or of a manifest or a folder of films, cut into the store `place` if need be."""
     if (source / "knees.npz").is_file():
-        yield load_stores((source,)), []
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder) / "store"
-        table, bad = (load_manifest(source), []) if source.suffix == ".parquet" else _found(source, progress)
-        bad += build_store(table, place, workers=os.cpu_count() or 1, progress=progress)
-        yield load_stores((place,)), bad
+        return load_stores((source,)), []
+    left_out = place.with_name(place.name + "-left-out.txt")
+    if place.is_dir():
+        return load_stores((place,)), left_out.read_text(encoding="utf-8").splitlines()
+    if source.suffix == ".parquet":
+        table, bad = load_manifest(source), list[str]()
+    else:
+        table, bad = found_manifest(source, LandmarkDetector(), subject, progress)
+    return _cut(table, place, bad, progress), left_out.read_text(encoding="utf-8").splitlines()
 
 
-def _found(films: Path, progress: Progress | None) -> tuple[pd.DataFrame, list[str]]:
-    return found_manifest(films, LandmarkDetector(), progress)
+def _cut(table: pd.DataFrame, place: Path, bad: list[str], progress: Progress | None) -> Store:
+    """A new store; what could not be cut joins `bad`, which is kept beside it."""
+    bad = [*bad, *build_store(table, place, workers=os.cpu_count() or 1, progress=progress)]
+    with replacing(place.with_name(place.name + "-left-out.txt")) as stream:
+        stream.writelines(line.replace("\n", " ") + "\n" for line in bad)
+    return load_stores((place,))
 
 
 def adapt(
-    images: Path, directory: Path, settings: Adaptation, weights: Path | None = None, labelled: Path | None = None, *,
-    device: str = "auto", progress: Moving | None = None,
+    images: Path, labelled: Path, directory: Path, settings: Adaptation, weights: Path | None = None, *,
+    split: str | None = None, subject: str = "(.+)", device: str = "auto", progress: Moving | None = None,
 ) -> tuple[Adapted, list[str]]:  # fmt: skip
     """Adapt a grader to a folder of films; a second call goes on where the first was stopped.
 
@@ -109,12 +124,14 @@ def adapt(
     the network get better, `weights.safetensors` with its description, which names what it comes from.
 
     Args:
-        images: films without labels, a folder or a store.
+        images: films without labels: a folder, a manifest or a store.
+        labelled: manifest of knees whose grades are known and which guard adaptation, best of the same site; of other
+            people, and not such as the network was trained on.
         directory: for all that is written.
         settings: how it goes.
         weights: a grader's; the shipped ones by default.
-        labelled: manifest of knees whose grades are known and which guard adaptation, best of the same site and of
-            other people; by default 200 phantoms, which can only tell that the network forgets what a knee is.
+        split: which knees of the manifest guard; None: all.
+        subject: as in `site_profile`.
         device: "auto", "cpu" or "cuda".
         progress: called with (done, all, loss or None).
 
@@ -122,48 +139,62 @@ def adapt(
         How it ended, and a line per film or knee that was left out.
 
     Raises:
-        KneeGradeError: no knees, a guard without grades, another adaptation's folder, or weights that cannot be used.
+        KneeGradeError: no knees, a guard without grades, films on both sides, another adaptation's folder, or weights
+            that cannot be used.
     """
     held = load_weights(weights or shipped_path("grader"), "grader")
-    directory.mkdir(parents=True, exist_ok=True)
-    _check_identity(directory, f"{held.sha256} {images.resolve()} {labelled and labelled.resolve()}")
+    guard_table = _guard(labelled, split, images)
     count = None if progress is None else partial(progress, loss=None)
-    films, bad = _films_store(images, directory / "films", count)
-    guard = _guard_store(labelled, directory / "guard", count)
+    _check_identity(directory, images, labelled, split)
+    films, bad = _store_of(images, directory / "films", subject, count)
+    place = directory / "guard"
+    guard = load_stores((place,)) if place.is_dir() else _cut(guard_table, place, [], count)
+    lost = place.with_name("guard-left-out.txt").read_text(encoding="utf-8").splitlines()
+    with replacing(directory / IDENTITY) as stream:
+        stream.write(_identity(images, labelled, split))
     run = AdaptationRun(held, films, guard, directory, settings, choose_device(device))
     result = run.run(progress)
     if result.best_step:
         run.write(result, len(np.unique(films.subject)))
-    return result, bad
+    return result, [*bad, *lost]
 
 
-def _check_identity(directory: Path, identity: str) -> None:
-    marker = directory / "adaptation.txt"
-    if marker.is_file() and marker.read_text(encoding="utf-8") != identity:
-        raise RecipeError(f"{directory} holds another adaptation; name another folder.")
-    marker.write_text(identity, encoding="utf-8")
+def _guard(labelled: Path, split: str | None, images: Path) -> pd.DataFrame:
+    """The graded knees of a manifest that guard.
 
-
-def _films_store(images: Path, place: Path, progress: Progress | None) -> tuple[Store, list[str]]:
-    if (images / "knees.npz").is_file():
-        return load_stores((images,)), []
-    if place.is_dir():
-        return load_stores((place,)), []
-    table, bad = _found(images, progress)
-    bad += build_store(table, place, widths=STORE_WIDTHS, workers=os.cpu_count() or 1, progress=progress)
-    return load_stores((place,)), bad
-
-
-def _guard_store(labelled: Path | None, place: Path, progress: Progress | None) -> Store:
-    if place.is_dir():
-        return load_stores((place,))
-    if labelled is None:
-        build_phantom_store(place, GUARD_PHANTOMS, "paper", GUARD_SEED % 2**32, widths=STORE_WIDTHS, progress=progress)
-        return load_stores((place,))
-    whole = load_manifest(labelled)
-    graded = np.flatnonzero(np.isfinite(target_distributions(whole)).any(axis=1))
-    table = whole.iloc[graded].reset_index(drop=True)
+    Raises:
+        RecipeError: none, or some are on the films that are learnt from.
+    """
+    table = load_manifest(labelled)
+    graded = np.isfinite(target_distributions(table)).any(axis=1)
+    chosen = graded if split is None else graded & (table["split"] == split).to_numpy()
+    table = table.iloc[np.flatnonzero(chosen)].reset_index(drop=True)
     if table.empty:
-        raise RecipeError(f"No knee of {labelled.name} has a grade; labelled knees are to guard adaptation.")
-    build_store(table, place, workers=os.cpu_count() or 1, progress=progress)
-    return load_stores((place,))
+        raise RecipeError(
+            f"No knee of {labelled.name} (split {split or 'any'}) has a grade; such knees guard adaptation."
+        )
+    learnt_from = {str(p.resolve()) for p in images.rglob("*")} if images.is_dir() else set()
+    shared = sum(str(Path(path).resolve()) in learnt_from for path in table["image_path"])
+    if shared:
+        raise RecipeError(
+            f"{shared} knees of {labelled.name} are on films below {images}; films that guard must not be learnt from."
+        )
+    return table
+
+
+def _identity(images: Path, labelled: Path, split: str | None) -> str:
+    """What an adaptation's folder is about: the films by name and size, the labelled manifest by content."""
+    digest = hashlib.sha256(labelled.read_bytes())
+    for path in sorted(p for p in images.rglob("*") if p.is_file()) if images.is_dir() else [images]:
+        digest.update(f"{path.relative_to(images)} {path.stat().st_size}".encode())
+    return f"films {images.name}, guard {labelled.name} split {split or 'any'}, {digest.hexdigest()}"
+
+
+def _check_identity(directory: Path, images: Path, labelled: Path, split: str | None) -> None:
+    """Make the folder, or see that the stores in it are of these films."""
+    if not images.exists():
+        raise UsageError(f"{images} does not exist; check the path.", code="no_such_file")
+    directory.mkdir(parents=True, exist_ok=True)
+    marker = directory / IDENTITY
+    if marker.is_file() and marker.read_text(encoding="utf-8") != _identity(images, labelled, split):
+        raise RecipeError(f"{directory} holds an adaptation of other films or labels; name another folder.")

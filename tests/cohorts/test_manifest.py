@@ -116,20 +116,20 @@ def zipped(crops, prefixes):
         for prefix in prefixes:
             for file in sorted(crops.rglob("*.png")):
                 archive.write(file, prefix + file.relative_to(crops).as_posix())
-        archive.writestr("../../train/0/evil.png", b"x")
+        archive.writestr("../../train/0/9000009R.png", b"x")
     return path
 
 
 def test_chen2018_from_the_archive_as_published(crops):
-    with chen2018_folder(zipped(crops, ["kneeKL299/"])) as folder:
+    """In both sizes below a folder of its own; a name that leads out of it stays within."""
+    with chen2018_folder(zipped(crops, ["ClsKLData/kneeKL224/", "ClsKLData/kneeKL299/"])) as folder:
         table = chen2018_manifest(folder)
         assert table["kl"].tolist() == [0, 3, 2]
-        assert not list(folder.rglob("evil.png"))
+        assert not (folder.parents[1] / "train").exists()
     assert not folder.exists()
-    with (
-        pytest.raises(RecipeError, match="more than once"),
-        chen2018_folder(zipped(crops, ["kneeKL224/", "kneeKL299/"])),
-    ):
+    with chen2018_folder(zipped(crops, ["kneeKL224/"])) as folder:
+        assert len(chen2018_manifest(folder)) == 4
+    with pytest.raises(RecipeError, match="more than once"), chen2018_folder(zipped(crops, ["a/", "b/"])):
         pass
     with pytest.raises(RecipeError, match="neither a folder nor a zip"), chen2018_folder(crops / "train/0/9R.png"):
         pass
@@ -139,7 +139,9 @@ def test_chen2018_one_folder_deeper(crops):
     (crops / "deep" / "kneeKL299").mkdir(parents=True)
     for split in ("train", "val"):
         (crops / split).rename(crops / "deep" / "kneeKL299" / split)
-    assert len(chen2018_manifest(crops / "deep")) == 3
+    assert len(chen2018_manifest(crops)) == 3
     shutil.copytree(crops / "deep" / "kneeKL299", crops / "deep" / "kneeKL224")
+    assert all("kneeKL299" in path for path in chen2018_manifest(crops)["image_path"])
+    shutil.move(crops / "deep" / "kneeKL299", crops / "deep" / "other")
     with pytest.raises(RecipeError, match="in several folders"):
         chen2018_manifest(crops / "deep")

@@ -24,5 +24,9 @@ def test_every_knee_of_a_folder_is_found_and_the_rest_is_told(tmp_path):
         true = next(shown.landmarks_px for shown in film.knees if shown.side == side)
         assert np.median(np.linalg.norm(np.reshape(points, (74, 2)) - true, axis=1)) < 10
     assert [line.split(":")[0] for line in bad] == ["1.dcm", "2.dcm"]
+    table, _ = found_manifest(tmp_path, LandmarkDetector(), r"day/(\d)")
+    assert set(table["subject_id"]) == {"0"}
+    with pytest.raises(CohortError, match="not a regular expression"):
+        found_manifest(tmp_path, LandmarkDetector(), "(")
     with pytest.raises(CohortError, match="no film with a knee"):
         found_manifest(tmp_path / "1.dcm", LandmarkDetector())

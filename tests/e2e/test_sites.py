@@ -28,6 +28,9 @@ def test_drift_and_adaptation_to_films(kneegrade, tmp_path):
         "adapt", "--images", tmp_path / "store", "--labelled", manifest, "-o", tmp_path / "out", *small, "-q"
     )
     assert done.returncode in (0, 1), done.stderr
+    refused = kneegrade("adapt", "--images", tmp_path / "most", "--labelled", manifest, "-o", tmp_path / "no", *small)
+    assert refused.returncode == 2
+    assert "must not be learnt from" in refused.stderr
     guard = json.loads((tmp_path / "out" / "guard.json").read_text())
     assert guard[0]["step"] == 0
     assert (tmp_path / "out" / "weights.safetensors").is_file() == (done.returncode == 0)
@@ -39,6 +42,8 @@ def test_what_cannot_be_compared_is_a_sentence(kneegrade, tmp_path):
     done = kneegrade("drift", "--images", tmp_path, "--reference", tmp_path / "x.parquet", "-o", tmp_path / "out")
     assert done.returncode == 2
     assert "kneegrade: " in done.stderr
-    done = kneegrade("adapt", "--images", tmp_path, "-o", tmp_path / "out", "--set", "stepz=1")
+    done = kneegrade(
+        "adapt", "--images", tmp_path, "--labelled", tmp_path / "m", "-o", tmp_path / "out", "--set", "stepz=1"
+    )
     assert done.returncode == 2
     assert "stepz" in done.stderr

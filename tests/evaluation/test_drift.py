@@ -19,17 +19,18 @@ def profile(seed, subjects=60, shift=0.0, kl=(0.2,) * 5, weights="w"):
 
 
 def test_one_population_twice_shows_no_drift():
-    drift = compare_profiles(profile(0), profile(1))
-    value, low, _ = drift.feature_auc
-    assert low < 0.55
-    assert 0.35 < value < 0.65
+    drift = compare_profiles(profile(2), profile(3))
+    assert 0.35 < drift.feature_auc < 0.65
+    assert drift.feature_p_value > 0.05
     assert drift.grades["kl"].total_variation == pytest.approx(0, abs=1e-6)
     assert drift.grades["kl"].p_value == 1
 
 
 def test_a_shifted_population_is_told_apart_and_measured():
     drift = compare_profiles(profile(0), profile(1, shift=2.0, kl=(0.5, 0.2, 0.1, 0.1, 0.1)))
-    assert drift.feature_auc[1] > 0.95
+    assert drift.feature_auc > 0.95
+    assert drift.feature_p_value == pytest.approx(1 / 200)
+    assert drift.feature_auc_chance < 0.7
     own = drift.grades["kl"]
     assert own.site == pytest.approx((0.5, 0.2, 0.1, 0.1, 0.1), abs=1e-6)
     assert own.total_variation == pytest.approx(0.3, abs=1e-6)
@@ -39,9 +40,15 @@ def test_a_shifted_population_is_told_apart_and_measured():
     assert "20 → 50" in drift_table(drift).rows[0][1]
 
 
-def test_the_p_value_is_uniform_where_nothing_differs():
-    """Random grades, one population: a twentieth of comparisons may be below 0.05, not a third."""
-    small = 0
+def test_the_same_knees_twice_are_not_told_apart():
+    """A knee's twin must not be learnt from with the other answer: that would give an AUC far below a half."""
+    drift = compare_profiles(profile(0), profile(0))
+    assert drift.feature_auc == pytest.approx(0.5)
+
+
+def test_p_values_are_uniform_where_nothing_differs():
+    """Random features and grades, one population: a twentieth of comparisons may be below 0.05, not a third."""
+    small = told_apart = 0
     for seed in range(40):
         generator = np.random.default_rng(seed)
         both = []
@@ -50,8 +57,13 @@ def test_the_p_value_is_uniform_where_nothing_differs():
             kl = np.repeat(generator.integers(0, 5, 20), 2)  # alike in both knees of a person
             own.probabilities[:, TARGETS[0].one_hot] = np.eye(5)[kl]
             both.append(own)
-        small += compare_profiles(*both).grades["kl"].p_value < 0.05
+            shift = generator.normal(size=(20, 6)).repeat(2, axis=0)  # features too
+            own.features[:] = shift + 0.1 * generator.normal(size=shift.shape)
+        found = compare_profiles(*both)
+        small += found.grades["kl"].p_value < 0.05
+        told_apart += found.feature_p_value < 0.05
     assert small <= 6
+    assert told_apart <= 6
 
 
 def test_a_profile_survives_its_file_and_others_are_refused(tmp_path):

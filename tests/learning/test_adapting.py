@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -40,8 +41,12 @@ def films(phantom_store):
 @pytest.fixture(scope="module")
 def guard(tmp_path_factory):
     place = tmp_path_factory.mktemp("guard") / "store"
-    build_phantom_store(place, 10, "uniform", seed=6, widths=1.5)
+    build_phantom_store(place, 20, "uniform", seed=6, widths=1.5)
     return load_stores((place,))
+
+
+def load_rows(store, number):
+    return replace(store, **{name: value[:number] for name, value in vars(store).items()})
 
 
 def settings(**values):
@@ -84,6 +89,35 @@ def test_the_guard_stops_what_does_harm(weights, films, guard, tmp_path):
     assert looks[-1]["negative_log_likelihood"] > looks[0]["negative_log_likelihood"]
 
 
+def test_a_network_that_gives_no_numbers_is_stopped_and_not_kept(weights, films, guard, tmp_path):
+    run = AdaptationRun(weights, films, guard, tmp_path, settings())
+    step = run._step
+
+    def broken(number):
+        step(number)
+        for value in run.average.state.values():
+            value.fill_(math.nan)
+        run.teacher.load_state_dict(run.average.state, strict=False)
+        return math.nan
+
+    run._step = broken
+    result = run.run()
+    assert result.stopped
+    assert result.steps == 2
+    assert result.best_step == 0
+    assert not any(value.isnan().any() for value in run.best.values())
+
+
+def test_the_teacher_is_the_students_average_from_the_first_step_on(weights, films, guard, tmp_path):
+    run = AdaptationRun(weights, films, guard, tmp_path, settings(ema=0.9, learning_rate=1e-2))
+    before = {name: value.clone() for name, value in run.teacher.state_dict().items()}
+    run._step(0)
+    name = "trunk.conv1.weight"
+    expected = 0.9 * before[name] + 0.1 * run.student.state_dict()[name]
+    torch.testing.assert_close(run.teacher.state_dict()[name], expected)
+    assert not torch.equal(run.student.state_dict()[name], before[name])
+
+
 def test_a_stopped_adaptation_goes_on_bit_for_bit(weights, films, guard, tmp_path):
     def stop(done, total, loss):
         if done == 3:
@@ -100,13 +134,18 @@ def test_a_stopped_adaptation_goes_on_bit_for_bit(weights, films, guard, tmp_pat
     assert second.run() == expected
     for name, value in whole.teacher.state_dict().items():
         torch.testing.assert_close(second.teacher.state_dict()[name], value, rtol=0, atol=0)
-    with pytest.raises(RecipeError, match="another recipe"):
+    with pytest.raises(RecipeError, match="other settings"):
         AdaptationRun(weights, films, guard, folders[1], settings(tau=1)).run()
+    assert AdaptationRun(weights, films, guard, folders[1], settings(steps=6)).run().steps == 6
 
 
 def test_what_cannot_be_adapted_is_a_sentence(weights, films, guard, tmp_path):
     with pytest.raises(RecipeError, match="a batch needs 64"):
         AdaptationRun(weights, films, guard, tmp_path, settings(batch_size=64))
+    with pytest.raises(RecipeError, match="5 people are too few"):
+        AdaptationRun(weights, films, load_rows(guard, 10), tmp_path, settings())
+    with pytest.raises(RecipeError, match="not YAML"):
+        load_adaptation(["steps=["])
     with pytest.raises(RecipeError, match="A person's films"):
         AdaptationRun(weights, films, films, tmp_path, settings())
     with pytest.raises(RecipeError, match="stepz"):
@@ -116,8 +155,6 @@ def test_what_cannot_be_adapted_is_a_sentence(weights, films, guard, tmp_path):
 
 
 def test_labels_of_the_films_are_not_looked_at(weights, films, guard, tmp_path):
-    from dataclasses import replace
-
     hidden = replace(films, targets=np.full_like(films.targets, np.nan))
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()

@@ -137,7 +137,7 @@ def test_a_person_in_two_splits_of_two_stores_is_refused(manifest, tmp_path):
 
 
 def test_a_users_own_landmarks_take_the_detectors_place(films, tmp_path):
-    """Named by barcode, by path and by name; a film without any is left to the detector."""
+    """Named by barcode; a film without any is left to the detector, and so is a knee that was not marked."""
     films = films.iloc[:4].assign(barcode=["", "", "0166", "0166"])
     truth = films.pop("truth")
     marks = tmp_path / "marks"
@@ -148,6 +148,14 @@ def test_a_users_own_landmarks_take_the_detectors_place(films, tmp_path):
     store = load_stores((tmp_path / "store",))
     assert (store.trust[:2] < 1).all()
     assert store.trust[2:].tolist() == [1, 1]
+    with pytest.raises(RecipeError, match=r"holds no landmarks of any of the 1 films.*0\.dcm"):
+        build_store(films.iloc[:2], tmp_path / "none", marked=MarkedPoints(marks, unit="px"))
+    one = tmp_path / "one"
+    one.mkdir()
+    write_pts(one / "1.pts", truth.iloc[right_first[2]][None])
+    build_store(films, tmp_path / "half", marked=MarkedPoints(one, unit="px"))
+    half = load_stores((tmp_path / "half",)).trust[2:]
+    assert sorted(half == 1) == [False, True]
     build_store(films.assign(landmarks_px=[p.ravel() + 1.0 for p in truth]), tmp_path / "same")
     same = load_stores((tmp_path / "same",))
     np.testing.assert_allclose(store.landmarks_px[2:], same.landmarks_px[2:], atol=0.1)

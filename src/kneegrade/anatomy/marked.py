@@ -75,10 +75,20 @@ class MarkedPoints:
     def first(self, names: Iterable[str]) -> str | None:
         """The first of several names that a film may have under which there are landmarks, or None."""
         if self.path.suffix.lower() == ".json":
-            films = read_coco(self.path)
-            return next((name for name in names if name in films), None)
+            known = {part: key for key in read_coco(self.path) for part in (stem_of(key), key)}
+            return next((known[part] for name in names for part in (name, stem_of(name)) if part in known), None)
+        if self.path.is_file():
+            return next(iter(names), None)
         files = ((name, self.path / f"{part}.pts") for name in names for part in (name, stem_of(name)))
         return next((name for name, file in files if file.is_file()), None)
+
+    def files(self, name: str) -> tuple[Path, ...]:
+        """The files that the landmarks of a film are read from."""
+        if self.path.suffix.lower() == ".json":
+            return (self.path,)
+        file = self._pts(name)
+        other = file.with_name(file.stem + "_f" + file.suffix)
+        return (file, other) if other.is_file() else (file,)
 
     def _from_pts(self, file: Path, radiograph: Radiograph) -> Points:
         spacing, flip = radiograph.pixel_spacing_mm, np.array([radiograph.pixels.shape[1] - 1, 0])

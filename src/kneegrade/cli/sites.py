@@ -9,20 +9,22 @@ import typer
 from kneegrade.cli.shared import DeviceFlag, OutputOption, QuietOption, progress_bar
 from kneegrade.errors import RecipeError
 
-ImagesOption = Annotated[Path, typer.Option(help="Folder of films; nobody needs to have graded them.")]
+ImagesOption = Annotated[Path, typer.Option(help="Films that nobody needs to have graded: folder, manifest or store.")]
+SubjectOption = Annotated[
+    str, typer.Option(help="Regular expression; its first group in a film's name is the person. Of folders.")
+]
 WeightsOption = Annotated[Path | None, typer.Option(help="A grader's weights; the shipped ones by default.")]
 
 
 def adapt(
     images: ImagesOption,
+    labelled: Annotated[
+        Path, typer.Option(help="Manifest of graded knees of other people, best of the same site, that guard.")
+    ],
     output: OutputOption,
     weights: WeightsOption = None,
-    labelled: Annotated[
-        Path | None,
-        typer.Option(
-            help="Manifest of graded knees of other people, best of the same site, that guard; else phantoms."
-        ),
-    ] = None,
+    split: Annotated[str | None, typer.Option(help="Which knees of that manifest guard; all by default.")] = None,
+    subject: SubjectOption = "(.+)",
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="key=value: steps, batch_size, learning_rate, lambda_gmm …")
     ] = None,
@@ -35,21 +37,22 @@ def adapt(
 
     with progress_bar("Adapting", quiet) as advance:
         result, bad = adapted(
-            images, output, load_adaptation(settings or []), weights, labelled, device=device.value, progress=advance
-        )
+            images, labelled, output, load_adaptation(settings or []), weights, split=split, subject=subject,
+            device=device.value, progress=advance,
+        )  # fmt: skip
     for line in bad:
         typer.echo(line, err=True)
-    first, best = result.guard[0][1], min(loss for _, loss in result.guard)
+    first, best = result.guard[0][1], dict(result.guard)[result.best_step]
     stopped = f" The guard stopped it at step {result.steps}." if result.stopped else ""
     if not result.best_step:
-        typer.echo(
-            f"No step was better than the weights as they are ({first:.4f}).{stopped} Nothing was written.", err=True
-        )
+        text = f"No step was better than the weights as they are ({first:.4f}).{stopped} Nothing was written."
+        typer.echo(text, err=True)
         raise typer.Exit(1)
     if not quiet:
+        change = "{:+.4f} ± {:.4f}".format(*result.change)
         typer.echo(
-            f"Negative log-likelihood of the guard's labels: {first:.4f} → {best:.4f} at step {result.best_step}."
-            f"{stopped} Wrote {output / 'weights.safetensors'}."
+            f"Negative log-likelihood of the guard's labels: {first:.4f} → {best:.4f} at step {result.best_step} "
+            f"({change}).{stopped} Wrote {output / 'weights.safetensors'}."
         )
 
 
@@ -108,6 +111,7 @@ def drift(
     ],
     output: OutputOption,
     weights: WeightsOption = None,
+    subject: SubjectOption = "(.+)",
     device: Annotated[DeviceFlag, typer.Option(help="Where the networks run.")] = DeviceFlag.auto,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as one JSON object.")] = False,
     quiet: QuietOption = False,
@@ -118,12 +122,13 @@ def drift(
     from kneegrade.files import replacing
     from kneegrade.sites import site_profile
 
-    with progress_bar("Reading", quiet or as_json) as advance:
-        first, bad = site_profile(reference, weights, device=device.value, progress=advance)
-        second, worse = site_profile(images, weights, device=device.value, progress=advance)
-    found = compare_profiles(first, second)
     output.mkdir(parents=True, exist_ok=True)
-    second.save(output / "profile.parquet")
+    with progress_bar("Reading", quiet or as_json) as advance:
+        first, bad = site_profile(reference, weights, subject=subject, device=device.value, progress=advance)
+        first.save(output / "reference.parquet")
+        second, worse = site_profile(images, weights, subject=subject, device=device.value, progress=advance)
+        second.save(output / "profile.parquet")
+    found = compare_profiles(first, second)
     text = json.dumps({**found.as_json(), "left_out": {"reference": len(bad), "site": len(worse)}}, indent=1)
     with replacing(output / "drift.json") as stream:
         stream.write(text + "\n")

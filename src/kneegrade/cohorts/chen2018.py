@@ -21,6 +21,7 @@ from kneegrade.schema import OARSI_NAMES
 
 SPLITS = ("train", "val", "test")
 MEMBER = re.compile(r"(?:.*/)?((?:train|val|test)/[0-4]/\d+[LR]\.(?:png|jpe?g))", re.IGNORECASE)
+FINER = "kneeKL299/"  # the archive has the crops at 224 px too
 MOST_BYTES = 4 << 20  # of one crop
 
 
@@ -68,7 +69,7 @@ def chen2018_folder(root: Path) -> Iterator[Path]:
     """The folder itself, or a temporary one with the crops of a zip archive, gone when the block ends.
 
     Raises:
-        RecipeError: a file that is no zip, or a zip with crops of both sizes, one that is too large, or none.
+        RecipeError: a file that is no zip, or a zip with the crops twice, or with one that is too large.
     """
     if root.is_dir():
         yield root
@@ -84,8 +85,10 @@ def chen2018_folder(root: Path) -> Iterator[Path]:
 def _unpack(archive: zipfile.ZipFile, place: Path) -> None:
     """Write the crops of an archive below `place`, under the names that this module reads and no others."""
     crops = [(info, match[1]) for info in archive.infolist() if (match := MEMBER.fullmatch(info.filename))]
+    finer = [(info, name) for info, name in crops if FINER in info.filename]
+    crops = finer or crops
     if len({name for _, name in crops}) < len(crops):
-        raise RecipeError("This archive holds the crops more than once (224 and 299 px); unpack one of the folders.")
+        raise RecipeError("This archive holds the crops more than once; unpack one of the folders.")
     for info, name in crops:
         if info.file_size > MOST_BYTES:
             raise RecipeError(f"{name} in this archive is larger than any crop ({info.file_size:,} bytes).")
@@ -95,20 +98,22 @@ def _unpack(archive: zipfile.ZipFile, place: Path) -> None:
 
 
 def _crops(root: Path) -> list[Path]:
-    """The crops below `root`, or below its only folder that has any.
+    """The crops below `root`, or below the folder down to three levels deeper that has some, best those of 299 px.
 
     Raises:
-        RecipeError: several folders have some (224 and 299 px).
+        RecipeError: several folders have some.
     """
-    folders = [root] if any((root / split).is_dir() for split in SPLITS) else sorted(root.glob("*/"))
-    found = [
-        crops
+    folders = [root, *(folder for depth in ("*/", "*/*/", "*/*/*/") for folder in sorted(root.glob(depth)))]
+    found = {
+        folder: crops
         for folder in folders
         if (crops := [p for split in SPLITS for p in (folder / split).glob("[0-4]/*") if MEMBER.fullmatch(_name(p))])
-    ]
+    }
+    finer = {folder: crops for folder, crops in found.items() if folder.name == FINER.rstrip("/")}
+    found = finer or found
     if len(found) > 1:
-        raise RecipeError(f"{root} holds the crops in several folders (224 and 299 px); name one of them.")
-    return sorted(found[0]) if found else []
+        raise RecipeError(f"{root} holds the crops in several folders; name one of them.")
+    return sorted(*found.values()) if found else []
 
 
 def _name(path: Path) -> str:

@@ -1,11 +1,11 @@
 """The film in a folder of an OAI release, as it lies there or packed as `<folder>.tar.gz` beside it."""
 
-import shutil
 import tarfile
 import zlib
 from pathlib import Path, PurePosixPath
 
 from kneegrade.cohorts.readings import Counts
+from kneegrade.errors import CohortError
 
 FILM_NAMES = ("001", "001.dcm", "00001")
 MOST_BYTES = 256 << 20  # of one film
@@ -44,19 +44,28 @@ def _film(place: Path) -> str | None:
 
 
 def _unpacked(archive: Path, target: Path) -> str | None:
-    """Write the film of an archive into the folder `target`; no name in the archive is used as a path."""
+    """Write the film of an archive into the folder `target`; no name in the archive is used as a path.
+
+    Raises:
+        CohortError: the folder cannot be written.
+    """
     try:
         with tarfile.open(archive, "r:gz") as packed:
             members = [m for m in packed.getmembers() if m.isfile() and m.size <= MOST_BYTES]
             named = [m for m in members if PurePosixPath(m.name).name in FILM_NAMES]
             chosen = named[0] if named else members[0] if len(members) == 1 else None
             stream = None if chosen is None else packed.extractfile(chosen)
-            if stream is None:
-                return None
-            target.mkdir(parents=True, exist_ok=True)
-            draft = target.with_name(target.name + ".part")
-            with draft.open("wb") as copy:
-                shutil.copyfileobj(stream, copy)
+            film = None if stream is None else stream.read()
     except (OSError, EOFError, tarfile.TarError, zlib.error):
         return None
-    return str(draft.replace(target / FILM_NAMES[0]))
+    if film is None:
+        return None
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        draft = target.with_name(target.name + ".part")
+        draft.write_bytes(film)
+        return str(draft.replace(target / FILM_NAMES[0]))
+    except OSError as error:
+        raise CohortError(
+            f"{target} cannot be written ({error.strerror}); --unpack-to needs room for the films."
+        ) from error

@@ -1,5 +1,6 @@
 """Films without labels or landmarks: their knees are looked for, for adaptation and for comparing sites."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,30 +14,37 @@ from kneegrade.imaging import Source, film_quality, find_sources, read_radiograp
 
 
 def found_manifest(
-    films: Path, detector: LandmarkDetector, progress: Callable[[int, int], None] | None = None
+    films: Path, detector: LandmarkDetector, subject: str = "(.+)", progress: Callable[[int, int], None] | None = None
 ) -> tuple[pd.DataFrame, list[str]]:
     """The manifest of every knee on a folder's films that can be graded, without grades; a line per film without one.
 
-    Each film counts as a person of its own, split "train", source "unlabelled"; a knee whose side cannot be told is
-    called by its anatomy.
+    Split "train", source "unlabelled"; a knee whose side cannot be told is called by its anatomy.
 
     Args:
         films: a film or a folder of films; what lies in archives is left out.
         detector: finds the knees.
+        subject: regular expression whose first group, found in a film's name below `films` without its ending, is the
+            person; by default each film counts as a person of its own.
         progress: called with (done, all).
 
     Raises:
-        CohortError: not one knee.
+        CohortError: not one knee, or a wrong regular expression.
         UsageError: nothing at `films`.
     """
+    try:
+        pattern = re.compile(subject)
+    except re.error as error:
+        raise CohortError(f"{subject!r} is not a regular expression: {error}.") from error
     sources, rows, bad = list(find_sources([films])), [], []
     for number, source in enumerate(sources, start=1):
         try:
-            found = _knees(source, detector)
+            found = _knees(source, detector, pattern)
             rows += found
             bad += [] if found else [f"{source.name}: no knee that can be graded"]
         except KneeGradeError as error:
             bad.append(f"{source.name}: {error.message}")
+        except Exception as error:  # one odd film must not end hours of work
+            bad.append(f"{source.name}: unexpected {type(error).__name__}: {error}")
         if progress:
             progress(number, len(sources))
     if not rows:
@@ -44,18 +52,20 @@ def found_manifest(
     return pd.DataFrame(rows).assign(split="train", source="unlabelled"), bad
 
 
-def _knees(source: Source, detector: LandmarkDetector) -> list[dict[str, Any]]:
+def _knees(source: Source, detector: LandmarkDetector, subject: re.Pattern[str]) -> list[dict[str, Any]]:
     if source.path is None:
         raise CohortError("a film in an archive; unpack it first")
+    person = subject.search(stem_of(source.name))
+    if person is None or not person.groups():
+        raise CohortError("its name does not match the expression for the person")
     radiograph = read_radiograph(source.open())
     poor = film_quality(radiograph)
     if poor:
         raise CohortError(poor[0].message)
     knees, _ = detector.find(radiograph)
     sides = [knee.side if knee.side != "unknown" else "RL"[pose_of(knee.landmarks_px).mirrored] for knee in knees]
-    stem = stem_of(source.name)
     return [
-        {"image_path": str(source.path.resolve()), "knee_id": f"{stem}-{number}-{side}", "subject_id": stem,
+        {"image_path": str(source.path.resolve()), "knee_id": f"{source.name}-{number}-{side}", "subject_id": person[1],
          "side": side, "landmarks_px": knee.landmarks_px.reshape(-1).tolist(),
          "landmark_confidence": knee.landmark_confidence}
         for number, (knee, side) in enumerate(zip(knees, sides, strict=True), start=1)

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 from torch import Tensor
@@ -32,15 +31,17 @@ from kneegrade.learning.average import Average
 from kneegrade.learning.checkpoint import Position, load_checkpoint, save_checkpoint
 from kneegrade.learning.folds import Stream
 from kneegrade.learning.predicting import feature_mean, predicted_logits
-from kneegrade.learning.recipe import Augmentation, Section
+from kneegrade.learning.recipe import Augmentation, Section, complaints, override
 from kneegrade.learning.regions import Regions
 from kneegrade.learning.store import Store
 from kneegrade.network import GradingNetwork, load_network
 from kneegrade.schema import TARGETS
 from kneegrade.uncertainty import Calibration
+from kneegrade.uncertainty.claims import SETS
 from kneegrade.weights import Weights, load_part, save_weights
 
 Progress = Callable[[int, int, float | None], None]
+FEWEST_SUBJECTS = 10
 STRONG = Augmentation(
     translation_px=12, rotation_deg=8, scale=0.08, log_gamma=0.4, noise=0.04, blur_px=2, shade=0.25,
     landmark_jitter_px=2, landmark_dropout=0.1,
@@ -81,12 +82,13 @@ def load_adaptation(overrides: Sequence[str] = ()) -> Adaptation:
     Raises:
         RecipeError: an unknown key, or a value out of range.
     """
-    tree = {key: yaml.safe_load(value) for key, _, value in (override.partition("=") for override in overrides)}
+    tree: dict[str, Any] = {}
+    for setting in overrides:
+        override(tree, setting)
     try:
         return Adaptation.model_validate(tree)
     except ValidationError as error:
-        lines = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise RecipeError(f"These settings cannot be used: {lines}.") from error
+        raise RecipeError(f"These settings cannot be used: {complaints(error)}.") from error
 
 
 @dataclass(frozen=True)
@@ -98,12 +100,14 @@ class Adapted:
         best_step: whose network is kept; 0 is the start, and then no weights are written.
         stopped: whether the guard ended it.
         guard: (step, negative log-likelihood of the labelled knees, mean over knees, sum over grades) of every look.
+        change: of that from the start to the best step, and its standard error by subject.
     """
 
     steps: int
     best_step: int
     stopped: bool
     guard: tuple[tuple[int, float], ...]
+    change: tuple[float, float]
 
 
 class AdaptationRun:
@@ -139,7 +143,7 @@ class AdaptationRun:
         )
         self.stream = Stream(np.arange(len(films)), [settings.seed, 7])
         self.optimiser = torch.optim.AdamW(self.student.parameters(), lr=settings.learning_rate)
-        self.average = Average(self.student, settings.ema)
+        self.average = Average(self.student, settings.ema, warm_up=False)
         self.position = Position()
         self.best = {name: value.clone() for name, value in self.teacher.state_dict().items()}
         self.looks: list[tuple[int, NDArray[np.float64]]] = []
@@ -148,7 +152,12 @@ class AdaptationRun:
         """Go on from the checkpoint if there is one, to the last step or until the guard stops it."""
         checkpoint, settings = self.directory / "checkpoint.pt", self.settings
         if checkpoint.is_file():
-            self.position = load_checkpoint(checkpoint, self._identity(), {**self._parts(), "self": self})
+            try:
+                self.position = load_checkpoint(checkpoint, self._identity(), {**self._parts(), "self": self})
+            except RecipeError as error:
+                raise RecipeError(
+                    f"{self.directory} holds an adaptation with other settings; only `steps` may be raised."
+                ) from error
         if not self.looks:
             self._look()
         while self.position.step < settings.steps and not self.stopped:
@@ -159,18 +168,22 @@ class AdaptationRun:
                 save_checkpoint(checkpoint, self._identity(), self.position, {**self._parts(), "self": self})
             if progress:
                 progress(self.position.step, settings.steps, loss)
-        means = [(step, float(loss.mean())) for step, loss in self.looks]
-        return Adapted(self.position.step, min(means, key=lambda look: look[1])[0], self.stopped, tuple(means))
+        means = tuple((step, float(loss.mean())) for step, loss in self.looks)
+        best = min(range(len(means)), key=lambda look: (not np.isfinite(means[look][1]), means[look][1]))
+        return Adapted(self.position.step, means[best][0], self.stopped, means, self._change(self.looks[best][1]))
 
     @property
     def stopped(self) -> bool:
-        """Whether the newest look at the guard is worse than the first by more than a standard error of that."""
-        if len(self.looks) < 2:
-            return False
-        worse = self.looks[-1][1] - self.looks[0][1]
+        """Whether the newest look at the guard is worse than the first by more than a standard error, or no number."""
+        change, error = self._change(self.looks[-1][1]) if self.looks else (0.0, 0.0)
+        return not change <= error
+
+    def _change(self, losses: NDArray[np.float64]) -> tuple[float, float]:
+        """(Mean change since the start of the guard's losses, its standard error by subject)."""
+        change = losses - self.looks[0][1]
         people, place = np.unique(self.guard_store.subject, return_inverse=True)
-        sums = np.bincount(place, worse - worse.mean(), len(people))
-        return bool(worse.mean() > np.sqrt((sums**2).sum()) / len(worse))
+        sums = np.bincount(place, change - change.mean(), len(people))
+        return float(change.mean()), float(np.sqrt((sums**2).sum()) / len(change))
 
     def _step(self, number: int) -> float:
         settings, rows = self.settings, self.stream.batch(number, self.settings.batch_size)
@@ -200,7 +213,7 @@ class AdaptationRun:
     def _look(self) -> None:
         """Note the teacher's likelihood of every guard knee, and keep the network if it is the best so far."""
         losses = knee_losses(self.calibration, self.teacher, self.guard_regions, self.guard_store.targets)
-        if not self.looks or losses.mean() < min(loss.mean() for _, loss in self.looks):
+        if not self.looks or losses.mean() < np.nanmin([loss.mean() for _, loss in self.looks]):
             self.best = {name: value.detach().clone() for name, value in self.teacher.state_dict().items()}
         self.looks.append((self.position.step, losses))
         with replacing(self.directory / "guard.json") as stream:
@@ -208,13 +221,17 @@ class AdaptationRun:
             stream.write(json.dumps(lines, indent=1) + "\n")
 
     def write(self, result: Adapted, films: int) -> Path:
-        """Write the best network as new weights whose description names where they come from."""
+        """Write the best network as new weights whose description names where they come from.
+
+        Prediction sets of the parent are left out: what they promise was fitted for another network.
+        """
         network = self.teacher
         network.load_state_dict(self.best)
         network.feature_mean.copy_(feature_mean(network, self.films, np.arange(len(self.films.frames))[:1000]))
         own = {f"network.{name}": value.cpu() for name, value in network.state_dict().items()}
-        tensors = {name: own.get(name, value) for name, value in self.held.tensors.items()}
-        before = self.held.description
+        kept = {name: value for name, value in self.held.tensors.items() if not name.startswith(f"{SETS}.")}
+        tensors = {name: own.get(name, value) for name, value in kept.items()}
+        before = {key: value for key, value in self.held.description.items() if key != "calibrated"}
         parent = {key: before[key] for key in ("name", "sha256")}
         lineage = {
             **parent, "knees": len(self.films.frames), "films": films, "steps": result.best_step,
@@ -240,7 +257,7 @@ class AdaptationRun:
 
     def _identity(self) -> str:
         knees = f"{len(self.films.frames)} {len(self.guard_store)}"
-        return f"{self.held.sha256} {knees} {self.settings.model_dump_json()}"
+        return f"{self.held.sha256} {knees} {self.settings.model_dump_json(exclude={'steps'})}"
 
 
 def consistency_loss(wanted: dict[str, Tensor], said: dict[str, Tensor]) -> Tensor:
@@ -268,8 +285,9 @@ def knee_losses(
         said = calibration({name: value.to(regions.device) for name, value in logits.items()})
     total = np.zeros(len(targets))
     for target in TARGETS:
-        likelihood = said[target.name].log_softmax(1).double().cpu().numpy()
-        total -= np.nansum(targets[:, target.one_hot] * likelihood, axis=1)
+        likelihood, wanted = said[target.name].log_softmax(1).double().cpu().numpy(), targets[:, target.one_hot]
+        read = np.isfinite(wanted).all(axis=1)
+        total[read] -= (wanted[read] * likelihood[read]).sum(1)
     return total
 
 
@@ -283,5 +301,10 @@ def _check(films: Store, guard: Store, settings: Adaptation) -> None:
         raise RecipeError(f"{len(films)} knees without labels were found; a batch needs {settings.batch_size}.")
     if not np.isfinite(guard.targets).any(axis=1).all():
         raise RecipeError("A knee that is to guard adaptation has no grade.")
+    people = len(np.unique(guard.subject))
+    if people < FEWEST_SUBJECTS:
+        raise RecipeError(
+            f"The knees of {people} people are too few to guard adaptation; {FEWEST_SUBJECTS} are needed."
+        )
     if np.isin(films.subject, guard.subject).any():
         raise RecipeError("A person's films are among those learnt from and among those that guard it.")

@@ -6,17 +6,23 @@ import torch
 
 
 class Average:
-    """Exponential moving average of a network's floating-point state; the decay warms up over the first steps."""
+    """Exponential moving average of a network's floating-point state.
 
-    def __init__(self, network: torch.nn.Module, decay: float) -> None:
-        self.decay = decay
+    Args:
+        network: where it starts.
+        decay: share that stays at each step.
+        warm_up: whether the decay grows over the first steps, so that a random start is soon forgotten.
+    """
+
+    def __init__(self, network: torch.nn.Module, decay: float, *, warm_up: bool = True) -> None:
+        self.decay, self.warm_up = decay, warm_up
         self.steps = 0
         self.state = {k: v.detach().clone() for k, v in network.state_dict().items() if v.is_floating_point()}
 
     def update(self, network: torch.nn.Module) -> None:
         """Move towards the network's present state."""
         self.steps += 1
-        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps)) if self.warm_up else self.decay
         for key, value in network.state_dict().items():
             if key in self.state:
                 self.state[key].lerp_(value.detach(), 1 - decay)

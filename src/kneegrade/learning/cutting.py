@@ -1,7 +1,6 @@
 """`build_store`: the knees of a manifest, cut once, film by film, in several processes, going on where it stopped."""
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,11 +11,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from kneegrade.anatomy import LandmarkDetector, MarkedPoints, marked_knees
+from kneegrade.anatomy import Knee, LandmarkDetector, MarkedPoints, marked_knees
 from kneegrade.anatomy.landmarks import NUM_LANDMARKS
 from kneegrade.anatomy.plausibility import refusal
 from kneegrade.cohorts.manifest import target_distributions
-from kneegrade.errors import KneeGradeError
+from kneegrade.errors import KneeGradeError, RecipeError
 from kneegrade.imaging import Radiograph, read_radiograph
 from kneegrade.learning.spreading import spread
 from kneegrade.learning.store import STORE_PX, STORE_WIDTHS, cut_knee
@@ -55,6 +54,7 @@ class FilmTask:
     names: tuple[str, ...] = ()
 
 
+Found = dict[str, tuple[NDArray[np.float64], float]]
 CutKnee = tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_], float]
 
 
@@ -64,15 +64,15 @@ def build_store(
 ) -> list[str]:  # fmt: skip
     """Cut every knee of a manifest into the new store `directory`; a second call goes on where the first was stopped.
 
-    Landmarks are the manifest's; where a knee has none, those of `marked` that are named like its film, and where there
-    are none either the shipped detector looks for it on its film. The knees of a film are told apart by side.
+    Landmarks are those of `marked` that are named like a film, else the manifest's, else what the shipped detector
+    finds on the film. The knees of a film are told apart by side.
 
     Args:
         table: a validated manifest.
         directory: must not exist; it appears whole at the end.
         widths: plateau widths that a picture spans.
-        marked: landmarks of films, `.pts` or COCO, named by the film's barcode, by its path below the folder that all
-            films share, or, where no two films have the same, by its name.
+        marked: landmarks of films, `.pts` or COCO, named by the film's barcode or by an end of its path that no other
+            film of the manifest has.
         redraw: gives better landmarks (B, 74, 2) for pictures (B, 384, 384) and landmarks of the store.
         workers: processes; 1 works in this one.
         progress: called with (films done, all).
@@ -81,9 +81,15 @@ def build_store(
         One line per knee that could not be cut, with the reason; those are left out.
 
     Raises:
-        RecipeError: the folder exists already, another unfinished store stands there, or not one knee could be cut.
+        RecipeError: the folder exists already, another unfinished store stands there, `marked` fits no film, or not one
+            knee could be cut.
     """
     tasks = film_tasks(table, widths, marked)
+    if marked is not None and not any(marked.first(task.names) for task in tasks):
+        raise RecipeError(
+            f"{marked.path} holds no landmarks of any of the {len(tasks)} films; they are looked for by barcode and by "
+            f"the end of a film's path, as in {', '.join(tasks[0].names[-2:])}."
+        )
     writer = StoreWriter(directory, len(table), identity=_identity(tasks))
     pending = set(writer.rows(PENDING).tolist())
     left = [task for task in tasks if pending.intersection(task.rows)]
@@ -129,16 +135,12 @@ def film_tasks(table: pd.DataFrame, widths: float, marked: MarkedPoints | None =
 
 
 def _names(table: pd.DataFrame, paths: list[str]) -> dict[str, tuple[str, ...]]:
-    """Film → what its landmarks may be called, the surest first."""
-    root = Path(os.path.commonpath([Path(path).parent for path in paths]))
-    own = Counter(Path(path).name for path in paths)
+    """Film → what its landmarks may be called, the surest first: its barcode, then ever shorter ends of its path."""
     barcodes = dict(zip(table["image_path"], table["barcode"], strict=True)) if "barcode" in table.columns else {}
+    ends = {path: ["/".join(Path(path).parts[i:]) for i in range(1, len(Path(path).parts))] for path in paths}
+    shared = Counter(end for path in paths for end in ends[path])
     return {
-        path: tuple(
-            name
-            for name in (str(barcodes.get(path) or ""), Path(path).relative_to(root).as_posix(), Path(path).name)
-            if name and own[name] < 2
-        )
+        path: tuple(name for name in (str(barcodes.get(path) or ""), *ends[path]) if name and shared[name] < 2)
         for path in paths
     }
 
@@ -154,6 +156,9 @@ def _identity(tasks: list[FilmTask]) -> str:
     digest = hashlib.sha256(f"{STORE_PX} {read_description(shipped_path('detector'))['sha256']}".encode())
     for task in tasks:
         digest.update(f"{task.path} {task.rows} {task.sides} {task.trust} {task.widths} {task.marked or ''}".encode())
+        name = None if task.marked is None else task.marked.first(task.names)
+        for file in () if task.marked is None or name is None else task.marked.files(name):
+            digest.update(file.read_bytes())
         for points in task.landmarks_px:
             digest.update(b"none" if points is None else points.tobytes())
     return f"knees of {len(tasks)} films, {digest.hexdigest()}"
@@ -163,7 +168,7 @@ def cut_film(task: FilmTask) -> list[CutKnee | str]:
     """Of each knee wanted: picture, landmarks there, which lie on the film, and trust; or why it cannot be cut."""
     try:
         radiograph = read_radiograph(Path(task.path))
-        found = _found(task, radiograph) if any(points is None for points in task.landmarks_px) else {}
+        found = _found(task, radiograph)
         return [_cut(task, index, radiograph, found) for index in range(len(task.rows))]
     except KneeGradeError as error:
         return [error.message] * len(task.rows)
@@ -171,12 +176,10 @@ def cut_film(task: FilmTask) -> list[CutKnee | str]:
         return [f"unexpected {type(error).__name__}: {error}"] * len(task.rows)
 
 
-def _cut(
-    task: FilmTask, index: int, radiograph: Radiograph, found: dict[str, tuple[NDArray[np.float64], float]]
-) -> CutKnee | str:
+def _cut(task: FilmTask, index: int, radiograph: Radiograph, found: Found) -> CutKnee | str:
     """Knee `index` of a task, with the landmarks wanted or found, or why it cannot be cut."""
     side, points, trust = task.sides[index], task.landmarks_px[index], task.trust[index]
-    if points is None:
+    if points is None or side in found:
         if side not in found:
             return f"no {side} knee that can be graded was found on this film"
         points, trust = found[side]
@@ -186,19 +189,27 @@ def _cut(
         return error.message
 
 
-def _found(task: FilmTask, radiograph: Radiograph) -> dict[str, tuple[NDArray[np.float64], float]]:
-    """Side → landmarks and confidence of the knees that the user marked, or else the detector sees.
-
-    Where one knee is wanted and one is there whose side cannot be told, it is that one.
-    """
+def _found(task: FilmTask, radiograph: Radiograph) -> Found:
+    """Side → landmarks and confidence of the knees that the user marked, and of others where the detector must look."""
     name = None if task.marked is None else task.marked.first(task.names)
-    if task.marked is None or name is None:
-        knees, _ = _detector().find(radiograph)
-    else:
-        knees, _ = marked_knees(radiograph, task.marked.of(name, radiograph), STORE_PX)
-    sure = [knee for knee in knees if refusal(knee) is None]
+    found: Found = {}
+    if task.marked is not None and name is not None:
+        found = _by_side(task, marked_knees(radiograph, task.marked.of(name, radiograph), STORE_PX)[0])
+    if any(points is None and side not in found for points, side in zip(task.landmarks_px, task.sides, strict=True)):
+        wanted = {side for points, side in zip(task.landmarks_px, task.sides, strict=True) if points is None}
+        seen = _by_side(task, _detector().find(radiograph)[0])
+        found = {side: knee for side, knee in seen.items() if side in wanted} | found
+    return found
+
+
+def _by_side(task: FilmTask, knees: tuple[Knee, ...]) -> Found:
+    """The knees that can be graded; where one is wanted and one is there whose side cannot be told, it is that one."""
     only = len(task.rows) == len(knees) == 1 and knees[0].side == "unknown"
-    return {task.sides[0] if only else knee.side: (knee.landmarks_px, knee.landmark_confidence) for knee in sure}
+    return {
+        task.sides[0] if only else knee.side: (knee.landmarks_px, knee.landmark_confidence)
+        for knee in knees
+        if refusal(knee) is None
+    }
 
 
 @cache

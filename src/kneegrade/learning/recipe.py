@@ -220,25 +220,34 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> "Recipe | Detector
         raise RecipeError(f"The recipe {path} cannot be read: {type(error).__name__}.") from error
     if not isinstance(tree, dict):
         raise RecipeError(f"The recipe {path} is not a mapping of sections.")
-    for override in overrides:
-        _override(tree, override)
+    for setting in overrides:
+        override(tree, setting)
     try:
         return (DetectorRecipe if tree.get("kind") == "detector" else Recipe).model_validate(tree)
     except ValidationError as error:
-        lines = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise RecipeError(f"The recipe {path.name} does not fit its schema: {lines}.") from error
+        raise RecipeError(f"The recipe {path.name} does not fit its schema: {complaints(error)}.") from error
 
 
-def _override(tree: dict[str, Any], override: str) -> None:
-    keys, equals, value = override.partition("=")
+def complaints(error: ValidationError) -> str:
+    """What a schema has against a tree, in one line."""
+    return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+
+
+def override(tree: dict[str, Any], setting: str) -> None:
+    """Set one value of a tree, as `section.key=value` (YAML) says.
+
+    Raises:
+        RecipeError: it is not of that form, goes through a value, or its value is not YAML.
+    """
+    keys, equals, value = setting.partition("=")
     if not equals:
-        raise RecipeError(f"{override!r} is not of the form section.key=value.")
+        raise RecipeError(f"{setting!r} is not of the form section.key=value.")
     *parents, last = keys.split(".")
     for key in parents:
         tree = tree.setdefault(key, {})
         if not isinstance(tree, dict):
-            raise RecipeError(f"{override!r}: {key} is a value, not a section.")
+            raise RecipeError(f"{setting!r}: {key} is a value, not a section.")
     try:
         tree[last] = yaml.safe_load(value)
     except yaml.YAMLError as error:
-        raise RecipeError(f"{override!r}: the value is not YAML.") from error
+        raise RecipeError(f"{setting!r}: the value is not YAML.") from error
