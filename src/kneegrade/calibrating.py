@@ -3,6 +3,7 @@
 import os
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,13 @@ from kneegrade.learning.predicting import claimed, predicted_logits
 from kneegrade.learning.regions import Regions
 from kneegrade.learning.store import load_stores
 from kneegrade.network import load_network
-from kneegrade.schema import grade_tuple_counts
-from kneegrade.uncertainty import fit_claims
+from kneegrade.schema import TARGETS, grade_tuple_counts
+from kneegrade.uncertainty import Claims, Graded, fit_claims
 from kneegrade.uncertainty.claims import CALIBRATION, DECODER, SETS
 from kneegrade.weights import load_weights, save_weights, shipped_path
 
-FEWEST_KNEES = 50
+FEWEST_KNEES = 100
+SUFFIX = "-calibrated"
 
 
 def calibrate(
@@ -31,7 +33,9 @@ def calibrate(
 ) -> tuple[Predictions | None, list[str]]:  # fmt: skip
     """Write `output`: the same network with calibration, coherent decoding and prediction sets of these knees.
 
-    People are divided at random: all is fitted on `share` of them; the rest, which no choice saw, is what comes back.
+    People are divided at random: all is fitted on `share` of them (probabilities and decoding on one half of these,
+    sets on the other); the rest, which no choice saw, is what comes back. Grades that no knee has keep the calibration
+    that they had.
 
     Args:
         table: a manifest of graded knees that the network was not trained on; knees without landmarks are looked for.
@@ -47,7 +51,7 @@ def calibrate(
         What the new weights claim of the people left (None if there are none), and a line per knee that was left out.
 
     Raises:
-        RecipeError: fewer than 50 knees to fit on, or none of them could be cut.
+        RecipeError: fewer than 100 knees to fit on, or none of them could be cut.
         WeightsError: missing or damaged weights.
     """
     held, device = load_weights(weights or shipped_path("grader"), "grader"), choose_device(device)
@@ -57,23 +61,28 @@ def calibrate(
         store = load_stores((place,))
         network = load_network(held)
         logits = predicted_logits(network, Regions(store, network.plan.roi_px, device), np.arange(len(store)))
+        with np.load(place / "knees.npz") as saved:
+            manifest_rows = saved["manifest_rows"]
         people = np.unique(store.subject)
         fitted_on = np.random.default_rng(seed).permutation(people)[: round(share * len(people))]
-        first = np.isin(store.subject, fitted_on)
-        rows, rest = np.flatnonzero(first), np.flatnonzero(~first)
-        if len(rows) < FEWEST_KNEES:
-            raise RecipeError(f"{len(rows)} knees to calibrate on; {FEWEST_KNEES} are needed.")
-        counts = smoothed_table(grade_tuple_counts())
-        claims = fit_claims({k: v[rows] for k, v in logits.items()}, store.targets[rows], counts, level)
+        knees, first = Graded(logits, store.targets, store.subject), np.isin(store.subject, fitted_on)
+        if first.sum() < FEWEST_KNEES:
+            raise RecipeError(f"{int(first.sum())} knees to calibrate on; {FEWEST_KNEES} are needed.")
+        before = Claims.of(held).calibration
+        claims = fit_claims(knees.part(first), smoothed_table(grade_tuple_counts()), level, seed, before)
         kept = {k: v for k, v in held.tensors.items() if k.split(".")[0] not in (CALIBRATION, DECODER, SETS)}
         decoder = claims.decoder
         said = {
             "weights": {key: held.description[key] for key in ("name", "sha256")},
-            "knees": len(rows), "subjects": len(fitted_on), "sources": sorted(set(store.source[rows].tolist())),
-            "share": share, "seed": seed, "level": level,
+            "knees": int(first.sum()), "subjects": len(fitted_on),
+            "grades": [t.name for t in TARGETS if np.isfinite(store.targets[first][:, t.one_hot]).any()],
+            "sources": sorted(set(store.source[first].tolist())), "share": share, "seed": seed, "level": level,
             "exponents": None if decoder is None else [decoder.prior_exponent, decoder.joint_exponent],
         }  # fmt: skip
-        save_weights(output, {**kept, **claims.tensors()}, {**held.description, "calibrated": said})
+        name = f"{held.description['name'].removesuffix(SUFFIX)}{SUFFIX}"
+        save_weights(output, {**kept, **claims.tensors()}, {**held.description, "name": name, "calibrated": said})
+        rest = np.flatnonzero(~first)
         if not len(rest):
             return None, bad
-        return claimed(claims({k: v[rest] for k, v in logits.items()}), store, rest), bad
+        claim = claims(knees.part(~first).logits)
+        return replace(claimed(claim, store, rest), knee=manifest_rows[rest]), bad

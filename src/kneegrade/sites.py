@@ -143,15 +143,15 @@ def adapt(
             that cannot be used.
     """
     held = load_weights(weights or shipped_path("grader"), "grader")
+    if not images.exists():
+        raise UsageError(f"{images} does not exist; check the path.", code="no_such_file")
     guard_table = _guard(labelled, split, images)
     count = None if progress is None else partial(progress, loss=None)
-    _check_identity(directory, images, labelled, split)
+    _check_identity(directory, _identity(images, labelled, split, subject))
     films, bad = _store_of(images, directory / "films", subject, count)
     place = directory / "guard"
     guard = load_stores((place,)) if place.is_dir() else _cut(guard_table, place, [], count)
     lost = place.with_name("guard-left-out.txt").read_text(encoding="utf-8").splitlines()
-    with replacing(directory / IDENTITY) as stream:
-        stream.write(_identity(images, labelled, split))
     run = AdaptationRun(held, films, guard, directory, settings, choose_device(device))
     result = run.run(progress)
     if result.best_step:
@@ -182,19 +182,20 @@ def _guard(labelled: Path, split: str | None, images: Path) -> pd.DataFrame:
     return table
 
 
-def _identity(images: Path, labelled: Path, split: str | None) -> str:
+def _identity(images: Path, labelled: Path, split: str | None, subject: str) -> str:
     """What an adaptation's folder is about: the films by name and size, the labelled manifest by content."""
     digest = hashlib.sha256(labelled.read_bytes())
     for path in sorted(p for p in images.rglob("*") if p.is_file()) if images.is_dir() else [images]:
         digest.update(f"{path.relative_to(images)} {path.stat().st_size}".encode())
-    return f"films {images.name}, guard {labelled.name} split {split or 'any'}, {digest.hexdigest()}"
+    return f"films {images.name} {subject}, guard {labelled.name} split {split or 'any'}, {digest.hexdigest()}"
 
 
-def _check_identity(directory: Path, images: Path, labelled: Path, split: str | None) -> None:
-    """Make the folder, or see that the stores in it are of these films."""
-    if not images.exists():
-        raise UsageError(f"{images} does not exist; check the path.", code="no_such_file")
+def _check_identity(directory: Path, identity: str) -> None:
+    """Make the folder and say in it what it is about, or see that it is about this."""
     directory.mkdir(parents=True, exist_ok=True)
     marker = directory / IDENTITY
-    if marker.is_file() and marker.read_text(encoding="utf-8") != _identity(images, labelled, split):
+    begun = any((directory / name).exists() for name in ("films", "films.tmp", "guard", "guard.tmp"))
+    if begun and marker.is_file() and marker.read_text(encoding="utf-8") != identity:
         raise RecipeError(f"{directory} holds an adaptation of other films or labels; name another folder.")
+    with replacing(marker) as stream:
+        stream.write(identity)

@@ -1,3 +1,6 @@
+import os
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -88,3 +91,16 @@ def test_a_line_that_is_cut_short_is_named(tmp_path):
     (tmp_path / "t.txt").write_text("ID|X|Y\n1|2|3\n2|3\n")
     with pytest.raises(CohortError, match="line 3 has 2 cells, the header 3"):
         read_table(tmp_path / "t.txt")
+
+
+SAS_FILE = Path(os.environ.get("KNEEGRADE_SAS7BDAT", "nowhere"))
+
+
+@pytest.mark.skipif(
+    not SAS_FILE.is_file(), reason="KNEEGRADE_SAS7BDAT names no .sas7bdat file, and none may be shipped"
+)
+def test_a_real_sas_table_is_text_like_any_other():
+    table = read_table(SAS_FILE)
+    assert len(table)
+    assert table.columns.tolist() == [name.upper() for name in table.columns]
+    assert all(isinstance(cell, str) for cell in table.to_numpy().ravel())

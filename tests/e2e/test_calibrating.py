@@ -13,14 +13,15 @@ from kneegrade.coherence import broken_rules
 from kneegrade.errors import RecipeError
 from kneegrade.evaluation import Predictions
 from kneegrade.phantom import render_rois, sample_knee
+from kneegrade.schema import TARGETS
 from kneegrade.weights import read_description, shipped_path
 
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory):
-    """120 single phantoms as PNG files, two a person, with their landmarks."""
+    """240 single phantoms as PNG files, two a person, with their landmarks."""
     folder, rows = tmp_path_factory.mktemp("knees"), []
-    for index in range(120):
+    for index in range(240):
         knee = sample_knee(77, index, "uniform")
         pixels, landmarks = render_rois([knee], 256, 1.3)
         path = folder / f"{index}.png"
@@ -34,16 +35,17 @@ def manifest(tmp_path_factory):
 
 
 def test_from_graded_knees_to_reports_with_sets(kneegrade, manifest, tmp_path):
-    done = kneegrade("calibrate", "--manifest", manifest, "--split", "val", "-o", tmp_path, "--level", "0.8")
+    done = kneegrade("calibrate", "--manifest", manifest, "-o", tmp_path, "--level", "0.8")
     assert done.returncode == 0, done.stderr
     assert "set holds" in done.stdout
     metrics = json.loads((tmp_path / "metrics.json").read_text())
-    assert metrics["knees"] == 60
+    assert metrics["knees"] == 120
     assert metrics["hard_rule_rate"] == 0
     assert 0.6 < metrics["kl"]["set_coverage"] <= 1
     said = read_description(tmp_path / "weights.safetensors")["calibrated"]
     assert said["weights"]["sha256"] == read_description(shipped_path("grader"))["sha256"]
-    assert (said["knees"], said["subjects"], said["level"]) == (60, 30, 0.8)
+    assert said["grades"] == [target.name for target in TARGETS]
+    assert (said["knees"], said["subjects"], said["level"]) == (120, 60, 0.8)
 
     report = Grader(weights=tmp_path / "weights.safetensors").grade("examples")
     assert report.set_level == pytest.approx(0.8)
@@ -58,16 +60,20 @@ def test_from_graded_knees_to_reports_with_sets(kneegrade, manifest, tmp_path):
 def test_the_people_measured_on_are_not_those_fitted_on(manifest, tmp_path):
     table = pd.read_parquet(manifest)
     first, _ = calibrate(table, tmp_path / "a.safetensors", seed=1)
-    second, _ = calibrate(table, tmp_path / "b.safetensors", seed=2)
     assert first is not None
-    assert second is not None
-    assert set(first.subject) != set(second.subject)
-    assert len(set(first.subject)) == 30
+    assert len(set(first.subject)) == 60
+    assert (table["subject_id"].to_numpy()[first.knee] == first.subject).all()
+    other = table.copy()
+    for target in TARGETS:  # other labels of the people measured on leave the weights as they are
+        other.loc[first.knee, target.name] = (other.loc[first.knee, target.name] + 1) % target.classes
+    calibrate(other, tmp_path / "b.safetensors", seed=1)
+    digests = [read_description(tmp_path / name)["sha256"] for name in ("a.safetensors", "b.safetensors")]
+    assert digests[0] == digests[1]
     first.save(tmp_path / "p.parquet")
     read = Predictions.load(tmp_path / "p.parquet")
     np.testing.assert_array_equal(read.sets, first.sets)
     np.testing.assert_array_equal(read.guess(), first.grades)
     none, _ = calibrate(table, tmp_path / "c.safetensors", share=1.0)
     assert none is None
-    with pytest.raises(RecipeError, match="24 knees to calibrate on"):
+    with pytest.raises(RecipeError, match="48 knees to calibrate on"):
         calibrate(table, tmp_path / "d.safetensors", share=0.2)

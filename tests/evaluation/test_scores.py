@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -129,3 +131,30 @@ def test_predictions_survive_their_file(tmp_path):
     assert read.truth()[3, 1] == -1
     with pytest.raises(RecipeError, match="not a file of predictions"):
         Predictions.load(tmp_path / "nothing.parquet")
+
+
+def test_sets_are_scored_and_compared_where_both_have_them():
+    said = some_predictions()
+    held = np.zeros(said.probabilities.shape, dtype=np.bool_)
+    held[:, :2] = True  # KL 0 and 1, and of the other grades nothing
+    with_sets = replace(said, sets=held)
+    scores = score(with_sets, SubjectBootstrap(said.subject, 20))
+    assert scores["kl"]["set_size"][0] == 2
+    assert scores["kl"]["set_coverage"][0] == pytest.approx((said.truth()[:, 0] <= 1).mean())
+    assert scores["jsn_medial"]["set_coverage"][0] == 0
+    for pair in ((said, with_sets), (with_sets, said)):
+        assert "set_size" not in compare(*pair, replicates=20)["kl"].differences
+    assert compare(with_sets, with_sets, replicates=20)["kl"].differences["set_size"][0] == 0
+
+
+def test_grades_that_are_given_need_not_be_the_likeliest(tmp_path):
+    said = some_predictions()
+    given = (said.guess() + 1) % 4
+    other = replace(said, grades=given, sets=said.probabilities > 0.5)
+    assert score(other, SubjectBootstrap(said.subject, 2))["kl"]["accuracy"][0] < 0.5
+    other.save(tmp_path / "p.parquet")
+    read = Predictions.load(tmp_path / "p.parquet")
+    np.testing.assert_array_equal(read.guess(), given)
+    np.testing.assert_array_equal(read.sets, other.sets)
+    said.save(tmp_path / "p.parquet")
+    assert Predictions.load(tmp_path / "p.parquet").sets is None

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -75,10 +76,10 @@ class MarkedPoints:
     def first(self, names: Iterable[str]) -> str | None:
         """The first of several names that a film may have under which there are landmarks, or None."""
         if self.path.suffix.lower() == ".json":
-            known = {part: key for key in read_coco(self.path) for part in (stem_of(key), key)}
+            known = _coco_names(self.path)
             return next((known[part] for name in names for part in (name, stem_of(name)) if part in known), None)
         if self.path.is_file():
-            return next(iter(names), None)
+            return next((name for name in names if self.path.stem in (name, stem_of(name))), None)
         files = ((name, self.path / f"{part}.pts") for name in names for part in (name, stem_of(name)))
         return next((name for name, file in files if file.is_file()), None)
 
@@ -122,6 +123,12 @@ class MarkedPoints:
             if key in films:
                 return films[key]
         raise UsageError(f"{self.path.name} holds no landmarks of this film.", code="no_landmarks")
+
+
+@cache
+def _coco_names(path: Path) -> dict[str, str]:
+    """What films may be called → their key in a COCO file."""
+    return {part: key for key in read_coco(path) for part in (stem_of(key), key)}
 
 
 def _looks_like_a_knee(points: Points) -> bool:

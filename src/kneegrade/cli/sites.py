@@ -60,7 +60,7 @@ def calibrate(
     manifest: Annotated[Path, typer.Option(help="Parquet manifest of graded knees that were not trained on.")],
     output: OutputOption,
     weights: WeightsOption = None,
-    split: Annotated[str | None, typer.Option(help="Which of its knees; all by default.")] = None,
+    split: Annotated[str, typer.Option(help="Which of its knees.")] = "val",
     share: Annotated[float, typer.Option(min=0.1, max=1, help="Of the people to fit on; the rest is measured.")] = 0.5,
     level: Annotated[float, typer.Option(min=0.5, max=0.99, help="How often a set is to hold the true grade.")] = 0.9,
     seed: Annotated[int, typer.Option(min=0, help="Of the division of people.")] = 0,
@@ -77,9 +77,10 @@ def calibrate(
     from kneegrade.files import replacing
 
     table = load_manifest(manifest)
-    table = table if split is None else table[table["split"] == split].reset_index(drop=True)
+    known = ", ".join(sorted(table["split"].unique()))
+    table = table[table["split"] == split].reset_index(drop=True)
     if table.empty:
-        raise RecipeError(f"{manifest.name} has no knee of split {split!r}.")
+        raise RecipeError(f"{manifest.name} has no knee of split {split!r}; it has {known}.")
     if detect:
         table = table.drop(columns=["landmarks_px", "landmark_confidence"], errors="ignore")
     output.mkdir(parents=True, exist_ok=True)
@@ -90,6 +91,8 @@ def calibrate(
         )
     for line in bad:
         typer.echo(line, err=True)
+    for name in ("predictions.parquet", "metrics.json", "metrics.md", "metrics.csv", "metrics.tex"):
+        (output / name).unlink(missing_ok=True)  # of an earlier call
     if predictions is not None:
         predictions.save(output / "predictions.parquet")
         scores = score(predictions, SubjectBootstrap(predictions.subject))

@@ -59,8 +59,9 @@ def compare(first: Predictions, second: Predictions, replicates: int = 1000, see
 
 
 def differences(first: Scores, second: Scores, name: str) -> dict[str, tuple[float, float, float]]:
-    """Metric → second less first with its 95 % interval, of scores on the same bootstrap."""
-    return {metric: interval(second[name][metric] - values) for metric, values in first[name].items() if metric != "n"}
+    """Metric that both have → second less first with its 95 % interval, of scores on the same bootstrap."""
+    both = (metric for metric in first[name] if metric != "n" and metric in second[name])
+    return {metric: interval(second[name][metric] - first[name][metric]) for metric in both}
 
 
 def mcnemar(

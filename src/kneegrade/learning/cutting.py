@@ -137,7 +137,8 @@ def film_tasks(table: pd.DataFrame, widths: float, marked: MarkedPoints | None =
 def _names(table: pd.DataFrame, paths: list[str]) -> dict[str, tuple[str, ...]]:
     """Film → what its landmarks may be called, the surest first: its barcode, then ever shorter ends of its path."""
     barcodes = dict(zip(table["image_path"], table["barcode"], strict=True)) if "barcode" in table.columns else {}
-    ends = {path: ["/".join(Path(path).parts[i:]) for i in range(1, len(Path(path).parts))] for path in paths}
+    parts = {path: [part for part in Path(path).parts if part != Path(path).anchor] for path in paths}
+    ends = {path: ["/".join(own[i:]) for i in range(len(own))] for path, own in parts.items()}
     shared = Counter(end for path in paths for end in ends[path])
     return {
         path: tuple(name for name in (str(barcodes.get(path) or ""), *ends[path]) if name and shared[name] < 2)
@@ -158,10 +159,15 @@ def _identity(tasks: list[FilmTask]) -> str:
         digest.update(f"{task.path} {task.rows} {task.sides} {task.trust} {task.widths} {task.marked or ''}".encode())
         name = None if task.marked is None else task.marked.first(task.names)
         for file in () if task.marked is None or name is None else task.marked.files(name):
-            digest.update(file.read_bytes())
+            digest.update(_digest(file, file.stat().st_mtime_ns))
         for points in task.landmarks_px:
             digest.update(b"none" if points is None else points.tobytes())
     return f"knees of {len(tasks)} films, {digest.hexdigest()}"
+
+
+@cache
+def _digest(file: Path, changed: int) -> bytes:
+    return hashlib.sha256(file.read_bytes()).digest()
 
 
 def cut_film(task: FilmTask) -> list[CutKnee | str]:

@@ -1,7 +1,7 @@
 """Logits → what can be claimed."""
 
 from kneegrade.uncertainty.calibration import Calibration, fit_calibration, negative_log_likelihood
-from kneegrade.uncertainty.claims import Claim, Claims, fit_claims
+from kneegrade.uncertainty.claims import Claim, Claims, Graded, fit_claims
 from kneegrade.uncertainty.decoding import CoherentDecoder, fit_decoder
 from kneegrade.uncertainty.sets import ConformalSets, fit_sets
 
@@ -11,6 +11,7 @@ __all__ = [
     "Claims",
     "CoherentDecoder",
     "ConformalSets",
+    "Graded",
     "fit_calibration",
     "fit_claims",
     "fit_decoder",

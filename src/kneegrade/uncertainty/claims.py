@@ -6,7 +6,7 @@ likeliest grades and no sets.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kneegrade.coherence import concatenate_probabilities, likeliest_grades
-from kneegrade.schema import CLASSES
+from kneegrade.schema import CLASSES, TARGETS
 from kneegrade.uncertainty.calibration import Calibration, fit_calibration
 from kneegrade.uncertainty.decoding import CoherentDecoder, fit_decoder
 from kneegrade.uncertainty.sets import ConformalSets, fit_sets
@@ -94,18 +94,50 @@ class Claims:
         return Claim(probabilities, grades, None if self.sets is None else self.sets.sets(probabilities, grades))
 
 
-def fit_claims(
-    logits: Mapping[str, Tensor], targets: NDArray[np.float32], table: NDArray[np.float64], level: float = 0.9
-) -> Claims:
-    """Calibration, decoder and sets of knees that were not trained on, each fitted on what the one before it says.
+@dataclass(frozen=True, eq=False)
+class Graded:
+    """M knees that were not trained on.
 
-    Args:
+    Attributes:
         logits: grade name → (M, classes).
         targets: (M, 29) labels as distributions, NaN where missing.
+        subject: (M,) str.
+    """
+
+    logits: Mapping[str, Tensor]
+    targets: NDArray[np.float32]
+    subject: NDArray[np.str_]
+
+    def part(self, rows: NDArray[np.bool_]) -> "Graded":
+        """Some of them."""
+        logits = {name: value[torch.from_numpy(rows)] for name, value in self.logits.items()}
+        return Graded(logits, self.targets[rows], self.subject[rows])
+
+
+def fit_claims(
+    knees: Graded, table: NDArray[np.float64], level: float = 0.9, seed: int = 0, before: Calibration | None = None
+) -> Claims:
+    """Calibration and decoder fitted on half of the people, sets on what these say of the other half.
+
+    Sets whose own knees had tuned what they are made of would promise too much.
+
+    Args:
+        knees: to fit on.
         table: (5, 4, 4, 4, 4, 4, 4) joint distribution of any population.
         level: of the sets.
+        seed: of the division.
+        before: a calibration whose parameters stay for grades that no knee has; by default these stay as they are.
     """
-    calibration = fit_calibration({k: v.float().cpu() for k, v in logits.items()}, torch.from_numpy(targets))
-    said = Claims(calibration)(logits).probabilities
-    decoder = fit_decoder(table, said, targets)
-    return Claims(calibration, decoder, fit_sets(decoder.marginals(said), targets, level))
+    people = np.random.default_rng(seed).permutation(np.unique(knees.subject))
+    first = np.isin(knees.subject, people[: len(people) // 2])
+    tuning, rest = knees.part(first), knees.part(~first)
+    logits = {name: value.float().cpu() for name, value in tuning.logits.items()}
+    calibration = fit_calibration(logits, torch.from_numpy(tuning.targets))
+    for target in TARGETS:
+        if before is not None and not np.isfinite(tuning.targets[:, target.one_hot]).any():
+            calibration.log_temperature[target.name].copy_(before.log_temperature[target.name])
+            calibration.bias[target.name].copy_(before.bias[target.name])
+    decoder = fit_decoder(table, Claims(calibration)(tuning.logits).probabilities, tuning.targets)
+    decoder = replace(decoder, table=decoder.table.astype(np.float32).astype(np.float64))  # as a file keeps it
+    said = Claims(calibration, decoder)(rest.logits).probabilities
+    return Claims(calibration, decoder, fit_sets(said, rest.targets, level))

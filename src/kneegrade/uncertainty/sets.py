@@ -4,8 +4,9 @@ A knee's set starts with its likeliest grade and grows by the likelier of the tw
 probability that the set holds before grade y joins it (0 for the likeliest), the set is {y : m(y) ≤ q}, and q is the
 ⌈(n + 1)·level⌉-th smallest m of the true grades of n calibration knees: split conformal prediction (Vovk; Papadopoulos
 et al. 2002) with the score of adaptive sets (Romano et al., NeurIPS 2020), made to grow along the scale. Of knees like
-the calibration knees at least `level` have their true grade in the set, whatever the network is worth; where the
-likeliest grade alone is right more often than that, q = 0 and the set is that grade.
+the calibration knees `level` or more have their true grade in the set, whatever the network is worth, as far as knees
+can be exchanged (the two of a person are alike, so a little less is promised); where the likeliest grade alone is right
+more often than that, q = 0 and the set is that grade. What the probabilities were tuned on must be other knees.
 
 A soft label counts with its probability at every grade.
 """
@@ -65,7 +66,7 @@ def mass_before(probabilities: NDArray[np.floating]) -> Array:
         down = left >= right
         joins = np.where(down, low - 1, high + 1)
         before[rows, joins] = held
-        held = held + np.where(down, left, right)
+        held = np.minimum(held + np.where(down, left, right), 1.0)  # sums of floats may pass 1
         low, high = np.where(down, low - 1, low), np.where(down, high, high + 1)
     return before
 
