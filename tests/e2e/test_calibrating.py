@@ -47,6 +47,15 @@ def test_from_graded_knees_to_reports_with_sets(kneegrade, manifest, tmp_path):
     assert said["grades"] == [target.name for target in TARGETS]
     assert (said["knees"], said["subjects"], said["level"]) == (120, 60, 0.8)
 
+    done = kneegrade(
+        "grade", "examples", "--weights", tmp_path / "weights.safetensors", "-o", tmp_path / "report", "-q"
+    )
+    assert done.returncode == 0, done.stderr
+    written = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert written["software"]["weights"]["name"].endswith("-calibrated")
+    assert written["software"]["set_level"] == pytest.approx(0.8)
+    assert "hold the true grade in 80 % of knees" in (tmp_path / "report" / "report.html").read_text()
+
     report = Grader(weights=tmp_path / "weights.safetensors").grade("examples")
     assert report.set_level == pytest.approx(0.8)
     for knee in (knee for film in report.radiographs for knee in film.knees if knee.grades):

@@ -39,6 +39,9 @@ def grade(
     unit: UnitOption = UnitFlag.auto,
     mirrored: MirroredOption = MirroredFlag.none,
     spacing: SpacingOption = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="A grader's weights of your own (train, adapt, calibrate).")
+    ] = None,
     detector: DetectorOption = None,
     device: DeviceFlag = DeviceFlag.auto,
     batch_size: Annotated[int, typer.Option(min=1, help="Films taken through the networks together.")] = 16,
@@ -65,7 +68,7 @@ def grade(
         raise UsageError("One .pts file serves one film; name a folder of them, one for each film.")
     said = Said(None if side is None else SIDES[side], spacing_of(spacing), marked)
 
-    grader = Grader(device.value, batch_size=batch_size, detector=detector)
+    grader = Grader(device.value, weights, batch_size, detector)
     with progress_bar("Grading", quiet or len(sources) < 2) as advance:
         report = grader.grade_sources(sources, said, progress=lambda done, graded: advance(done, len(sources)))
     written = write_report(report, output, wanted)
