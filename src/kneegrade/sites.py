@@ -19,7 +19,8 @@ from kneegrade.errors import RecipeError, UsageError
 from kneegrade.evaluation.drift import Profile
 from kneegrade.files import replacing
 from kneegrade.grader import choose_device
-from kneegrade.learning.adapting import Adaptation, AdaptationRun, Adapted
+from kneegrade.learning.adaptation import Adaptation
+from kneegrade.learning.adapting import AdaptationRun, Adapted
 from kneegrade.learning.cutting import build_store
 from kneegrade.learning.predicting import predicted_batches
 from kneegrade.learning.regions import Regions

@@ -1,6 +1,7 @@
 """`kneegrade calibrate`: from graded knees to weights whose reports have prediction sets."""
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
@@ -12,22 +13,26 @@ from kneegrade.calibrating import calibrate
 from kneegrade.coherence import broken_rules
 from kneegrade.errors import RecipeError
 from kneegrade.evaluation import Predictions
+from kneegrade.network import GradingNetwork, NetworkPlan
 from kneegrade.phantom import render_rois, sample_knee
 from kneegrade.schema import TARGETS
-from kneegrade.weights import read_description, shipped_path
+from kneegrade.uncertainty import Calibration
+from kneegrade.weights import read_description, save_weights, shipped_path
 
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory):
-    """240 single phantoms as PNG files, two a person, with their landmarks."""
+    """200 single phantoms as PNG files, two a person, with their landmarks."""
     folder, rows = tmp_path_factory.mktemp("knees"), []
-    for index in range(240):
-        knee = sample_knee(77, index, "uniform")
-        pixels, landmarks = render_rois([knee], 256, 1.3)
+    knees = [sample_knee(77, index, "uniform") for index in range(200)]
+    drawn = [render_rois(knees[first : first + 20], 192, 1.3) for first in range(0, 200, 20)]
+    pictures = np.concatenate([pixels.numpy() for pixels, _ in drawn])
+    points = np.concatenate([landmarks for _, landmarks in drawn])
+    for index, (knee, pixels, landmarks) in enumerate(zip(knees, pictures, points, strict=True)):
         path = folder / f"{index}.png"
-        Image.fromarray((pixels[0].numpy() * 255).astype(np.uint8)).save(path)
+        Image.fromarray((pixels * 255).astype(np.uint8)).save(path)
         rows.append({"image_path": str(path), "knee_id": str(index), "subject_id": f"p{index // 2}", "side": "R",
-                     "split": "val", "source": "phantom", "landmarks_px": landmarks[0].reshape(-1).tolist(),
+                     "split": "val", "source": "phantom", "landmarks_px": landmarks.reshape(-1).tolist(),
                      **knee.grades})  # fmt: skip
     table = pd.DataFrame(rows)
     table.to_parquet(folder / "m.parquet")
@@ -39,13 +44,13 @@ def test_from_graded_knees_to_reports_with_sets(kneegrade, manifest, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "set holds" in done.stdout
     metrics = json.loads((tmp_path / "metrics.json").read_text())
-    assert metrics["knees"] == 120
+    assert metrics["knees"] == 100
     assert metrics["hard_rule_rate"] == 0
     assert 0.6 < metrics["kl"]["set_coverage"] <= 1
     said = read_description(tmp_path / "weights.safetensors")["calibrated"]
     assert said["weights"]["sha256"] == read_description(shipped_path("grader"))["sha256"]
     assert said["grades"] == [target.name for target in TARGETS]
-    assert (said["knees"], said["subjects"], said["level"]) == (120, 60, 0.8)
+    assert (said["knees"], said["subjects"], said["level"]) == (100, 50, 0.8)
 
     done = kneegrade(
         "grade", "examples", "--weights", tmp_path / "weights.safetensors", "-o", tmp_path / "report", "-q"
@@ -66,23 +71,35 @@ def test_from_graded_knees_to_reports_with_sets(kneegrade, manifest, tmp_path):
             assert len(result.prediction_set) == max(result.prediction_set) - min(result.prediction_set) + 1
 
 
-def test_the_people_measured_on_are_not_those_fitted_on(manifest, tmp_path):
+@pytest.fixture
+def untrained(tmp_path):
+    """Weights of a small network that has learnt nothing."""
+    plan = NetworkPlan("resnet18", reduce=8, roi_px=64)
+    parts = {"network": GradingNetwork(plan), "calibration": Calibration()}
+    tensors = {f"{part}.{name}": value for part, module in parts.items() for name, value in module.state_dict().items()}
+    kept = {name: value for name, value in tensors.items() if not name.endswith("num_batches_tracked")}
+    path = tmp_path / "untrained.safetensors"
+    save_weights(path, kept, {"name": "untrained", "kind": "grader", "model": asdict(plan)})
+    return path
+
+
+def test_the_people_measured_on_are_not_those_fitted_on(manifest, untrained, tmp_path):
     table = pd.read_parquet(manifest)
-    first, _ = calibrate(table, tmp_path / "a.safetensors", seed=1)
+    first, _ = calibrate(table, tmp_path / "a.safetensors", untrained, seed=1)
     assert first is not None
-    assert len(set(first.subject)) == 60
+    assert len(set(first.subject)) == 50
     assert (table["subject_id"].to_numpy()[first.knee] == first.subject).all()
     other = table.copy()
     for target in TARGETS:  # other labels of the people measured on leave the weights as they are
         other.loc[first.knee, target.name] = (other.loc[first.knee, target.name] + 1) % target.classes
-    calibrate(other, tmp_path / "b.safetensors", seed=1)
+    calibrate(other, tmp_path / "b.safetensors", untrained, seed=1)
     digests = [read_description(tmp_path / name)["sha256"] for name in ("a.safetensors", "b.safetensors")]
     assert digests[0] == digests[1]
     first.save(tmp_path / "p.parquet")
     read = Predictions.load(tmp_path / "p.parquet")
     np.testing.assert_array_equal(read.sets, first.sets)
     np.testing.assert_array_equal(read.guess(), first.grades)
-    none, _ = calibrate(table, tmp_path / "c.safetensors", share=1.0)
+    none, _ = calibrate(table, tmp_path / "c.safetensors", untrained, share=1.0)
     assert none is None
-    with pytest.raises(RecipeError, match="48 knees to calibrate on"):
-        calibrate(table, tmp_path / "d.safetensors", share=0.2)
+    with pytest.raises(RecipeError, match="40 knees to calibrate on"):
+        calibrate(table, tmp_path / "d.safetensors", untrained, share=0.2)

@@ -96,7 +96,7 @@ def test_evidence_sums_to_what_was_graded(grader):
     assert evidence.roi.shape == (224, 224)
     for name in TARGET_NAMES:
         centred = evidence.contributions[name].sum(0) + evidence.remainder[name]
-        calibrated = grader.calibration(
+        calibrated = grader.claims.calibration(
             {t.name: torch.zeros(1, t.classes) for t in TARGETS} | {name: torch.tensor(centred)[None]}
         )
         expected = calibrated[name].softmax(1)[0].tolist()

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from kneegrade.errors import RecipeError
-from kneegrade.learning.adapting import AdaptationRun, consistency_loss, load_adaptation
+from kneegrade.learning.adaptation import load_adaptation
+from kneegrade.learning.adapting import AdaptationRun, consistency_loss
 from kneegrade.learning.phantoms import build_phantom_store
 from kneegrade.learning.recipe import Recipe
 from kneegrade.learning.store import load_stores

@@ -32,7 +32,7 @@ def adapt(
     quiet: QuietOption = False,
 ) -> None:
     """Go on training a grader on unlabelled films, by coherence and consistency, as long as a guard allows it."""
-    from kneegrade.learning.adapting import load_adaptation
+    from kneegrade.learning.adaptation import load_adaptation
     from kneegrade.sites import adapt as adapted
 
     with progress_bar("Adapting", quiet) as advance:
