@@ -59,16 +59,16 @@ def calibrate(
         place = Path(folder) / "store"
         bad = build_store(table, place, workers=os.cpu_count() or 1, progress=progress)
         store = load_stores((place,))
-        network = load_network(held)
-        logits = predicted_logits(network, Regions(store, network.plan.roi_px, device), np.arange(len(store)))
         with np.load(place / "knees.npz") as saved:
             manifest_rows = saved["manifest_rows"]
         people = np.unique(store.subject)
         fitted_on = np.random.default_rng(seed).permutation(people)[: round(share * len(people))]
-        knees, first = Graded(logits, store.targets, store.subject), np.isin(store.subject, fitted_on)
+        first = np.isin(store.subject, fitted_on)
         if first.sum() < FEWEST_KNEES:
             raise RecipeError(f"{int(first.sum())} knees to calibrate on; {FEWEST_KNEES} are needed.")
-        before = Claims.of(held).calibration
+        network, before = load_network(held), Claims.of(held).calibration
+        logits = predicted_logits(network, Regions(store, network.plan.roi_px, device), np.arange(len(store)))
+        knees = Graded(logits, store.targets, store.subject)
         claims = fit_claims(knees.part(first), smoothed_table(grade_tuple_counts()), level, seed, before)
         kept = {k: v for k, v in held.tensors.items() if k.split(".")[0] not in (CALIBRATION, DECODER, SETS)}
         decoder = claims.decoder

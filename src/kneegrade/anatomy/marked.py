@@ -63,7 +63,7 @@ class MarkedPoints:
         if self.path.suffix.lower() == ".json":
             points = np.array([knee.landmarks_px for knee in self._coco(name).knees]).reshape(-1, NUM_LANDMARKS, 2)
         else:
-            points = self._from_pts(self._pts(name), radiograph)
+            points = self._from_pts(self.files(name), radiograph)
         for knee in points:
             if points_inside(knee, radiograph.pixels.shape).sum() < LEAST_INSIDE or not _looks_like_a_knee(knee):
                 raise UnreadableFileError(
@@ -91,8 +91,9 @@ class MarkedPoints:
         other = file.with_name(file.stem + "_f" + file.suffix)
         return (file, other) if other.is_file() else (file,)
 
-    def _from_pts(self, file: Path, radiograph: Radiograph) -> Points:
+    def _from_pts(self, files: tuple[Path, ...], radiograph: Radiograph) -> Points:
         spacing, flip = radiograph.pixel_spacing_mm, np.array([radiograph.pixels.shape[1] - 1, 0])
+        file, *flipped = files
         points = read_pts(file, unit=self.unit, pixel_spacing_mm=spacing)
         sides = ("R", "L") if len(points) == 2 else (radiograph.laterality,)
         if self.mirrored in ("R", "L") and not set(sides) <= {"R", "L"}:
@@ -101,8 +102,7 @@ class MarkedPoints:
             )
         turned = [self.mirrored in ("both", side) for side in sides]
         knees = [p * [-1, 1] + flip if t else p for p, t in zip(points, turned, strict=True)]
-        other = file.with_name(file.stem + "_f" + file.suffix)
-        if other.is_file():
+        for other in flipped:
             knees += list(read_pts(other, unit=self.unit, pixel_spacing_mm=spacing) * [-1, 1] + flip)
         return np.stack(knees)
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from kneegrade.cli.shared import DeviceFlag, OutputOption, QuietOption, progress_bar
+from kneegrade.cli.shared import DeviceFlag, OutputOption, QuietOption, progress_bar, write_measures
 from kneegrade.errors import UsageError
 
 
@@ -35,34 +35,24 @@ def evaluate(
 ) -> None:
     """Measure a grader on labelled knees: every metric with its 95 % interval by subject."""
     from kneegrade.evaluating import evaluate_manifest
-    from kneegrade.evaluation import SubjectBootstrap, score
-    from kneegrade.evaluation import as_json as json_of
-    from kneegrade.evaluation.formats import markdown, write_table
-    from kneegrade.evaluation.tables import evaluation_table
-    from kneegrade.files import replacing
+    from kneegrade.evaluation.formats import markdown
 
     with _labelled(manifest, cohort, root) as table, progress_bar("Reading", quiet or as_json) as advance:
         result = evaluate_manifest(table, split, weights, detect=detect, device=device.value, progress=advance)
-    predictions = result.predictions
-    scores = score(predictions, SubjectBootstrap(predictions.subject))
-    metrics = {
+    about = {
         "weights": _identity(weights), "split": split, "landmarks_from": result.landmarks,
-        "not_graded": len(result.missed), **json_of(scores, predictions),
+        "not_graded": len(result.missed),
     }  # fmt: skip
-    output.mkdir(parents=True, exist_ok=True)
-    predictions.save(output / "predictions.parquet")
-    text = json.dumps(metrics, indent=1)
-    with replacing(output / "metrics.json") as stream:
-        stream.write(text + "\n")
-    shown = evaluation_table(scores, predictions)
-    write_table(shown, output)
+    shown, text = write_measures(result.predictions, output, about)
     for line in result.missed:
         typer.echo(line, err=True)
     if as_json:
         typer.echo(text)
     elif not quiet:
         typer.echo(markdown(shown))
-        typer.echo(f"{len(predictions)} knees, {len(result.missed)} not graded. All metrics: {output / 'metrics.json'}")
+        typer.echo(
+            f"{len(result.predictions)} knees, {len(result.missed)} not graded. All metrics: {output / 'metrics.json'}"
+        )
 
 
 def _identity(weights: Path | None) -> dict[str, str]:

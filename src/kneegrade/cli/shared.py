@@ -1,12 +1,17 @@
 """Options and the progress bar that several verbs share."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from kneegrade.evaluation import Predictions
+    from kneegrade.evaluation.formats import Table
 
 
 class SideFlag(StrEnum):
@@ -80,3 +85,30 @@ def progress_bar(title: str, silent: bool) -> Iterator[Any]:
 def spacing_of(mm: float | None) -> tuple[float, float] | None:
     """(row, column) spacing of the option."""
     return None if mm is None else (mm, mm)
+
+
+def write_measures(predictions: "Predictions", output: Path, about: Mapping[str, Any]) -> "tuple[Table, str]":
+    """Score predictions; write `predictions.parquet`, `metrics.json` and the table to a folder, made if need be.
+
+    Args:
+        predictions: of one network.
+        output: the folder.
+        about: stands before the metrics in the JSON object.
+
+    Returns:
+        The table, and the JSON text.
+    """
+    from kneegrade.evaluation import SubjectBootstrap, as_json, score
+    from kneegrade.evaluation.formats import write_table
+    from kneegrade.evaluation.tables import evaluation_table
+    from kneegrade.files import replacing
+
+    scores = score(predictions, SubjectBootstrap(predictions.subject))
+    output.mkdir(parents=True, exist_ok=True)
+    predictions.save(output / "predictions.parquet")
+    text = json.dumps({**about, **as_json(scores, predictions)}, indent=1)
+    with replacing(output / "metrics.json") as stream:
+        stream.write(text + "\n")
+    shown = evaluation_table(scores, predictions)
+    write_table(shown, output)
+    return shown, text

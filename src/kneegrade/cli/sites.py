@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from kneegrade.cli.shared import DeviceFlag, OutputOption, QuietOption, progress_bar
+from kneegrade.cli.shared import DeviceFlag, OutputOption, QuietOption, progress_bar, write_measures
 from kneegrade.errors import RecipeError
 
 ImagesOption = Annotated[Path, typer.Option(help="Films that nobody needs to have graded: folder, manifest or store.")]
@@ -71,10 +71,7 @@ def calibrate(
     """Fit probabilities, coherent decoding and prediction sets of a grader on graded knees; measure them on others."""
     from kneegrade.calibrating import calibrate as calibrated
     from kneegrade.cohorts import load_manifest
-    from kneegrade.evaluation import SubjectBootstrap, as_json, score
-    from kneegrade.evaluation.formats import markdown, write_table
-    from kneegrade.evaluation.tables import evaluation_table
-    from kneegrade.files import replacing
+    from kneegrade.evaluation.formats import markdown
 
     table = load_manifest(manifest)
     known = ", ".join(sorted(table["split"].unique()))
@@ -94,12 +91,7 @@ def calibrate(
     for name in ("predictions.parquet", "metrics.json", "metrics.md", "metrics.csv", "metrics.tex"):
         (output / name).unlink(missing_ok=True)  # of an earlier call
     if predictions is not None:
-        predictions.save(output / "predictions.parquet")
-        scores = score(predictions, SubjectBootstrap(predictions.subject))
-        with replacing(output / "metrics.json") as stream:
-            stream.write(json.dumps(as_json(scores, predictions), indent=1) + "\n")
-        shown = evaluation_table(scores, predictions)
-        write_table(shown, output)
+        shown, _ = write_measures(predictions, output, {})
         if not quiet:
             typer.echo(markdown(shown))
     if not quiet:

@@ -198,19 +198,14 @@ def signed(value: float, low: float, high: float) -> str:
 
 def evaluation_table(scores: Scores, predictions: Predictions) -> Table:
     """One network's metrics by grade, for a terminal."""
-    metrics: tuple[str, ...] = (
-        "accuracy",
-        "balanced_accuracy",
-        "one_off_accuracy",
-        "rmse",
-        "kappa",
-        "majority_accuracy",
-    )
-    names: tuple[str, ...] = ("accuracy", "balanced", "one off", "RMSE", "κ", "majority class")
+    columns = {
+        "accuracy": "accuracy", "balanced_accuracy": "balanced", "one_off_accuracy": "one off", "rmse": "RMSE",
+        "kappa": "κ", "majority_accuracy": "majority class",
+    }  # fmt: skip
     if predictions.sets is not None:
-        metrics, names = (*metrics, "set_coverage", "set_size"), (*names, "set holds", "set size")
+        columns |= {"set_coverage": "set holds", "set_size": "set size"}
     lines = [
-        (short, *(cell(scores, grade, metric, metric != "majority_accuracy") for metric in metrics))
+        (short, *(cell(scores, grade, metric, metric != "majority_accuracy") for metric in columns))
         for short, grade in zip(SHORT, COLUMNS, strict=True)
         if grade in scores
     ]
@@ -222,7 +217,7 @@ def evaluation_table(scores: Scores, predictions: Predictions) -> Table:
         notes.append(f"AUC for KL ≥ 2: {value:.3f} ({low:.3f}–{high:.3f}).")
     rates = (interval(joint[name])[0] for name in ("hard_rule_rate", "empty_cell_rate"))
     notes.append("Seven-tuples that break a hard rule: {:.1%}; in empty cells: {:.1%}.".format(*rates))
-    return Table("metrics", "Agreement with the labels", ("grade", *names), tuple(lines), tuple(notes))
+    return Table("metrics", "Agreement with the labels", ("grade", *columns.values()), tuple(lines), tuple(notes))
 
 
 def comparison_table(found: Mapping[str, Comparison]) -> Table:

@@ -105,7 +105,8 @@ class AdaptationRun:
         checkpoint, settings = self.directory / "checkpoint.pt", self.settings
         if checkpoint.is_file():
             try:
-                self.position = load_checkpoint(checkpoint, self._identity(), {**self._parts(), "self": self})
+                self.position = load_checkpoint(checkpoint, self._identity(), self._parts())
+                self.teacher.load_state_dict(self.average.state, strict=False)
             except RecipeError as error:
                 raise RecipeError(
                     f"{self.directory} holds an adaptation with other settings; only `steps` may be raised."
@@ -117,7 +118,7 @@ class AdaptationRun:
             self.position.step += 1
             if self.position.step % settings.guard_steps == 0 or self.position.step == settings.steps:
                 self._look()
-                save_checkpoint(checkpoint, self._identity(), self.position, {**self._parts(), "self": self})
+                save_checkpoint(checkpoint, self._identity(), self.position, self._parts())
             if progress:
                 progress(self.position.step, settings.steps, loss)
         means = tuple((step, float(loss.mean())) for step, loss in self.looks)
@@ -205,7 +206,7 @@ class AdaptationRun:
         self.best, self.looks = saved["best"], [(step, loss.numpy()) for step, loss in saved["looks"]]
 
     def _parts(self) -> dict[str, Any]:
-        return {"student": self.student, "teacher": self.teacher, "optimiser": self.optimiser, "average": self.average}
+        return {"student": self.student, "optimiser": self.optimiser, "average": self.average, "guard": self}
 
     def _identity(self) -> str:
         knees = f"{len(self.films.frames)} {len(self.guard_store)}"

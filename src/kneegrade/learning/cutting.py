@@ -40,8 +40,8 @@ class FilmTask:
         landmarks_px: (74, 2) of each, in film pixels, or None where they are to be found.
         trust: of each; of landmarks to be found, the detector says.
         widths: plateau widths that a picture spans.
-        marked: the user's own landmarks, looked for under the first of `names` that has some.
-        names: what the film may be called there.
+        marked: the user's own landmarks, if there are any of this film.
+        marked_as: what the film is called there.
     """
 
     path: str
@@ -51,7 +51,7 @@ class FilmTask:
     trust: tuple[float, ...]
     widths: float
     marked: MarkedPoints | None = None
-    names: tuple[str, ...] = ()
+    marked_as: str = ""
 
 
 Found = dict[str, tuple[NDArray[np.float64], float]]
@@ -85,11 +85,6 @@ def build_store(
             knee could be cut.
     """
     tasks = film_tasks(table, widths, marked)
-    if marked is not None and not any(marked.first(task.names) for task in tasks):
-        raise RecipeError(
-            f"{marked.path} holds no landmarks of any of the {len(tasks)} films; they are looked for by barcode and by "
-            f"the end of a film's path, as in {', '.join(tasks[0].names[-2:])}."
-        )
     writer = StoreWriter(directory, len(table), identity=_identity(tasks))
     pending = set(writer.rows(PENDING).tolist())
     left = [task for task in tasks if pending.intersection(task.rows)]
@@ -123,27 +118,38 @@ def film_tasks(table: pd.DataFrame, widths: float, marked: MarkedPoints | None =
     groups: dict[str, list[int]] = {}
     for row, path in enumerate(table["image_path"]):
         groups.setdefault(str(path), []).append(row)
-    names = {} if marked is None else _names(table, list(groups))
+    known = {} if marked is None else _marked(table, list(groups), marked)
     return [
         FilmTask(
             path, tuple(rows), tuple(str(sides.iloc[row]) for row in rows),
             tuple(_points(landmarks.iloc[row]) for row in rows), tuple(float(believed[row]) for row in rows), widths,
-            marked, names.get(path, ()),
+            marked if path in known else None, known.get(path, ""),
         )
         for path, rows in groups.items()
     ]  # fmt: skip
 
 
-def _names(table: pd.DataFrame, paths: list[str]) -> dict[str, tuple[str, ...]]:
-    """Film → what its landmarks may be called, the surest first: its barcode, then ever shorter ends of its path."""
+def _marked(table: pd.DataFrame, paths: list[str], marked: MarkedPoints) -> dict[str, str]:
+    """Film → what its landmarks are called: its barcode, or the longest end of its path that no other film has.
+
+    Raises:
+        RecipeError: there are none of any film.
+    """
     barcodes = dict(zip(table["image_path"], table["barcode"], strict=True)) if "barcode" in table.columns else {}
     parts = {path: [part for part in Path(path).parts if part != Path(path).anchor] for path in paths}
     ends = {path: ["/".join(own[i:]) for i in range(len(own))] for path, own in parts.items()}
     shared = Counter(end for path in paths for end in ends[path])
-    return {
-        path: tuple(name for name in (str(barcodes.get(path) or ""), *ends[path]) if name and shared[name] < 2)
+    names = {
+        path: [name for name in (str(barcodes.get(path) or ""), *ends[path]) if name and shared[name] < 2]
         for path in paths
     }
+    found = {path: name for path in paths if (name := marked.first(names[path])) is not None}
+    if not found:
+        raise RecipeError(
+            f"{marked.path} holds no landmarks of any of the {len(paths)} films; they are looked for by barcode and by "
+            f"the end of a film's path, as in {', '.join(names[paths[0]][-2:])}."
+        )
+    return found
 
 
 def _points(value: object) -> NDArray[np.float64] | None:
@@ -157,8 +163,7 @@ def _identity(tasks: list[FilmTask]) -> str:
     digest = hashlib.sha256(f"{STORE_PX} {read_description(shipped_path('detector'))['sha256']}".encode())
     for task in tasks:
         digest.update(f"{task.path} {task.rows} {task.sides} {task.trust} {task.widths} {task.marked or ''}".encode())
-        name = None if task.marked is None else task.marked.first(task.names)
-        for file in () if task.marked is None or name is None else task.marked.files(name):
+        for file in () if task.marked is None else task.marked.files(task.marked_as):
             digest.update(_digest(file, file.stat().st_mtime_ns))
         for points in task.landmarks_px:
             digest.update(b"none" if points is None else points.tobytes())
@@ -197,14 +202,13 @@ def _cut(task: FilmTask, index: int, radiograph: Radiograph, found: Found) -> Cu
 
 def _found(task: FilmTask, radiograph: Radiograph) -> Found:
     """Side → landmarks and confidence of the knees that the user marked, and of others where the detector must look."""
-    name = None if task.marked is None else task.marked.first(task.names)
     found: Found = {}
-    if task.marked is not None and name is not None:
-        found = _by_side(task, marked_knees(radiograph, task.marked.of(name, radiograph), STORE_PX)[0])
-    if any(points is None and side not in found for points, side in zip(task.landmarks_px, task.sides, strict=True)):
-        wanted = {side for points, side in zip(task.landmarks_px, task.sides, strict=True) if points is None}
+    if task.marked is not None:
+        found = _by_side(task, marked_knees(radiograph, task.marked.of(task.marked_as, radiograph), STORE_PX)[0])
+    unmarked = {side for points, side in zip(task.landmarks_px, task.sides, strict=True) if points is None}
+    if wanted := unmarked - found.keys():
         seen = _by_side(task, _detector().find(radiograph)[0])
-        found = {side: knee for side, knee in seen.items() if side in wanted} | found
+        found |= {side: knee for side, knee in seen.items() if side in wanted}
     return found
 
 
