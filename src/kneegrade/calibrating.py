@@ -33,8 +33,7 @@ def calibrate(
 ) -> tuple[Predictions | None, list[str]]:  # fmt: skip
     """Write `output`: the same network with calibration, coherent decoding and prediction sets of these knees.
 
-    People are divided at random: all is fitted on `share` of them (probabilities and decoding on one half of these,
-    sets on the other); the rest, which no choice saw, is what comes back. Grades that no knee has keep the calibration
+    People are divided at random: all is fitted on `share` of them (see `kneegrade.uncertainty.fit_claims`); the rest, which no choice saw, is what comes back. Grades that no knee has keep the calibration
     that they had.
 
     Args:
@@ -77,7 +76,8 @@ def calibrate(
             "knees": int(first.sum()), "subjects": len(fitted_on),
             "grades": [t.name for t in TARGETS if np.isfinite(store.targets[first][:, t.one_hot]).any()],
             "sources": sorted(set(store.source[first].tolist())), "share": share, "seed": seed, "level": level,
-            "exponents": None if decoder is None else [decoder.prior_exponent, decoder.joint_exponent],
+            "joint_exponent": None if decoder is None else decoder.joint_exponent,
+            "credit": None if decoder is None else decoder.credit,
         }  # fmt: skip
         name = f"{held.description['name'].removesuffix(SUFFIX)}{SUFFIX}"
         save_weights(output, {**kept, **claims.tensors()}, {**held.description, "name": name, "calibrated": said})

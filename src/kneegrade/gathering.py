@@ -1,15 +1,15 @@
 """What was found of a knee → a `GradedKnee`: grades, coherence, joint space, landmarks, evidence."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from kneegrade.anatomy import Knee, measure
 from kneegrade.anatomy.landmarks import NUM_LANDMARKS
-from kneegrade.coherence import rule_findings
+from kneegrade.coherence import likeliest_grades, rule_findings
 from kneegrade.network import Attribution
-from kneegrade.results import Coherence, Evidence, Finding, GradedKnee, GradeResult
+from kneegrade.results import Coherence, Evidence, Finding, GradedKnee, GradeResult, Quality
 from kneegrade.schema import TARGETS
 from kneegrade.uncertainty import Claim
 
@@ -17,8 +17,9 @@ Spacing = tuple[float, float] | None
 
 
 def graded_knee(
-    knee: Knee, spacing_mm: Spacing, grades: Mapping[str, GradeResult], log_probability: float, evidence: Evidence
-) -> GradedKnee:
+    knee: Knee, spacing_mm: Spacing, grades: Mapping[str, GradeResult], log_probability: float, evidence: Evidence,
+    quality: Quality | None = None, changes: Sequence[Finding] = (),
+) -> GradedKnee:  # fmt: skip
     """The graded knee: grades, coherence, joint space where the spacing is trusted.
 
     Args:
@@ -27,14 +28,17 @@ def graded_knee(
         grades: by name.
         log_probability: of their probabilities under the mixture.
         evidence: for pictures.
+        quality: from the weights' gate, if they bring one.
+        changes: which grades are not their likeliest, from `moved`.
     """
-    findings = (*rule_findings({name: result.grade for name, result in grades.items()}), *_moved(grades))
+    findings = (*rule_findings({name: result.grade for name, result in grades.items()}), *changes)
     return GradedKnee(
         side=knee.side,
         grades=grades,
         coherence=Coherence(log_probability, findings),
         joint_space=measure(knee.outline, None if spacing_mm is None else spacing_mm[1]),
         evidence=evidence,
+        quality=quality,
         **_landmarks(knee),
     )
 
@@ -55,9 +59,10 @@ def evidence_of(knee: Knee, attribution: Attribution, row: int) -> Evidence:
     )
 
 
-def refused_knee(knee: Knee, reason: Finding) -> GradedKnee:
-    """The knee with its reason instead of grades."""
-    return GradedKnee(side=knee.side, reason=reason, **_landmarks(knee))
+def refused_knee(knee: Knee, reason: Finding, quality: Quality | None = None) -> GradedKnee:
+    """The knee with its reason instead of grades; without a `quality` its score is 0 and the reason is its finding."""
+    quality = quality or Quality(0.0, (reason,), reason)
+    return GradedKnee(side=knee.side, reason=reason, quality=quality, **_landmarks(knee))
 
 
 def _landmarks(knee: Knee) -> dict[str, Any]:
@@ -82,15 +87,14 @@ def grade_results(claim: Claim, row: int) -> dict[str, GradeResult]:
     return found
 
 
-def _moved(grades: Mapping[str, GradeResult]) -> list[Finding]:
-    """A finding for every grade that is not its likeliest, so that the seven break no hard rule."""
-    likeliest = {name: int(np.argmax(result.probabilities)) for name, result in grades.items()}
-    return [
-        Finding(
-            "grade_moved",
-            f"{t.label} {grades[t.name].grade} is given although {likeliest[t.name]} alone is likelier: with the other "
-            "grades that would break a rule.",
-        )
-        for t in TARGETS
-        if grades[t.name].grade != likeliest[t.name]
-    ]
+def moved(claim: Claim, row: int) -> list[Finding]:
+    """A finding for every grade given that is not its likeliest, with the reason."""
+    likeliest, findings = likeliest_grades(claim.probabilities[row : row + 1])[0], []
+    for index, target in enumerate(TARGETS):
+        given, alone, top = claim.grades[row, index], claim.alone[row, index], likeliest[index]
+        told = f"{target.label} {given} is given although {top} alone is likelier: "
+        if given != alone:
+            findings.append(Finding("grade_moved", told + "with the other grades that would break a rule."))
+        elif given != top:
+            findings.append(Finding("grade_between", told + "it is less far from what else remains possible."))
+    return findings

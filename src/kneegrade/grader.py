@@ -14,16 +14,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from kneegrade.anatomy import Knee, LandmarkDetector, MarkedPoints
 from kneegrade.coherence import GradeMixture
 from kneegrade.errors import UsageError, WeightsError
 from kneegrade.finding import FoundFilm, Said, Spacing, find_film, find_knees
-from kneegrade.gathering import evidence_of, grade_results, graded_knee, refused_knee
+from kneegrade.gathering import evidence_of, grade_results, graded_knee, moved, refused_knee
 from kneegrade.imaging import Source, find_sources, read_radiograph
-from kneegrade.network import GradingNetwork, load_network, plan_of
-from kneegrade.results import GradedKnee, GradedRadiograph, Report, WeightsIdentity
-from kneegrade.uncertainty import Claims
+from kneegrade.network import GradeLogits, GradingNetwork, load_network, plan_of
+from kneegrade.results import GradedKnee, GradedRadiograph, Quality, Report, WeightsIdentity
+from kneegrade.uncertainty import Claims, Signs, joined, load_gate, signs_of
 from kneegrade.version import __version__
 from kneegrade.weights import Weights, load_part, load_weights, shipped_path
 
@@ -55,8 +56,8 @@ class Grader:
         self.batch_size = batch_size
         held = load_weights(Path(weights) if weights is not None else shipped_path("grader"), "grader")
         self.network, self.mixture = _modules(held)
-        self.claims = Claims.of(held)
-        self.identity = WeightsIdentity(held.name, held.sha256)
+        self.claims, self.gate = Claims.of(held), load_gate(held)
+        self.identity = WeightsIdentity(held.name, held.sha256, held.description.get("learnt_from"))
         for module in (self.network, self.mixture):
             module.eval().requires_grad_(False).to(self.device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -145,24 +146,58 @@ class Grader:
         return GradedRadiograph(film.source, knees, reason, film.warnings, failed=film.failed)
 
     @torch.inference_mode()
+    def signs(self, films: Iterable[FoundFilm]) -> Signs:
+        """What a quality gate looks at, of all knees of some films that are not refused at sight.
+
+        Raises:
+            UsageError: there is none.
+        """
+        parts, pending = [], list[Knee]()
+        for film in films:
+            pending += [knee for knee, refused in zip(film.knees, film.refusals, strict=True) if refused is None]
+            if len(pending) >= self.batch_size:
+                parts.append(self._signs(pending))
+                pending = []
+        if pending:
+            parts.append(self._signs(pending))
+        if not parts:
+            raise UsageError("No knee that could be graded was found on any of these films.")
+        return joined(parts)
+
+    def _signs(self, knees: Sequence[Knee]) -> Signs:
+        output, visible = self._read(knees)
+        return signs_of(knees, output.pooled.cpu(), visible)
+
+    def _read(self, knees: Sequence[Knee]) -> tuple[GradeLogits, Tensor]:
+        """What the network says of knees, and which landmarks it saw (N, 74)."""
+        roi = torch.from_numpy(np.stack([knee.roi for knee in knees])).unsqueeze(1)
+        points = torch.from_numpy(np.stack([knee.roi_landmarks_px for knee in knees])).float()
+        visible = torch.from_numpy(np.stack([knee.visible for knee in knees]))
+        roi = roi.to(self.device, memory_format=torch.channels_last)
+        return self.network(roi, points.to(self.device), visible.to(self.device)), visible
+
+    @torch.inference_mode()
     def _grade_knees(self, accepted: Sequence[tuple[Knee, Spacing]]) -> list[GradedKnee]:
         if not accepted:
             return []
         knees = [knee for knee, _ in accepted]
-        roi = torch.from_numpy(np.stack([knee.roi for knee in knees])).unsqueeze(1)
-        points = torch.from_numpy(np.stack([knee.roi_landmarks_px for knee in knees])).float()
-        visible = torch.from_numpy(np.stack([knee.visible for knee in knees]))
-        output = self.network(
-            roi.to(self.device, memory_format=torch.channels_last), points.to(self.device), visible.to(self.device)
-        )
-        claim = self.claims(output.logits)
+        output, visible = self._read(knees)
+        claim, qualities = self.claims(output.logits), self._qualities(knees, output.pooled, visible)
         vector = torch.from_numpy(claim.probabilities).float().to(self.device)
         log_probability = self.mixture.log_probability(vector).tolist()
         attribution = self.network.attribute(output.pooled)
         return [
-            graded_knee(knee, spacing, grade_results(claim, i), log_probability[i], evidence_of(knee, attribution, i))
-            for i, (knee, spacing) in enumerate(accepted)
+            refused_knee(knee, quality.reason, quality)
+            if quality is not None and quality.reason is not None
+            else graded_knee(
+                knee, spacing, grade_results(claim, i), log_probability[i], evidence_of(knee, attribution, i), quality,
+                moved(claim, i),
+            )  # fmt: skip
+            for i, ((knee, spacing), quality) in enumerate(zip(accepted, qualities, strict=True))
         ]
+
+    def _qualities(self, knees: Sequence[Knee], pooled: Tensor, visible: Tensor) -> Sequence[Quality | None]:
+        return [None] * len(knees) if self.gate is None else self.gate(signs_of(knees, pooled.cpu(), visible))
 
 
 def _modules(held: Weights) -> tuple[GradingNetwork, GradeMixture]:

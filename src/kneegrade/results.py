@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Side = Literal["R", "L", "unknown"]
+WIDE_SET = 3  # grades in a set that leave a knee open
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,9 @@ class Finding:
 
     code: str
     message: str
+
+
+OPEN = Finding("open_grade", "Of some grade three or more values remain possible.")
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,21 @@ class GradeResult:
     grade: int
     probabilities: tuple[float, ...]
     prediction_set: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How much a knee is like those that the network may be believed on.
+
+    Attributes:
+        score: 0 … 1; about a share s of sound knees score s or less.
+        findings: what is unusual.
+        reason: why the knee is not to be graded, or None.
+    """
+
+    score: float
+    findings: tuple[Finding, ...] = ()
+    reason: Finding | None = None
 
 
 @dataclass(frozen=True)
@@ -133,6 +152,7 @@ class GradedKnee:
         side_confidence: 0.5 … 1, of the anatomy's own call of the side.
         joint_space: widths and angle, or None.
         evidence: for pictures, or None.
+        quality: of a graded knee or of one that the last gate refused; None where the weights bring no gate.
     """
 
     side: Side
@@ -146,6 +166,20 @@ class GradedKnee:
     landmarks_outside: tuple[int, ...] = ()
     side_confidence: float | None = None
     evidence: Evidence | None = None
+    quality: Quality | None = None
+
+    @property
+    def abstain(self) -> bool:
+        """Whether a reader should decide alone: no grades, an unusual knee, or a set of `WIDE_SET` grades or more."""
+        return self.grades is None or bool(self.doubts)
+
+    @property
+    def doubts(self) -> tuple[Finding, ...]:
+        """Why a graded knee's grades are left to a reader; empty where they are not, and for a refused knee."""
+        if self.grades is None:
+            return ()
+        wide = any(len(grade.prediction_set or ()) >= WIDE_SET for grade in self.grades.values())
+        return (*(self.quality.findings if self.quality else ()), *((OPEN,) if wide else ()))
 
     @property
     def status(self) -> Literal["graded", "not_gradable"]:
@@ -204,10 +238,11 @@ class AuditedKnee:
 
 @dataclass(frozen=True)
 class WeightsIdentity:
-    """Which weights graded: registry name and SHA-256 of the safetensors file."""
+    """Which weights graded: registry name, SHA-256 of the safetensors file, and in a sentence what they learnt from."""
 
     name: str
     sha256: str
+    learnt_from: str | None = None
 
 
 @dataclass(frozen=True)

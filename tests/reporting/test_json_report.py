@@ -28,7 +28,7 @@ def test_written_report_validates_and_reads_back_the_same(report, validator, tmp
     read = json.loads(path.read_text(encoding="utf-8"))
     validator.validate(read)
     assert read == to_dict(report)
-    assert read["schema_version"] == SCHEMA_VERSION == "1.2"
+    assert read["schema_version"] == SCHEMA_VERSION == "1.3"
     assert read["software"]["weights"]["sha256"] == report.weights.sha256
     assert read["software"]["set_level"] == 0.9
 

@@ -105,11 +105,18 @@ def chen2018(
     soft_labels: Annotated[Path | None, typer.Option(help="Parquet table of predicted landmarks and grades.")] = None,
     landmarks: Annotated[Path | None, typer.Option(help="Folder of .pts files that replace those landmarks.")] = None,
     image_only: Annotated[bool, typer.Option(help="Soft labels of the image alone, without the published KL.")] = False,
+    detect: Annotated[bool, typer.Option(help="Leave the table's landmarks out, so that knees are looked for.")] = False,
+    soften_kl: Annotated[
+        float, typer.Option(min=0, max=0.5, help="Share of training crops' KL labels that soft OARSI labels decide.")
+    ] = 0.0,
 ) -> None:
     """Manifest of the Chen 2018 crops (Mendeley Data, doi 10.17632/56rmx5bjcr.1, CC BY 4.0)."""
     from kneegrade.cohorts import chen2018_manifest
 
-    _write(chen2018_manifest(root, soft_labels, given_kl=not image_only, landmarks=landmarks), output)
+    table = chen2018_manifest(
+        root, soft_labels, given_kl=not image_only, landmarks=landmarks, known_landmarks=not detect, soften_kl=soften_kl
+    )
+    _write(table, output)
 
 
 def phantom(

@@ -98,6 +98,35 @@ def calibrate(
         typer.echo(f"Wrote {path} and its description.")
 
 
+def gate(
+    manifest: Annotated[Path, typer.Option(help="Parquet manifest of sound films; split train says what is usual.")],
+    phantoms: Annotated[Path, typer.Option(help="Folder of `kneegrade phantom --rois --implants 0.5`.")],
+    output: OutputOption,
+    weights: WeightsOption = None,
+    split: Annotated[str, typer.Option(help="Other people of it, who say how far sound knees stray.")] = "val",
+    share: Annotated[float, typer.Option(min=0.1, max=1, help="Of them; the rest is measured.")] = 0.5,
+    refuse: Annotated[float, typer.Option(min=0, max=0.2, help="Share of sound knees that may be refused.")] = 0.01,
+    seed: Annotated[int, typer.Option(min=0, help="Of the division of people.")] = 0,
+    device: Annotated[DeviceFlag, typer.Option(help="Where the networks run.")] = DeviceFlag.auto,
+    quiet: QuietOption = False,
+) -> None:
+    """Teach a grader's weights which knees not to grade: unlike those learnt from, or with metal in them."""
+    from kneegrade.cohorts import load_manifest
+    from kneegrade.gating import gate as gated
+
+    table = load_manifest(manifest)
+    output.mkdir(parents=True, exist_ok=True)
+    path = output / "weights.safetensors"
+    with progress_bar("Reading", quiet) as advance:
+        found = gated(
+            table, phantoms, path, weights, split=split, share=share, refuse=refuse, seed=seed, device=device.value,
+            progress=advance,
+        )  # fmt: skip
+    if not quiet:
+        typer.echo("\n".join(f"{name.replace('_', ' ')}: {value:g}" for name, value in found.items()))
+        typer.echo(f"Wrote {path} and its description.")
+
+
 def drift(
     images: ImagesOption,
     reference: Annotated[

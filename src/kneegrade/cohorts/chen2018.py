@@ -12,12 +12,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from kneegrade.anatomy.pts import read_pts
 from kneegrade.cohorts.manifest import check_manifest
+from kneegrade.cohorts.soft_kl import kl_from_oarsi, softened
 from kneegrade.errors import RecipeError
-from kneegrade.schema import OARSI_NAMES
+from kneegrade.schema import OARSI_NAMES, TARGETS
 
 SPLITS = ("train", "val", "test")
 MEMBER = re.compile(r"(?:.*/)?((?:train|val|test)/[0-4]/\d+[LR]\.(?:png|jpe?g))", re.IGNORECASE)
@@ -26,8 +28,9 @@ MOST_BYTES = 4 << 20  # of one crop
 
 
 def chen2018_manifest(
-    root: Path, soft_labels: Path | None = None, *, given_kl: bool = True, landmarks: Path | None = None
-) -> pd.DataFrame:
+    root: Path, soft_labels: Path | None = None, *, given_kl: bool = True, landmarks: Path | None = None,
+    known_landmarks: bool = True, soften_kl: float = 0.0,
+) -> pd.DataFrame:  # fmt: skip
     """The manifest of an unpacked copy, image paths absolute.
 
     Args:
@@ -37,6 +40,10 @@ def chen2018_manifest(
         landmarks: folder of `.pts` files, `<split>/<KL>/<name>.pts`, whose points take the place of the table's; crops
             without one are left out.
         given_kl: take the soft labels after Bayes with the published KL, else those of the image alone.
+        known_landmarks: take landmarks from the table of soft labels; else knees come without, and the detector looks
+            for them where the manifest is used.
+        soften_kl: share of each training crop's KL label that goes where its soft OARSI labels, of the image alone,
+            point (`cohorts.soft_kl`); other splits keep the reading.
 
     Raises:
         RecipeError: no crop found, or a crop that the table of soft labels lacks.
@@ -56,7 +63,11 @@ def chen2018_manifest(
         )
     table = pd.DataFrame(rows)
     if soft_labels is not None:
-        table = _with_soft_labels(table, soft_labels, "given_kl" if given_kl else "image")
+        table = _with_soft_labels(table, soft_labels, "given_kl" if given_kl else "image", soften_kl)
+        if not known_landmarks:
+            table = table.drop(columns=["landmarks_px", "landmark_confidence"])
+    elif soften_kl:
+        raise RecipeError("KL labels can be softened by soft OARSI labels only; name their table.")
     if landmarks is not None:
         table = _with_landmarks(table, landmarks)
     table = table.drop(columns="path")
@@ -120,15 +131,27 @@ def _name(path: Path) -> str:
     return "/".join(path.parts[-3:])
 
 
-def _with_soft_labels(table: pd.DataFrame, soft_labels: Path, kind: str) -> pd.DataFrame:
+def _with_soft_labels(table: pd.DataFrame, soft_labels: Path, kind: str, soften_kl: float) -> pd.DataFrame:
     predictions = pd.read_parquet(soft_labels)
     predictions["path"] = predictions["path"].str.rsplit(".", n=1).str[0]
-    columns = {f"{name}_{kind}": f"{name}_probabilities" for name in OARSI_NAMES}
-    kept = predictions[["path", "landmarks_px", "landmark_confidence", *columns]].rename(columns=columns)
-    merged = table.merge(kept, on="path", how="left", validate="one_to_one")
+    merged = table.merge(predictions, on="path", how="left", validate="one_to_one")
     if merged["landmarks_px"].isna().any():
         raise RecipeError(f"{int(merged['landmarks_px'].isna().sum())} crops have no row in {soft_labels.name}.")
-    return merged
+    labels = {f"{name}_probabilities": merged[f"{name}_{kind}"] for name in OARSI_NAMES}
+    if soften_kl:
+        labels = {"kl_probabilities": _softened_kl(merged, soften_kl), **labels}
+    return table.assign(landmarks_px=merged["landmarks_px"], landmark_confidence=merged["landmark_confidence"], **labels)
+
+
+def _softened_kl(merged: pd.DataFrame, share: float) -> pd.Series:
+    """Per training crop a distribution of KL, None elsewhere."""
+    training = merged[merged["split"] == "train"]
+    kl = training["kl"].to_numpy()
+    prior = (np.bincount(kl, minlength=TARGETS[0].classes) + 0.5) / (len(kl) + 0.5 * TARGETS[0].classes)
+    opinion = kl_from_oarsi({name: np.stack(training[f"{name}_image"]) for name in OARSI_NAMES}, prior)
+    soft = pd.Series([None] * len(merged), index=merged.index, dtype=object)
+    soft[training.index] = pd.Series(softened(kl, opinion, share).tolist(), index=training.index)
+    return soft
 
 
 def _with_landmarks(table: pd.DataFrame, landmarks: Path) -> pd.DataFrame:

@@ -222,7 +222,10 @@ def _accelerator(train: Train) -> Accelerator:
 
 
 def _optimiser(network: GradingNetwork, train: Train) -> torch.optim.Optimizer:
-    trunk = list(network.trunk.parameters())
+    if train.frozen_stages:
+        for name in ("conv1", "bn1", *(f"layer{n}" for n in range(1, train.frozen_stages + 1))):
+            network.trunk.get_submodule(name).requires_grad_(False)
+    trunk = [p for p in network.trunk.parameters() if p.requires_grad]
     heads = [p for name, p in network.named_parameters() if not name.startswith("trunk.")]
     groups = [
         {"params": trunk, "initial_lr": train.learning_rate},

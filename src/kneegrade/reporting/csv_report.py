@@ -31,6 +31,9 @@ COLUMNS: Final[tuple[str, ...]] = (
     "joint_space_lateral_fraction",
     "convergence_angle_deg",
     "landmark_confidence",
+    "abstain",
+    "quality_score",
+    "quality_findings",
     "coherence_log_probability",
     "coherence_findings",
     "warnings",
@@ -82,6 +85,10 @@ def _cells(radiograph: GradedRadiograph, knee: GradedKnee | None) -> dict[str, C
 
 def _knee_cells(knee: GradedKnee) -> dict[str, Cell]:
     cells: dict[str, Cell] = {"side": knee.side, "landmark_confidence": round(knee.landmark_confidence, 4)}
+    cells["abstain"] = int(knee.abstain)
+    if knee.quality is not None:
+        cells["quality_score"] = round(knee.quality.score, 4)
+        cells["quality_findings"] = _codes(knee.quality.findings)
     if knee.grades is not None:
         cells |= _grade_cells(knee.grades)
     if knee.joint_space is not None:

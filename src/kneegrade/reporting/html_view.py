@@ -100,8 +100,9 @@ class KneeView:
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """What the seven grades say about each other."""
-        return self.knee.coherence.findings if self.knee.coherence is not None else ()
+        """What the seven grades say about each other, and why they are left to a reader."""
+        coherence = self.knee.coherence.findings if self.knee.coherence is not None else ()
+        return (*self.knee.doubts, *coherence)
 
     @property
     def joint_space(self) -> list[Fact]:

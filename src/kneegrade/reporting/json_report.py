@@ -24,10 +24,11 @@ from kneegrade.results import (
     GradeResult,
     JointSpace,
     Measured,
+    Quality,
     Report,
 )
 
-SCHEMA_VERSION: Final = "1.2"
+SCHEMA_VERSION: Final = "1.3"
 
 _PROBABILITY_DIGITS = 6  # five of them still sum to 1 within 3e-6
 _PIXEL_DIGITS = 2
@@ -61,6 +62,7 @@ def to_dict(report: Report) -> dict[str, Any]:
             "version": report.version,
             "weights": weights,
             "set_level": report.set_level,
+            "learnt_from": report.weights.learnt_from,
         },
         "radiographs": [_radiograph(radiograph) for radiograph in report.radiographs],
     }
@@ -88,6 +90,8 @@ def _knee(knee: GradedKnee) -> dict[str, Any]:
         "side": knee.side,
         "status": knee.status,
         "reason": _finding(reason_of(knee)),
+        "abstain": knee.abstain,
+        "quality": _quality(knee.quality),
         "grades": _grades(knee.grades),
         "coherence": _coherence(knee.coherence),
         "joint_space_width_mm": _joint_space_width(knee.joint_space),
@@ -111,6 +115,12 @@ def _grades(grades: Mapping[str, GradeResult] | None) -> dict[str, Any] | None:
         }
         for name, result in grades.items()
     }
+
+
+def _quality(quality: Quality | None) -> dict[str, Any] | None:
+    if quality is None:
+        return None
+    return {"score": _number(quality.score, _DIGITS), "findings": [_finding(finding) for finding in quality.findings]}
 
 
 def _coherence(coherence: Coherence | None) -> dict[str, Any] | None:

@@ -21,8 +21,8 @@ _CAPTION: Final = (
 def grades_table(report: Report) -> "Table":
     """A row per knee (or per radiograph without knees): source, side, seven grades, joint space in mm, notes.
 
-    Fits 80 columns; source and notes take what is left. Notes are a refusal's sentence, else the names of warnings
-    and coherence findings.
+    Fits 80 columns; source and notes take what is left. Notes are a refusal's sentence, else the names of warnings,
+    doubts and coherence findings.
     """
     from rich import box
     from rich.table import Table
@@ -72,8 +72,8 @@ def _note(radiograph: GradedRadiograph, knee: GradedKnee | None, *, repeats: boo
     if reason is not None:
         return Text(printable(reason.message), style="red" if radiograph.failed else "yellow")
     findings = [*(() if repeats else radiograph.warnings)]
-    if knee is not None and knee.coherence is not None:
-        findings += knee.coherence.findings
+    if knee is not None:
+        findings += [*knee.doubts, *(knee.coherence.findings if knee.coherence else ())]
     return Text(printable(", ".join(finding.code.replace("_", " ") for finding in findings)))
 
 

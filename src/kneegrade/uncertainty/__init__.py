@@ -3,6 +3,7 @@
 from kneegrade.uncertainty.calibration import Calibration, fit_calibration, negative_log_likelihood
 from kneegrade.uncertainty.claims import Claim, Claims, Graded, fit_claims
 from kneegrade.uncertainty.decoding import CoherentDecoder, fit_decoder
+from kneegrade.uncertainty.gate import Gate, Signs, fit_gate, joined, load_gate, signs_of
 from kneegrade.uncertainty.sets import ConformalSets, fit_sets
 
 __all__ = [
@@ -11,10 +12,16 @@ __all__ = [
     "Claims",
     "CoherentDecoder",
     "ConformalSets",
+    "Gate",
     "Graded",
+    "Signs",
     "fit_calibration",
     "fit_claims",
     "fit_decoder",
+    "fit_gate",
     "fit_sets",
+    "joined",
+    "load_gate",
     "negative_log_likelihood",
+    "signs_of",
 ]

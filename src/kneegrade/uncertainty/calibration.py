@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from kneegrade.schema import TARGETS
 
 
+RIDGE = 1e-3  # penalty on squared parameters, so that a class that never occurs keeps a finite bias
+
+
 class Calibration(nn.Module):
     """softmax(logits / T + b) per grade; starts as the plain softmax."""
 
@@ -24,13 +27,13 @@ class Calibration(nn.Module):
         return {t.name: logits[t.name] / self.log_temperature[t.name].exp() + self.bias[t.name] for t in TARGETS}
 
 
-def fit_calibration(logits: Mapping[str, Tensor], targets: Tensor, ridge: float = 1e-3) -> Calibration:
+def fit_calibration(logits: Mapping[str, Tensor], targets: Tensor, ridge: float = RIDGE) -> Calibration:
     """The temperatures and biases that minimise the negative log-likelihood of `targets`.
 
     Args:
         logits: grade name → (M, classes), of knees that were not trained on.
         targets: (M, 29) distributions, NaN where a grade is missing.
-        ridge: penalty on squared parameters, so that a class that never occurs keeps a finite bias.
+        ridge: penalty on squared parameters.
     """
     calibration = Calibration()
     optimiser = torch.optim.LBFGS(calibration.parameters(), lr=0.5, max_iter=200, line_search_fn="strong_wolfe")

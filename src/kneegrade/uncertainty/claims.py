@@ -1,7 +1,7 @@
 """`Claims`: from a network's logits to what a report may say: distributions, grades and sets of grades.
 
 Calibration first; then, where weights bring a joint table, coherent decoding, whose marginals are the distributions and
-whose grades break no hard rule; then, where they bring thresholds, prediction sets. Weights without either give the
+whose grades break no hard rule (the two are tuned together); then, where they bring thresholds, prediction sets. Weights without either give the
 likeliest grades and no sets.
 """
 
@@ -16,11 +16,15 @@ from torch import Tensor
 from kneegrade.coherence import concatenate_probabilities, likeliest_grades
 from kneegrade.schema import CLASSES, TARGETS
 from kneegrade.uncertainty.calibration import Calibration, fit_calibration
-from kneegrade.uncertainty.decoding import CoherentDecoder, fit_decoder
+from kneegrade.uncertainty.decoding import CoherentDecoder, raked_to
 from kneegrade.uncertainty.sets import ConformalSets, fit_sets
+from kneegrade.uncertainty.tuning import calibrate_through, worth
 from kneegrade.weights import Weights, load_part
 
 DECODER, SETS, CALIBRATION = "decoder", "sets", "calibration"
+JOINT_EXPONENTS = (0.0, 0.3, 0.5, 0.7, 1.0)
+CREDITS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
+FOLDS = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,12 +33,14 @@ class Claim:
 
     Attributes:
         probabilities: (N, 29) float64, seven distributions.
-        grades: (N, 7).
+        grades: (N, 7) that are given.
+        alone: (N, 7) that would be given if no rule bound the seven.
         sets: (N, 29) bool, which grades are in the sets; None without thresholds.
     """
 
     probabilities: NDArray[np.float64]
     grades: NDArray[np.int64]
+    alone: NDArray[np.int64]
     sets: NDArray[np.bool_] | None
 
 
@@ -75,7 +81,7 @@ class Claims:
         """What `of` reads, by names of a weights file."""
         parts: dict[str, Tensor] = {f"{CALIBRATION}.{k}": v for k, v in self.calibration.state_dict().items()}
         if self.decoder is not None:
-            exponents = [self.decoder.prior_exponent, self.decoder.joint_exponent]
+            exponents = [self.decoder.prior_exponent, self.decoder.joint_exponent, self.decoder.credit]
             parts[f"{DECODER}.table"] = torch.from_numpy(self.decoder.table.reshape(-1).copy())
             parts[f"{DECODER}.exponents"] = torch.tensor(exponents, dtype=torch.float64)
         if self.sets is not None:
@@ -87,11 +93,12 @@ class Claims:
         with torch.no_grad():
             calibrated = self.calibration({name: value.detach().float().cpu() for name, value in logits.items()})
             probabilities = concatenate_probabilities(calibrated).double().numpy()
-        grades = likeliest_grades(probabilities)
+        grades = alone = likeliest_grades(probabilities)
         if self.decoder is not None:
             probabilities = self.decoder.marginals(probabilities)
-            grades = self.decoder.grades(probabilities)
-        return Claim(probabilities, grades, None if self.sets is None else self.sets.sets(probabilities, grades))
+            grades, alone = self.decoder.grades(probabilities), self.decoder.alone(probabilities)
+        sets = None if self.sets is None else self.sets.sets(probabilities, grades)
+        return Claim(probabilities, grades, alone, sets)
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,9 +124,10 @@ class Graded:
 def fit_claims(
     knees: Graded, table: NDArray[np.float64], level: float = 0.9, seed: int = 0, before: Calibration | None = None
 ) -> Claims:
-    """Calibration and decoder fitted on half of the people, sets on what these say of the other half.
+    """Calibration, decoder and sets of these knees.
 
-    Sets whose own knees had tuned what they are made of would promise too much.
+    The sets' thresholds come from what claims say that were fitted, in turn, on the other four fifths of the people
+    (cross-conformal prediction, Vovk 2015): sets whose own knees had tuned what they are made of would promise too much.
 
     Args:
         knees: to fit on.
@@ -128,16 +136,33 @@ def fit_claims(
         seed: of the division.
         before: a calibration whose parameters stay for grades that no knee has; by default these stay as they are.
     """
+    claims = _tuned(knees, table, before)
     people = np.random.default_rng(seed).permutation(np.unique(knees.subject))
-    first = np.isin(knees.subject, people[: len(people) // 2])
-    tuning, rest = knees.part(first), knees.part(~first)
-    logits = {name: value.float().cpu() for name, value in tuning.logits.items()}
-    calibration = fit_calibration(logits, torch.from_numpy(tuning.targets))
+    said = np.zeros(knees.targets.shape)
+    for fold in range(FOLDS):
+        out = np.isin(knees.subject, people[fold::FOLDS])
+        if out.any():
+            said[out] = _tuned(knees.part(~out), table, before, like=claims.decoder)(knees.part(out).logits).probabilities
+    return replace(claims, sets=fit_sets(said, knees.targets, level))
+
+
+def _tuned(
+    knees: Graded, table: NDArray[np.float64], before: Calibration | None, like: CoherentDecoder | None = None
+) -> Claims:
+    """Calibration and decoder, no sets; exponent and credit are taken from `like` if given."""
+    logits = {name: value.float().cpu() for name, value in knees.logits.items()}
+    calibration = fit_calibration(logits, torch.from_numpy(knees.targets))
     for target in TARGETS:
-        if before is not None and not np.isfinite(tuning.targets[:, target.one_hot]).any():
+        if before is not None and not np.isfinite(knees.targets[:, target.one_hot]).any():
             calibration.log_temperature[target.name].copy_(before.log_temperature[target.name])
             calibration.bias[target.name].copy_(before.bias[target.name])
-    decoder = fit_decoder(table, Claims(calibration)(tuning.logits).probabilities, tuning.targets)
-    decoder = replace(decoder, table=decoder.table.astype(np.float32).astype(np.float64))  # as a file keeps it
-    said = Claims(calibration, decoder)(rest.logits).probabilities
-    return Claims(calibration, decoder, fit_sets(said, rest.targets, level))
+    raked = raked_to(table, knees.targets).astype(np.float32).astype(np.float64)  # as a file keeps it
+    exponents = JOINT_EXPONENTS if like is None else (like.joint_exponent,)
+    decoders = [CoherentDecoder(raked, 0.0, b, 0.0 if like is None else like.credit) for b in exponents]
+    fits = [calibrate_through(logits, knees.targets, decoder, calibration) for decoder in decoders]
+    chosen = int(np.argmin([loss for _, loss in fits]))
+    claims = Claims(fits[chosen][0], decoders[chosen])
+    if like is None:
+        said, tried = claims(logits).probabilities, [replace(decoders[chosen], credit=c) for c in CREDITS]
+        claims = replace(claims, decoder=max(tried, key=lambda d: worth(d.grades(said), knees.targets)))
+    return claims

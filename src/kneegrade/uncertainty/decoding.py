@@ -5,6 +5,11 @@ r"""Coherent decoding: seven calibrated distributions and what goes together →
 over all 20,480 tuples y: P_q the calibrated predictions, p the joint table of the calibration population, π_q its
 marginals. Independent predictions know of the other grades only through the image; the table adds the rest. With
 b = a = 0 nothing changes. The exponents are tuned on calibration knees.
+
+The grades given are those of the tuple with the largest product of marginals among those that break no hard rule. With
+a credit c > 0 a near miss counts for something: marginals are first smoothed along their scale,
+Σ_j P_q(j)·c^((k−j)²) in place of P_q(k). Readers' agreement is measured by quadratic kappa, where a wrong grade costs the
+square of its distance; between KL 0 and 2, equally likely, 1 is then the better answer.
 """
 
 from collections.abc import Iterator, Sequence
@@ -33,11 +38,13 @@ class CoherentDecoder:
         table: (5, 4, 4, 4, 4, 4, 4) joint distribution, positive.
         prior_exponent: a.
         joint_exponent: b.
+        credit: c, 0 … 1.
     """
 
     table: Array
     prior_exponent: float
     joint_exponent: float
+    credit: float = 0.0
 
     def marginals(self, probabilities: NDArray[np.floating]) -> Array:
         """(N, 29) decoded distributions of calibrated ones (N, 29)."""
@@ -46,16 +53,38 @@ class CoherentDecoder:
         parts = []
         for rows in _chunks(probabilities):
             evidence = np.log(np.maximum(rows, LEAST)) - self.prior_exponent * prior
-            scores = evidence @ _layout().T + offset  # (n, 20480)
+            scores = evidence @ tuple_layout().T + offset  # (n, 20480)
             weights = np.exp(scores - scores.max(1, keepdims=True))
-            parts.append(weights @ _layout() / weights.sum(1, keepdims=True))
-        return np.concatenate(parts) if parts else np.empty((0, _layout().shape[1]))
+            parts.append(weights @ tuple_layout() / weights.sum(1, keepdims=True))
+        return np.concatenate(parts) if parts else np.empty((0, tuple_layout().shape[1]))
 
     def grades(self, marginals: NDArray[np.floating]) -> NDArray[np.int64]:
-        """(N, 7): the tuple with the largest product of decoded marginals among those that break no hard rule."""
-        allowed, layout = tuples()[keeps_hard_rules()], _layout()[keeps_hard_rules()]
-        best = [(np.log(np.maximum(rows, LEAST)) @ layout.T).argmax(1) for rows in _chunks(marginals)]
+        """(N, 7): the tuple with the largest product of credits among those that break no hard rule."""
+        allowed, layout = tuples()[keeps_hard_rules()], tuple_layout()[keeps_hard_rules()]
+        credits = credited(marginals, self.credit)
+        best = [(np.log(np.maximum(rows, LEAST)) @ layout.T).argmax(1) for rows in _chunks(credits)]
         return allowed[np.concatenate(best)] if best else np.empty((0, len(TARGETS)), dtype=np.int64)
+
+
+    def alone(self, marginals: NDArray[np.floating]) -> NDArray[np.int64]:
+        """(N, 7): of every grade the value with the largest credit, whatever the others are."""
+        credits = credited(marginals, self.credit)
+        return np.stack([credits[:, target.one_hot].argmax(1) for target in TARGETS], axis=1)
+
+
+def credited(probabilities: NDArray[np.floating], credit: float) -> Array:
+    """(N, 29): what each grade would earn on average, 1 where it is right and credit^(d²) where it is d off.
+
+    Example:
+        >>> credited(np.array([[0.4, 0.2, 0.4, 0, 0] + [0.25] * 24]), 0.4)[0, :3].round(3).tolist()
+        [0.49, 0.52, 0.49]
+    """
+    earned = np.array(probabilities, dtype=np.float64)
+    for target in TARGETS:
+        scale = np.arange(target.classes)
+        kernel = np.float64(credit) ** np.square(scale[:, None] - scale)
+        earned[:, target.one_hot] = earned[:, target.one_hot] @ kernel
+    return earned
 
 
 def fit_decoder(
@@ -70,6 +99,19 @@ def fit_decoder(
         targets: (M, 29) their labels as distributions, NaN where missing.
         exponents: values tried for a and for b.
     """
+    raked = raked_to(table, targets)
+    chosen = np.random.default_rng(0).permutation(len(targets))[:MOST_KNEES]
+    probabilities, targets = probabilities[chosen], targets[chosen]
+    decoders = [CoherentDecoder(raked, a, b) for a in exponents for b in exponents]
+    losses = [_loss(decoder.marginals(probabilities), targets) for decoder in decoders]
+    return decoders[int(np.argmin(losses))]
+
+
+def raked_to(table: Array, targets: NDArray[np.floating]) -> Array:
+    """The joint table nearest to `table` whose marginals are those of labels (M, 29), half a count added to each grade.
+
+    Grades that no knee has keep the marginal that they had.
+    """
     wanted = {}
     for axis, target in enumerate(TARGETS):
         own = targets[:, target.one_hot]
@@ -77,12 +119,7 @@ def fit_decoder(
         if len(own):
             counted = own.sum(0, dtype=np.float64) + 0.5
             wanted[axis] = counted / counted.sum()
-    raked = raked_table(table, wanted)
-    chosen = np.random.default_rng(0).permutation(len(targets))[:MOST_KNEES]
-    probabilities, targets = probabilities[chosen], targets[chosen]
-    decoders = [CoherentDecoder(raked, a, b) for a in exponents for b in exponents]
-    losses = [_loss(decoder.marginals(probabilities), targets) for decoder in decoders]
-    return decoders[int(np.argmin(losses))]
+    return raked_table(table, wanted)
 
 
 def prior_vector(table: Array) -> Array:
@@ -114,7 +151,8 @@ def tuples() -> NDArray[np.int64]:
 
 
 @cache
-def _layout() -> Array:
+def tuple_layout() -> Array:
+    """(20480, 29) one-hot rows of `tuples`."""
     return one_hot(tuples())
 
 

@@ -1,0 +1,127 @@
+"""`gate`: a grader's weights learn which knees to refuse, from sound knees and from phantoms with and without metal."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from kneegrade.errors import RecipeError
+from kneegrade.finding import FoundFilm, Said, find_film, find_knees
+from kneegrade.grader import Grader
+from kneegrade.imaging import Source, read_radiograph
+from kneegrade.phantom.cohort import ROI_FILE, TABLE_FILE
+from kneegrade.uncertainty import Gate, Signs, fit_gate
+from kneegrade.uncertainty.gate import GATE
+from kneegrade.weights import load_weights, save_weights, shipped_path
+
+MOST_SOUND = 2_000
+FEWEST = 100
+Progress = Callable[[int, int], None]
+
+
+def gate(
+    table: pd.DataFrame, phantoms: Path, output: Path, weights: Path | None = None, *, split: str = "val",
+    share: float = 0.5, refuse: float = 0.01, seed: int = 0, device: str = "auto", progress: Progress | None = None,
+) -> dict[str, float]:  # fmt: skip
+    """Write `output`: the same weights with a quality gate; what comes back was measured on people left out.
+
+    Args:
+        table: a manifest of sound films: those of split "train" (2,000 at most) teach what is usual, `share` of the
+            people of `split` how far sound knees stray, and the rest of them are measured on.
+        phantoms: folder of `kneegrade phantom --rois --implants`; every fifth person is kept to measure on.
+        output: safetensors file; its description goes beside it.
+        weights: a grader's; the shipped ones by default.
+        split: of the manifest.
+        share: of its people; with the same seed those that `calibrate` fits on.
+        refuse: share of sound knees that may be refused for being strange.
+        seed: of the division.
+        device: "auto", "cpu" or "cuda".
+        progress: called with (done, all).
+
+    Returns:
+        Of the real knees left out the shares `refused`, `refused_<reason>` and `warned`; of the phantoms left out
+        `implant_auc`, `implants_taken_for_such` and `plain_taken_for_implants`.
+
+    Raises:
+        RecipeError: too few films, or phantoms without metal.
+        WeightsError: missing or damaged weights.
+    """
+    place = weights or shipped_path("grader")
+    held, grader = load_weights(place, "grader"), Grader(device, place)
+    sound = table[table["split"] == "train"]
+    sound = sound.iloc[np.random.default_rng(seed).permutation(len(sound))[:MOST_SOUND]]
+    rest = table[table["split"] == split]
+    people = np.unique(rest["subject_id"].to_numpy(dtype=str))
+    chosen = np.random.default_rng(seed).permutation(people)[: round(share * len(people))]
+    first = rest["subject_id"].isin(chosen).to_numpy()
+    drawn = pd.read_parquet(phantoms / TABLE_FILE, columns=["subject_id", "implant"])
+    metal = drawn["implant"].notna().to_numpy()
+    kept = pd.factorize(drawn["subject_id"])[0] % 5 == 0
+    _check(
+        {"sound films": len(sound), f"films of split {split}": int(first.sum()),
+         "phantoms with metal": int(metal.sum()), "phantoms without": int((~metal).sum())}
+    )  # fmt: skip
+    whole = len(sound) + len(rest) + len(drawn)
+    rois = np.load(phantoms / ROI_FILE, mmap_mode="r")
+    done = count(1)
+
+    def signs(items: Iterable[Any]) -> Signs:
+        return grader.signs(_found(grader, items, lambda: progress(next(done), whole) if progress else None))
+
+    known = [signs(sound["image_path"]), signs(rest[first]["image_path"]), signs(rois[~metal & ~kept]), signs(rois[metal & ~kept])]
+    fitted = fit_gate(*known, refuse=refuse)
+    parts = {key: value for key, value in held.tensors.items() if not key.startswith(f"{GATE}.")}
+    parts |= {f"{GATE}.{key}": value for key, value in fitted.state_dict().items()}
+    found = _phantoms_told(fitted, signs(rois[~metal & kept]), signs(rois[metal & kept]))
+    if not first.all():
+        found |= _refusals(fitted, signs(rest[~first]["image_path"]))
+    said = {"sound": len(sound), "reference": int(first.sum()), "phantoms": len(drawn), "seed": seed, **found}
+    save_weights(output, parts, {**held.description, "gate": said})
+    return found
+
+
+def _found(grader: Grader, items: Iterable[Any], counted: Callable[[], None]) -> Iterator[FoundFilm]:
+    """Films from paths, or single knees from arrays."""
+    for item in items:
+        if isinstance(item, str):
+            yield find_film(Source(Path(item).name, path=Path(item)), grader.detector, Said())
+        else:
+            yield find_knees("phantom", read_radiograph(np.asarray(item)), grader.detector)
+        counted()
+
+
+def _phantoms_told(gate: Gate, plain: Signs, implants: Signs) -> dict[str, float]:
+    """How phantoms with metal are told from those without."""
+    from sklearn.metrics import roc_auc_score
+
+    metal = np.concatenate([gate.metal(plain), gate.metal(implants)])
+    truth = np.repeat([0, 1], [len(plain.doubt), len(implants.doubt)])
+    taken, limit = metal > float(gate.implant_limit), float(gate.implant_limit)
+    return {
+        "implant_auc": round(float(roc_auc_score(truth, metal)), 4), "implant_limit": round(limit, 4),
+        "implants_taken_for_such": round(float(taken[truth == 1].mean()), 4),
+        "plain_taken_for_implants": round(float(taken[truth == 0].mean()), 4),
+    }  # fmt: skip
+
+
+def _refusals(gate: Gate, sound: Signs) -> dict[str, float]:
+    """How many sound knees are refused, and why."""
+    said = gate(sound)
+    reasons = [quality.reason.code for quality in said if quality.reason is not None]
+    return {
+        "knees": len(said),
+        "refused": round(len(reasons) / len(said), 4),
+        "warned": round(sum(bool(quality.findings) for quality in said) / len(said), 4),
+        **{f"refused_{code}": round(reasons.count(code) / len(said), 4) for code in sorted(set(reasons))},
+    }
+
+
+def _check(counts: Mapping[str, int]) -> None:
+    few = {name: number for name, number in counts.items() if number < FEWEST}
+    if few:
+        raise RecipeError(
+            f"A gate needs {FEWEST} of each kind; there are " + ", ".join(f"{n} {name}" for name, n in few.items()) + "."
+        )

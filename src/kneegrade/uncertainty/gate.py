@@ -1,0 +1,241 @@
+r"""The last gate: does this knee look like those that the network learnt from, and is there metal in it?
+
+Three signs of strangeness, each one number per knee, larger = stranger:
+
+- *features*: squared Mahalanobis distance of what the network read (`knee_features`) from sound knees (Lee et al.,
+  NeurIPS 2018, with one class; covariance shrunk as by Ledoit and Wolf 2004);
+- *landmarks*: 1 − the confidence of the knee's landmarks;
+- *photometry*: the same distance for mean, spread, clipped share and smoothness of the grey values (`photometry`).
+
+Each is turned into p, the share of sound knees, none of them used for the distances, that are as strange or stranger:
+(1 + #{as strange}) / (n + 1). A knee's score is its least p times three, 1 at most (Bonferroni): were the signs
+continuous, a share s of sound knees would score s or less. A knee below `refuse` is not graded, one below `warn` is
+graded with a finding. Metal is a logistic regression on the same features, taught on phantoms with and without.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from kneegrade.anatomy import Knee
+from kneegrade.anatomy.landmarks import NUM_LANDMARKS
+from kneegrade.imaging.quality import clipped_share, smoothness
+from kneegrade.results import Finding, Quality
+from kneegrade.weights import Weights, load_part
+
+Array = NDArray[np.float64]
+
+GATE = "gate"
+SIGNS = ("features", "landmarks", "photometry")
+UNLIKE = (
+    Finding("unlike_training", "This knee does not look like those that the network learnt from."),
+    Finding("unsure_landmarks", "The landmarks of this knee are less sure than those of sound knees."),
+    Finding("unusual_exposure", "Brightness, contrast or sharpness of this knee are unusual."),
+)
+IMPLANT = Finding("implant", "There seems to be metal in this knee; grades are for knees without implants.")
+GREYS = 4
+REFERENCE = 400  # numbers that the strangeness of sound knees is kept as
+
+
+@dataclass(frozen=True, eq=False)
+class Signs:
+    """What the gate looks at, of N knees.
+
+    Attributes:
+        features: (N, F) from `knee_features`.
+        doubt: (N,) 1 − confidence of the landmarks.
+        greys: (N, 4) from `photometry`.
+    """
+
+    features: Array
+    doubt: Array
+    greys: Array
+
+    def part(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> "Signs":
+        """Some of them."""
+        return Signs(self.features[rows], self.doubt[rows], self.greys[rows])
+
+
+def joined(parts: Sequence[Signs]) -> Signs:
+    """The knees of several."""
+    return Signs(*(np.concatenate([getattr(p, name) for p in parts]) for name in ("features", "doubt", "greys")))
+
+
+def knee_features(pooled: Tensor, visible: Tensor) -> Array:
+    """(N, F): mean and standard deviation over visible landmarks of what the heads read there, and the global branch.
+
+    Args:
+        pooled: (N, P, R), P = 74 or, with a global branch, 75.
+        visible: (N, 74) bool.
+    """
+    weight = visible.unsqueeze(-1).to(pooled.dtype)
+    count = weight.sum(1).clamp(min=1)
+    at = pooled[:, :NUM_LANDMARKS]
+    mean = (at * weight).sum(1) / count
+    spread = (((at - mean.unsqueeze(1)) * weight).square().sum(1) / count).sqrt()
+    return torch.cat([mean, spread, pooled[:, NUM_LANDMARKS:].flatten(1)], 1).double().cpu().numpy()
+
+
+def photometry(roi: NDArray[np.float32], inside: NDArray[np.bool_]) -> Array:
+    """(4,): mean and standard deviation of the grey values on the film, clipped share, smoothness.
+
+    Args:
+        roi: (S, S) in [0, 1], contrast stretched.
+        inside: (S, S) where the film is.
+    """
+    film = roi[inside] if inside.any() else roi.ravel()
+    return np.array([film.mean(), film.std(), clipped_share(film), smoothness(roi.astype(np.float64))])
+
+
+class Gate(nn.Module):
+    """Fitted distances, reference and thresholds.
+
+    Args:
+        features: F.
+    """
+
+    feature_mean: Tensor
+    feature_root: Tensor
+    grey_mean: Tensor
+    grey_root: Tensor
+    reference: Tensor
+    implant_weight: Tensor
+    implant_bias: Tensor
+    refuse: Tensor
+    warn: Tensor
+    implant_limit: Tensor
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        for name, width in (("feature", features), ("grey", GREYS)):
+            self.register_buffer(f"{name}_mean", torch.zeros(width))
+            self.register_buffer(f"{name}_root", torch.eye(width))
+        self.register_buffer("reference", torch.zeros(len(SIGNS), REFERENCE))
+        self.register_buffer("implant_weight", torch.zeros(features))
+        self.register_buffer("implant_bias", torch.full((), -20.0))
+        for name in ("refuse", "warn"):
+            self.register_buffer(name, torch.zeros(()))
+        self.register_buffer("implant_limit", torch.ones(()))
+
+    def strangeness(self, signs: Signs) -> Array:
+        """(N, 3) of the three signs."""
+        return np.stack(
+            [
+                _distance(signs.features, self.feature_mean, self.feature_root),
+                signs.doubt,
+                _distance(signs.greys, self.grey_mean, self.grey_root),
+            ],
+            axis=1,
+        )
+
+    def rarity(self, signs: Signs) -> Array:
+        """(N, 3) in (0, 1]: the p of each sign."""
+        strange, reference = self.strangeness(signs), self.reference.double().numpy()
+        as_strange = [len(known) - np.searchsorted(known, strange[:, i]) for i, known in enumerate(reference)]
+        return (1 + np.stack(as_strange, axis=1)) / (1 + reference.shape[1])
+
+    def metal(self, signs: Signs) -> Array:
+        """(N,) probability of metal, in a population where half of the knees have some."""
+        score = self._whitened(signs) @ self.implant_weight.double().numpy() + float(self.implant_bias)
+        return np.asarray(1 / (1 + np.exp(-score.clip(-50, 50))))
+
+    def __call__(self, signs: Signs) -> list[Quality]:
+        """Score, findings and, where a knee is not to be graded, the reason; of every knee."""
+        rarity, metal = self.rarity(signs), self.metal(signs)
+        return [self._quality(rarity[row], float(metal[row])) for row in range(len(rarity))]
+
+    def _quality(self, rarity: Array, metal: float) -> Quality:
+        score, limit = scores(rarity[None])[0], float(self.warn)
+        findings = tuple(found for found, p in zip(UNLIKE, rarity, strict=True) if len(SIGNS) * p < limit)
+        if metal > float(self.implant_limit):
+            return Quality(score, (IMPLANT, *findings), IMPLANT)
+        refused = score < float(self.refuse)
+        return Quality(score, findings, UNLIKE[int(np.argmin(rarity))] if refused else None)
+
+    def _whitened(self, signs: Signs) -> Array:
+        return _whitened(signs.features, self.feature_mean, self.feature_root).clip(-8, 8)
+
+
+def signs_of(knees: Sequence[Knee], pooled: Tensor, visible: Tensor) -> Signs:
+    """The signs of knees that a network has read (`GradeLogits.pooled` and which landmarks it saw, on the CPU)."""
+    doubt = np.array([1 - knee.landmark_confidence for knee in knees])
+    greys = np.stack([photometry(knee.roi, knee.inside) for knee in knees])
+    return Signs(knee_features(pooled, visible), doubt, greys)
+
+
+def load_gate(held: Weights) -> Gate | None:
+    """The gate of a grader's weights, or None where they bring none.
+
+    Raises:
+        WeightsError: it does not fit this version.
+    """
+    part = held.part(GATE)
+    if not part:
+        return None
+    gate = Gate(len(part.get("implant_weight", ())))
+    load_part(gate, held, GATE)
+    return gate
+
+
+def scores(rarity: Array) -> Array:
+    """(N,) in (0, 1]: three times the least p of (N, 3), 1 at most."""
+    return np.minimum(1.0, len(SIGNS) * rarity.min(1))
+
+
+def _whitened(values: Array, mean: Tensor, root: Tensor) -> Array:
+    return np.asarray((values - mean.double().numpy()) @ root.double().numpy())
+
+
+def _distance(values: Array, mean: Tensor, root: Tensor) -> Array:
+    return np.asarray(np.square(_whitened(values, mean, root)).sum(1))
+
+
+def fit_gate(
+    sound: Signs, reference: Signs, plain: Signs, implants: Signs, *, refuse: float = 0.01, warn: float = 0.05,
+    implant_share: float = 0.005,
+) -> Gate:  # fmt: skip
+    """The gate of a network.
+
+    Args:
+        sound: real knees for the distances.
+        reference: other real knees, of other people, that say how strange sound knees are.
+        plain: phantoms without metal.
+        implants: phantoms with.
+        refuse: score below which a knee is not graded: about this share of knees like `reference`.
+        warn: score below which a graded knee has a finding.
+        implant_share: of `reference` that may be taken for knees with metal.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    gate = Gate(sound.features.shape[1])
+    for name, values in (("feature", sound.features), ("grey", sound.greys)):
+        mean, root = _gaussian(values)
+        getattr(gate, f"{name}_mean").copy_(torch.from_numpy(mean))
+        getattr(gate, f"{name}_root").copy_(torch.from_numpy(root))
+    strange = np.sort(gate.strangeness(reference), axis=0)
+    places = np.linspace(0, len(strange) - 1, REFERENCE)
+    kept = [np.interp(places, np.arange(len(strange)), column) for column in strange.T]
+    gate.reference.copy_(torch.from_numpy(np.stack(kept)))
+    knees = joined([plain, implants, sound])  # real knees without metal, lest the network's view of phantoms decide
+    metal = np.repeat([0, 1, 0], [len(plain.doubt), len(implants.doubt), len(sound.doubt)])
+    model = LogisticRegression(C=0.01, class_weight="balanced", max_iter=2000).fit(gate._whitened(knees), metal)
+    gate.implant_weight.copy_(torch.from_numpy(model.coef_[0]))
+    gate.implant_bias.fill_(float(model.intercept_[0]))
+    gate.implant_limit.fill_(max(0.5, float(np.quantile(gate.metal(reference), 1 - implant_share))))
+    gate.refuse.fill_(refuse)
+    gate.warn.fill_(warn)
+    return gate
+
+
+def _gaussian(values: Array) -> tuple[Array, Array]:
+    """Mean (F,), and a matrix (F, F) that whitens: values' deviations times it have unit covariance."""
+    from sklearn.covariance import LedoitWolf
+
+    deviation = values.std(0) + 1e-6
+    covariance = LedoitWolf().fit((values - values.mean(0)) / deviation).covariance_
+    size, axes = np.linalg.eigh(covariance)
+    return values.mean(0), (axes / np.sqrt(size.clip(1e-9))) / deviation[:, None]

@@ -1,0 +1,87 @@
+r"""Calibration and coherent decoding tuned together.
+
+Decoding multiplies seven calibrated distributions by what goes together, so distributions that were calibrated before
+it are so no longer after it. Here temperature and bias of every grade minimise the negative log-likelihood of the
+labels under the *decoded* marginals of
+
+    p(y | image) ∝ Π_q softmax(z_q / T_q + b_q)(y_q) · p(y)^b.
+
+A bias per class holds the prior's exponent a already (π_q^−a is a bias), so a = 0 here.
+"""
+
+from collections.abc import Mapping
+from copy import deepcopy
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.metrics import cohen_kappa_score
+from torch import Tensor
+
+from kneegrade.coherence import concatenate_probabilities, likeliest_grades
+from kneegrade.schema import TARGETS
+from kneegrade.uncertainty.calibration import RIDGE, Calibration, negative_log_likelihood
+from kneegrade.uncertainty.decoding import CoherentDecoder, tuple_layout
+
+Array = NDArray[np.float64]
+
+ITERATIONS = 40
+
+
+def calibrate_through(
+    logits: Mapping[str, Tensor], targets: NDArray[np.float32], decoder: CoherentDecoder, start: Calibration
+) -> tuple[Calibration, float]:
+    """The calibration that makes the labels likeliest after decoding, and their negative log-likelihood then.
+
+    Args:
+        logits: grade name → (M, classes).
+        targets: (M, 29) distributions, NaN where missing; grades that no knee has keep `start`'s parameters.
+        decoder: its joint exponent and table; the prior's exponent is left out.
+        start: where to begin.
+    """
+    layout = torch.from_numpy(tuple_layout()).float()  # (20480, 29)
+    offset = torch.from_numpy(decoder.joint_exponent * np.log(decoder.table.reshape(-1))).float()
+    wanted = torch.from_numpy(targets)
+    calibration = deepcopy(start).requires_grad_(False)
+    known = [t.name for t in TARGETS if bool(wanted[:, t.one_hot].isfinite().any())]
+    learnt = [p for name in known for p in (calibration.log_temperature[name], calibration.bias[name])]
+    for parameter in learnt:
+        parameter.requires_grad_(True)
+
+    def loss() -> Tensor:
+        evidence = concatenate_probabilities(calibration(logits)).clamp(min=1e-12).log()  # (M, 29)
+        marginals = (evidence @ layout.T + offset).softmax(1) @ layout
+        decoded = {t.name: marginals[:, t.one_hot].clamp(min=1e-12).log() for t in TARGETS}
+        return negative_log_likelihood(decoded, wanted)
+
+    optimiser = torch.optim.LBFGS(learnt, lr=0.5, max_iter=ITERATIONS, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        total = loss() + RIDGE * sum(p.square().sum() for p in learnt)
+        total.backward()  # type: ignore[no-untyped-call]
+        return total
+
+    optimiser.step(closure)  # type: ignore[no-untyped-call]
+    with torch.no_grad():
+        return calibration.requires_grad_(False), float(loss())
+
+
+def worth(grades: NDArray[np.int64], targets: NDArray[np.floating]) -> float:
+    """Accuracy plus quadratic kappa against the likeliest labels: half KL's, half the OARSI grades' mean.
+
+    Args:
+        grades: (M, 7) that would be given.
+        targets: (M, 29), NaN where missing; a grade that no knee has takes no part.
+    """
+    truth, own = likeliest_grades(targets), {}
+    for index, target in enumerate(TARGETS):
+        known = truth[:, index] >= 0
+        if known.any():
+            right, said = truth[known, index], grades[known, index]
+            with np.errstate(invalid="ignore"):
+                kappa = cohen_kappa_score(right, said, weights="quadratic", labels=range(target.classes))
+            own[target.name] = float((right == said).mean()) + (float(kappa) if np.isfinite(kappa) else 0.0)
+    kl, rest = own.pop("kl", None), list(own.values())
+    parts = [value for value in (kl, np.mean(rest) if rest else None) if value is not None]
+    return float(np.mean(parts)) if parts else 0.0
