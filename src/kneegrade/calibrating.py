@@ -33,8 +33,8 @@ def calibrate(
 ) -> tuple[Predictions | None, list[str]]:  # fmt: skip
     """Write `output`: the same network with calibration, coherent decoding and prediction sets of these knees.
 
-    People are divided at random: all is fitted on `share` of them (see `kneegrade.uncertainty.fit_claims`); the rest, which no choice saw, is what comes back. Grades that no knee has keep the calibration
-    that they had.
+    People are divided at random: all is fitted on `share` of them (see `kneegrade.uncertainty.fit_claims`); the rest,
+    which no choice saw, is what comes back. Grades that no knee has keep the calibration that they had.
 
     Args:
         table: a manifest of graded knees that the network was not trained on; knees without landmarks are looked for.

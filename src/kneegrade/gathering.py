@@ -1,6 +1,6 @@
 """What was found of a knee → a `GradedKnee`: grades, coherence, joint space, landmarks, evidence."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,8 @@ Spacing = tuple[float, float] | None
 
 
 def graded_knee(
-    knee: Knee, spacing_mm: Spacing, grades: Mapping[str, GradeResult], log_probability: float, evidence: Evidence,
-    quality: Quality | None = None, changes: Sequence[Finding] = (),
+    knee: Knee, spacing_mm: Spacing, grades: Mapping[str, GradeResult], coherence: Coherence, evidence: Evidence,
+    quality: Quality | None = None,
 ) -> GradedKnee:  # fmt: skip
     """The graded knee: grades, coherence, joint space where the spacing is trusted.
 
@@ -26,16 +26,14 @@ def graded_knee(
         knee: what was found.
         spacing_mm: (row, column) of the film, or None.
         grades: by name.
-        log_probability: of their probabilities under the mixture.
+        coherence: of their probabilities.
         evidence: for pictures.
         quality: from the weights' gate, if they bring one.
-        changes: which grades are not their likeliest, from `moved`.
     """
-    findings = (*rule_findings({name: result.grade for name, result in grades.items()}), *changes)
     return GradedKnee(
         side=knee.side,
         grades=grades,
-        coherence=Coherence(log_probability, findings),
+        coherence=coherence,
         joint_space=measure(knee.outline, None if spacing_mm is None else spacing_mm[1]),
         evidence=evidence,
         quality=quality,
@@ -87,14 +85,15 @@ def grade_results(claim: Claim, row: int) -> dict[str, GradeResult]:
     return found
 
 
-def moved(claim: Claim, row: int) -> list[Finding]:
-    """A finding for every grade given that is not its likeliest, with the reason."""
-    likeliest, findings = likeliest_grades(claim.probabilities[row : row + 1])[0], []
+def coherence_findings(claim: Claim, row: int) -> tuple[Finding, ...]:
+    """Rules that the grades of one row break, and a finding for every grade that is not its likeliest."""
+    given = {target.name: int(claim.grades[row, index]) for index, target in enumerate(TARGETS)}
+    likeliest, findings = likeliest_grades(claim.probabilities[row : row + 1])[0], list(rule_findings(given))
     for index, target in enumerate(TARGETS):
-        given, alone, top = claim.grades[row, index], claim.alone[row, index], likeliest[index]
-        told = f"{target.label} {given} is given although {top} alone is likelier: "
-        if given != alone:
+        grade, alone, top = claim.grades[row, index], claim.alone[row, index], likeliest[index]
+        told = f"{target.label} {grade} is given although {top} alone is likelier: "
+        if grade != alone:
             findings.append(Finding("grade_moved", told + "with the other grades that would break a rule."))
-        elif given != top:
+        elif grade != top:
             findings.append(Finding("grade_between", told + "it is less far from what else remains possible."))
-    return findings
+    return tuple(findings)

@@ -71,7 +71,12 @@ def gate(
     def signs(items: Iterable[Any]) -> Signs:
         return grader.signs(_found(grader, items, lambda: progress(next(done), whole) if progress else None))
 
-    known = [signs(sound["image_path"]), signs(rest[first]["image_path"]), signs(rois[~metal & ~kept]), signs(rois[metal & ~kept])]
+    known = [
+        signs(sound["image_path"]),
+        signs(rest[first]["image_path"]),
+        signs(rois[~metal & ~kept]),
+        signs(rois[metal & ~kept]),
+    ]
     fitted = fit_gate(*known, refuse=refuse)
     parts = {key: value for key, value in held.tensors.items() if not key.startswith(f"{GATE}.")}
     parts |= {f"{GATE}.{key}": value for key, value in fitted.state_dict().items()}
@@ -123,5 +128,7 @@ def _check(counts: Mapping[str, int]) -> None:
     few = {name: number for name, number in counts.items() if number < FEWEST}
     if few:
         raise RecipeError(
-            f"A gate needs {FEWEST} of each kind; there are " + ", ".join(f"{n} {name}" for name, n in few.items()) + "."
+            f"A gate needs {FEWEST} of each kind; there are "
+            + ", ".join(f"{n} {name}" for name, n in few.items())
+            + "."
         )

@@ -20,10 +20,10 @@ from kneegrade.anatomy import Knee, LandmarkDetector, MarkedPoints
 from kneegrade.coherence import GradeMixture
 from kneegrade.errors import UsageError, WeightsError
 from kneegrade.finding import FoundFilm, Said, Spacing, find_film, find_knees
-from kneegrade.gathering import evidence_of, grade_results, graded_knee, moved, refused_knee
+from kneegrade.gathering import coherence_findings, evidence_of, grade_results, graded_knee, refused_knee
 from kneegrade.imaging import Source, find_sources, read_radiograph
 from kneegrade.network import GradeLogits, GradingNetwork, load_network, plan_of
-from kneegrade.results import GradedKnee, GradedRadiograph, Quality, Report, WeightsIdentity
+from kneegrade.results import Coherence, GradedKnee, GradedRadiograph, Quality, Report, WeightsIdentity
 from kneegrade.uncertainty import Claims, Signs, joined, load_gate, signs_of
 from kneegrade.version import __version__
 from kneegrade.weights import Weights, load_part, load_weights, shipped_path
@@ -186,15 +186,15 @@ class Grader:
         vector = torch.from_numpy(claim.probabilities).float().to(self.device)
         log_probability = self.mixture.log_probability(vector).tolist()
         attribution = self.network.attribute(output.pooled)
-        return [
-            refused_knee(knee, quality.reason, quality)
-            if quality is not None and quality.reason is not None
-            else graded_knee(
-                knee, spacing, grade_results(claim, i), log_probability[i], evidence_of(knee, attribution, i), quality,
-                moved(claim, i),
-            )  # fmt: skip
-            for i, ((knee, spacing), quality) in enumerate(zip(accepted, qualities, strict=True))
-        ]
+        finished = []
+        for i, ((knee, spacing), quality) in enumerate(zip(accepted, qualities, strict=True)):
+            if quality is not None and quality.reason is not None:
+                finished.append(refused_knee(knee, quality.reason, quality))
+                continue
+            grades, evidence = grade_results(claim, i), evidence_of(knee, attribution, i)
+            coherence = Coherence(log_probability[i], coherence_findings(claim, i))
+            finished.append(graded_knee(knee, spacing, grades, coherence, evidence, quality))
+        return finished
 
     def _qualities(self, knees: Sequence[Knee], pooled: Tensor, visible: Tensor) -> Sequence[Quality | None]:
         return [None] * len(knees) if self.gate is None else self.gate(signs_of(knees, pooled.cpu(), visible))

@@ -105,7 +105,9 @@ def chen2018(
     soft_labels: Annotated[Path | None, typer.Option(help="Parquet table of predicted landmarks and grades.")] = None,
     landmarks: Annotated[Path | None, typer.Option(help="Folder of .pts files that replace those landmarks.")] = None,
     image_only: Annotated[bool, typer.Option(help="Soft labels of the image alone, without the published KL.")] = False,
-    detect: Annotated[bool, typer.Option(help="Leave the table's landmarks out, so that knees are looked for.")] = False,
+    detect: Annotated[
+        bool, typer.Option(help="Leave the table's landmarks out, so that knees are looked for.")
+    ] = False,
     soften_kl: Annotated[
         float, typer.Option(min=0, max=0.5, help="Share of training crops' KL labels that soft OARSI labels decide.")
     ] = 0.0,

@@ -140,7 +140,9 @@ def _with_soft_labels(table: pd.DataFrame, soft_labels: Path, kind: str, soften_
     labels = {f"{name}_probabilities": merged[f"{name}_{kind}"] for name in OARSI_NAMES}
     if soften_kl:
         labels = {"kl_probabilities": _softened_kl(merged, soften_kl), **labels}
-    return table.assign(landmarks_px=merged["landmarks_px"], landmark_confidence=merged["landmark_confidence"], **labels)
+    return table.assign(
+        landmarks_px=merged["landmarks_px"], landmark_confidence=merged["landmark_confidence"], **labels
+    )
 
 
 def _softened_kl(merged: pd.DataFrame, share: float) -> pd.Series:
@@ -148,7 +150,7 @@ def _softened_kl(merged: pd.DataFrame, share: float) -> pd.Series:
     training = merged[merged["split"] == "train"]
     kl = training["kl"].to_numpy()
     prior = (np.bincount(kl, minlength=TARGETS[0].classes) + 0.5) / (len(kl) + 0.5 * TARGETS[0].classes)
-    opinion = kl_from_oarsi({name: np.stack(training[f"{name}_image"]) for name in OARSI_NAMES}, prior)
+    opinion = kl_from_oarsi({name: np.stack(training[f"{name}_image"].to_list()) for name in OARSI_NAMES}, prior)
     soft = pd.Series([None] * len(merged), index=merged.index, dtype=object)
     soft[training.index] = pd.Series(softened(kl, opinion, share).tolist(), index=training.index)
     return soft

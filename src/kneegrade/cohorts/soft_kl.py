@@ -27,7 +27,7 @@ def kl_from_oarsi(oarsi: Mapping[str, NDArray[np.floating]], prior: NDArray[np.f
         prior: (5,) distribution of KL among these knees.
     """
     means = {1 + axis: oarsi[name].mean(0, dtype=np.float64) for axis, name in enumerate(OARSI_NAMES)}
-    table = raked_table(smoothed_table(grade_tuple_counts()), {0: prior, **means})
+    table = raked_table(smoothed_table(grade_tuple_counts()), {0: np.asarray(prior, dtype=np.float64), **means})
     silent = np.broadcast_to(prior**EXPONENT, (len(oarsi[OARSI_NAMES[0]]), len(prior)))  # cancels the prior's exponent
     evidence = np.concatenate([silent, *(oarsi[name] for name in OARSI_NAMES)], axis=1)
     return CoherentDecoder(table, EXPONENT, EXPONENT).marginals(evidence)[:, TARGETS[0].one_hot]
@@ -38,4 +38,4 @@ def softened(kl: NDArray[np.integer], opinion: NDArray[np.floating], share: floa
 
     Below a share of 0.5 the grade read stays the likeliest.
     """
-    return (1 - share) * np.eye(opinion.shape[1])[kl] + share * opinion
+    return np.asarray((1 - share) * np.eye(opinion.shape[1])[kl] + share * opinion)

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from kneegrade.schema import TARGETS
 
-
 RIDGE = 1e-3  # penalty on squared parameters, so that a class that never occurs keeps a finite bias
 
 

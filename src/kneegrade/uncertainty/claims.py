@@ -1,8 +1,8 @@
 """`Claims`: from a network's logits to what a report may say: distributions, grades and sets of grades.
 
 Calibration first; then, where weights bring a joint table, coherent decoding, whose marginals are the distributions and
-whose grades break no hard rule (the two are tuned together); then, where they bring thresholds, prediction sets. Weights without either give the
-likeliest grades and no sets.
+whose grades break no hard rule (the two are tuned together); then, where they bring thresholds, prediction sets.
+Weights without either give the likeliest grades and no sets.
 """
 
 from collections.abc import Mapping
@@ -127,7 +127,8 @@ def fit_claims(
     """Calibration, decoder and sets of these knees.
 
     The sets' thresholds come from what claims say that were fitted, in turn, on the other four fifths of the people
-    (cross-conformal prediction, Vovk 2015): sets whose own knees had tuned what they are made of would promise too much.
+    (cross-conformal prediction, Vovk 2015): sets whose own knees had tuned what they are made of would promise too
+    much.
 
     Args:
         knees: to fit on.
@@ -142,7 +143,9 @@ def fit_claims(
     for fold in range(FOLDS):
         out = np.isin(knees.subject, people[fold::FOLDS])
         if out.any():
-            said[out] = _tuned(knees.part(~out), table, before, like=claims.decoder)(knees.part(out).logits).probabilities
+            said[out] = _tuned(knees.part(~out), table, before, like=claims.decoder)(
+                knees.part(out).logits
+            ).probabilities
     return replace(claims, sets=fit_sets(said, knees.targets, level))
 
 

@@ -8,8 +8,8 @@ b = a = 0 nothing changes. The exponents are tuned on calibration knees.
 
 The grades given are those of the tuple with the largest product of marginals among those that break no hard rule. With
 a credit c > 0 a near miss counts for something: marginals are first smoothed along their scale,
-Σ_j P_q(j)·c^((k−j)²) in place of P_q(k). Readers' agreement is measured by quadratic kappa, where a wrong grade costs the
-square of its distance; between KL 0 and 2, equally likely, 1 is then the better answer.
+Σ_j P_q(j)·c^((k−j)²) in place of P_q(k). Readers' agreement is measured by quadratic kappa, where a wrong grade costs
+the square of its distance; between KL 0 and 2, equally likely, 1 is then the better answer.
 """
 
 from collections.abc import Iterator, Sequence
@@ -64,7 +64,6 @@ class CoherentDecoder:
         credits = credited(marginals, self.credit)
         best = [(np.log(np.maximum(rows, LEAST)) @ layout.T).argmax(1) for rows in _chunks(credits)]
         return allowed[np.concatenate(best)] if best else np.empty((0, len(TARGETS)), dtype=np.int64)
-
 
     def alone(self, marginals: NDArray[np.floating]) -> NDArray[np.int64]:
         """(N, 7): of every grade the value with the largest credit, whatever the others are."""

@@ -77,7 +77,7 @@ def knee_features(pooled: Tensor, visible: Tensor) -> Array:
     at = pooled[:, :NUM_LANDMARKS]
     mean = (at * weight).sum(1) / count
     spread = (((at - mean.unsqueeze(1)) * weight).square().sum(1) / count).sqrt()
-    return torch.cat([mean, spread, pooled[:, NUM_LANDMARKS:].flatten(1)], 1).double().cpu().numpy()
+    return np.asarray(torch.cat([mean, spread, pooled[:, NUM_LANDMARKS:].flatten(1)], 1).double().cpu())
 
 
 def photometry(roi: NDArray[np.float32], inside: NDArray[np.bool_]) -> Array:
@@ -136,7 +136,7 @@ class Gate(nn.Module):
         """(N, 3) in (0, 1]: the p of each sign."""
         strange, reference = self.strangeness(signs), self.reference.double().numpy()
         as_strange = [len(known) - np.searchsorted(known, strange[:, i]) for i, known in enumerate(reference)]
-        return (1 + np.stack(as_strange, axis=1)) / (1 + reference.shape[1])
+        return np.asarray((1 + np.stack(as_strange, axis=1)) / (1 + reference.shape[1]))
 
     def metal(self, signs: Signs) -> Array:
         """(N,) probability of metal, in a population where half of the knees have some."""
@@ -183,7 +183,7 @@ def load_gate(held: Weights) -> Gate | None:
 
 def scores(rarity: Array) -> Array:
     """(N,) in (0, 1]: three times the least p of (N, 3), 1 at most."""
-    return np.minimum(1.0, len(SIGNS) * rarity.min(1))
+    return np.asarray(np.minimum(1.0, len(SIGNS) * rarity.min(1)))
 
 
 def _whitened(values: Array, mean: Tensor, root: Tensor) -> Array:

@@ -58,7 +58,7 @@ def calibrate_through(
 
     def closure() -> Tensor:
         optimiser.zero_grad()
-        total = loss() + RIDGE * sum(p.square().sum() for p in learnt)
+        total: Tensor = loss() + RIDGE * torch.stack([p.square().sum() for p in learnt]).sum()
         total.backward()  # type: ignore[no-untyped-call]
         return total
 
@@ -83,5 +83,5 @@ def worth(grades: NDArray[np.int64], targets: NDArray[np.floating]) -> float:
                 kappa = cohen_kappa_score(right, said, weights="quadratic", labels=range(target.classes))
             own[target.name] = float((right == said).mean()) + (float(kappa) if np.isfinite(kappa) else 0.0)
     kl, rest = own.pop("kl", None), list(own.values())
-    parts = [value for value in (kl, np.mean(rest) if rest else None) if value is not None]
+    parts = [value for value in (kl, sum(rest) / len(rest) if rest else None) if value is not None]
     return float(np.mean(parts)) if parts else 0.0
