@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from kneegrade.coherence import raked_table, smoothed_table
-from kneegrade.evaluation.metrics import calibration_error, calibration_sums, confusion
 from kneegrade.evaluation import Predictions
+from kneegrade.evaluation.metrics import calibration_error, calibration_sums, confusion
 from kneegrade.schema import CLASSES, TARGETS, grade_tuple_counts
 
 DRAWS = 2000

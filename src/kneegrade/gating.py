@@ -17,7 +17,7 @@ from kneegrade.uncertainty import Gate, Signs, fit_gate
 from kneegrade.uncertainty.gate import GATE
 from kneegrade.weights import load_weights, save_weights, shipped_path
 
-MOST_SOUND = 2_000
+MOST_SOUND = 1_000
 FEWEST = 100
 Progress = Callable[[int, int], None]
 
@@ -29,7 +29,7 @@ def gate(
     """Write `output`: the same weights with a quality gate; what comes back was measured on people left out.
 
     Args:
-        table: a manifest of sound films: those of split "train" (2,000 at most) teach what is usual, `share` of the
+        table: a manifest of sound films: those of split "train" (1,000 at most) teach what is usual, `share` of the
             people of `split` how far sound knees stray, and the rest of them are measured on.
         phantoms: folder of `kneegrade phantom --rois --implants`; every fifth person is kept to measure on.
         output: safetensors file; its description goes beside it.

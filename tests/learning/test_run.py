@@ -180,3 +180,14 @@ def test_what_was_logged_beyond_the_checkpoint_is_dropped_on_resuming(tmp_path):
         log.write(40, {"loss": 7.0, "calibration": {"x/kl": {"kappa": 0.5}}})
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [(line["step"], line["loss"]) for line in lines] == [(1, 1.0), (20, 20.0), (40, 7.0)]
+
+
+def test_frozen_stages_keep_their_weights_and_the_rest_learns(phantom_store, tmp_path):
+    recipe = tiny(phantom_store, frozen_stages=1, epochs=1)
+    run = Run(recipe, tmp_path)
+    before = {k: v.clone() for k, v in state_of(run).items()}
+    run.fit()
+    moved = {k for k, v in state_of(run).items() if not torch.equal(v, before[k]) and "running" not in k and "num_b" not in k}
+    assert not any(k.startswith(("trunk.conv1", "trunk.bn1", "trunk.layer1")) for k in moved)
+    assert any(k.startswith("trunk.layer2") for k in moved)
+    assert any(k.startswith("heads") for k in moved)

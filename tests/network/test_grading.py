@@ -7,6 +7,7 @@ from kneegrade.anatomy.landmarks import COMPARTMENTS
 from kneegrade.network import GradingNetwork, NetworkPlan
 from kneegrade.network.heads import ordinal_log_probabilities
 from kneegrade.network.pooling import siamese_patches
+from kneegrade.network.resnet import Trunk, without_norms
 from kneegrade.schema import TARGETS
 
 PLANS = {
@@ -132,3 +133,37 @@ def test_regression_heads_say_one_number_per_grade():
     numbers = built(PLANS["regression"])(*knees()).numbers
     assert {name: tuple(value.shape) for name, value in numbers.items()} == {t.name: (3,) for t in TARGETS}
     assert built(PLANS["paper"])(*knees()).numbers == {}
+
+
+@pytest.mark.parametrize("trunk", ["resnet18", "resnet50"])
+def test_folding_normalisations_leaves_the_map_as_it_is(trunk):
+    generator = torch.Generator().manual_seed(3)
+    plain = Trunk(trunk, 3)
+    for module in plain.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.copy_(torch.randn(module.num_features, generator=generator) * 0.1)
+            module.running_var.copy_(torch.rand(module.num_features, generator=generator) + 0.5)
+            module.weight.data.copy_(torch.rand(module.num_features, generator=generator) + 0.5)
+    plain.eval()
+    lean = without_norms(plain)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in lean.modules())
+    assert any(isinstance(module, torch.nn.BatchNorm2d) for module in plain.modules())
+    picture = torch.rand(2, 1, 64, 64, generator=generator)
+    with torch.no_grad():
+        torch.testing.assert_close(lean(picture), plain(picture), rtol=1e-3, atol=1e-4)
+
+
+def test_a_quickened_network_says_nearly_the_same_and_still_adds_up():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = GradingNetwork(NetworkPlan(trunk="resnet18", pooling="keypoints+global", reduce=8, roi_px=64)).eval()
+    roi, points = torch.rand(2, 1, 64, 64), torch.rand(2, 74, 2) * 63
+    visible = torch.ones(2, 74, dtype=torch.bool)
+    with torch.no_grad():
+        before = network(roi, points, visible).logits
+        output = network.quickened()(roi, points, visible)
+        shares = network.attribute(output.pooled)
+    for name, logits in output.logits.items():
+        torch.testing.assert_close(logits, before[name], rtol=0.05, atol=0.05)
+        total = shares.contributions[name].sum(1) + shares.remainder[name]
+        torch.testing.assert_close(total, logits - logits.mean(1, keepdim=True), rtol=1e-4, atol=1e-4)

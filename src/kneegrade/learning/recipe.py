@@ -148,11 +148,16 @@ class Train(Section):
 
 
 class Recipe(Section):
-    """A whole run. `licence` and `attribution` go into the description of the weights; `name` is its row in tables."""
+    """A whole run.
+
+    `licence`, `attribution` and `learnt_from`, a sentence for reports, go into the description of the weights; `name`
+    is its row in tables.
+    """
 
     name: str
     licence: str | None = None
     attribution: tuple[str, ...] = ()
+    learnt_from: str | None = None
     data: Data
     model: Model = Model()
     loss: Loss = Loss()

@@ -115,6 +115,7 @@ def _write_grader(run: Run, directory: Path) -> None:
         if not key.endswith("num_batches_tracked")
     }
     save_weights(directory / "weights.safetensors", tensors, _description("grader", recipe, {
+        "learnt_from": recipe.learnt_from,
         "model": asdict(recipe.model.plan),
         "calibration_knees": len(run.folds.calibration),
         "training_knees": len(run.folds.labelled),

@@ -5,12 +5,13 @@ Three signs of strangeness, each one number per knee, larger = stranger:
 - *features*: squared Mahalanobis distance of what the network read (`knee_features`) from sound knees (Lee et al.,
   NeurIPS 2018, with one class; covariance shrunk as by Ledoit and Wolf 2004);
 - *landmarks*: 1 − the confidence of the knee's landmarks;
-- *photometry*: the same distance for mean, spread, clipped share and smoothness of the grey values (`photometry`).
+- *photometry*: the same distance for the distribution, sharpness and clipping of the grey values (`photometry`).
 
 Each is turned into p, the share of sound knees, none of them used for the distances, that are as strange or stranger:
 (1 + #{as strange}) / (n + 1). A knee's score is its least p times three, 1 at most (Bonferroni): were the signs
 continuous, a share s of sound knees would score s or less. A knee below `refuse` is not graded, one below `warn` is
-graded with a finding. Metal is a logistic regression on the same features, taught on phantoms with and without.
+graded with a finding. Metal is a logistic regression on features and photometry, taught on phantoms with and without
+and on real knees without.
 """
 
 from collections.abc import Sequence
@@ -37,7 +38,10 @@ UNLIKE = (
     Finding("unusual_exposure", "Brightness, contrast or sharpness of this knee are unusual."),
 )
 IMPLANT = Finding("implant", "There seems to be metal in this knee; grades are for knees without implants.")
-GREYS = 4
+DECILES = np.linspace(0.1, 0.9, 9)
+GREYS = 15
+MOST_SIGMA = 8.0  # of what the logistic regression reads, lest one number decide
+INVERSE_PENALTY = 0.03
 REFERENCE = 400  # numbers that the strangeness of sound knees is kept as
 
 
@@ -48,7 +52,7 @@ class Signs:
     Attributes:
         features: (N, F) from `knee_features`.
         doubt: (N,) 1 − confidence of the landmarks.
-        greys: (N, 4) from `photometry`.
+        greys: (N, 15) from `photometry`.
     """
 
     features: Array
@@ -81,14 +85,19 @@ def knee_features(pooled: Tensor, visible: Tensor) -> Array:
 
 
 def photometry(roi: NDArray[np.float32], inside: NDArray[np.bool_]) -> Array:
-    """(4,): mean and standard deviation of the grey values on the film, clipped share, smoothness.
+    """(15,): mean, standard deviation and deciles of the grey values on the film, clipped share, smoothness, and how
+    large the largest per cent and the largest two per mille of the steps between neighbours are: metal is bright, leaves
+    the rest dark when contrast is stretched, and has hard edges.
 
     Args:
         roi: (S, S) in [0, 1], contrast stretched.
         inside: (S, S) where the film is.
     """
     film = roi[inside] if inside.any() else roi.ravel()
-    return np.array([film.mean(), film.std(), clipped_share(film), smoothness(roi.astype(np.float64))])
+    steps = np.abs(np.diff(roi, axis=1))[inside[:, 1:] & inside[:, :-1]]
+    tall = np.quantile(steps, (0.99, 0.998)) if len(steps) else np.zeros(2)
+    shape = [film.mean(), film.std(), clipped_share(film), smoothness(roi.astype(np.float64))]
+    return np.concatenate([shape, np.quantile(film, DECILES), tall])
 
 
 class Gate(nn.Module):
@@ -115,7 +124,7 @@ class Gate(nn.Module):
             self.register_buffer(f"{name}_mean", torch.zeros(width))
             self.register_buffer(f"{name}_root", torch.eye(width))
         self.register_buffer("reference", torch.zeros(len(SIGNS), REFERENCE))
-        self.register_buffer("implant_weight", torch.zeros(features))
+        self.register_buffer("implant_weight", torch.zeros(features + GREYS))
         self.register_buffer("implant_bias", torch.full((), -20.0))
         for name in ("refuse", "warn"):
             self.register_buffer(name, torch.zeros(()))
@@ -157,7 +166,11 @@ class Gate(nn.Module):
         return Quality(score, findings, UNLIKE[int(np.argmin(rarity))] if refused else None)
 
     def _whitened(self, signs: Signs) -> Array:
-        return _whitened(signs.features, self.feature_mean, self.feature_root).clip(-8, 8)
+        parts = (
+            _whitened(signs.features, self.feature_mean, self.feature_root),
+            _whitened(signs.greys, self.grey_mean, self.grey_root),
+        )
+        return np.concatenate(parts, axis=1).clip(-MOST_SIGMA, MOST_SIGMA)
 
 
 def signs_of(knees: Sequence[Knee], pooled: Tensor, visible: Tensor) -> Signs:
@@ -176,7 +189,7 @@ def load_gate(held: Weights) -> Gate | None:
     part = held.part(GATE)
     if not part:
         return None
-    gate = Gate(len(part.get("implant_weight", ())))
+    gate = Gate(len(part.get("feature_mean", ())))
     load_part(gate, held, GATE)
     return gate
 
@@ -196,7 +209,7 @@ def _distance(values: Array, mean: Tensor, root: Tensor) -> Array:
 
 def fit_gate(
     sound: Signs, reference: Signs, plain: Signs, implants: Signs, *, refuse: float = 0.01, warn: float = 0.05,
-    implant_share: float = 0.005,
+    implant_share: float = 0.01,
 ) -> Gate:  # fmt: skip
     """The gate of a network.
 
@@ -207,9 +220,10 @@ def fit_gate(
         implants: phantoms with.
         refuse: score below which a knee is not graded: about this share of knees like `reference`.
         warn: score below which a graded knee has a finding.
-        implant_share: of `reference` that may be taken for knees with metal.
+        implant_share: of `reference`, and of phantoms without metal, that may be taken for knees with metal.
     """
     from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import cross_val_predict
 
     gate = Gate(sound.features.shape[1])
     for name, values in (("feature", sound.features), ("grey", sound.greys)):
@@ -222,10 +236,13 @@ def fit_gate(
     gate.reference.copy_(torch.from_numpy(np.stack(kept)))
     knees = joined([plain, implants, sound])  # real knees without metal, lest the network's view of phantoms decide
     metal = np.repeat([0, 1, 0], [len(plain.doubt), len(implants.doubt), len(sound.doubt)])
-    model = LogisticRegression(C=0.01, class_weight="balanced", max_iter=2000).fit(gate._whitened(knees), metal)
+    model, seen = LogisticRegression(C=INVERSE_PENALTY, class_weight="balanced", max_iter=2000), gate._whitened(knees)
+    told = cross_val_predict(model, seen, metal, cv=5, method="predict_proba")[: len(plain.doubt), 1]
+    model.fit(seen, metal)
     gate.implant_weight.copy_(torch.from_numpy(model.coef_[0]))
     gate.implant_bias.fill_(float(model.intercept_[0]))
-    gate.implant_limit.fill_(max(0.5, float(np.quantile(gate.metal(reference), 1 - implant_share))))
+    limits = (np.quantile(own, 1 - implant_share) for own in (told, gate.metal(reference)))
+    gate.implant_limit.fill_(max(0.5, *limits))
     gate.refuse.fill_(refuse)
     gate.warn.fill_(warn)
     return gate

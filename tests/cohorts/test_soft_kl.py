@@ -1,0 +1,78 @@
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from kneegrade.cohorts import chen2018_manifest
+from kneegrade.cohorts.manifest import target_distributions
+from kneegrade.cohorts.soft_kl import kl_from_oarsi, softened
+from kneegrade.errors import RecipeError
+from kneegrade.schema import OARSI_NAMES
+
+PRIOR = np.array([0.4, 0.18, 0.26, 0.13, 0.03])
+
+
+def sure(grade):
+    return np.full(4, 0.01) + 0.96 * np.eye(4)[grade]
+
+
+def six(medial, osteophytes):
+    """Two knees' distributions: sure of the grades given for each."""
+    rows = {name: np.stack([sure(o) for o in osteophytes]) for name in OARSI_NAMES}
+    rows["jsn_lateral"] = np.stack([sure(0), sure(0)])
+    rows["jsn_medial"] = np.stack([sure(m) for m in medial])
+    return rows
+
+
+def test_oarsi_grades_point_to_the_kl_that_goes_with_them():
+    opinion = kl_from_oarsi(six((0, 2), (0, 2)), PRIOR)
+    np.testing.assert_allclose(opinion.sum(1), 1, atol=1e-9)
+    assert opinion[0].argmax() == 0
+    assert opinion[1].argmax() == 3  # KL 3 goes with narrowing of grade 2
+    assert opinion[1, 0] < 1e-3
+
+
+def test_six_grades_that_say_nothing_leave_the_prior():
+    flat = {name: np.full((3, 4), 0.25) for name in OARSI_NAMES}
+    said = kl_from_oarsi(flat, PRIOR)
+    assert np.abs(said - said[0]).max() < 1e-12
+    assert said[0].argmax() == 0
+
+
+def test_the_reading_stays_likeliest_below_a_half():
+    opinion = np.array([[0, 0, 0, 0, 1.0]])
+    np.testing.assert_allclose(softened(np.array([1]), opinion, 0.4), [[0, 0.6, 0, 0, 0.4]])
+    assert softened(np.array([1]), opinion, 0.0).argmax() == 1
+
+
+@pytest.fixture
+def crops(tmp_path):
+    rows = []
+    for split, kl, name, osteophyte in (("train", 0, "9000001R", 3), ("train", 3, "9000002L", 2), ("val", 2, "9000003R", 2)):
+        path = tmp_path / "crops" / split / str(kl) / f"{name}.png"
+        path.parent.mkdir(parents=True)
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(path)
+        row = {"path": f"{split}/{kl}/{name}.jpg", "landmarks_px": [1.0] * 148, "landmark_confidence": 0.9}
+        for grade in OARSI_NAMES:
+            row[f"{grade}_image"] = sure(osteophyte).tolist()
+            row[f"{grade}_given_kl"] = sure(0).tolist()
+        rows.append(row)
+    pd.DataFrame(rows).to_parquet(tmp_path / "soft.parquet")
+    return tmp_path
+
+
+def test_only_training_crops_are_softened_and_landmarks_may_be_left_out(crops):
+    table = chen2018_manifest(crops / "crops", crops / "soft.parquet", known_landmarks=False, soften_kl=0.4)
+    assert "landmarks_px" not in table
+    kl = target_distributions(table)[:, :5]
+    first, second, third = (kl[table["knee_id"].str.contains(n)][0] for n in ("9000001", "9000002", "9000003"))
+    assert first[0] == pytest.approx(0.6, abs=0.01)  # read 0, although all six say otherwise
+    assert first[2:].sum() > 0.35
+    assert second.argmax() == 3
+    np.testing.assert_array_equal(third, [0, 0, 1, 0, 0])
+    assert (table["jsn_medial_probabilities"].str[0] > 0.9).all()  # OARSI labels themselves are those given KL
+
+
+def test_without_soft_labels_nothing_can_be_softened(crops):
+    with pytest.raises(RecipeError, match="soft OARSI labels"):
+        chen2018_manifest(crops / "crops", soften_kl=0.4)
