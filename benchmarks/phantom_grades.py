@@ -37,7 +37,8 @@ def main() -> None:
     free = [grade(grader, roi) if p else None for roi, p in zip(rois, plain, strict=True)]
     reasons = pd.Series([k.reason.code if k and k.reason else "none found" if k is None else "graded" for k in gated])
     print(f"{plain.sum()} knees without metal:", (reasons[plain].value_counts() / plain.sum()).round(3).to_dict())
-    print(f"… of them left to the reader: {np.mean([k is None or k.abstain for k, p in zip(gated, plain) if p]):.3f}")
+    left = np.array([knee is None or knee.abstain for knee in gated])
+    print(f"… of them left to the reader: {left[plain].mean():.3f}")
     for name, knees in (("graded", gated), ("gate left out", free)):
         print(f"{name}: " + scores(knees, truth, plain))
     for kind, rows in truth[~plain].groupby("implant").groups.items():
@@ -74,12 +75,18 @@ def draw(path: Path, rois: np.ndarray, truth: pd.DataFrame, knees: list[GradedKn
     from matplotlib import pyplot as plt
 
     graded = [knee is not None and knee.grades is not None for knee in knees]
-    missed = [(row, f"{truth['implant'][row]}, graded") for row in range(len(rois)) if graded[row] and truth["implant"].notna()[row]]
+    missed = [
+        (row, f"{truth['implant'][row]}, graded")
+        for row in range(len(rois))
+        if graded[row] and truth["implant"].notna()[row]
+    ]
     refused = [(row, "no metal, refused:\n" + knees[row].reason.code) for row in range(len(rois))
                if knees[row] is not None and not graded[row] and truth["implant"].isna()[row]]  # fmt: skip
     off = [(abs(knees[row].grades["kl"].grade - int(truth["kl"][row])), row) for row in range(len(rois))
            if graded[row] and truth["implant"].isna()[row]]  # fmt: skip
-    worst = [(row, f"KL {truth['kl'][row]}, given {knees[row].grades['kl'].grade}") for _, row in sorted(off, reverse=True)]
+    worst = [
+        (row, f"KL {truth['kl'][row]}, given {knees[row].grades['kl'].grade}") for _, row in sorted(off, reverse=True)
+    ]
     chosen = [*missed[:2], *refused[:2]]
     chosen += worst[: SHOWN - len(chosen)]
     figure, axes = plt.subplots(2, SHOWN // 2, figsize=(10, 5.6), layout="constrained")

@@ -187,7 +187,9 @@ def test_frozen_stages_keep_their_weights_and_the_rest_learns(phantom_store, tmp
     run = Run(recipe, tmp_path)
     before = {k: v.clone() for k, v in state_of(run).items()}
     run.fit()
-    moved = {k for k, v in state_of(run).items() if not torch.equal(v, before[k]) and "running" not in k and "num_b" not in k}
+    moved = {
+        k for k, v in state_of(run).items() if not torch.equal(v, before[k]) and "running" not in k and "num_b" not in k
+    }
     assert not any(k.startswith(("trunk.conv1", "trunk.bn1", "trunk.layer1")) for k in moved)
     assert any(k.startswith("trunk.layer2") for k in moved)
     assert any(k.startswith("heads") for k in moved)

@@ -7,8 +7,9 @@ from kneegrade.anatomy.landmarks import COMPARTMENTS
 from kneegrade.network import GradingNetwork, NetworkPlan
 from kneegrade.network.heads import ordinal_log_probabilities
 from kneegrade.network.pooling import siamese_patches
-from kneegrade.network.resnet import Trunk, without_norms
+from kneegrade.network.resnet import Trunk
 from kneegrade.schema import TARGETS
+from kneegrade.weights.folding import without_norms
 
 PLANS = {
     "paper": NetworkPlan("resnet18", roi_px=96),

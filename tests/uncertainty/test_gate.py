@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from kneegrade.uncertainty import Gate, Signs, fit_gate, joined, load_gate
-from kneegrade.uncertainty.gate import IMPLANT, knee_features, photometry, scores
+from kneegrade.uncertainty.gate import GREYS, IMPLANT, knee_features, photometry, scores
 from kneegrade.weights import load_weights, save_weights
 
 FEATURES = 12
@@ -15,7 +15,7 @@ def drawn(seed, number, shift=0.0, metal=0.0):
     rng = np.random.default_rng(seed)
     features = rng.normal(size=(number, FEATURES)) @ np.linspace(0.5, 2, FEATURES * FEATURES).reshape(FEATURES, -1)
     features[:, 0] += 40 * metal
-    return Signs(features + shift, rng.beta(2, 20, number), rng.normal([0.5, 0.2, 0.01, 0.7], 0.03, (number, 4)))
+    return Signs(features + shift, rng.beta(2, 20, number), rng.normal(0.5, 0.03, (number, GREYS)))
 
 
 @pytest.fixture(scope="module")
@@ -80,8 +80,10 @@ def test_photometry_reads_the_film_alone():
     inside = np.zeros((64, 64), bool)
     inside[:, :32] = True
     roi[:, :32] = np.linspace(0.2, 0.6, 32)
-    mean, spread, clipped, _ = photometry(roi, inside)
+    mean, spread, clipped, _, *deciles, step, _ = photometry(roi, inside)
     assert (mean, clipped) == (pytest.approx(0.4), 0.0)
+    np.testing.assert_allclose(deciles, 0.2 + 0.4 * np.linspace(0.1, 0.9, 9), atol=0.02)
+    assert step == pytest.approx(0.4 / 31, rel=1e-4)  # the film's end is no edge
     assert spread == pytest.approx(np.linspace(0.2, 0.6, 32).std(), rel=1e-5)
 
 

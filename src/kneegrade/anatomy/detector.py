@@ -28,6 +28,7 @@ from kneegrade.anatomy.sides import SideCall, call_sides
 from kneegrade.imaging.radiograph import Radiograph
 from kneegrade.results import Finding
 from kneegrade.weights import load_part, load_weights, shipped_path
+from kneegrade.weights.folding import without_norms
 
 FINDER_THRESHOLD = 0.15  # low, since the locators have the last word
 PLAUSIBLE = 0.5  # confidence of a knee
@@ -77,7 +78,8 @@ class LandmarkDetector:
         for name in ("finder", "coarse", "fine"):
             network: PyramidNetwork = getattr(self, name)
             load_part(network, held, name)
-            network.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            lean = without_norms(network).requires_grad_(False)
+            setattr(self, name, lean.to(self.device, memory_format=torch.channels_last))  # type: ignore[call-overload]
         self.shape = ShapeModel.load()
 
     def find(self, radiograph: Radiograph) -> tuple[tuple[Knee, ...], tuple[Finding, ...]]:

@@ -5,13 +5,11 @@ stride, as in torchvision, so that any of its checkpoints loads by name.
 """
 
 from collections.abc import Callable, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 @dataclass(frozen=True)
@@ -130,19 +128,6 @@ def _stack(
         blocks.append(block(channels, width, stride))
         channels = width * expansion
     return nn.Sequential(*blocks), channels
-
-
-def without_norms(trunk: Trunk) -> Trunk:
-    """A copy for predictions, every normalisation folded into the convolution before it: same map, fewer passes."""
-    lean = deepcopy(trunk).eval()
-    for module in list(lean.modules()):
-        pairs = [(f"conv{n}", f"bn{n}") for n in (1, 2, 3)] if not isinstance(module, nn.Sequential) else [("0", "1")]
-        for conv, norm in pairs:
-            first, second = (dict(module.named_children()).get(name) for name in (conv, norm))
-            if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
-                module._modules[conv] = fuse_conv_bn_eval(first, second)
-                module._modules[norm] = nn.Identity()
-    return lean
 
 
 def computes_bfloat16() -> bool:
