@@ -28,7 +28,7 @@ from kneegrade.anatomy.sides import SideCall, call_sides
 from kneegrade.imaging.radiograph import Radiograph
 from kneegrade.results import Finding
 from kneegrade.weights import load_part, load_weights, shipped_path
-from kneegrade.weights.folding import without_norms
+from kneegrade.weights.folding import computes_bfloat16, without_norms
 
 FINDER_THRESHOLD = 0.15  # low, since the locators have the last word
 PLAUSIBLE = 0.5  # confidence of a knee
@@ -80,6 +80,7 @@ class LandmarkDetector:
             load_part(network, held, name)
             lean = without_norms(network).requires_grad_(False)
             setattr(self, name, lean.to(self.device, memory_format=torch.channels_last))  # type: ignore[call-overload]
+        self.in_bfloat16 = self.device.type == "cpu" and computes_bfloat16()
         self.shape = ShapeModel.load()
 
     def find(self, radiograph: Radiograph) -> tuple[tuple[Knee, ...], tuple[Finding, ...]]:
@@ -138,8 +139,10 @@ class LandmarkDetector:
 
     def _read(self, network: PyramidNetwork, pixels: NDArray[np.float32], frames: Sequence[RoiFrame]) -> Located:
         squares = torch.cat([stretch_contrast(*cut_region(pixels, frame)) for frame in frames])
-        maps, score = network(squares.to(self.device, memory_format=torch.channels_last))
-        return read_points(maps.cpu(), score.cpu())
+        squares = squares.to(self.device, memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.in_bfloat16):
+            maps, score = network(squares)
+        return read_points(maps.float().cpu(), score.float().cpu())
 
     def _merged(
         self, pixels: NDArray[np.float32], located: Located, row: int, where: tuple[RoiFrame, Outline]

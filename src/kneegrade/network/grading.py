@@ -18,10 +18,10 @@ from kneegrade.errors import WeightsError
 from kneegrade.network.heads import grade_heads, head_weights, ordinal_log_probabilities, read_heads, regression_heads
 from kneegrade.network.plan import NetworkPlan
 from kneegrade.network.pooling import pool_at_landmarks, pool_everywhere, siamese_patches
-from kneegrade.network.resnet import Trunk, computes_bfloat16
+from kneegrade.network.resnet import Trunk
 from kneegrade.schema import TARGETS
 from kneegrade.weights import Weights, load_part
-from kneegrade.weights.folding import without_norms
+from kneegrade.weights.folding import computes_bfloat16, without_norms
 
 
 @dataclass(frozen=True)

@@ -130,11 +130,6 @@ def _stack(
     return nn.Sequential(*blocks), channels
 
 
-def computes_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16 itself; others only imitate it, slowly."""
-    return any(getattr(torch.cpu, name, bool)() for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
-
-
 def load_trunk(trunk: Trunk, state: dict[str, Tensor]) -> None:
     """Load a torchvision-named state into `trunk`; keys of deeper stages and of the classifier are left aside.
 

@@ -1,9 +1,10 @@
-"""Networks for predictions: every normalisation folded into the convolution before it."""
+"""Networks for predictions: every normalisation folded into the convolution before it; where bfloat16 pays."""
 
 from copy import deepcopy
 from itertools import pairwise
 from typing import TypeVar
 
+import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -22,3 +23,8 @@ def without_norms(network: Network) -> Network:
                 setattr(module, first, fuse_conv_bn_eval(convolution, norm))
                 setattr(module, second, nn.Identity())
     return lean
+
+
+def computes_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 itself; others only imitate it, slowly."""
+    return any(getattr(torch.cpu, name, bool)() for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
