@@ -27,9 +27,10 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--picture", type=Path)
+    parser.add_argument("--number", type=int, help="of knees, the first ones; all by default")
     options = parser.parse_args()
-    truth = pd.read_parquet(options.folder / TABLE_FILE, columns=[*TARGET_NAMES, "implant"])
-    rois = np.load(options.folder / ROI_FILE, mmap_mode="r")
+    truth = pd.read_parquet(options.folder / TABLE_FILE, columns=[*TARGET_NAMES, "implant"])[: options.number]
+    rois = np.load(options.folder / ROI_FILE, mmap_mode="r")[: options.number]
     grader = Grader("cpu", options.weights)
     gated = [grade(grader, roi) for roi in rois]
     grader.gate = None
@@ -60,7 +61,7 @@ def scores(knees: list[GradedKnee | None], truth: pd.DataFrame, plain: np.ndarra
     found, text = [], []
     for target in TARGETS:
         said = np.array([knees[row].grades[target.name].grade for row in rows])
-        own = agreement(truth[target.name].to_numpy(dtype=np.int64)[rows], said, target.classes)
+        own = agreement(truth[target.name].iloc[rows].to_numpy(dtype=np.int64), said, target.classes)
         found.append((own["accuracy"], own["kappa"]))
         text.append(f"{target.name} {own['accuracy']:.3f}/{own['kappa']:.3f}")
     accuracy, kappa = np.mean(found[1:], axis=0)

@@ -83,6 +83,7 @@ def untrained(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_the_people_measured_on_are_not_those_fitted_on(manifest, untrained, tmp_path):
     table = pd.read_parquet(manifest)
     first, _ = calibrate(table, tmp_path / "a.safetensors", untrained, seed=1)

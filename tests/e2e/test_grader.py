@@ -93,7 +93,7 @@ def test_a_joint_cut_off_is_refused(grader):
 def test_evidence_sums_to_what_was_graded(grader):
     knee = only_knee(grader.grade(EXAMPLES / "single_right.dcm"))
     evidence = knee.evidence
-    assert evidence.roi.shape == (224, 224)
+    assert evidence.roi.shape == (288, 288)
     for name in TARGET_NAMES:
         centred = evidence.contributions[name].sum(0) + evidence.remainder[name]
         calibrated = grader.claims.calibration(
