@@ -20,6 +20,7 @@ from kneegrade.evaluation import Predictions, SubjectBootstrap, score
 from kneegrade.evaluation.formats import markdown
 from kneegrade.evaluation.metrics import calibration_error, calibration_sums, confusion
 from kneegrade.evaluation.tables import evaluation_table
+from kneegrade.learning.folds import people_first
 from kneegrade.schema import CLASSES, TARGETS, grade_tuple_counts
 
 DRAWS = 2000
@@ -57,9 +58,7 @@ def main() -> None:
 
 def left_out(said: Predictions) -> Predictions:
     """The people that `kneegrade calibrate --share 0.5 --seed 0` leaves out."""
-    people = np.unique(said.subject)
-    fitted = np.random.default_rng(0).permutation(people)[: round(0.5 * len(people))]
-    kept = ~np.isin(said.subject, fitted)
+    kept = ~people_first(said.subject, 0.5, 0)
     return Predictions(*(None if value is None else value[kept] for value in vars(said).values()))
 
 

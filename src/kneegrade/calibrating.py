@@ -14,6 +14,7 @@ from kneegrade.errors import RecipeError
 from kneegrade.evaluation import Predictions
 from kneegrade.grader import choose_device
 from kneegrade.learning.cutting import build_store
+from kneegrade.learning.folds import people_first
 from kneegrade.learning.predicting import claimed, predicted_logits
 from kneegrade.learning.regions import Regions
 from kneegrade.learning.store import load_stores
@@ -60,9 +61,7 @@ def calibrate(
         store = load_stores((place,))
         with np.load(place / "knees.npz") as saved:
             manifest_rows = saved["manifest_rows"]
-        people = np.unique(store.subject)
-        fitted_on = np.random.default_rng(seed).permutation(people)[: round(share * len(people))]
-        first = np.isin(store.subject, fitted_on)
+        first = people_first(store.subject, share, seed)
         if first.sum() < FEWEST_KNEES:
             raise RecipeError(f"{int(first.sum())} knees to calibrate on; {FEWEST_KNEES} are needed.")
         network, before = load_network(held), Claims.of(held).calibration
@@ -73,7 +72,7 @@ def calibrate(
         decoder = claims.decoder
         said = {
             "weights": {key: held.description[key] for key in ("name", "sha256")},
-            "knees": int(first.sum()), "subjects": len(fitted_on),
+            "knees": int(first.sum()), "subjects": len(np.unique(store.subject[first])),
             "grades": [t.name for t in TARGETS if np.isfinite(store.targets[first][:, t.one_hot]).any()],
             "sources": sorted(set(store.source[first].tolist())), "share": share, "seed": seed, "level": level,
             "joint_exponent": None if decoder is None else decoder.joint_exponent,

@@ -12,6 +12,7 @@ from kneegrade.errors import RecipeError
 from kneegrade.finding import FoundFilm, Said, find_film, find_knees
 from kneegrade.grader import Grader
 from kneegrade.imaging import Source, read_radiograph
+from kneegrade.learning.folds import people_first
 from kneegrade.phantom.cohort import ROI_FILE, TABLE_FILE
 from kneegrade.uncertainty import Gate, Signs, fit_gate
 from kneegrade.uncertainty.gate import GATE
@@ -54,9 +55,7 @@ def gate(
     sound = table[table["split"] == "train"]
     sound = sound.iloc[np.random.default_rng(seed).permutation(len(sound))[:MOST_SOUND]]
     rest = table[table["split"] == split]
-    people = np.unique(rest["subject_id"].to_numpy(dtype=str))
-    chosen = np.random.default_rng(seed).permutation(people)[: round(share * len(people))]
-    first = rest["subject_id"].isin(chosen).to_numpy()
+    first = people_first(rest["subject_id"].to_numpy(dtype=str), share, seed)
     drawn = pd.read_parquet(phantoms / TABLE_FILE, columns=["subject_id", "implant"])
     metal = drawn["implant"].notna().to_numpy()
     kept = pd.factorize(drawn["subject_id"])[0] % 5 == 0

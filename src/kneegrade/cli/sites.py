@@ -13,6 +13,8 @@ ImagesOption = Annotated[Path, typer.Option(help="Films that nobody needs to hav
 SubjectOption = Annotated[
     str, typer.Option(help="Regular expression; its first group in a film's name is the person. Of folders.")
 ]
+DeviceOption = Annotated[DeviceFlag, typer.Option(help="Where the networks run.")]
+PeopleSeedOption = Annotated[int, typer.Option(min=0, help="Of the division of people.")]
 WeightsOption = Annotated[Path | None, typer.Option(help="A grader's weights; the shipped ones by default.")]
 
 
@@ -28,7 +30,7 @@ def adapt(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="key=value: steps, batch_size, learning_rate, lambda_gmm …")
     ] = None,
-    device: Annotated[DeviceFlag, typer.Option(help="Where the networks run.")] = DeviceFlag.auto,
+    device: DeviceOption = DeviceFlag.auto,
     quiet: QuietOption = False,
 ) -> None:
     """Go on training a grader on unlabelled films, by coherence and consistency, as long as a guard allows it."""
@@ -63,9 +65,9 @@ def calibrate(
     split: Annotated[str, typer.Option(help="Which of its knees.")] = "val",
     share: Annotated[float, typer.Option(min=0.1, max=1, help="Of the people to fit on; the rest is measured.")] = 0.5,
     level: Annotated[float, typer.Option(min=0.5, max=0.99, help="How often a set is to hold the true grade.")] = 0.9,
-    seed: Annotated[int, typer.Option(min=0, help="Of the division of people.")] = 0,
+    seed: PeopleSeedOption = 0,
     detect: Annotated[bool, typer.Option("--detect", help="Find landmarks, even if the manifest has some.")] = False,
-    device: Annotated[DeviceFlag, typer.Option(help="Where the networks run.")] = DeviceFlag.auto,
+    device: DeviceOption = DeviceFlag.auto,
     quiet: QuietOption = False,
 ) -> None:
     """Fit probabilities, coherent decoding and prediction sets of a grader on graded knees; measure them on others."""
@@ -106,8 +108,8 @@ def gate(
     split: Annotated[str, typer.Option(help="Other people of it, who say how far sound knees stray.")] = "val",
     share: Annotated[float, typer.Option(min=0.1, max=1, help="Of them; the rest is measured.")] = 0.5,
     refuse: Annotated[float, typer.Option(min=0, max=0.2, help="Share of sound knees that may be refused.")] = 0.01,
-    seed: Annotated[int, typer.Option(min=0, help="Of the division of people.")] = 0,
-    device: Annotated[DeviceFlag, typer.Option(help="Where the networks run.")] = DeviceFlag.auto,
+    seed: PeopleSeedOption = 0,
+    device: DeviceOption = DeviceFlag.auto,
     quiet: QuietOption = False,
 ) -> None:
     """Teach a grader's weights which knees not to grade: unlike those learnt from, or with metal in them."""
@@ -136,7 +138,7 @@ def drift(
     output: OutputOption,
     weights: WeightsOption = None,
     subject: SubjectOption = "(.+)",
-    device: Annotated[DeviceFlag, typer.Option(help="Where the networks run.")] = DeviceFlag.auto,
+    device: DeviceOption = DeviceFlag.auto,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as one JSON object.")] = False,
     quiet: QuietOption = False,
 ) -> None:

@@ -58,6 +58,13 @@ def folds_of(store: Store, data: Data) -> Folds:
     return Folds(kept, np.setdiff1d(rows, kept) if data.unlabelled else rows[:0], calibration, test)
 
 
+def people_first(subject: NDArray[np.str_], share: float, seed: int) -> NDArray[np.bool_]:
+    """(N,) which knees belong to `share` of the people, drawn at random; the same people for the same seed."""
+    people = np.unique(subject)
+    chosen = np.random.default_rng(seed).permutation(people)[: round(share * len(people))]
+    return np.isin(subject, chosen)
+
+
 def _held_subjects(store: Store, rows: Rows, share: float, seed: int) -> NDArray[np.str_]:
     """`share` of the subjects of each source."""
     generator = np.random.default_rng(seed)
