@@ -62,19 +62,26 @@ def normalise(pixels: NDArray[np.generic], *, rescale: bool = True) -> tuple[Gre
         return np.zeros_like(grey), ()
     if padding.any():
         grey[padding] = np.median(grey[~padding])
+    raw = grey
     if rescale:
-        low, high = _percentiles(grey, padding)
-        if not high > low:
-            return np.zeros_like(grey), ()
-        grey -= low
-        grey *= np.float32(1 / (high - low))
-        np.clip(grey, 0, 1, out=grey)
+        grey = _rescaled(raw, padding)
     findings: tuple[Finding, ...] = ()
     if looks_inverted(grey):
-        np.subtract(1, grey, out=grey)
+        # A negative is read again as the positive it is, so that both give the same bits.
+        grey = _rescaled(-raw, padding) if rescale else 1 - raw
         findings = (INVERTED,)
     grey[padding] = 0
     return grey, findings
+
+
+def _rescaled(grey: Grey, padding: NDArray[np.bool_]) -> Grey:
+    """(H, W) clipped to the percentiles of the collimated field, in [0, 1]; zeros where all is one value."""
+    low, high = _percentiles(grey, padding)
+    if not high > low:
+        return np.zeros_like(grey)
+    scaled = grey - np.float32(low)
+    scaled *= np.float32(1 / (high - low))
+    return np.asarray(np.clip(scaled, 0, 1, out=scaled), dtype=np.float32)
 
 
 def looks_inverted(pixels: NDArray[np.generic]) -> bool:
@@ -147,7 +154,7 @@ def _percentiles(grey: Grey, padding: NDArray[np.bool_]) -> tuple[float, float]:
     column = np.arange(0, grey.shape[1], step) * mask.shape[1] // grey.shape[1]
     counted = mask[np.ix_(row, column)] & ~padding[::step, ::step]
     values = sample[counted] if counted.any() else grey[~padding]
-    low, high = np.percentile(values, [CLIPPED_PERCENT, 100 - CLIPPED_PERCENT])
+    low, high = np.percentile(values, [CLIPPED_PERCENT, 100 - CLIPPED_PERCENT], method="nearest")
     if not high > low:
         low, high = grey.min(), grey.max()
     return float(low), float(high)
