@@ -65,6 +65,8 @@ def calibrate(
         if first.sum() < FEWEST_KNEES:
             raise RecipeError(f"{int(first.sum())} knees to calibrate on; {FEWEST_KNEES} are needed.")
         network, before = load_network(held), Claims.of(held).calibration
+        if device == "cpu":
+            network.quickened()  # as the grader computes
         logits = predicted_logits(network, Regions(store, network.plan.roi_px, device), np.arange(len(store)))
         knees = Graded(logits, store.targets, store.subject)
         claims = fit_claims(knees.part(first), smoothed_table(grade_tuple_counts()), level, seed, before)

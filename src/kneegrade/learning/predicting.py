@@ -61,13 +61,15 @@ def predictions_of(logits: dict[str, Tensor], store: Store, rows: NDArray[np.int
 
 
 def graders_predictions(path: Path, store: Store, rows: NDArray[np.int64], device: str = "cpu") -> Predictions:
-    """What a grader's weights claim of the knees `rows` of a store.
+    """What a grader's weights claim of the knees `rows` of a store; on a CPU in the precision of `kneegrade grade`.
 
     Raises:
         WeightsError: missing or damaged weights, or another kind.
     """
     held = load_weights(path, "grader")
     network = load_network(held)
+    if device == "cpu":
+        network.quickened()
     claim = Claims.of(held)(predicted_logits(network, Regions(store, network.plan.roi_px, device), rows))
     return claimed(claim, store, rows)
 

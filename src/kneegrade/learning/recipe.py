@@ -100,6 +100,20 @@ class Loss(Section):
         return self.lambda_gmm > 0 or self.lambda_joint > 0
 
 
+class Teaching(Section):
+    """Earlier networks' part in the labels of training knees (`kneegrade.learning.teaching`).
+
+    Attributes:
+        teachers: weights of graders; the geometric mean of what they claim counts.
+        share: of a label that the teachers decide.
+        sources: cohorts that are taught. Exact truth, as phantoms have, needs no teacher.
+    """
+
+    teachers: tuple[Path, ...] = Field(min_length=1)
+    share: float = Field(0.5, gt=0, le=1)
+    sources: tuple[str, ...] = Field(min_length=1)
+
+
 class Augmentation(Section):
     """Random changes of a region and its landmarks; pixels are those of a 320 px region, as in the paper.
 
@@ -163,6 +177,7 @@ class Recipe(Section):
     loss: Loss = Loss()
     augmentation: Augmentation = Augmentation()
     train: Train = Train()
+    teaching: Teaching | None = None
 
     @model_validator(mode="after")
     def _regression_is_learnt(self) -> "Recipe":

@@ -4,9 +4,9 @@
     accelerate launch --multi_gpu --num_processes 8 -m kneegrade.cli train RECIPE --output DIR
 
 The run folder holds the resolved recipe, `log.jsonl` (a line every 20 steps and every epoch; the same as TensorBoard
-events), `checkpoint.pt` (atomic; every epoch and every few minutes) and at the end `weights.safetensors` with its
-sidecar and the predictions. SIGTERM saves and leaves; `--resume` continues from the checkpoint. Over several processes
-every one takes its share of each batch.
+events), `checkpoint.pt` (atomic; every epoch and every few minutes), what teachers said (`opinions.npy`), and at the
+end `weights.safetensors` with its sidecar and the predictions. SIGTERM saves and leaves; `--resume` continues from the
+checkpoint. Over several processes every one takes its share of each batch.
 """
 
 import math
@@ -36,6 +36,7 @@ from kneegrade.learning.recipe import Recipe, Train
 from kneegrade.learning.regions import Regions
 from kneegrade.learning.start import build_network
 from kneegrade.learning.store import load_stores
+from kneegrade.learning.teaching import taught
 from kneegrade.network import GradingNetwork
 from kneegrade.schema import TARGETS
 
@@ -66,8 +67,7 @@ class Run:
             )
         self.accelerator = _accelerator(train)
         self.regions = Regions(self.store, recipe.model.roi_px, self.accelerator.device)
-        self.targets = self.store.targets.copy()
-        self.targets[self.folds.unlabelled] = np.nan
+        self.targets = self._learnt_targets()
         self.objective = Objective(recipe.loss, self.targets[self.folds.labelled], seed).to(self.accelerator.device)
         network = build_network(recipe.model, seed).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network, self.optimiser = self.accelerator.prepare(network, _optimiser(network, train))
@@ -95,6 +95,16 @@ class Run:
         finally:
             signal.signal(signal.SIGTERM, previous)
         return not self.stopped
+
+    def _learnt_targets(self) -> NDArray[np.float32]:
+        """(N, 29) of all knees of the store: as read, in part as teachers say; NaN where no label is to be seen."""
+        targets, teaching = self.store.targets.copy(), self.recipe.teaching
+        if teaching is not None:
+            kept, device = self.directory / "opinions.npy", str(self.accelerator.device)
+            with self.accelerator.main_process_first():  # which asks the teachers; the others read its file
+                targets = taught(self.store, self.folds.labelled, teaching, kept, device)
+        targets[self.folds.unlabelled] = np.nan
+        return targets
 
     def _parts(self) -> dict[str, Any]:
         network = self.accelerator.unwrap_model(self.network)

@@ -18,6 +18,7 @@ from kneegrade.learning.detector import train_detector
 from kneegrade.learning.predicting import feature_mean, predictions_of
 from kneegrade.learning.recipe import DetectorRecipe, Recipe, Section, load_recipe
 from kneegrade.learning.run import Run
+from kneegrade.learning.teaching import teachers_of
 from kneegrade.schema import TARGETS
 from kneegrade.uncertainty import fit_calibration
 from kneegrade.weights import save_weights
@@ -116,6 +117,7 @@ def _write_grader(run: Run, directory: Path) -> None:
     }
     save_weights(directory / "weights.safetensors", tensors, _description("grader", recipe, {
         "learnt_from": recipe.learnt_from,
+        "teachers": teachers_of(recipe.teaching),
         "model": asdict(recipe.model.plan),
         "calibration_knees": len(run.folds.calibration),
         "training_knees": len(run.folds.labelled),
