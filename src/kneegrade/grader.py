@@ -42,6 +42,7 @@ class Grader:
         weights: a grader's safetensors file; the shipped one by default.
         batch_size: films that are taken through the corridor together.
         detector: a landmark detector's safetensors file; the shipped one by default.
+        gated: False leaves out the weights' quality gate: what they would have refused is graded.
 
     Raises:
         WeightsError: weights missing, damaged or of another kind.
@@ -50,13 +51,13 @@ class Grader:
 
     def __init__(
         self, device: str = "auto", weights: str | Path | None = None, batch_size: int = 16,
-        detector: str | Path | None = None,
+        detector: str | Path | None = None, *, gated: bool = True,
     ) -> None:  # fmt: skip
         self.device = choose_device(device)
         self.batch_size = batch_size
         held = load_weights(Path(weights) if weights is not None else shipped_path("grader"), "grader")
         self.network, self.mixture = _modules(held)
-        self.claims, self.gate = Claims.of(held), load_gate(held)
+        self.claims, self.gate = Claims.of(held), load_gate(held) if gated else None
         self.identity = WeightsIdentity(held.name, held.sha256, held.description.get("learnt_from"))
         for module in (self.network, self.mixture):
             module.eval().requires_grad_(False).to(self.device)

@@ -39,7 +39,7 @@ def test_evaluate_prints_one_object_and_leaves_the_predictions(kneegrade, manife
     metrics = json.loads(done.stdout)
     predictions = Predictions.load(tmp_path / "out" / "predictions.parquet")
     assert metrics["knees"] == len(predictions) == (pd.read_parquet(manifest)["split"] == "test").sum()
-    assert metrics["weights"]["name"] == "kneegrade-288"
+    assert metrics["weights"]["name"] == "kneegrade-taught"
     assert (metrics["split"], metrics["landmarks_from"]) == ("test", "manifest")
     expected = agreement(predictions.truth()[:, 0], predictions.guess()[:, 0], TARGETS[0].classes)
     assert metrics["kl"]["accuracy"] == pytest.approx(expected["accuracy"], abs=1e-5)

@@ -3,7 +3,8 @@
 from kneegrade.uncertainty.calibration import Calibration, fit_calibration, negative_log_likelihood
 from kneegrade.uncertainty.claims import Claim, Claims, Graded, fit_claims
 from kneegrade.uncertainty.decoding import CoherentDecoder, fit_decoder
-from kneegrade.uncertainty.gate import Gate, Signs, fit_gate, joined, load_gate, signs_of
+from kneegrade.uncertainty.gate import Gate, Signs, Split, fit_gate, joined, load_gate, signs_of
+from kneegrade.uncertainty.metal import MetalNetwork
 from kneegrade.uncertainty.sets import ConformalSets, fit_sets
 
 __all__ = [
@@ -14,7 +15,9 @@ __all__ = [
     "ConformalSets",
     "Gate",
     "Graded",
+    "MetalNetwork",
     "Signs",
+    "Split",
     "fit_calibration",
     "fit_claims",
     "fit_decoder",

@@ -3,19 +3,19 @@ r"""The last gate: does this knee look like those that the network learnt from, 
 Three signs of strangeness, each one number per knee, larger = stranger:
 
 - *features*: squared Mahalanobis distance of what the network read (`knee_features`) from sound knees (Lee et al.,
-  NeurIPS 2018, with one class; covariance shrunk as by Ledoit and Wolf 2004);
+  NeurIPS 2018; covariance shrunk as by Ledoit and Wolf 2004) or from sound phantoms, whichever are nearer, since the
+  network learnt from both; each in units of its population's own median;
 - *landmarks*: 1 − the confidence of the knee's landmarks;
 - *photometry*: the same distance for the distribution, sharpness and clipping of the grey values (`photometry`).
 
 Each is turned into p, the share of sound knees, none of them used for the distances, that are as strange or stranger:
 (1 + #{as strange}) / (n + 1). A knee's score is its least p times three, 1 at most (Bonferroni): were the signs
-continuous, a share s of sound knees would score s or less. A knee below `refuse` is not graded, one below `warn` is
-graded with a finding. Metal is a logistic regression on features and photometry, taught on phantoms with and without
-and on real knees without.
+continuous, a share s of sound real knees would score s or less. A knee below `refuse` is not graded, one below `warn`
+is graded with a finding. Metal is told by a small network of its own (`metal`).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from kneegrade.anatomy import Knee
 from kneegrade.anatomy.landmarks import NUM_LANDMARKS
 from kneegrade.imaging.quality import clipped_share, smoothness
 from kneegrade.results import Finding, Quality
+from kneegrade.uncertainty.metal import MetalNetwork, small_picture
 from kneegrade.weights import Weights, load_part
 
 Array = NDArray[np.float64]
@@ -40,8 +41,7 @@ UNLIKE = (
 IMPLANT = Finding("implant", "There seems to be metal in this knee; grades are for knees without implants.")
 DECILES = np.linspace(0.1, 0.9, 9)
 GREYS = 15
-MOST_SIGMA = 8.0  # of what the logistic regression reads, lest one number decide
-INVERSE_PENALTY = 0.03
+POPULATIONS = 2
 REFERENCE = 400  # numbers that the strangeness of sound knees is kept as
 
 
@@ -53,20 +53,30 @@ class Signs:
         features: (N, F) from `knee_features`.
         doubt: (N,) 1 − confidence of the landmarks.
         greys: (N, 15) from `photometry`.
+        pictures: (N, 144, 144) from `small_picture`.
     """
 
     features: Array
     doubt: Array
     greys: Array
+    pictures: NDArray[np.uint8]
 
     def part(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> "Signs":
         """Some of them."""
-        return Signs(self.features[rows], self.doubt[rows], self.greys[rows])
+        return Signs(*(value[rows] for value in vars(self).values()))
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Knees of one population, of different people: the `usual` and the `others`."""
+
+    usual: Signs
+    others: Signs
 
 
 def joined(parts: Sequence[Signs]) -> Signs:
     """The knees of several."""
-    return Signs(*(np.concatenate([getattr(p, name) for p in parts]) for name in ("features", "doubt", "greys")))
+    return Signs(*(np.concatenate([getattr(p, each.name) for p in parts]) for each in fields(Signs)))
 
 
 def knee_features(pooled: Tensor, visible: Tensor) -> Array:
@@ -88,7 +98,7 @@ def photometry(roi: NDArray[np.float32], inside: NDArray[np.bool_]) -> Array:
     """(15,): the grey values on the film in numbers.
 
     Mean, standard deviation, clipped share, smoothness, nine deciles, and the 99 and 99.8 % quantiles of the steps
-    between neighbours: metal is bright, leaves the rest dark when contrast is stretched, and has hard edges.
+    between neighbours.
 
     Args:
         roi: (S, S) in [0, 1], contrast stretched.
@@ -102,7 +112,7 @@ def photometry(roi: NDArray[np.float32], inside: NDArray[np.bool_]) -> Array:
 
 
 class Gate(nn.Module):
-    """Fitted distances, reference and thresholds.
+    """Fitted distances from two populations (real knees, phantoms), reference, metal network and thresholds.
 
     Args:
         features: F.
@@ -111,10 +121,10 @@ class Gate(nn.Module):
     feature_mean: Tensor
     feature_root: Tensor
     grey_mean: Tensor
+    feature_unit: Tensor
     grey_root: Tensor
+    grey_unit: Tensor
     reference: Tensor
-    implant_weight: Tensor
-    implant_bias: Tensor
     refuse: Tensor
     warn: Tensor
     implant_limit: Tensor
@@ -122,11 +132,11 @@ class Gate(nn.Module):
     def __init__(self, features: int) -> None:
         super().__init__()
         for name, width in (("feature", features), ("grey", GREYS)):
-            self.register_buffer(f"{name}_mean", torch.zeros(width))
-            self.register_buffer(f"{name}_root", torch.eye(width))
+            self.register_buffer(f"{name}_mean", torch.zeros(POPULATIONS, width))
+            self.register_buffer(f"{name}_root", torch.eye(width).repeat(POPULATIONS, 1, 1))
+            self.register_buffer(f"{name}_unit", torch.ones(POPULATIONS))
         self.register_buffer("reference", torch.zeros(len(SIGNS), REFERENCE))
-        self.register_buffer("implant_weight", torch.zeros(features + GREYS))
-        self.register_buffer("implant_bias", torch.full((), -20.0))
+        self.metal_network = MetalNetwork().eval()
         for name in ("refuse", "warn"):
             self.register_buffer(name, torch.zeros(()))
         self.register_buffer("implant_limit", torch.ones(()))
@@ -135,9 +145,9 @@ class Gate(nn.Module):
         """(N, 3) of the three signs."""
         return np.stack(
             [
-                _distance(signs.features, self.feature_mean, self.feature_root),
+                _distances(signs.features, self.feature_mean, self.feature_root, self.feature_unit).min(1),
                 signs.doubt,
-                _distance(signs.greys, self.grey_mean, self.grey_root),
+                _distances(signs.greys, self.grey_mean, self.grey_root, self.grey_unit).min(1),
             ],
             axis=1,
         )
@@ -148,14 +158,9 @@ class Gate(nn.Module):
         as_strange = [len(known) - np.searchsorted(known, strange[:, i]) for i, known in enumerate(reference)]
         return np.asarray((1 + np.stack(as_strange, axis=1)) / (1 + reference.shape[1]))
 
-    def metal(self, signs: Signs) -> Array:
-        """(N,) probability of metal, in a population where half of the knees have some."""
-        score = self._whitened(signs) @ self.implant_weight.double().numpy() + float(self.implant_bias)
-        return np.asarray(1 / (1 + np.exp(-score.clip(-50, 50))))
-
     def __call__(self, signs: Signs) -> list[Quality]:
         """Score, findings and, where a knee is not to be graded, the reason; of every knee."""
-        rarity, metal = self.rarity(signs), self.metal(signs)
+        rarity, metal = self.rarity(signs), self.metal_network.probability(signs.pictures)
         return [self._quality(rarity[row], float(metal[row])) for row in range(len(rarity))]
 
     def _quality(self, rarity: Array, metal: float) -> Quality:
@@ -166,19 +171,13 @@ class Gate(nn.Module):
         refused = score < float(self.refuse)
         return Quality(score, findings, UNLIKE[int(np.argmin(rarity))] if refused else None)
 
-    def _whitened(self, signs: Signs) -> Array:
-        parts = (
-            _whitened(signs.features, self.feature_mean, self.feature_root),
-            _whitened(signs.greys, self.grey_mean, self.grey_root),
-        )
-        return np.concatenate(parts, axis=1).clip(-MOST_SIGMA, MOST_SIGMA)
-
 
 def signs_of(knees: Sequence[Knee], pooled: Tensor, visible: Tensor) -> Signs:
     """The signs of knees that a network has read (`GradeLogits.pooled` and which landmarks it saw, on the CPU)."""
     doubt = np.array([1 - knee.landmark_confidence for knee in knees])
     greys = np.stack([photometry(knee.roi, knee.inside) for knee in knees])
-    return Signs(knee_features(pooled, visible), doubt, greys)
+    pictures = np.stack([small_picture(knee.roi) for knee in knees])
+    return Signs(knee_features(pooled, visible), doubt, greys, pictures)
 
 
 def load_gate(held: Weights) -> Gate | None:
@@ -190,7 +189,7 @@ def load_gate(held: Weights) -> Gate | None:
     part = held.part(GATE)
     if not part:
         return None
-    gate = Gate(len(part.get("feature_mean", ())))
+    gate = Gate(part["feature_mean"].shape[-1] if "feature_mean" in part else 0)
     load_part(gate, held, GATE)
     return gate
 
@@ -200,50 +199,40 @@ def scores(rarity: Array) -> Array:
     return np.asarray(np.minimum(1.0, len(SIGNS) * rarity.min(1)))
 
 
-def _whitened(values: Array, mean: Tensor, root: Tensor) -> Array:
-    return np.asarray((values - mean.double().numpy()) @ root.double().numpy())
-
-
-def _distance(values: Array, mean: Tensor, root: Tensor) -> Array:
-    return np.asarray(np.square(_whitened(values, mean, root)).sum(1))
+def _distances(values: Array, means: Tensor, roots: Tensor, units: Tensor) -> Array:
+    """(N, P) squared, to P populations; means (P, F), roots (P, F, F), units (P,)."""
+    parts = zip(means.double().numpy(), roots.double().numpy(), units.tolist(), strict=True)
+    return np.stack([np.square((values - mean) @ root).sum(1) / unit for mean, root, unit in parts], axis=1)
 
 
 def fit_gate(
-    sound: Signs, reference: Signs, plain: Signs, implants: Signs, *, refuse: float = 0.01, warn: float = 0.05,
+    real: Split, phantoms: Split, metal_network: MetalNetwork, *, refuse: float = 0.01, warn: float = 0.05,
     implant_share: float = 0.01,
 ) -> Gate:  # fmt: skip
     """The gate of a network.
 
     Args:
-        sound: real knees for the distances.
-        reference: other real knees, of other people, that say how strange sound knees are.
-        plain: phantoms without metal.
-        implants: phantoms with.
-        refuse: score below which a knee is not graded: about this share of knees like `reference`.
+        real: sound knees, those that say what is usual and others that say how far sound knees stray.
+        phantoms: without metal, likewise.
+        metal_network: taught on none of the others.
+        refuse: score below which a knee is not graded: about this share of real sound knees.
         warn: score below which a graded knee has a finding.
-        implant_share: of `reference`, and of phantoms without metal, that may be taken for knees with metal.
+        implant_share: of the others, real ones and phantoms each, that may at most be taken for knees with metal.
     """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import cross_val_predict
-
-    gate = Gate(sound.features.shape[1])
-    for name, values in (("feature", sound.features), ("grey", sound.greys)):
-        mean, root = _gaussian(values)
-        getattr(gate, f"{name}_mean").copy_(torch.from_numpy(mean))
-        getattr(gate, f"{name}_root").copy_(torch.from_numpy(root))
-    strange = np.sort(gate.strangeness(reference), axis=0)
+    gate = Gate(real.usual.features.shape[1])
+    for name, part in (("feature", "features"), ("grey", "greys")):
+        for place, knees in enumerate((real, phantoms)):
+            mean, root = (torch.from_numpy(value) for value in _gaussian(getattr(knees.usual, part)))
+            getattr(gate, f"{name}_mean")[place], getattr(gate, f"{name}_root")[place] = mean, root
+            own = _distances(getattr(knees.others, part), mean[None], root[None], torch.ones(1))
+            getattr(gate, f"{name}_unit")[place] = float(np.median(own))
+    strange = np.sort(gate.strangeness(real.others), axis=0)
     places = np.linspace(0, len(strange) - 1, REFERENCE)
     kept = [np.interp(places, np.arange(len(strange)), column) for column in strange.T]
     gate.reference.copy_(torch.from_numpy(np.stack(kept)))
-    knees = joined([plain, implants, sound])  # real knees without metal, lest the network's view of phantoms decide
-    metal = np.repeat([0, 1, 0], [len(plain.doubt), len(implants.doubt), len(sound.doubt)])
-    model, seen = LogisticRegression(C=INVERSE_PENALTY, class_weight="balanced", max_iter=2000), gate._whitened(knees)
-    told = cross_val_predict(model, seen, metal, cv=5, method="predict_proba")[: len(plain.doubt), 1]
-    model.fit(seen, metal)
-    gate.implant_weight.copy_(torch.from_numpy(model.coef_[0]))
-    gate.implant_bias.fill_(float(model.intercept_[0]))
-    limits = (np.quantile(own, 1 - implant_share) for own in (told, gate.metal(reference)))
-    gate.implant_limit.fill_(max(0.5, *limits))
+    gate.metal_network = metal_network
+    without = (metal_network.probability(knees.others.pictures) for knees in (real, phantoms))
+    gate.implant_limit.fill_(max(0.5, *(np.quantile(own, 1 - implant_share) for own in without)))
     gate.refuse.fill_(refuse)
     gate.warn.fill_(warn)
     return gate

@@ -17,7 +17,7 @@ from kneegrade.errors import WeightsError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-SHIPPED = {"grader": "kneegrade-288", "detector": "detector"}
+SHIPPED = {"grader": "kneegrade-taught", "detector": "detector"}
 
 
 @dataclass(frozen=True, eq=False)
