@@ -1,0 +1,144 @@
+r"""What parts of the shipped grader's training are worth on the 826 real validation crops, at a small scale.
+
+    python benchmarks/ablations.py --image-only cache/chen2018-image.parquet --opinions runs/shipped/opinions.npy \
+      --seeds 2 -o runs/ablations
+
+Trains recipes/ablation.yaml as it is and with one thing changed at a time, on the stores that docs/training.md makes
+(`--image-only` is the manifest of `kneegrade cohort chen2018 --image-only`, its rows those of the first store's;
+`--opinions` what the teachers of the shipped run said). Prints KL against the published grade and the OARSI grades
+against the likeliest soft label given KL; networks as they are, neither calibrated nor decoded. Finished runs are not
+repeated.
+"""
+
+import argparse
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from kneegrade.evaluation import Predictions, SubjectBootstrap, score
+from kneegrade.learning.recipe import load_recipe
+from kneegrade.learning.train import train_recipe
+from kneegrade.schema import CLASSES, OARSI_NAMES, TARGETS
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+RECIPE, SHIPPED = RECIPES / "ablation.yaml", RECIPES / "shipped.yaml"
+
+
+@dataclass(frozen=True)
+class Change:
+    """One row of the table: labels of the training crops, settings, whether phantoms and teachers take part."""
+
+    labels: str = "as-is"
+    settings: tuple[str, ...] = ()
+    phantoms: bool = True
+    taught: bool = False
+
+
+ROWS = {
+    "all parts": Change(),
+    "nothing from the teacher network: KL as read, OARSI from phantoms": Change("no-oarsi"),
+    "OARSI labels of the image alone, without Bayes": Change("image-only"),
+    "KL labels as read": Change("kl-as-read"),
+    "without phantoms": Change(phantoms=False),
+    "without coherence": Change(settings=("loss.lambda_gmm=0",)),
+    "global pooling, no landmarks": Change(settings=("model.pooling=global",)),
+    "taught by the first two networks": Change(taught=True),
+}
+FIGURES = (
+    ("kl", "accuracy"),
+    ("kl", "kappa"),
+    ("joint", "auc_kl2"),
+    ("oarsi_mean", "accuracy"),
+    ("oarsi_mean", "kappa"),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--image-only", type=Path, required=True)
+    parser.add_argument("--opinions", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    options = parser.parse_args()
+    said: dict[str, list[Predictions]] = {name: [] for name in ROWS}
+    for seed in range(options.seeds):
+        for number, (name, change) in enumerate(ROWS.items()):
+            run = options.output / f"{number}-seed{seed}"
+            if not (run / "weights.safetensors").is_file():
+                train(run, name, change, seed, options)
+            said[name].append(Predictions.load(run / "predictions-test.parquet"))
+    table(said)
+
+
+def train(run: Path, name: str, change: Change, seed: int, options: argparse.Namespace) -> None:
+    """One row's run."""
+    crops, phantoms = load_recipe(RECIPE).data.stores
+    store = relabelled(crops, change.labels, options.image_only, options.output / f"store-{change.labels}")
+    listed = ", ".join(map(str, [store, phantoms] if change.phantoms else [store]))
+    run.mkdir(parents=True, exist_ok=True)
+    settings = [f"name={json.dumps(name)}", f"data.stores=[{listed}]", f"train.seed={seed}", *change.settings]
+    if change.taught:
+        shutil.copy(options.opinions, run / "opinions.npy")
+        settings.append(f"teaching={json.dumps(load_recipe(SHIPPED).model_dump(mode='json')['teaching'])}")
+    if not train_recipe(RECIPE, run, settings, resume=True):
+        raise SystemExit(f"{name} was stopped; call again to go on.")
+    print(name, seed, "done", flush=True)
+
+
+def relabelled(store: Path, labels: str, image_only: Path, folder: Path) -> Path:
+    """`store` with other labels of its training knees; its pictures are shared."""
+    if labels == "as-is":
+        return store
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = folder / "images.npy"
+    if not pictures.exists():
+        pictures.symlink_to((store / "images.npy").resolve())
+    with np.load(store / "knees.npz") as held:
+        knees = {name: held[name] for name in held.files}
+    train = knees["split"] == "train"
+    knees["targets"][train] = changed(knees["targets"], knees["manifest_rows"], labels, image_only)[train]
+    np.savez(folder / "knees.npz", **knees)
+    return folder
+
+
+def changed(
+    targets: NDArray[np.float32], rows: NDArray[np.int64], labels: str, image_only: Path
+) -> NDArray[np.float32]:
+    """(N, 29) targets with the labels that a run is to see."""
+    targets, kl = targets.copy(), TARGETS[0].one_hot
+    if labels in ("no-oarsi", "kl-as-read"):
+        targets[:, kl] = np.eye(CLASSES[0])[targets[:, kl].argmax(1)]  # every crop has a KL
+    if labels == "no-oarsi":
+        targets[:, kl.stop :] = np.nan
+    if labels == "image-only":
+        manifest = pq.read_table(image_only)
+        for target, name in zip(TARGETS[1:], OARSI_NAMES, strict=True):
+            column = np.array(manifest[f"{name}_probabilities"].to_pylist(), dtype=np.float32)
+            targets[:, target.one_hot] = column[rows]
+    return targets
+
+
+def table(said: dict[str, list[Predictions]]) -> None:
+    """Means over seeds, and over 1,000 draws of people the 95 % range of the difference to all parts."""
+    people = SubjectBootstrap(said["all parts"][0].subject)
+    whole = None
+    print("| | KL accuracy | kappa | AUC, KL ≥ 2 | OARSI accuracy | OARSI kappa |\n|---|---|---|---|---|---|")
+    for name, runs in said.items():
+        scored = [score(run, people) for run in runs]
+        drawn = np.mean([[own[grade][metric] for grade, metric in FIGURES] for own in scored], axis=0)
+        whole = drawn if whole is None else whole
+        low, high = np.quantile((drawn - whole)[:, 1:], [0.025, 0.975], axis=1)
+        cells = [
+            f"{value:.3f}" + ("" if drawn is whole else f" ({a:+.3f} to {b:+.3f})")
+            for value, a, b in zip(drawn[:, 0], low, high, strict=True)
+        ]
+        print(f"| {name} | " + " | ".join(cells) + " |")
+
+
+if __name__ == "__main__":
+    main()

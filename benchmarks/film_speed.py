@@ -1,0 +1,44 @@
+"""How long films take from file to report: read, found, graded, all three outputs written; networks loaded before.
+
+    kneegrade phantom --number 10 -o /tmp/films && python benchmarks/film_speed.py /tmp/films [--threads 2]
+
+Prints, as JSON, the median and the longest of the seconds per film, each film its own call, and how many knees.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from kneegrade import Grader
+from kneegrade.reporting import write_report
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    grader, films = Grader("cpu"), sorted(options.folder.rglob("*.dcm"))
+    if not films:
+        parser.error(f"{options.folder} holds no DICOM film.")
+    grader.grade(films[0])
+    seconds, knees = [], 0
+    for film in films:
+        start = time.perf_counter()
+        with tempfile.TemporaryDirectory() as folder:
+            report = grader.grade(film)
+            write_report(report, Path(folder))
+        seconds.append(time.perf_counter() - start)
+        knees += sum(len(r.knees) for r in report.radiographs)
+    said = {"films": len(films), "knees": knees, "median_s": np.median(seconds), "longest_s": np.max(seconds)}
+    print(json.dumps({key: round(float(value), 2) for key, value in said.items()}))
+
+
+if __name__ == "__main__":
+    main()
