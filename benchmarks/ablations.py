@@ -1,18 +1,15 @@
-r"""What parts of the shipped grader's training are worth on the 826 real validation crops, at a small scale.
+"""What parts of the shipped grader's training are worth on the 826 real validation crops, at a small scale.
 
-    python benchmarks/ablations.py --image-only cache/chen2018-image.parquet --opinions runs/shipped/opinions.npy \
-      --seeds 2 -o runs/ablations
+    python benchmarks/ablations.py --image-only cache/chen2018-image.parquet -o runs/ablations [--seeds 2]
 
 Trains recipes/ablation.yaml as it is and with one thing changed at a time, on the stores that docs/training.md makes
-(`--image-only` is the manifest of `kneegrade cohort chen2018 --image-only`, its rows those of the first store's;
-`--opinions` what the teachers of the shipped run said). Prints KL against the published grade and the OARSI grades
-against the likeliest soft label given KL; networks as they are, neither calibrated nor decoded. Finished runs are not
-repeated.
+(`--image-only` is the manifest of `kneegrade cohort chen2018 --image-only`, its rows those of the first store's).
+Prints KL against the published grade and the OARSI grades against the likeliest soft label given KL; networks as they
+are, neither calibrated nor decoded. Finished runs are not repeated.
 """
 
 import argparse
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,29 +22,26 @@ from kneegrade.learning.recipe import load_recipe
 from kneegrade.learning.train import train_recipe
 from kneegrade.schema import CLASSES, OARSI_NAMES, TARGETS
 
-RECIPES = Path(__file__).parents[1] / "recipes"
-RECIPE, SHIPPED = RECIPES / "ablation.yaml", RECIPES / "shipped.yaml"
+RECIPE = Path(__file__).parents[1] / "recipes/ablation.yaml"
 
 
 @dataclass(frozen=True)
 class Change:
-    """One row of the table: labels of the training crops, settings, whether phantoms and teachers take part."""
+    """One row of the table: labels of the training crops, settings, and whether phantoms take part."""
 
     labels: str = "as-is"
     settings: tuple[str, ...] = ()
     phantoms: bool = True
-    taught: bool = False
 
 
 ROWS = {
     "all parts": Change(),
     "nothing from the teacher network: KL as read, OARSI from phantoms": Change("no-oarsi"),
     "OARSI labels of the image alone, without Bayes": Change("image-only"),
-    "KL labels as read": Change("kl-as-read"),
     "without phantoms": Change(phantoms=False),
     "without coherence": Change(settings=("loss.lambda_gmm=0",)),
     "global pooling, no landmarks": Change(settings=("model.pooling=global",)),
-    "taught by the first two networks": Change(taught=True),
+    "KL labels as read": Change("kl-as-read"),
 }
 FIGURES = (
     ("kl", "accuracy"),
@@ -61,7 +55,6 @@ FIGURES = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--image-only", type=Path, required=True)
-    parser.add_argument("--opinions", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()
@@ -80,11 +73,7 @@ def train(run: Path, name: str, change: Change, seed: int, options: argparse.Nam
     crops, phantoms = load_recipe(RECIPE).data.stores
     store = relabelled(crops, change.labels, options.image_only, options.output / f"store-{change.labels}")
     listed = ", ".join(map(str, [store, phantoms] if change.phantoms else [store]))
-    run.mkdir(parents=True, exist_ok=True)
     settings = [f"name={json.dumps(name)}", f"data.stores=[{listed}]", f"train.seed={seed}", *change.settings]
-    if change.taught:
-        shutil.copy(options.opinions, run / "opinions.npy")
-        settings.append(f"teaching={json.dumps(load_recipe(SHIPPED).model_dump(mode='json')['teaching'])}")
     if not train_recipe(RECIPE, run, settings, resume=True):
         raise SystemExit(f"{name} was stopped; call again to go on.")
     print(name, seed, "done", flush=True)

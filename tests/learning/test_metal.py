@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
+from kneegrade.learning import metal
 from kneegrade.learning.metal import bars_of, drawn_into, fit_metal, with_metal
 from kneegrade.uncertainty.metal import MetalNetwork, small_picture
 from kneegrade.weights import load_part, load_weights, save_weights
@@ -40,7 +41,8 @@ def test_metal_is_bright_where_it_is_and_darkens_the_rest():
     assert drawn[:60].max() == drawn[90, 70]
 
 
-def test_a_network_learns_to_see_a_staple_and_survives_a_file(tmp_path):
+def test_a_network_learns_to_see_a_staple_and_survives_a_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(metal, "EPOCHS", 10)
     plain, rng = pictures(0, 160), np.random.default_rng(1)
     shown = np.concatenate([plain, drawn_into(pictures(2, 160), STAPLE, rng)])
     state = torch.random.get_rng_state()
