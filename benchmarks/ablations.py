@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from kneegrade.cohorts import load_manifest, target_distributions
 from kneegrade.evaluation import Predictions, SubjectBootstrap, score
 from kneegrade.learning.recipe import load_recipe
 from kneegrade.learning.train import train_recipe
-from kneegrade.schema import CLASSES, OARSI_NAMES, TARGETS
+from kneegrade.schema import CLASSES, TARGETS
 
 RECIPE = Path(__file__).parents[1] / "recipes/ablation.yaml"
 
@@ -105,10 +105,7 @@ def changed(
     if labels == "no-oarsi":
         targets[:, kl.stop :] = np.nan
     if labels == "image-only":
-        manifest = pq.read_table(image_only)
-        for target, name in zip(TARGETS[1:], OARSI_NAMES, strict=True):
-            column = np.array(manifest[f"{name}_probabilities"].to_pylist(), dtype=np.float32)
-            targets[:, target.one_hot] = column[rows]
+        targets[:, kl.stop :] = target_distributions(load_manifest(image_only))[rows, kl.stop :]
     return targets
 
 

@@ -1,30 +1,32 @@
-"""In which knees of a store the shipped gate sees metal: counts by split, and a sheet of the likeliest to look at.
+"""In which knees of a store the shipped gate sees metal: counts by split, and sheets of the likeliest to look at.
 
-    python benchmarks/metal_on_real.py cache/store-chen2018-shipped --sheet metal.png [--number 48]
+    python benchmarks/metal_on_real.py cache/store-chen2018-shipped --sheets metal [--number 48]
 
-The sheet shows the likeliest of each split, most likely first, with their probability. Real knees: never commit it.
+Sheets go to a folder: the likeliest of each split, most likely first, with their probability. Real knees: never commit
+them.
 """
 
 import argparse
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
+from sheets import write_sheets
 
 from kneegrade.learning.augmentation import no_changes
 from kneegrade.learning.regions import Regions
 from kneegrade.learning.store import load_stores
 from kneegrade.uncertainty import load_gate
-from kneegrade.uncertainty.metal import METAL_PX, small_picture
+from kneegrade.uncertainty.metal import small_picture
 from kneegrade.weights import load_weights, shipped_path
 
-BATCH, ACROSS = 100, 8
+BATCH = 100
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("store", type=Path)
-    parser.add_argument("--sheet", type=Path, required=True)
+    parser.add_argument("--sheets", type=Path, required=True)
     parser.add_argument("--number", type=int, default=48)
     options = parser.parse_args()
     held = load_weights(shipped_path("grader"), "grader")
@@ -34,24 +36,13 @@ def main() -> None:
     pictures = np.stack(
         [small_picture(roi[0].numpy()) for rows in parts for roi in regions.batch(rows, no_changes(len(rows))).roi]
     )
-    metal, chosen = gate.metal_network.probability(pictures), []
+    metal = gate.metal_network.probability(pictures)
     for split in np.unique(store.split):
         rows = np.flatnonzero(store.split == split)
         rows = rows[np.argsort(-metal[rows])]
         print(f"{split}: {int((metal[rows] > float(gate.implant_limit)).sum())} of {len(rows)} above the limit")
-        chosen.append(rows[: options.number])
-    sheet(pictures, metal, np.concatenate(chosen)).save(options.sheet)
-
-
-def sheet(pictures: np.ndarray, metal: np.ndarray, rows: np.ndarray) -> Image.Image:
-    """The pictures of `rows`, eight across."""
-    page = Image.new("L", (METAL_PX * ACROSS, METAL_PX * -(-len(rows) // ACROSS)))
-    pen = ImageDraw.Draw(page)
-    for place, row in enumerate(rows):
-        corner = METAL_PX * (place % ACROSS), METAL_PX * (place // ACROSS)
-        page.paste(Image.fromarray(pictures[row]), corner)
-        pen.text((corner[0] + 3, corner[1] + 3), f"{metal[row]:.2f}", fill=255)
-    return page
+        tiles = [(f"{metal[row]:.2f}", Image.fromarray(pictures[row])) for row in rows[: options.number]]
+        write_sheets(options.sheets, split, tiles, columns=8)
 
 
 if __name__ == "__main__":

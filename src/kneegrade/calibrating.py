@@ -22,7 +22,7 @@ from kneegrade.network import load_network
 from kneegrade.schema import TARGETS, grade_tuple_counts
 from kneegrade.uncertainty import Claims, Graded, fit_claims
 from kneegrade.uncertainty.claims import CALIBRATION, DECODER, SETS
-from kneegrade.weights import load_weights, save_weights, shipped_path
+from kneegrade.weights import identity_of, load_weights, save_weights, shipped_path
 
 FEWEST_KNEES = 100
 SUFFIX = "-calibrated"
@@ -64,16 +64,14 @@ def calibrate(
         first = people_first(store.subject, share, seed)
         if first.sum() < FEWEST_KNEES:
             raise RecipeError(f"{int(first.sum())} knees to calibrate on; {FEWEST_KNEES} are needed.")
-        network, before = load_network(held), Claims.of(held).calibration
-        if device == "cpu":
-            network.quickened()  # as the grader computes
+        network, before = load_network(held).quickened(device), Claims.of(held).calibration  # as the grader computes
         logits = predicted_logits(network, Regions(store, network.plan.roi_px, device), np.arange(len(store)))
         knees = Graded(logits, store.targets, store.subject)
         claims = fit_claims(knees.part(first), smoothed_table(grade_tuple_counts()), level, seed, before)
         kept = {k: v for k, v in held.tensors.items() if k.split(".")[0] not in (CALIBRATION, DECODER, SETS)}
         decoder = claims.decoder
         said = {
-            "weights": {key: held.description[key] for key in ("name", "sha256")},
+            "weights": identity_of(held.description),
             "knees": int(first.sum()), "subjects": len(np.unique(store.subject[first])),
             "grades": [t.name for t in TARGETS if np.isfinite(store.targets[first][:, t.one_hot]).any()],
             "sources": sorted(set(store.source[first].tolist())), "share": share, "seed": seed, "level": level,

@@ -21,7 +21,6 @@ from kneegrade.weights import load_weights, save_weights, shipped_path
 
 MOST_SOUND = 1_000
 FEWEST = 100
-FIFTHS = 5
 Progress = Callable[[int, int], None]
 
 
@@ -62,7 +61,8 @@ def gate(
     first = people_first(rest["subject_id"].to_numpy(dtype=str), share, seed)
     drawn = pd.read_parquet(phantoms / TABLE_FILE)
     metal = drawn["implant"].notna().to_numpy()
-    fifth = pd.factorize(drawn["subject_id"])[0] % FIFTHS
+    fifth = pd.factorize(drawn["subject_id"])[0] % 5
+    kept, straying, teaching = fifth == 0, fifth == 1, fifth > 1
     _check(
         {"sound films": len(sound), f"films of split {split}": int(first.sum()),
          "phantoms with metal": int(metal.sum()), "phantoms without": int((~metal).sum())}
@@ -75,16 +75,14 @@ def gate(
         return grader.signs(_found(grader, items, lambda: progress(next(done), whole) if progress else None))
 
     real = Split(signs(sound["image_path"]), signs(rest[first]["image_path"]))
-    plain = Split(signs(rois[~metal & (fifth > 1)]), signs(rois[~metal & (fifth == 1)]))
-    network = _taught(real.usual, plain.usual, signs(rois[metal & (fifth > 1)]), drawn[metal & (fifth > 1)], seed)
+    plain = Split(signs(rois[~metal & teaching]), signs(rois[~metal & straying]))
+    network = _taught(real.usual, plain.usual, signs(rois[metal & teaching]), drawn[metal & teaching], seed)
     fitted = fit_gate(real, plain, network, refuse=refuse)
     parts = {key: value for key, value in held.tensors.items() if not key.startswith(f"{GATE}.")}
-    parts |= {
-        f"{GATE}.{key}": value for key, value in fitted.state_dict().items() if not key.endswith("num_batches_tracked")
-    }
-    found = _phantoms_told(fitted, signs(rois[~metal & (fifth == 0)]), signs(rois[metal & (fifth == 0)]))
+    parts |= {f"{GATE}.{key}": value for key, value in fitted.state_dict().items()}
+    found = _phantoms_told(fitted, signs(rois[~metal & kept]), signs(rois[metal & kept]))
     if not first.all():
-        found |= _sound_told(fitted, signs(rest[~first]["image_path"]), drawn[metal & (fifth == 0)], seed)
+        found |= _sound_told(fitted, signs(rest[~first]["image_path"]), drawn[metal & kept], seed)
     said = {"sound": len(sound), "reference": int(first.sum()), "phantoms": len(drawn), "seed": seed, **found}
     save_weights(output, parts, {**held.description, "gate": said})
     return found

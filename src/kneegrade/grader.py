@@ -61,9 +61,7 @@ class Grader:
         self.identity = WeightsIdentity(held.name, held.sha256, held.description.get("learnt_from"))
         for module in (self.network, self.mixture):
             module.eval().requires_grad_(False).to(self.device)
-        if self.device == "cpu":
-            self.network.quickened()
-        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network.quickened(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         place = None if detector is None else Path(detector)
         self.detector = LandmarkDetector(place, self.device, self.network.plan.roi_px)
 

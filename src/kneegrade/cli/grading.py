@@ -165,16 +165,15 @@ def info(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON ob
     import torch
 
     from kneegrade.version import __version__
-    from kneegrade.weights import read_description, shipped_path
+    from kneegrade.weights import identity_of, read_description, shipped_path
 
-    held = {kind: read_description(shipped_path(kind)) for kind in ("grader", "detector")}
     facts: dict[str, Any] = {
         "kneegrade": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "pydicom": version("pydicom"),
         "device": "cuda" if torch.cuda.is_available() else "cpu",
-        "weights": {kind: {"name": d["name"], "sha256": d["sha256"]} for kind, d in held.items()},
+        "weights": {kind: identity_of(read_description(shipped_path(kind))) for kind in ("grader", "detector")},
     }
     if as_json:
         typer.echo(json.dumps(facts, indent=1))

@@ -56,10 +56,9 @@ def evaluate(
 
 
 def _identity(weights: Path | None) -> dict[str, str]:
-    from kneegrade.weights import read_description, shipped_path
+    from kneegrade.weights import identity_of, read_description, shipped_path
 
-    description = read_description(weights or shipped_path("grader"))
-    return {"name": description["name"], "sha256": description["sha256"]}
+    return identity_of(read_description(weights or shipped_path("grader")))
 
 
 @contextmanager

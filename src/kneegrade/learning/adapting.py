@@ -37,7 +37,7 @@ from kneegrade.network import GradingNetwork, load_network
 from kneegrade.schema import TARGETS
 from kneegrade.uncertainty import Calibration
 from kneegrade.uncertainty.claims import SETS
-from kneegrade.weights import Weights, load_part, save_weights
+from kneegrade.weights import Weights, identity_of, load_part, save_weights
 
 Progress = Callable[[int, int, float | None], None]
 FEWEST_SUBJECTS = 10
@@ -185,7 +185,7 @@ class AdaptationRun:
         kept = {name: value for name, value in self.held.tensors.items() if not name.startswith(f"{SETS}.")}
         tensors = {name: own.get(name, value) for name, value in kept.items()}
         before = {key: value for key, value in self.held.description.items() if key != "calibrated"}
-        parent = {key: before[key] for key in ("name", "sha256")}
+        parent = identity_of(before)
         lineage = {
             **parent, "knees": len(self.films.frames), "films": films, "steps": result.best_step,
             "guard_knees": len(self.guard_store), "settings": self.settings.model_dump(),

@@ -63,8 +63,7 @@ def train_detector(
             load_part(network, start, name)
         if task and not fit_network(task, recipe, directory, progress):
             return None
-        state = network.state_dict()
-        tensors |= {f"{name}.{key}": v for key, v in state.items() if not key.endswith("num_batches_tracked")}
+        tensors |= {f"{name}.{key}": value for key, value in network.state_dict().items()}
     return tensors
 
 

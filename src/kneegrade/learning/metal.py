@@ -1,7 +1,7 @@
 """How the metal network of the quality gate is taught: phantoms with and without, real knees without and with.
 
-Nobody has marked metal in the real knees at hand, so it is drawn into them: every second real picture is shown with
-the metal of a phantom, where it would lie in that knee. Else "real" alone would tell "no metal".
+Nobody has marked metal in the real knees at hand, so it is drawn into them: every real picture is shown as it is and
+with the metal of a phantom, where it would lie in that knee. Else "real" alone would tell "no metal".
 """
 
 import json
@@ -40,10 +40,9 @@ def bars_of(phantoms: pd.DataFrame) -> list[Array]:
             continue
         mm = np.column_stack([np.reshape(outline, (-1, 2)), np.ones(len(outline) // 2)])
         to_px = np.linalg.lstsq(mm, np.reshape(landmarks, (-1, 2)), rcond=None)[0] * METAL_PX / ROI_SIZE_PX
-        ends = [np.append(np.array([bar["start"], bar["end"]]) @ to_px[:2] + to_px[2], 0) for bar in implant["bars"]]
-        scale = float(np.hypot(*to_px[0]))
-        widths = [bar["half_width"] * scale for bar in implant["bars"]]
-        found.append(np.array([[*end[:4], width] for end, width in zip(ends, widths, strict=True)]))
+        axes = np.array([[bar["start"], bar["end"]] for bar in implant["bars"]]) @ to_px[:2] + to_px[2]
+        widths = np.array([bar["half_width"] for bar in implant["bars"]]) * np.hypot(*to_px[0])
+        found.append(np.column_stack([axes.reshape(-1, 4), widths]))
     return found
 
 

@@ -67,9 +67,7 @@ def graders_predictions(path: Path, store: Store, rows: NDArray[np.int64], devic
         WeightsError: missing or damaged weights, or another kind.
     """
     held = load_weights(path, "grader")
-    network = load_network(held)
-    if device == "cpu":
-        network.quickened()
+    network = load_network(held).quickened(device)
     claim = Claims.of(held)(predicted_logits(network, Regions(store, network.plan.roi_px, device), rows))
     return claimed(claim, store, rows)
 

@@ -16,7 +16,7 @@ from kneegrade.learning.predicting import graders_predictions
 from kneegrade.learning.recipe import Teaching
 from kneegrade.learning.store import Store
 from kneegrade.schema import TARGETS
-from kneegrade.weights import load_weights
+from kneegrade.weights import identity_of, read_description
 
 
 def taught(
@@ -56,8 +56,7 @@ def taught(
 
 def teachers_of(teaching: Teaching | None) -> list[dict[str, str]]:
     """Name and SHA-256 of every teacher, as a description of the student keeps them."""
-    held = [] if teaching is None else [load_weights(path, "grader") for path in teaching.teachers]
-    return [{"name": each.name, "sha256": each.sha256} for each in held]
+    return [] if teaching is None else [identity_of(read_description(path)) for path in teaching.teachers]
 
 
 def agreed(said: Sequence[NDArray[np.floating]]) -> NDArray[np.float32]:

@@ -109,12 +109,7 @@ def _write_grader(run: Run, directory: Path) -> None:
         predictions_of(scored, run.store, run.folds.test).save(directory / "predictions-test.parquet")
     calibration = fit_calibration(logits, torch.from_numpy(run.store.targets[run.folds.calibration]))
     parts = (("network", network), ("mixture", run.objective.mixture), ("calibration", calibration))
-    tensors = {
-        f"{part}.{key}": value.cpu()
-        for part, module in parts
-        for key, value in module.state_dict().items()
-        if not key.endswith("num_batches_tracked")
-    }
+    tensors = {f"{part}.{key}": value for part, module in parts for key, value in module.state_dict().items()}
     save_weights(directory / "weights.safetensors", tensors, _description("grader", recipe, {
         "learnt_from": recipe.learnt_from,
         "teachers": teachers_of(recipe.teaching),

@@ -106,13 +106,14 @@ class GradingNetwork(nn.Module):
             features: Tensor = self.trunk(picture)
         return features
 
-    def quickened(self) -> "GradingNetwork":
+    def quickened(self, device: str = "cpu") -> "GradingNetwork":
         """This network for predictions only: the trunk without normalisations, in bfloat16 on processors that have it.
 
         Logits move by some hundredths in bfloat16; what the heads read and how they sum it stays float32 and exact.
         """
-        self.trunk = without_norms(self.trunk)
-        self.in_bfloat16 = computes_bfloat16()
+        if device == "cpu":
+            self.trunk = without_norms(self.trunk)
+            self.in_bfloat16 = computes_bfloat16()
         return self
 
     def classify(self, pooled: Tensor) -> dict[str, Tensor]:

@@ -120,8 +120,8 @@ class Gate(nn.Module):
 
     feature_mean: Tensor
     feature_root: Tensor
-    grey_mean: Tensor
     feature_unit: Tensor
+    grey_mean: Tensor
     grey_root: Tensor
     grey_unit: Tensor
     reference: Tensor
@@ -220,11 +220,11 @@ def fit_gate(
         implant_share: of the others, real ones and phantoms each, that may at most be taken for knees with metal.
     """
     gate = Gate(real.usual.features.shape[1])
-    for name, part in (("feature", "features"), ("grey", "greys")):
+    for name in ("feature", "grey"):
         for place, knees in enumerate((real, phantoms)):
-            mean, root = (torch.from_numpy(value) for value in _gaussian(getattr(knees.usual, part)))
+            mean, root = (torch.from_numpy(value) for value in _gaussian(getattr(knees.usual, f"{name}s")))
             getattr(gate, f"{name}_mean")[place], getattr(gate, f"{name}_root")[place] = mean, root
-            own = _distances(getattr(knees.others, part), mean[None], root[None], torch.ones(1))
+            own = _distances(getattr(knees.others, f"{name}s"), mean[None], root[None], torch.ones(1))
             getattr(gate, f"{name}_unit")[place] = float(np.median(own))
     strange = np.sort(gate.strangeness(real.others), axis=0)
     places = np.linspace(0, len(strange) - 1, REFERENCE)

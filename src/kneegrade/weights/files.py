@@ -100,11 +100,16 @@ def load_part(network: "nn.Module", held: Weights, prefix: str) -> None:
         raise WeightsError(f"The weights {held.name} do not fit this version of kneegrade.") from error
 
 
+def identity_of(description: Mapping[str, Any]) -> dict[str, str]:
+    """Name and SHA-256 of described weights, for what refers to them."""
+    return {key: description[key] for key in ("name", "sha256")}
+
+
 def save_weights(path: Path, tensors: Mapping[str, "Tensor"], description: Mapping[str, Any]) -> str:
     """Write `path` and its sidecar, each to a temporary file first; the SHA-256 comes back.
 
     Weights of convolutions and linear layers (names ending in `weight`, two axes or more) are stored in bfloat16, all
-    else as it is.
+    else as it is; what normalisations count batches with is left out.
     """
     import torch
     from safetensors.torch import save
@@ -112,6 +117,7 @@ def save_weights(path: Path, tensors: Mapping[str, "Tensor"], description: Mappi
     packed = {
         key: (t.to(torch.bfloat16) if key.endswith("weight") and t.ndim >= 2 else t).contiguous().cpu()
         for key, t in tensors.items()
+        if not key.endswith("num_batches_tracked")
     }
     data = save(packed)
     digest = hashlib.sha256(data).hexdigest()
