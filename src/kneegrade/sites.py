@@ -1,26 +1,21 @@
-"""A site's own films, unlabelled: how they differ from those that a grader learnt from, and adapting it to them."""
+"""What a grader's network sees in the films of a site, to compare it with another site's."""
 
-import hashlib
 import os
 import tempfile
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import pandas as pd
 import torch
 
 from kneegrade.anatomy import LandmarkDetector
-from kneegrade.cohorts import load_manifest, target_distributions
+from kneegrade.cohorts import load_manifest
 from kneegrade.cohorts.unlabelled import found_manifest
 from kneegrade.errors import RecipeError, UsageError
 from kneegrade.evaluation.drift import Profile
 from kneegrade.files import replacing
 from kneegrade.grader import choose_device
-from kneegrade.learning.adaptation import Adaptation
-from kneegrade.learning.adapting import AdaptationRun, Adapted
 from kneegrade.learning.cutting import build_store
 from kneegrade.learning.predicting import predicted_batches
 from kneegrade.learning.regions import Regions
@@ -30,16 +25,6 @@ from kneegrade.uncertainty import Claims
 from kneegrade.weights import load_weights, shipped_path
 
 Progress = Callable[[int, int], None]
-
-
-class Moving(Protocol):
-    """Is told (done, all) and, while a network learns, the loss."""
-
-    def __call__(self, done: int, total: int, loss: float | None = None) -> None:
-        """Move on."""
-
-
-IDENTITY = "adaptation.txt"
 
 
 def site_profile(
@@ -113,90 +98,3 @@ def _cut(table: pd.DataFrame, place: Path, bad: list[str], progress: Progress | 
     with replacing(place.with_name(place.name + "-left-out.txt")) as stream:
         stream.writelines(line.replace("\n", " ") + "\n" for line in bad)
     return load_stores((place,))
-
-
-def adapt(
-    images: Path, labelled: Path, directory: Path, settings: Adaptation, weights: Path | None = None, *,
-    split: str | None = None, subject: str = "(.+)", device: str = "auto", progress: Moving | None = None,
-) -> tuple[Adapted, list[str]]:  # fmt: skip
-    """Adapt a grader to a folder of films; a second call goes on where the first was stopped.
-
-    `directory` gets the stores of the films and of the guard, `guard.json`, the checkpoint and, where the guard saw
-    the network get better, `weights.safetensors` with its description, which names what it comes from.
-
-    Args:
-        images: films without labels: a folder, a manifest or a store.
-        labelled: manifest of knees whose grades are known and which guard adaptation, best of the same site; of other
-            people, and not such as the network was trained on.
-        directory: for all that is written.
-        settings: how it goes.
-        weights: a grader's; the shipped ones by default.
-        split: which knees of the manifest guard; None: all.
-        subject: as in `site_profile`.
-        device: "auto", "cpu" or "cuda".
-        progress: called with (done, all, loss or None).
-
-    Returns:
-        How it ended, and a line per film or knee that was left out.
-
-    Raises:
-        KneeGradeError: no knees, a guard without grades, films on both sides, another adaptation's folder, or weights
-            that cannot be used.
-    """
-    held = load_weights(weights or shipped_path("grader"), "grader")
-    if not images.exists():
-        raise UsageError(f"{images} does not exist; check the path.", code="no_such_file")
-    guard_table = _guard(labelled, split, images)
-    count = None if progress is None else partial(progress, loss=None)
-    _check_identity(directory, _identity(images, labelled, split, subject))
-    films, bad = _store_of(images, directory / "films", subject, count)
-    place = directory / "guard"
-    guard = load_stores((place,)) if place.is_dir() else _cut(guard_table, place, [], count)
-    lost = place.with_name("guard-left-out.txt").read_text(encoding="utf-8").splitlines()
-    run = AdaptationRun(held, films, guard, directory, settings, choose_device(device))
-    result = run.run(progress)
-    if result.best_step:
-        run.write(result, len(np.unique(films.subject)))
-    return result, [*bad, *lost]
-
-
-def _guard(labelled: Path, split: str | None, images: Path) -> pd.DataFrame:
-    """The graded knees of a manifest that guard.
-
-    Raises:
-        RecipeError: none, or some are on the films that are learnt from.
-    """
-    table = load_manifest(labelled)
-    graded = np.isfinite(target_distributions(table)).any(axis=1)
-    chosen = graded if split is None else graded & (table["split"] == split).to_numpy()
-    table = table.iloc[np.flatnonzero(chosen)].reset_index(drop=True)
-    if table.empty:
-        raise RecipeError(
-            f"No knee of {labelled.name} (split {split or 'any'}) has a grade; such knees guard adaptation."
-        )
-    learnt_from = {str(p.resolve()) for p in images.rglob("*")} if images.is_dir() else set()
-    shared = sum(str(Path(path).resolve()) in learnt_from for path in table["image_path"])
-    if shared:
-        raise RecipeError(
-            f"{shared} knees of {labelled.name} are on films below {images}; films that guard must not be learnt from."
-        )
-    return table
-
-
-def _identity(images: Path, labelled: Path, split: str | None, subject: str) -> str:
-    """What an adaptation's folder is about: the films by name and size, the labelled manifest by content."""
-    digest = hashlib.sha256(labelled.read_bytes())
-    for path in sorted(p for p in images.rglob("*") if p.is_file()) if images.is_dir() else [images]:
-        digest.update(f"{path.relative_to(images)} {path.stat().st_size}".encode())
-    return f"films {images.name} {subject}, guard {labelled.name} split {split or 'any'}, {digest.hexdigest()}"
-
-
-def _check_identity(directory: Path, identity: str) -> None:
-    """Make the folder and say in it what it is about, or see that it is about this."""
-    directory.mkdir(parents=True, exist_ok=True)
-    marker = directory / IDENTITY
-    begun = any((directory / name).exists() for name in ("films", "films.tmp", "guard", "guard.tmp"))
-    if begun and marker.is_file() and marker.read_text(encoding="utf-8") != identity:
-        raise RecipeError(f"{directory} holds an adaptation of other films or labels; name another folder.")
-    with replacing(marker) as stream:
-        stream.write(identity)

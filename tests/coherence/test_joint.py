@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from kneegrade.coherence import JointTable, concatenate_probabilities, independent, raked_table, smoothed_table
+from kneegrade.coherence import JointTable, concatenate_probabilities, raked_table, smoothed_table
 from kneegrade.schema import CLASSES, ONE_HOT_LENGTH, TARGETS, grade_tuple_counts
 
 
@@ -15,17 +15,12 @@ def small_case(shape=(3, 2, 4), batch=5, seed=0):
     return table / table.sum(), predictions
 
 
-@pytest.mark.parametrize("form", ["joint", "ratio"])
-def test_against_enumeration_on_a_small_schema(form):
+def test_against_enumeration_on_a_small_schema():
     table, predictions = small_case()
-    marginals = [table.sum(tuple(a for a in range(3) if a != axis)) for axis in range(3)]
     expected = np.zeros(5)
     for cell in itertools.product(*map(range, table.shape)):
-        value = table[cell]
-        if form == "ratio":
-            value /= np.prod([m[i] for m, i in zip(marginals, cell, strict=True)])
-        expected += value * np.prod([p[:, i] for p, i in zip(predictions, cell, strict=True)], axis=0)
-    module = JointTable(table, form)
+        expected += table[cell] * np.prod([p[:, i] for p, i in zip(predictions, cell, strict=True)], axis=0)
+    module = JointTable(table)
     ours = module.log_expectation(torch.from_numpy(np.concatenate(predictions, axis=1)))
     np.testing.assert_allclose(ours.numpy(), np.log(expected), rtol=1e-5, atol=1e-6)
 
@@ -88,13 +83,6 @@ def test_raking_reaches_the_marginals_and_keeps_odds_ratios():
     np.testing.assert_allclose(raked.sum((0, 1)), wanted[2], atol=1e-9)
     odds = [t[0, 0, 0] * t[1, 0, 1] / (t[0, 0, 1] * t[1, 0, 0]) for t in (table, raked)]
     assert odds[1] == pytest.approx(odds[0])
-
-
-def test_the_ratio_form_of_independent_grades_is_silent():
-    table, predictions = small_case()
-    vector = torch.from_numpy(np.concatenate(predictions, axis=1))
-    value = JointTable(independent(table), "ratio").log_expectation(vector)
-    torch.testing.assert_close(value, torch.zeros(5), atol=1e-6, rtol=0)
 
 
 def test_the_tables_layout_is_the_schemas():

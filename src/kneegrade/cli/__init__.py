@@ -15,7 +15,7 @@ app = typer.Typer(
 VERBS: tuple[Callable[..., None], ...] = (
     grading.grade, grading.landmarks, grading.info, training.train, training.store, training.phantom,
     measuring.evaluate, measuring.compare, measuring.audit, measuring.tables, measuring.reproduce,
-    sites.adapt, sites.calibrate, sites.drift, sites.gate,
+    sites.calibrate, sites.drift, sites.gate,
 )  # fmt: skip
 COHORTS: tuple[Callable[..., None], ...] = (
     cohorts.oai, cohorts.most, cohorts.chen2018, cohorts.phantom, cohorts.csv, cohorts.pts, cohorts.fake_oai,

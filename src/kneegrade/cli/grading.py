@@ -39,9 +39,7 @@ def grade(
     unit: UnitOption = UnitFlag.auto,
     mirrored: MirroredOption = MirroredFlag.none,
     spacing: SpacingOption = None,
-    weights: Annotated[
-        Path | None, typer.Option(help="A grader's weights of your own (train, adapt, calibrate).")
-    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="A grader's weights of your own (train, calibrate).")] = None,
     detector: DetectorOption = None,
     device: DeviceFlag = DeviceFlag.auto,
     batch_size: Annotated[int, typer.Option(min=1, help="Films taken through the networks together.")] = 16,

@@ -1,4 +1,4 @@
-"""Verbs for a site's own films: `adapt`, `drift`."""
+"""Verbs for a site's own films: `calibrate`, `gate`, `drift`."""
 
 import json
 from pathlib import Path
@@ -16,46 +16,6 @@ SubjectOption = Annotated[
 DeviceOption = Annotated[DeviceFlag, typer.Option(help="Where the networks run.")]
 PeopleSeedOption = Annotated[int, typer.Option(min=0, help="Of the division of people.")]
 WeightsOption = Annotated[Path | None, typer.Option(help="A grader's weights; the shipped ones by default.")]
-
-
-def adapt(
-    images: ImagesOption,
-    labelled: Annotated[
-        Path, typer.Option(help="Manifest of graded knees of other people, best of the same site, that guard.")
-    ],
-    output: OutputOption,
-    weights: WeightsOption = None,
-    split: Annotated[str | None, typer.Option(help="Which knees of that manifest guard; all by default.")] = None,
-    subject: SubjectOption = "(.+)",
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="key=value: steps, batch_size, learning_rate, lambda_gmm …")
-    ] = None,
-    device: DeviceOption = DeviceFlag.auto,
-    quiet: QuietOption = False,
-) -> None:
-    """Go on training a grader on unlabelled films, by coherence and consistency, as long as a guard allows it."""
-    from kneegrade.learning.adaptation import load_adaptation
-    from kneegrade.sites import adapt as adapted
-
-    with progress_bar("Adapting", quiet) as advance:
-        result, bad = adapted(
-            images, labelled, output, load_adaptation(settings or []), weights, split=split, subject=subject,
-            device=device.value, progress=advance,
-        )  # fmt: skip
-    for line in bad:
-        typer.echo(line, err=True)
-    first, best = result.guard[0][1], dict(result.guard)[result.best_step]
-    stopped = f" The guard stopped it at step {result.steps}." if result.stopped else ""
-    if not result.best_step:
-        text = f"No step was better than the weights as they are ({first:.4f}).{stopped} Nothing was written."
-        typer.echo(text, err=True)
-        raise typer.Exit(1)
-    if not quiet:
-        change = "{:+.4f} ± {:.4f}".format(*result.change)
-        typer.echo(
-            f"Negative log-likelihood of the guard's labels: {first:.4f} → {best:.4f} at step {result.best_step} "
-            f"({change}).{stopped} Wrote {output / 'weights.safetensors'}."
-        )
 
 
 def calibrate(

@@ -2,7 +2,6 @@
 
 import os
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -53,10 +52,6 @@ def store(
     manifest: Annotated[Path, typer.Argument(help="Parquet manifest with landmarks.")],
     output: OutputOption,
     widths: Annotated[float, typer.Option(min=0.5, max=5, help="Plateau widths that a picture spans.")] = 1.5,
-    joint_lines: Annotated[
-        Path | None,
-        typer.Option(help="A detector that learnt from phantoms: its joint surfaces, on the table's scale."),
-    ] = None,
     landmarks: Annotated[
         Path | None, typer.Option(help="Your own: folder of .pts files named like the films or barcodes, or COCO.")
     ] = None,
@@ -69,13 +64,11 @@ def store(
     from kneegrade.anatomy import MarkedPoints
     from kneegrade.cohorts import load_manifest
     from kneegrade.learning.cutting import build_store
-    from kneegrade.learning.joint_lines import phantom_locator, redrawn_joint_lines
 
-    redraw = None if joint_lines is None else partial(redrawn_joint_lines, phantom_locator(joint_lines))
     marked = None if landmarks is None else MarkedPoints(landmarks, unit.value, mirrored.value)
     with progress_bar("Cutting", quiet) as advance:
         bad = build_store(
-            load_manifest(manifest), output, widths=widths, redraw=redraw, marked=marked,
+            load_manifest(manifest), output, widths=widths, marked=marked,
             workers=workers or os.cpu_count() or 1, progress=advance,
         )  # fmt: skip
     for line in bad:

@@ -1,7 +1,7 @@
 """What grades go together: the Gaussian mixture and its loss (paper, section 2.2), the exact joint table, the rules."""
 
 from kneegrade.coherence.audit import CoherenceAudit, Disagreement, audit_grades, confident_disagreement
-from kneegrade.coherence.joint import JointTable, independent, marginal, raked_table, smoothed_table
+from kneegrade.coherence.joint import JointTable, marginal, raked_table, smoothed_table
 from kneegrade.coherence.mixture import (
     GradeMixture,
     concatenate_probabilities,
@@ -27,7 +27,6 @@ __all__ = [
     "confident_disagreement",
     "fit_mixture",
     "incoherence_loss",
-    "independent",
     "likeliest_grades",
     "marginal",
     "one_hot",

@@ -6,13 +6,10 @@ predictions P_i the expected probability of a tuple is
     e(P) = Σ_y p(y) Π_i P_i(y_i),
 
 one multilinear form, without Gaussians, noise or temperature; −log e is a loss. It is linear in each P_i, so its
-optimum is the single likeliest cell: alone it rewards collapse. The ratio form, with p(y) / Π_i p_i(y_i) in place of
-p(y), takes out how common each grade is and leaves what goes together.
+optimum is the single most probable cell: as the only loss it rewards collapse to that cell.
 """
 
 from collections.abc import Mapping
-from functools import reduce
-from typing import Literal
 
 import numpy as np
 import torch
@@ -21,7 +18,6 @@ from torch import Tensor, nn
 
 from kneegrade.schema import CLASSES, Tuple7
 
-Form = Literal["joint", "ratio"]
 Array = NDArray[np.float64]
 
 
@@ -30,15 +26,13 @@ class JointTable(nn.Module):
 
     Args:
         probabilities: (k_1, …, k_Q), positive, sum 1; axis q is grade q.
-        form: "joint" keeps p(y); "ratio" holds p(y) / Π_q p_q(y_q).
     """
 
     values: Tensor
 
-    def __init__(self, probabilities: Array, form: Form = "joint") -> None:
+    def __init__(self, probabilities: Array) -> None:
         super().__init__()
-        values = probabilities / independent(probabilities) if form == "ratio" else probabilities
-        self.register_buffer("values", torch.from_numpy(np.ascontiguousarray(values)).float())
+        self.register_buffer("values", torch.from_numpy(np.ascontiguousarray(probabilities)).float())
 
     def log_expectation(self, probabilities: Tensor) -> Tensor:
         """Logarithm of Σ_y v(y) Π_q P_q(y_q), (B,), for distributions (B, Σ k_q) side by side; not in half precision.
@@ -58,11 +52,6 @@ class JointTable(nn.Module):
 def marginal(table: Array, axis: int) -> Array:
     """(k_axis,) sums of a table over all other axes."""
     return np.asarray(table.sum(tuple(a for a in range(table.ndim) if a != axis)))
-
-
-def independent(probabilities: Array) -> Array:
-    """The product of a table's marginals, as a table of the same shape."""
-    return reduce(np.multiply.outer, (marginal(probabilities, axis) for axis in range(probabilities.ndim)))
 
 
 def smoothed_table(counts: Mapping[Tuple7, int], shape: tuple[int, ...] = CLASSES) -> Array:

@@ -17,9 +17,9 @@ from kneegrade.uncertainty import CoherentDecoder, fit_calibration, fit_decoder
 
 ROWS = (
     "resnet50", "resnet50-layer3", "siamese", "cl", "kpn", "kpn-global", "kpn-reduced", "kpn-ordinal", "proposed",
-    "proposed-joint", "proposed-ratio",
+    "proposed-joint",
 )  # fmt: skip
-DECODED = ("resnet50", "kpn", "proposed", "proposed-joint", "proposed-ratio")
+DECODED = ("resnet50", "kpn", "proposed", "proposed-joint")
 COLUMNS = (
     ("kl", "accuracy"), ("kl", "rmse"), ("kl", "kappa"), ("kl", "calibration_error"), ("oarsi_mean", "accuracy"),
     ("oarsi_mean", "rmse"), ("oarsi_mean", "kappa"), ("joint", "hard_rule_rate"), ("joint", "empty_cell_rate"),
@@ -43,7 +43,7 @@ def beyond_table(
         progress: called with (done, all) of the rows to be decoded.
     """
     present = [name for name in ROWS if name in rows]
-    if not any(name in rows for name in ("proposed", "proposed-joint", "proposed-ratio", "kpn")):
+    if not any(name in rows for name in ("proposed", "proposed-joint", "kpn")):
         return None
     lines: list[tuple[str, ...] | None] = [(described(rows[name]), *_cells(rows[name].scores)) for name in present]
     lines.append(None)

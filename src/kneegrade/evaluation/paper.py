@@ -74,5 +74,4 @@ LABELS: dict[str, str] = {
     "kpn-reduced": "KPN, reduced to 64",
     "kpn-global": "KPN + global",
     "proposed-joint": "KPN + exact coherence",
-    "proposed-ratio": "KPN + exact coherence, ratio",
 }

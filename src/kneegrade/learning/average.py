@@ -10,19 +10,18 @@ class Average:
 
     Args:
         network: where it starts.
-        decay: share that stays at each step.
-        warm_up: whether the decay grows over the first steps, so that a random start is soon forgotten.
+        decay: share that stays at each step; it grows over the first steps, so that a random start is soon forgotten.
     """
 
-    def __init__(self, network: torch.nn.Module, decay: float, *, warm_up: bool = True) -> None:
-        self.decay, self.warm_up = decay, warm_up
+    def __init__(self, network: torch.nn.Module, decay: float) -> None:
+        self.decay = decay
         self.steps = 0
         self.state = {k: v.detach().clone() for k, v in network.state_dict().items() if v.is_floating_point()}
 
     def update(self, network: torch.nn.Module) -> None:
         """Move towards the network's present state."""
         self.steps += 1
-        decay = min(self.decay, (1 + self.steps) / (10 + self.steps)) if self.warm_up else self.decay
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         for key, value in network.state_dict().items():
             if key in self.state:
                 self.state[key].lerp_(value.detach(), 1 - decay)

@@ -26,7 +26,6 @@ LEAST_TRUST = 0.1  # of a knee whose manifest says `landmark_confidence` 0
 FLUSH_FILMS = 32
 
 Progress = Callable[[int, int], None]
-Redraw = Callable[[NDArray[np.uint8], NDArray[np.float32]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,8 +58,8 @@ CutKnee = tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_], float
 
 
 def build_store(
-    table: pd.DataFrame, directory: Path, *, widths: float = STORE_WIDTHS, redraw: Redraw | None = None,
-    marked: MarkedPoints | None = None, workers: int = 1, progress: Progress | None = None,
+    table: pd.DataFrame, directory: Path, *, widths: float = STORE_WIDTHS, marked: MarkedPoints | None = None,
+    workers: int = 1, progress: Progress | None = None,
 ) -> list[str]:  # fmt: skip
     """Cut every knee of a manifest into the new store `directory`; a second call goes on where the first was stopped.
 
@@ -73,7 +72,6 @@ def build_store(
         widths: plateau widths that a picture spans.
         marked: landmarks of films, `.pts` or COCO, named by the film's barcode or by an end of its path that no other
             film of the manifest has.
-        redraw: gives better landmarks (B, 74, 2) for pictures (B, 384, 384) and landmarks of the store.
         workers: processes; 1 works in this one.
         progress: called with (films done, all).
 
@@ -99,11 +97,6 @@ def build_store(
             writer.flush()
         if progress:
             progress(done + number, len(tasks))
-    if redraw:
-        put = writer.rows()
-        for first in range(0, len(put), 32):
-            rows = put[first : first + 32]
-            writer.landmarks_px[rows] = redraw(writer.images[rows], writer.landmarks_px[rows])
     identity = (table[name].to_numpy(dtype=str) for name in ("subject_id", "split", "source"))
     return writer.close(target_distributions(table), *identity)
 

@@ -50,7 +50,7 @@ class Objective(nn.Module):
                     "what goes together; loss.grades_from=packaged takes the packaged counts instead."
                 )
         self.mixture = fit_mixture(counts, components=loss.components, sigma=loss.sigma, seed=seed, floor=loss.floor)
-        self.joint = JointTable(smoothed_table(counts), loss.joint_form)
+        self.joint = JointTable(smoothed_table(counts))
 
     def forward(self, output: GradeLogits, targets: Tensor, coherent: bool) -> dict[str, Tensor]:
         """`loss`, and its parts by name, as float32 scalars.

@@ -10,7 +10,6 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from kneegrade.coherence.joint import Form
 from kneegrade.errors import RecipeError
 from kneegrade.network.plan import Heads, NetworkPlan, Pooling
 
@@ -73,7 +72,7 @@ class Loss(Section):
         tau: temperature of Eq. 4.
         sigma: of the noise on the one-hot grades that the mixture is fitted on, K = `components`.
         floor: least eigenvalue of its covariances; null: σ².
-        lambda_joint: weight of exact coherence, −log of `joint_form` (see `kneegrade.coherence.joint`).
+        lambda_joint: weight of exact coherence, −log e (see `kneegrade.coherence.joint`).
         grades_from: whose joint grades coherence is made of: the labelled training knees, as in the paper, or the
             packaged counts of 5,507 knees.
         lambda_mse: weight of the regression heads' squared error, summed over grades.
@@ -88,7 +87,6 @@ class Loss(Section):
     components: int = Field(10, ge=1)
     floor: float | None = Field(None, gt=0)
     lambda_joint: float = Field(0.0, ge=0)
-    joint_form: Form = "joint"
     grades_from: Literal["labelled", "packaged"] = "labelled"
     lambda_mse: float = Field(0.0, ge=0)
     warmup_epochs: int = Field(1, ge=0)

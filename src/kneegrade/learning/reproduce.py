@@ -25,7 +25,7 @@ SHARES = ("kpn-20", "kpn-40", "cl-20", "cl-40")
 BASELINES = ("resnet18", "resnet34")
 SUPPLEMENT = ("tau-0.25", "tau-0.75", "tau-1.0", "tau-1.5", "resnet50-regression", "proposed-regression")
 BEYOND = (
-    "proposed-joint", "proposed-ratio", "kpn-ordinal", "kpn-reduced", "kpn-global", "siamese", "resnet50-layer3",
+    "proposed-joint", "kpn-ordinal", "kpn-reduced", "kpn-global", "siamese", "resnet50-layer3",
 )  # fmt: skip
 
 
@@ -58,7 +58,7 @@ SCALES: dict[str, Scale] = {
     ),
     "small": Scale(
         PaperCohort(labelled=2_000, unlabelled=3_800, validation=1_000, test=5_000, seed=61),
-        (*TABLES, "proposed-joint", "proposed-ratio"),
+        (*TABLES, "proposed-joint"),
         (0, 1),
         (
             "model.roi_px=128", "train.epochs=8", "train.steps_per_epoch=42", "train.learning_rate=1.0e-3",

@@ -1,19 +1,24 @@
-r"""`redrawn_joint_lines`: joint surfaces of real knees set where a network that learnt from phantoms sees them.
+r"""Write a manifest whose joint surfaces lie where a landmark network that was trained on phantoms sees them.
 
-Predicted outlines of real crops are smooth: where the joint is closed they leave 3.4 mm open. A fine locator that
-learnt from phantoms alone, whose joint space is exact, tells narrowed from open joints on the same crops, but on a
-scale of its own. Its width g is taken to the scale of the published table (`data/joint_space_by_grade.json`, Duryea's
-software) by the line through the medians of eight groups, narrowing grades 0 to 3 of either compartment,
+    python recipes/bake_joint_lines.py MANIFEST DETECTOR_WEIGHTS -o NEW_MANIFEST
+
+The predicted landmarks that came with the real crops are smooth: where the joint is closed they leave 3.4 mm open. A
+fine landmark network trained on phantoms alone (`recipes/detector-phantoms.yaml`), whose joint space is exact, orders
+narrowed and open joints correctly on the same crops, but on its own scale. Its width g is mapped to the scale of the
+published table (`data/joint_space_by_grade.json`, Duryea's software) by the line through the medians of eight groups,
+narrowing grades 0 to 3 of either compartment,
 
 $$ g' = 1.35\, g - 0.0075\, w, $$
 
-w the plateau's width (docs/experiments.md has the medians). Femur and tibia are moved apart or together by half of the
-difference each; how the points lie along the bone stays as it was.
+where w is the width of the tibial plateau (docs/experiments.md has the medians). Femur and tibia each move by half of
+the difference; positions along the bone do not change. The shipped detector was trained on manifests made this way.
 """
 
+import argparse
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 
@@ -27,6 +32,9 @@ from kneegrade.anatomy.landmarks import (
 )
 from kneegrade.anatomy.locator import FINE, fine_network, read_points
 from kneegrade.anatomy.roi import roi_frame, sample_affine, stretch_contrast
+from kneegrade.cohorts import landmark_array, load_manifest
+from kneegrade.imaging import read_radiograph
+from kneegrade.learning.store import STORE_PX, STORE_WIDTHS, cut_knee
 from kneegrade.weights import load_part, load_weights
 
 SCALE, OFFSET = 1.35, -0.0075
@@ -85,3 +93,30 @@ def _share(x: Points) -> Points:
     """1 where a gap is set, 0 at notch, spines and rims."""
     inside = [np.minimum(x - low, high - x) for low, high in WHOLE]
     return np.clip(1 + np.maximum(*inside) / FADE, 0.0, 1.0)
+
+
+def baked_manifest(table: pd.DataFrame, network: PyramidNetwork) -> pd.DataFrame:
+    """The manifest with corrected `landmarks_px`; every knee of it must have landmarks."""
+    corrected = []
+    for path, points in zip(table["image_path"], landmark_array(table), strict=True):
+        picture, placed, _ = cut_knee(read_radiograph(Path(path)).pixels, points, STORE_WIDTHS)
+        moved = redrawn_joint_lines(network, picture[None], placed[None])[0]
+        corrected.append(roi_frame(points, STORE_PX, STORE_WIDTHS).to_source(moved.astype(np.float64)).reshape(-1))
+    return table.assign(landmarks_px=corrected)
+
+
+def main() -> None:
+    """Read the arguments and write the manifest."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("manifest", type=Path)
+    parser.add_argument("weights", type=Path, help="detector weights trained on phantoms alone")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="Parquet file to write")
+    arguments = parser.parse_args()
+    table = baked_manifest(load_manifest(arguments.manifest), phantom_locator(arguments.weights))
+    draft = arguments.output.with_suffix(".tmp")
+    table.to_parquet(draft)
+    draft.replace(arguments.output)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,13 +1,32 @@
+import importlib.util
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
+import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from kneegrade.anatomy.joint_space import gap_at, joint_space_width
 from kneegrade.anatomy.landmarks import FEMUR_ARTICULAR
 from kneegrade.anatomy.locator import FINE, LOCATOR_STRIDE
 from kneegrade.anatomy.roi import roi_frame
-from kneegrade.learning.joint_lines import OFFSET, SCALE, redrawn_joint_lines
+from kneegrade.learning.phantoms import build_phantom_store
 from kneegrade.learning.store import STORE_PX, load_stores
+from kneegrade.phantom import FilmOptions, render_film
+
+SCRIPT = Path(__file__).parents[2] / "recipes" / "bake_joint_lines.py"
+spec = importlib.util.spec_from_file_location("bake_joint_lines", SCRIPT)
+bake = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(bake)
+
+
+@pytest.fixture(scope="module")
+def phantom_store(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("stores") / "phantom"
+    build_phantom_store(directory, 6, "uniform", seed=5, widths=1.5)
+    return directory
 
 
 class Sees(nn.Module):
@@ -32,13 +51,28 @@ def test_the_joint_space_becomes_what_the_network_sees_on_the_tables_scale(phant
     seen[:, list(FEMUR_ARTICULAR), 1] += 0.008 * STORE_PX / 1.5  # a joint narrower by 0.8 % of the width
     squares = [roi_frame(p.astype(np.float64), FINE.size_px, FINE.widths) for p in points]
     network = Sees(np.stack([frame.to_roi(p) for frame, p in zip(squares, seen, strict=True)]))
-    redrawn = redrawn_joint_lines(network, pictures, points)
+    redrawn = bake.redrawn_joint_lines(network, pictures, points)
     width = STORE_PX / 1.5
     for new, old, there in zip(redrawn, points, seen, strict=True):
-        wanted = np.maximum(SCALE * gap_at(there, np.array([0.825])) + OFFSET * width, 0)
+        wanted = np.maximum(bake.SCALE * gap_at(there, np.array([0.825])) + bake.OFFSET * width, 0)
         change = np.clip(wanted - gap_at(old, np.array([0.825])), -0.05 * width, 0.05 * width)
         got = joint_space_width(new.astype(np.float64)).lateral
         assert abs(got - (gap_at(old, np.array([0.825])) + change)[0]) < 0.004 * width
         np.testing.assert_array_equal(new[:, 0], old[:, 0])
         outside = [*range(12), *range(25, 47), *range(64, 74), 18, 55]
         np.testing.assert_array_equal(new[outside], old[outside])
+
+
+def test_a_manifest_keeps_its_rows_and_gets_landmarks_in_film_pixels(tmp_path):
+    film = render_film(3, 0, FilmOptions(layout="single_right", longest_px=600))
+    Image.fromarray((film.pixels * 255).astype(np.uint8)).save(tmp_path / "film.png")
+    points = film.knees[0].landmarks_px
+    table = pd.DataFrame({"image_path": [str(tmp_path / "film.png")], "landmarks_px": [points.reshape(-1)], "kl": [1]})
+    frame = roi_frame(points, STORE_PX, 1.5)
+    square = roi_frame(frame.to_roi(points), FINE.size_px, FINE.widths)
+    baked = bake.baked_manifest(table, Sees(square.to_roi(frame.to_roi(points))[None]))
+    moved = baked["landmarks_px"][0].reshape(74, 2)
+    assert baked["kl"].tolist() == [1]
+    shaft = [*range(12), *range(25, 47), *range(64, 74)]
+    np.testing.assert_allclose(moved[shaft], points[shaft], atol=0.05)
+    assert np.abs(moved - points).max() > 0.2
