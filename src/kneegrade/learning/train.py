@@ -113,7 +113,7 @@ def _write_grader(run: Run, directory: Path) -> None:
     save_weights(directory / "weights.safetensors", tensors, _description("grader", recipe, {
         "learnt_from": recipe.learnt_from,
         "teachers": teachers_of(recipe.teaching),
-        "model": asdict(recipe.model.plan),
+        "model": asdict(network.plan),
         "calibration_knees": len(run.folds.calibration),
         "training_knees": len(run.folds.labelled),
         "unlabelled_knees": 0 if run.unlabelled is None else len(run.folds.unlabelled),
