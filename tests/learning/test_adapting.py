@@ -10,9 +10,12 @@ from kneegrade.errors import RecipeError
 from kneegrade.learning.adaptation import load_adaptation
 from kneegrade.learning.adapting import AdaptationRun, consistency_loss
 from kneegrade.learning.phantoms import build_phantom_store
+from kneegrade.learning.predicting import feature_mean
 from kneegrade.learning.recipe import Recipe
+from kneegrade.learning.regions import Regions
 from kneegrade.learning.store import load_stores
 from kneegrade.learning.train import train_recipe
+from kneegrade.network import load_network
 from kneegrade.schema import TARGETS
 from kneegrade.weights import load_weights
 
@@ -79,6 +82,15 @@ def test_adapted_weights_name_what_they_come_from(weights, films, guard, tmp_pat
     again = AdaptationRun(new, films, guard, tmp_path, settings())
     (tmp_path / "checkpoint.pt").unlink()
     assert len(load_weights(again.write(again.run(), 12), "grader").description["lineage"]) == 2
+
+
+def test_feature_mean_of_adapted_weights_is_that_of_the_network_in_the_file(weights, films, guard, tmp_path):
+    run = AdaptationRun(weights, films, guard, tmp_path, settings())
+    result = run.run()
+    run.best = {name: value.clone() for name, value in run.teacher.state_dict().items()}  # an average, in float32
+    new = load_weights(run.write(result, films=12), "grader")
+    expected = feature_mean(load_network(new), Regions(films, 64), np.arange(len(films)))
+    torch.testing.assert_close(new.tensors["network.feature_mean"], expected, rtol=0, atol=1e-6)
 
 
 def test_the_guard_stops_what_does_harm(weights, films, guard, tmp_path):

@@ -37,7 +37,7 @@ from kneegrade.network import GradingNetwork, load_network
 from kneegrade.schema import TARGETS
 from kneegrade.uncertainty import Calibration
 from kneegrade.uncertainty.claims import SETS
-from kneegrade.weights import Weights, identity_of, load_part, save_weights
+from kneegrade.weights import Weights, identity_of, load_part, packed, save_weights, unpacked
 
 Progress = Callable[[int, int, float | None], None]
 FEWEST_SUBJECTS = 10
@@ -179,7 +179,7 @@ class AdaptationRun:
         Prediction sets of the parent are left out: what they promise was fitted for another network.
         """
         network = self.teacher
-        network.load_state_dict(self.best)
+        network.load_state_dict(unpacked(packed(self.best)))  # as the file holds it
         network.feature_mean.copy_(feature_mean(network, self.films, np.arange(len(self.films.frames))[:1000]))
         own = {f"network.{name}": value.cpu() for name, value in network.state_dict().items()}
         kept = {name: value for name, value in self.held.tensors.items() if not name.startswith(f"{SETS}.")}
