@@ -14,7 +14,7 @@ from kneegrade.learning.recipe import Model, Recipe, Train
 from kneegrade.learning.run import Run, rate_at
 from kneegrade.learning.start import build_network
 from kneegrade.learning.train import train_recipe
-from kneegrade.network import NetworkPlan
+from kneegrade.network import NetworkPlan, load_network
 from kneegrade.weights import load_weights
 
 
@@ -141,6 +141,21 @@ def test_a_trunk_starts_from_a_runs_weights_and_says_what_does_not_fit(phantom_s
     torch.testing.assert_close(started["layer3.1.conv2.weight"], held["layer3.1.conv2.weight"])
     with pytest.raises(RecipeError, match="resnet18 of 4 stages"):
         build_network(model.model_copy(update={"stages": 4}), 1)
+
+
+def test_a_run_saves_what_its_trunk_does_to_the_input_and_the_next_run_takes_it(phantom_store, tmp_path):
+    recipe = tiny(phantom_store, epochs=1, steps_per_epoch=1).model_dump(mode="json")
+    recipe["model"]["input_normalization"] = "imagenet"
+    path = tmp_path / "tiny.yaml"
+    path.write_text(json.dumps(recipe))
+    train_recipe(path, tmp_path / "run")
+    weights = tmp_path / "run" / "weights.safetensors"
+    held = load_weights(weights, "grader")
+    assert held.description["model"]["input_normalization"] == "imagenet"
+    assert load_network(held).trunk.input_normalization == "imagenet"
+    recipe["model"].update(init=str(weights), input_normalization=None)
+    following = Run(Recipe.model_validate(recipe), tmp_path)
+    assert following.final_network().trunk.input_normalization == "imagenet"
 
 
 @pytest.mark.slow

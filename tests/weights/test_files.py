@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kneegrade.errors import WeightsError
-from kneegrade.weights import load_weights, save_weights, shipped_path
+from kneegrade.weights import load_weights, packed, save_weights, shipped_path, unpacked
 
 
 @pytest.fixture
@@ -21,6 +21,27 @@ def test_what_is_saved_is_loaded(saved):
     assert held.name == "w"
     for key, value in held.part("a").items():
         torch.testing.assert_close(value, tensors[f"a.{key}"], rtol=0, atol=0)
+
+
+def test_what_is_packed_is_what_a_file_gives_back(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    tensors = {
+        "conv.weight": torch.randn(4, 3, 3, 3, generator=generator).to(memory_format=torch.channels_last),
+        "norm.weight": torch.randn(4, generator=generator),
+        "norm.num_batches_tracked": torch.tensor(7),
+        "bias": torch.randn(4, 4, generator=generator),
+        "visible": torch.ones(3, dtype=torch.bool),
+    }
+    held = packed(tensors)
+    assert {key: value.dtype for key, value in held.items()} == {
+        "conv.weight": torch.bfloat16, "norm.weight": torch.float32, "bias": torch.float32, "visible": torch.bool,
+    }  # fmt: skip
+    save_weights(tmp_path / "w.safetensors", tensors, {"name": "w", "kind": "grader"})
+    loaded = load_weights(tmp_path / "w.safetensors", "grader").tensors
+    assert loaded.keys() == held.keys()
+    for key, value in unpacked(held).items():
+        assert torch.equal(loaded[key], value), key
+    assert not torch.equal(loaded["conv.weight"], tensors["conv.weight"])
 
 
 @pytest.mark.parametrize("position", [0, 10, -1])

@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from kneegrade.errors import RecipeError
-from kneegrade.network.plan import Heads, NetworkPlan, Pooling
+from kneegrade.network.plan import Heads, InputNormalization, NetworkPlan, Pooling
 
 
 class Section(BaseModel):
@@ -46,6 +46,9 @@ class Model(Section):
     """The network (`NetworkPlan`), and `init`: where its trunk starts, or null for a random start.
 
     `init` is a safetensors file, either of torchvision-named trunk tensors or a run's `weights.safetensors`.
+    `input_normalization` null takes what the description beside a run's weights says, and "none" for a random start; a
+    file of trunk tensors has no description, so the recipe must say what its tensors were trained with
+    (`kneegrade.learning.start`).
     """
 
     trunk: Literal["resnet18", "resnet34", "resnet50"] = "resnet50"
@@ -56,11 +59,12 @@ class Model(Section):
     regression: bool = False
     roi_px: int = Field(320, ge=64, multiple_of=16)
     init: Path | None = None
+    input_normalization: InputNormalization | None = None
 
-    @property
-    def plan(self) -> NetworkPlan:
-        """What the network is made of."""
-        return NetworkPlan(**self.model_dump(exclude={"init"}))
+    def plan_with(self, input_normalization: InputNormalization) -> NetworkPlan:
+        """What the network is made of, once it is known what its trunk does to the input."""
+        parts = self.model_dump(exclude={"init", "input_normalization"})
+        return NetworkPlan(**parts, input_normalization=input_normalization)
 
 
 class Loss(Section):

@@ -193,8 +193,9 @@ class Run:
 
     def final_network(self) -> GradingNetwork:
         """The averaged network where an average is kept, else the trained one; a copy in float32, for predictions."""
-        network = GradingNetwork(self.recipe.model.plan)
-        network.load_state_dict(self.accelerator.unwrap_model(self.network).state_dict())
+        trained = self.accelerator.unwrap_model(self.network)
+        network = GradingNetwork(trained.plan)
+        network.load_state_dict(trained.state_dict())
         if self.average is not None:
             network.load_state_dict(self.average.state, strict=False)
         return network.eval()

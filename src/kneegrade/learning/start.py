@@ -1,4 +1,12 @@
-"""Where a network starts: at random by the recipe's seed, its trunk from a file."""
+"""Where a network starts: at random by the recipe's seed, its trunk from a file.
+
+A trunk's weights belong to the input that they were trained on, so every start also settles
+`NetworkPlan.input_normalization`:
+
+- a random start: "none", unless the recipe says otherwise;
+- a run's `weights.safetensors`: what the description beside it says; a recipe that says otherwise is an error;
+- a file of trunk tensors alone: what the recipe says; a recipe that says nothing is an error.
+"""
 
 from pathlib import Path
 
@@ -6,38 +14,80 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from kneegrade.errors import RecipeError
+from kneegrade.errors import RecipeError, WeightsError
 from kneegrade.learning.recipe import Model
-from kneegrade.network import GradingNetwork, load_trunk
+from kneegrade.network import GradingNetwork, NetworkPlan, load_trunk, plan_of
+from kneegrade.network.plan import InputNormalization
+from kneegrade.weights import load_weights
 
-TRUNK_OF_WEIGHTS = "network.trunk."
+TRUNK_OF_WEIGHTS = "network.trunk"
 
 
 def build_network(model: Model, seed: int) -> GradingNetwork:
     """The recipe's network with its start loaded; what the file does not hold is random, by `seed`.
 
     Raises:
-        RecipeError: no such file, or one that does not hold this trunk.
+        RecipeError: no such file, one that does not hold this trunk, damaged weights, or an `input_normalization` that
+            is missing or that contradicts the weights' description.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = GradingNetwork(model.plan)
-    if model.init is not None:
-        try:
-            load_trunk(network.trunk, _trunk_state(model.init))
-        except (KeyError, RuntimeError, SafetensorError) as error:
-            raise RecipeError(
-                f"model.init: {model.init.name} does not hold a {model.trunk} of {model.stages} stages: {error}."
-            ) from error
+    if model.init is None:
+        return _random(model.plan_with(model.input_normalization or "none"), seed)
+    state, input_normalization = _start(model.init, model.input_normalization)
+    network = _random(model.plan_with(input_normalization), seed)
+    try:
+        load_trunk(network.trunk, state)
+    except (KeyError, RuntimeError) as error:
+        raise RecipeError(
+            f"model.init: {model.init.name} does not hold a {model.trunk} of {model.stages} stages: {error}."
+        ) from error
     return network
 
 
-def _trunk_state(path: Path) -> dict[str, Tensor]:
-    """Tensors by torchvision's names, from a file of such or from a run's weights."""
+def _random(plan: NetworkPlan, seed: int) -> GradingNetwork:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return GradingNetwork(plan)
+
+
+def _start(path: Path, asked: InputNormalization | None) -> tuple[dict[str, Tensor], InputNormalization]:
+    """The trunk's tensors by torchvision's names, and what the trunk does to its input.
+
+    Args:
+        path: safetensors file.
+        asked: the recipe's `input_normalization`.
+    """
     from safetensors.torch import load_file
 
     if not path.is_file():
         raise RecipeError(f"model.init: there is no file {path}.")
-    held = load_file(path)
-    own = {k.removeprefix(TRUNK_OF_WEIGHTS): v for k, v in held.items() if k.startswith(TRUNK_OF_WEIGHTS)}
-    return own or held
+    try:
+        held = load_file(path)
+    except SafetensorError as error:
+        raise RecipeError(f"model.init: {path.name} is not a safetensors file, or is damaged: {error}.") from error
+    start = f"{TRUNK_OF_WEIGHTS}."
+    own = {key.removeprefix(start): value for key, value in held.items() if key.startswith(start)}
+    if own and path.with_suffix(".json").is_file():
+        return _start_of_weights(path, asked)
+    if asked is None:
+        raise RecipeError(
+            f"model.input_normalization: {path.name} has no description of a run's weights beside it, so the recipe "
+            "must say what input its trunk was trained on. Write `input_normalization: imagenet` for torchvision's and "
+            "other weights that expect ImageNet's mean subtracted and its standard deviation divided by, "
+            "`input_normalization: none` for weights that expect grey values in [0, 1] as they are."
+        )
+    return own or held, asked
+
+
+def _start_of_weights(path: Path, asked: InputNormalization | None) -> tuple[dict[str, Tensor], InputNormalization]:
+    """The trunk of a run's weights, checked, and what their description says of its input."""
+    try:
+        weights = load_weights(path, "grader")
+        found = plan_of(weights).input_normalization
+    except WeightsError as error:
+        raise RecipeError(f"model.init: {error.message}") from error
+    if asked not in (None, found):
+        raise RecipeError(
+            f"model.input_normalization: the recipe says {asked}, but the weights {weights.name} ({path.name}) were "
+            f"trained with {found}. Leave it null to take {found}, or start from other weights."
+        )
+    return weights.part(TRUNK_OF_WEIGHTS), found

@@ -21,7 +21,7 @@ from kneegrade.learning.run import Run
 from kneegrade.learning.teaching import teachers_of
 from kneegrade.schema import TARGETS
 from kneegrade.uncertainty import fit_calibration
-from kneegrade.weights import save_weights
+from kneegrade.weights import packed, save_weights, unpacked
 
 Progress = Callable[[int, int, float | None], None]
 
@@ -97,8 +97,12 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def _write_grader(run: Run, directory: Path) -> None:
-    """Predictions for the calibration and test knees (uncalibrated), then the weights."""
+    """Write predictions for the calibration and test knees (uncalibrated), then the weights.
+
+    Predictions, calibration and the mean of the features are those of the network that the file holds, in bfloat16.
+    """
     recipe, network = run.recipe, run.final_network()
+    network.load_state_dict(unpacked(packed(network.state_dict())))
     rows = np.random.default_rng(recipe.train.seed).permutation(run.folds.labelled)[:1000]
     mean = feature_mean(network, run.regions, np.sort(rows), recipe.train.bf16)  # moves the network to the device
     network.feature_mean.copy_(mean)
@@ -113,7 +117,7 @@ def _write_grader(run: Run, directory: Path) -> None:
     save_weights(directory / "weights.safetensors", tensors, _description("grader", recipe, {
         "learnt_from": recipe.learnt_from,
         "teachers": teachers_of(recipe.teaching),
-        "model": asdict(recipe.model.plan),
+        "model": asdict(network.plan),
         "calibration_knees": len(run.folds.calibration),
         "training_knees": len(run.folds.labelled),
         "unlabelled_knees": 0 if run.unlabelled is None else len(run.folds.unlabelled),

@@ -61,7 +61,7 @@ class GradingNetwork(nn.Module):
         super().__init__()
         self.plan = plan = plan or NetworkPlan()
         self.in_bfloat16 = False
-        self.trunk = Trunk(plan.trunk, plan.stages)
+        self.trunk = Trunk(plan.trunk, plan.stages, input_normalization=plan.input_normalization)
         width = self.trunk.channels if plan.reduce is None else plan.reduce
         self.reduce = (
             None if plan.reduce is None else nn.Sequential(nn.Linear(self.trunk.channels, plan.reduce), nn.ReLU())
@@ -148,14 +148,14 @@ class GradingNetwork(nn.Module):
 
 
 def plan_of(held: Weights) -> NetworkPlan:
-    """What the network in a grader's weights is made of.
+    """What the network in a grader's weights is made of; keys that their description lacks have their defaults.
 
     Raises:
         WeightsError: their description names no plan of this version.
     """
     try:
         return NetworkPlan(**held.description["model"])
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"The weights {held.name} do not fit this version of kneegrade.") from error
 
 

@@ -1,13 +1,14 @@
 """What a network is made of: `NetworkPlan`, from which one class builds every row of the paper's tables."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from kneegrade.anatomy.landmarks import COMPARTMENTS, NUM_LANDMARKS
 from kneegrade.schema import Target
 
 Pooling = Literal["keypoints", "global", "keypoints+global", "siamese"]
 Heads = Literal["softmax", "ordinal"]
+InputNormalization = Literal["none", "imagenet"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,12 @@ class NetworkPlan:
         heads: "softmax", or "ordinal" for conditional logits (CORN).
         regression: whether every grade has a second, linear head that predicts it as a number (Antony et al. 2017).
         roi_px: side of the input in pixels; the landmarks' unit.
+        input_normalization: what the trunk does to grey values in [0, 1] after it has repeated them to three channels.
+            "none": nothing. "imagenet": it subtracts the mean and divides by the standard deviation of ImageNet's
+            channels, as torchvision's weights expect. A description without this key means "none".
+
+    Raises:
+        ValueError: an input normalization that is not known.
     """
 
     trunk: str = "resnet50"
@@ -35,6 +42,12 @@ class NetworkPlan:
     heads: Heads = "softmax"
     regression: bool = False
     roi_px: int = 320
+    input_normalization: InputNormalization = "none"
+
+    def __post_init__(self) -> None:
+        known = get_args(InputNormalization)
+        if self.input_normalization not in known:
+            raise ValueError(f"input_normalization is {self.input_normalization!r}; expected one of {known}")
 
     @property
     def num_places(self) -> int:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kneegrade.network.plan import InputNormalization
+
 
 @dataclass(frozen=True)
 class TrunkPlan:
@@ -26,6 +28,11 @@ PLANS: dict[str, TrunkPlan] = {
     "resnet50": TrunkPlan((3, 4, 6, 3), bottleneck=True),
 }
 WIDTHS = (64, 128, 256, 512)
+Channels = tuple[float, float, float]
+NORMALIZATIONS: dict[InputNormalization, tuple[Channels, Channels]] = {  # mean and standard deviation per channel
+    "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
 
 
 class BasicBlock(nn.Module):
@@ -86,13 +93,25 @@ class Trunk(nn.Module):
     Args:
         name: "resnet18", "resnet34" or "resnet50".
         stages: how many residual stages are built; 3 ends at `layer3` with stride 16 (the paper's f).
+        input_normalization: what is done to the input's values, see `NetworkPlan`. Mean and standard deviation are the
+            buffers `input_mean` and `input_std`, (1, 3, 1, 1). They are not part of the state, since the plan that is
+            saved beside a state sets them.
     """
 
-    def __init__(self, name: str = "resnet50", stages: int = 3) -> None:
+    input_mean: Tensor
+    input_std: Tensor
+
+    def __init__(
+        self, name: str = "resnet50", stages: int = 3, *, input_normalization: InputNormalization = "none"
+    ) -> None:
         super().__init__()
         plan = PLANS[name]
         block: Callable[[int, int, int], nn.Module] = Bottleneck if plan.bottleneck else BasicBlock
         expansion = 4 if plan.bottleneck else 1
+        self.input_normalization = input_normalization
+        mean, std = NORMALIZATIONS[input_normalization]
+        self.register_buffer("input_mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("input_std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU(inplace=True)
@@ -110,10 +129,11 @@ class Trunk(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, 1, H, W) grey in [0, 1] → (B, channels, H/stride, W/stride).
 
-        The one channel is repeated to the three that checkpoints expect; no mean or deviation is taken off, which is
-        what the supplied start was made for.
+        The one channel is repeated to the three that checkpoints expect, then normalised as `input_normalization` says.
         """
         x = x.expand(-1, 3, -1, -1)
+        if self.input_normalization != "none":  # x - 0 and x / 1 would change no number, but copy the batch
+            x = (x - self.input_mean) / self.input_std
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         for stage in range(self.stages):
             x = getattr(self, f"layer{stage + 1}")(x)

@@ -5,9 +5,11 @@ from kneegrade.weights.files import (
     identity_of,
     load_part,
     load_weights,
+    packed,
     read_description,
     save_weights,
     shipped_path,
+    unpacked,
 )
 
 __all__ = [
@@ -15,7 +17,9 @@ __all__ = [
     "identity_of",
     "load_part",
     "load_weights",
+    "packed",
     "read_description",
     "save_weights",
     "shipped_path",
+    "unpacked",
 ]

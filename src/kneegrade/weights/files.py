@@ -84,8 +84,7 @@ def load_weights(path: Path, kind: str) -> Weights:
             f"The weights {path.name} are damaged: their SHA-256 starts with {found[:12]}, "
             f"{description['sha256'][:12]} was expected. Install them again."
         )
-    tensors = {key: t.float() if t.is_floating_point() else t for key, t in load(data).items()}
-    return Weights(description["name"], found, tensors, description)
+    return Weights(description["name"], found, unpacked(load(data)), description)
 
 
 def load_part(network: "nn.Module", held: Weights, prefix: str) -> None:
@@ -105,21 +104,38 @@ def identity_of(description: Mapping[str, Any]) -> dict[str, str]:
     return {key: description[key] for key in ("name", "sha256")}
 
 
-def save_weights(path: Path, tensors: Mapping[str, "Tensor"], description: Mapping[str, Any]) -> str:
-    """Write `path` and its sidecar, each to a temporary file first; the SHA-256 comes back.
+def packed(tensors: Mapping[str, "Tensor"]) -> dict[str, "Tensor"]:
+    """The tensors as a file holds them, on the CPU.
 
-    Weights of convolutions and linear layers (names ending in `weight`, two axes or more) are stored in bfloat16, all
-    else as it is; what normalisations count batches with is left out.
+    Weights of convolutions and linear layers (names ending in `weight`, two axes or more) are in bfloat16, all else as
+    it is; what normalisations count batches with is left out.
     """
     import torch
-    from safetensors.torch import save
 
-    packed = {
+    return {
         key: (t.to(torch.bfloat16) if key.endswith("weight") and t.ndim >= 2 else t).contiguous().cpu()
         for key, t in tensors.items()
         if not key.endswith("num_batches_tracked")
     }
-    data = save(packed)
+
+
+def unpacked(tensors: Mapping[str, "Tensor"]) -> dict[str, "Tensor"]:
+    """The tensors as `load_weights` gives them, from those that a file holds: float tensors in float32.
+
+    `unpacked(packed(state))` is what a network has after it was saved and loaded. Whatever is measured of a network or
+    fitted to it is taken from it in that state.
+    """
+    return {key: t.float() if t.is_floating_point() else t for key, t in tensors.items()}
+
+
+def save_weights(path: Path, tensors: Mapping[str, "Tensor"], description: Mapping[str, Any]) -> str:
+    """Write `path` and its sidecar, each to a temporary file first; the SHA-256 comes back.
+
+    The file holds `packed(tensors)`.
+    """
+    from safetensors.torch import save
+
+    data = save(packed(tensors))
     digest = hashlib.sha256(data).hexdigest()
     sidecar = json.dumps({**description, "sha256": digest}, indent=1, ensure_ascii=False) + "\n"
     for target, content in ((path, data), (path.with_suffix(".json"), sidecar.encode())):
