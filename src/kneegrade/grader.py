@@ -206,7 +206,7 @@ def _modules(held: Weights) -> tuple[GradingNetwork, GradeMixture]:
     if not plan.pooling.startswith("keypoints") or plan.heads != "softmax":
         raise WeightsError(
             f"The weights {held.name} ({plan.pooling} pooling, {plan.heads} heads) cannot give a report's evidence, a "
-            "sum over landmarks per grade; `kneegrade evaluate` takes them with a manifest that has landmarks."
+            "logit as a sum over landmarks; `kneegrade evaluate` takes them with a manifest that has landmarks."
         )
     components = held.part("mixture").get("log_alpha", ())
     network, mixture = load_network(held), GradeMixture(len(components))

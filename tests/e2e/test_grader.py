@@ -90,13 +90,24 @@ def test_a_joint_cut_off_is_refused(grader):
     assert report.radiographs[0].reason.code in {"joint_cut_off", "view", "no_knee"}
 
 
-def test_evidence_sums_to_what_was_graded(grader):
+def test_evidence_sums_to_the_networks_logits_and_what_was_graded(grader):
+    said = []
+    hook = grader.network.register_forward_hook(lambda network, read, output: said.append(output.logits))
     knee = only_knee(grader.grade(EXAMPLES / "single_right.dcm"))
+    hook.remove()
     evidence = knee.evidence
     assert evidence.roi.shape == (288, 288)
-    centred = {name: evidence.contributions[name].sum(0) + evidence.remainder[name] for name in TARGET_NAMES}
+    centred = {
+        name: evidence.contributions[name].sum(0) + evidence.region_term[name] + evidence.constant[name]
+        for name in TARGET_NAMES
+    }
     claim = grader.claims({name: torch.tensor(logits)[None] for name, logits in centred.items()})
     for target in TARGETS:
+        logits = said[0][target.name][0].double().numpy()
+        np.testing.assert_allclose(centred[target.name], logits - logits.mean(), atol=1e-4)
+        assert evidence.region_term[target.name].any()  # the shipped network has a global branch
+        grade = knee.grades[target.name].grade
+        assert evidence.terms(target.name, grade).logit == pytest.approx(centred[target.name][grade], abs=1e-9)
         expected = claim.probabilities[0, target.one_hot].tolist()
         assert knee.grades[target.name].probabilities == pytest.approx(expected, abs=1e-3)
 

@@ -54,7 +54,8 @@ def make_evidence(rng: np.random.Generator, size: int = 96) -> Evidence:
         landmarks_roi_px=landmarks,
         landmark_visible=visible,
         contributions=contributions,
-        remainder={target.name: rng.normal(size=target.classes) for target in TARGETS},
+        region_term={target.name: rng.normal(size=target.classes) for target in TARGETS},
+        constant={target.name: rng.normal(size=target.classes) for target in TARGETS},
     )
 
 

@@ -56,11 +56,21 @@ def test_shares_sum_to_the_centred_logit(report, target):
     for grade in range(target.classes):
         shares = shares_of(evidence, target.name, grade)
         terms = shares["sum"]
-        logit = evidence.contributions[target.name][:, grade].sum() + evidence.remainder[target.name][grade]
-        assert terms["femur"] + terms["tibia"] + terms["remainder"] == pytest.approx(logit, abs=2e-4)
-        assert terms["logit"] == pytest.approx(logit, abs=1e-4)
+        landmarks = evidence.contributions[target.name][:, grade].sum()
+        region, constant = evidence.region_term[target.name][grade], evidence.constant[target.name][grade]
+        assert terms["femur"] + terms["tibia"] == pytest.approx(landmarks, abs=1e-4)
+        assert (terms["region"], terms["constant"]) == pytest.approx((region, constant), abs=1e-4)
+        assert terms["logit"] == pytest.approx(landmarks + region + constant, abs=1e-4)
         drawn = sum(value for value in shares["values"] if value is not None)
         assert drawn + terms["outside"] == pytest.approx(terms["femur"] + terms["tibia"], abs=1e-2)
+
+
+def test_the_page_says_what_is_exact(report, tmp_path):
+    page = page_of(report, tmp_path)
+    assert "less the mean over the grades, before calibration and decoding" in page
+    for term in ("Femur, all points", "Tibia, all points", "Whole region", "Constant", "Logit, class-centred"):
+        assert page.count(f'<th scope="row">{term}</th>') == 3  # of every knee with evidence
+    assert "remainder" not in page
 
 
 def test_points_a_head_does_not_read_are_told_from_zero(report):

@@ -55,6 +55,22 @@ def test_grades_keep_order_and_probabilities_keep_their_sum(report):
     assert np.shape(knee["landmarks_px"]) == (74, 2)
 
 
+def test_evidence_is_that_of_the_grade_given_and_adds_up(report, validator):
+    knee, written = report.radiographs[0].knees[0], to_dict(report)
+    for name, row in written["radiographs"][0]["knees"][0]["grades"].items():
+        evidence, grade = row["evidence"], row["grade"]
+        assert list(evidence) == ["femur", "tibia", "region", "constant", "logit"]
+        column = knee.evidence.contributions[name][:, grade]
+        expected = [
+            column[:37].sum(), column[37:].sum(), knee.evidence.region_term[name][grade],
+            knee.evidence.constant[name][grade],
+        ]  # fmt: skip
+        assert list(evidence.values()) == pytest.approx([*expected, sum(expected)], abs=1e-4)
+    plain = written["radiographs"][2]["knees"][0]["grades"]
+    assert [row["evidence"] for row in plain.values()] == [None] * 7
+    validator.validate(written)
+
+
 def test_numpy_numbers_become_plain_json(report, validator):
     kl = report.radiographs[0].knees[0].grades["kl"]
     grades = dict(report.radiographs[0].knees[0].grades)
@@ -99,6 +115,7 @@ WRONG = {
     "grade that is no integer": lambda wrong: knee(wrong)["grades"]["kl"].update(grade=1.5),
     "probability above 1": lambda wrong: knee(wrong)["grades"]["kl"]["probabilities"].__setitem__(0, 1.01),
     "missing grade": lambda wrong: knee(wrong)["grades"].pop("osteophyte_tibia_medial"),
+    "evidence without the whole region": lambda wrong: knee(wrong)["grades"]["kl"]["evidence"].pop("region"),
     "73 landmarks": lambda wrong: knee(wrong)["landmarks_px"].pop(),
     "landmark with three numbers": lambda wrong: knee(wrong)["landmarks_px"][0].append(0.0),
     "unknown side": lambda wrong: knee(wrong).update(side="left"),
