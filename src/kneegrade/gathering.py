@@ -26,7 +26,7 @@ def graded_knee(
         knee: what was found.
         spacing_mm: (row, column) of the film, or None.
         grades: by name.
-        coherence: of their probabilities.
+        coherence: of the seven grades.
         evidence: what the logits are made of.
         quality: from the weights' gate, if they bring one.
     """

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kneegrade.anatomy import Knee, LandmarkDetector, MarkedPoints
-from kneegrade.coherence import GradeMixture
+from kneegrade.coherence import GradeMixture, concatenate_probabilities, likeliest_grades
 from kneegrade.errors import UsageError, WeightsError
 from kneegrade.finding import FoundFilm, Said, Spacing, find_film, find_knees
 from kneegrade.gathering import coherence_findings, evidence_of, grade_results, graded_knee, refused_knee
@@ -184,8 +184,9 @@ class Grader:
         knees = [knee for knee, _ in accepted]
         output, visible = self._read(knees)
         claim, qualities = self.claims(output.logits), self._qualities(knees, output.pooled, visible)
-        vector = torch.from_numpy(claim.probabilities).float().to(self.device)
-        log_probability = self.mixture.log_probability(vector).tolist()
+        own = concatenate_probabilities(output.logits)  # before calibration and decoding, as in the paper
+        log_probability = self.mixture.log_probability(own).tolist()
+        shift = np.abs(claim.grades - likeliest_grades(own.cpu().numpy())).sum(1).tolist()
         attribution = self.network.attribute(output.pooled)
         finished = []
         for i, ((knee, spacing), quality) in enumerate(zip(accepted, qualities, strict=True)):
@@ -193,7 +194,7 @@ class Grader:
                 finished.append(refused_knee(knee, quality.reason, quality))
                 continue
             grades, evidence = grade_results(claim, i), evidence_of(knee, attribution, i)
-            coherence = Coherence(log_probability[i], coherence_findings(claim, i))
+            coherence = Coherence(log_probability[i], shift[i], coherence_findings(claim, i))
             finished.append(graded_knee(knee, spacing, grades, coherence, evidence, quality))
         return finished
 

@@ -58,9 +58,18 @@ class Quality:
 
 @dataclass(frozen=True)
 class Coherence:
-    """How well the seven grades go together: mixture log-probability g(P) (paper, Eq. 3) and broken rules."""
+    """How well the seven grades go together, before and after decoding.
+
+    Attributes:
+        log_probability: g(P) (paper, Eq. 3) of the network's own probabilities P, the softmax of its logits before
+            calibration and decoding.
+        decoding_shift: how far calibration and decoding moved the grades: sum over the seven grades of |grade given −
+            most probable grade of P|.
+        findings: rules that the grades given break, and grades given that are not their likeliest.
+    """
 
     log_probability: float
+    decoding_shift: int
     findings: tuple[Finding, ...] = ()
 
 

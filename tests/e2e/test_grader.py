@@ -112,6 +112,23 @@ def test_evidence_sums_to_the_networks_logits_and_what_was_graded(grader):
         assert knee.grades[target.name].probabilities == pytest.approx(expected, abs=1e-3)
 
 
+def test_coherence_is_that_of_the_networks_own_probabilities(grader):
+    said = []
+    hook = grader.network.register_forward_hook(lambda network, read, output: said.append(output.logits))
+    knees = grader.grade(EXAMPLES / "bilateral.dcm").radiographs[0].knees
+    hook.remove()
+    own = torch.cat([torch.softmax(said[0][name], 1) for name in TARGET_NAMES], 1)
+    g = grader.mixture.log_probability(own).tolist()
+    assert [knee.coherence.log_probability for knee in knees] == pytest.approx(g, abs=1e-4)
+    for row, knee in enumerate(knees):
+        likeliest = [int(own[row, target.one_hot].argmax()) for target in TARGETS]
+        moved = sum(abs(knee.grades[t.name].grade - grade) for t, grade in zip(TARGETS, likeliest, strict=True))
+        assert knee.coherence.decoding_shift == moved
+        given = torch.tensor([p for grade in knee.grades.values() for p in grade.probabilities])
+        assert grader.mixture.log_probability(given[None]).item() != pytest.approx(g[row], abs=0.1)
+    assert any(knee.coherence.decoding_shift for knee in knees)
+
+
 def test_wrong_arguments():
     with pytest.raises(UsageError, match="tpu"):
         Grader(device="tpu")

@@ -75,7 +75,7 @@ def make_knee(
     return GradedKnee(
         side,
         grades=grades,
-        coherence=Coherence(float(rng.normal(scale=5)), (finding,)),
+        coherence=Coherence(float(rng.normal(scale=5)), 3, (finding,)),
         joint_space=JOINT_SPACE,
         point_confidence=rng.uniform(size=74),
         landmarks_outside=(0, 73),

@@ -73,6 +73,15 @@ def test_the_page_says_what_is_exact(report, tmp_path):
     assert "remainder" not in page
 
 
+def test_the_page_says_whose_coherence_and_how_far_grades_were_moved(report, tmp_path):
+    knee = report.radiographs[0].knees[0]
+    coherence = replace(knee.coherence, log_probability=-2.25)
+    film = GradedRadiograph("a.dcm", (replace(knee, coherence=coherence),))
+    page = " ".join(page_of(replace(report, radiographs=(film,)), tmp_path).split())
+    assert '<dd>−2.2</dd><dd class="aside">log-probability of the network’s own probabilities' in page
+    assert '<dd>by 3</dd><dd class="aside">sum over the seven grades' in page
+
+
 def test_points_a_head_does_not_read_are_told_from_zero(report):
     evidence = report.radiographs[0].knees[0].evidence
     drawn = [point.index for point in picture_of(evidence).points]

@@ -28,7 +28,7 @@ def test_written_report_validates_and_reads_back_the_same(report, validator, tmp
     read = json.loads(path.read_text(encoding="utf-8"))
     validator.validate(read)
     assert read == to_dict(report)
-    assert read["schema_version"] == SCHEMA_VERSION == "1.3"
+    assert read["schema_version"] == SCHEMA_VERSION == "2.0"
     assert read["software"]["weights"]["sha256"] == report.weights.sha256
     assert read["software"]["set_level"] == 0.9
 
@@ -69,6 +69,12 @@ def test_evidence_is_that_of_the_grade_given_and_adds_up(report, validator):
     plain = written["radiographs"][2]["knees"][0]["grades"]
     assert [row["evidence"] for row in plain.values()] == [None] * 7
     validator.validate(written)
+
+
+def test_coherence_says_how_far_the_grades_were_moved(report):
+    coherence = to_dict(report)["radiographs"][0]["knees"][0]["coherence"]
+    assert list(coherence) == ["log_probability", "decoding_shift", "findings"]
+    assert coherence["decoding_shift"] == 3
 
 
 def test_numpy_numbers_become_plain_json(report, validator):
@@ -125,7 +131,9 @@ WRONG = {
     ),
     "graded film without graded knee": lambda wrong: film(wrong).update(knees=[]),
     "refused film without reason": lambda wrong: wrong["radiographs"][3].update(reason=None),
-    "major version 2": lambda wrong: wrong.update(schema_version="2.0"),
+    "coherence without the shift": lambda wrong: knee(wrong)["coherence"].pop("decoding_shift"),
+    "shift of half a grade": lambda wrong: knee(wrong)["coherence"].update(decoding_shift=0.5),
+    "major version 1": lambda wrong: wrong.update(schema_version="1.3"),
     "short checksum": lambda wrong: wrong["software"]["weights"].update(sha256="abc"),
 }
 
@@ -139,7 +147,7 @@ def test_wrong_reports_fail(report, validator, spoil):
 
 
 def test_keys_may_be_added(report, validator):
-    more = to_dict(report) | {"new": 1, "schema_version": "1.7"}
+    more = to_dict(report) | {"new": 1, "schema_version": "2.7"}
     knee(more)["new"] = None
     validator.validate(more)
 

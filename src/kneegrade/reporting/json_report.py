@@ -30,7 +30,7 @@ from kneegrade.results import (
     Report,
 )
 
-SCHEMA_VERSION: Final = "1.3"
+SCHEMA_VERSION: Final = "2.0"
 
 _PROBABILITY_DIGITS = 6  # five of them still sum to 1 within 3e-6
 _PIXEL_DIGITS = 2
@@ -138,6 +138,7 @@ def _coherence(coherence: Coherence | None) -> dict[str, Any] | None:
         return None
     return {
         "log_probability": _number(coherence.log_probability, _DIGITS),
+        "decoding_shift": int(coherence.decoding_shift),
         "findings": [_finding(finding) for finding in coherence.findings],
     }
 
