@@ -61,8 +61,13 @@ def evidence_of(knee: Knee, attribution: Attribution, row: int) -> Evidence:
 
 
 def refused_knee(knee: Knee, reason: Finding, quality: Quality | None = None) -> GradedKnee:
-    """The knee with its reason instead of grades; without a `quality` its score is 0 and the reason is its finding."""
-    quality = quality or Quality(0.0, (reason,), reason)
+    """The knee with its reason instead of grades.
+
+    Args:
+        knee: what was found.
+        reason: why it is not graded.
+        quality: None where the weights bring no gate.
+    """
     return GradedKnee(side=knee.side, reason=reason, quality=quality, **_landmarks(knee))
 
 

@@ -23,7 +23,7 @@ from kneegrade.finding import FoundFilm, Said, Spacing, find_film, find_knees
 from kneegrade.gathering import coherence_findings, evidence_of, grade_results, graded_knee, refused_knee
 from kneegrade.imaging import Source, find_sources, read_radiograph
 from kneegrade.network import GradeLogits, GradingNetwork, load_network, plan_of
-from kneegrade.results import Coherence, GradedKnee, GradedRadiograph, Quality, Report, WeightsIdentity
+from kneegrade.results import Coherence, Finding, GradedKnee, GradedRadiograph, Quality, Report, WeightsIdentity
 from kneegrade.uncertainty import Claims, Signs, joined, load_gate, signs_of
 from kneegrade.version import __version__
 from kneegrade.weights import Weights, load_part, load_weights, shipped_path
@@ -138,13 +138,17 @@ class Grader:
 
     def _finished(self, film: FoundFilm, graded: Iterator[GradedKnee]) -> GradedRadiograph:
         knees = tuple(
-            next(graded) if refused is None else refused_knee(knee, refused)
+            next(graded) if refused is None else self._refused_before_gate(knee, refused)
             for knee, refused in zip(film.knees, film.refusals, strict=True)
         )
         reason = film.reason
         if reason is None and all(knee.status == "not_gradable" for knee in knees):
             reason = knees[0].reason
         return GradedRadiograph(film.source, knees, reason, film.warnings, failed=film.failed)
+
+    def _refused_before_gate(self, knee: Knee, reason: Finding) -> GradedKnee:
+        """A knee that the gate never saw: where there is a gate, its score is 0 and the reason is its finding."""
+        return refused_knee(knee, reason, None if self.gate is None else Quality(0.0, (reason,), reason))
 
     @torch.inference_mode()
     def signs(self, films: Iterable[FoundFilm]) -> Signs:

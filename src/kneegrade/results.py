@@ -210,7 +210,8 @@ class GradedKnee:
         side_confidence: 0.5 … 1, of the anatomy's own call of the side.
         joint_space: widths and angle, or None.
         evidence: what the logits are made of, or None.
-        quality: of a graded knee or of one that the last gate refused; None where the weights bring no gate.
+        quality: from the weights' gate; score 0 and the reason as its finding for a knee refused before the gate; None
+            where the weights bring no gate.
     """
 
     side: Side

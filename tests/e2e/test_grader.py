@@ -12,6 +12,7 @@ from kneegrade import Grader
 from kneegrade.errors import UsageError, WeightsError
 from kneegrade.imaging import read_radiograph
 from kneegrade.schema import TARGET_NAMES, TARGETS
+from kneegrade.weights import load_weights, save_weights, shipped_path
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -88,6 +89,21 @@ def test_a_joint_cut_off_is_refused(grader):
     report = grader.grade(pixels[:, :right])
     assert report.radiographs[0].status == "not_gradable"
     assert report.radiographs[0].reason.code in {"joint_cut_off", "view", "no_knee"}
+
+
+def test_a_knee_refused_before_the_gate_has_a_quality_only_where_there_is_a_gate(grader, tmp_path):
+    pixels = read_radiograph(EXAMPLES / "single_right.dcm").pixels
+    right = round(float(only_knee(grader.grade(pixels)).landmarks_px[12:25, 0].mean()))
+    (knee,) = grader.grade(pixels[:, :right]).radiographs[0].knees
+    assert knee.grades is None
+    assert (knee.quality.score, knee.quality.findings) == (0.0, (knee.reason,))
+    held = load_weights(shipped_path("grader"), "grader")
+    parts = {name: tensor for name, tensor in held.tensors.items() if not name.startswith("gate.")}
+    save_weights(tmp_path / "w.safetensors", parts, held.description)
+    (knee,) = Grader("cpu", tmp_path / "w.safetensors").grade(pixels[:, :right]).radiographs[0].knees
+    assert knee.grades is None
+    assert knee.reason is not None
+    assert knee.quality is None
 
 
 def test_evidence_sums_to_the_networks_logits_and_what_was_graded(grader):
