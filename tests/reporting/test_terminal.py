@@ -5,6 +5,7 @@ import pytest
 from rich.console import Console
 
 from kneegrade.reporting import grades_table
+from kneegrade.reporting.terminal import ungraded_lines
 from kneegrade.results import Finding, GradedRadiograph
 from kneegrade.schema import TARGET_NAMES
 
@@ -40,3 +41,21 @@ def test_hostile_names_reach_the_terminal_disarmed(report):
     text = printed(replace(report, radiographs=(film,)), 160)
     assert "[red]a�]0;owned��gpj.dcm" in text
     assert "\x1b" not in text
+
+
+def test_lines_say_what_was_not_graded_and_only_that(report):
+    assert ungraded_lines(report) == [
+        "1 of 5 files could not be read.",
+        "1 of 5 films has no gradable knee.",
+        "1 knee was not graded on a film whose other knee was.",
+    ]
+    pair, half, plain, hip, broken = report.radiographs
+    more = replace(report, radiographs=(half, half, hip, broken, hip, broken, replace(hip, knees=half.knees[1:])))
+    assert ungraded_lines(more) == [
+        "2 of 7 files could not be read.",
+        "3 of 7 films have no gradable knee.",
+        "2 knees were not graded on films whose other knee was.",
+    ]
+    graded = replace(report, radiographs=(pair, plain))
+    assert graded.all_graded
+    assert ungraded_lines(graded) == []

@@ -41,6 +41,24 @@ def grades_table(report: Report) -> "Table":
     return table
 
 
+def ungraded_lines(report: Report) -> list[str]:
+    """A sentence for every kind of thing that was not graded, with its number; empty where `report.all_graded`."""
+    films = report.radiographs
+    failed = sum(film.status == "failed" for film in films)
+    without = sum(film.status == "not_gradable" for film in films)
+    alone = sum(knee.status != "graded" for film in films if film.status == "graded" for knee in film.knees)
+    lines = []
+    if failed:
+        lines.append(f"{failed} of {len(films)} files could not be read.")
+    if without:
+        lines.append(f"{without} of {len(films)} films {'has' if without == 1 else 'have'} no gradable knee.")
+    if alone == 1:
+        lines.append("1 knee was not graded on a film whose other knee was.")
+    elif alone:
+        lines.append(f"{alone} knees were not graded on films whose other knee was.")
+    return lines
+
+
 def _cells(radiograph: GradedRadiograph, knee: GradedKnee | None, *, repeats: bool) -> "list[Text]":
     from rich.text import Text
 
