@@ -31,7 +31,7 @@ from kneegrade.weights import Weights, load_part, load_weights, shipped_path
 if TYPE_CHECKING:
     import pydicom
 
-Progress = Callable[[int, GradedRadiograph], None]
+Progress = Callable[[int, int], None]
 
 
 class Grader:
@@ -100,25 +100,21 @@ class Grader:
         Args:
             sources: from `kneegrade.imaging.find_sources`.
             said: what the user says of all of them.
-            progress: called after each film with (number done, what came out).
+            progress: called with (films done, films in all) after each film has been read and its knees found. Grading
+                them happens batch by batch, for the last batch after the last call.
         """
+        listed = list(sources)
         graded: list[GradedRadiograph] = []
         pending: list[FoundFilm] = []
-        for source in sources:
+        for number, source in enumerate(listed, start=1):
             film = find_film(source, self.detector, said or Said())
             pending.append(replace(film, radiograph=None))  # whole films are large
             if len(pending) >= self.batch_size:
-                graded += self._advance(pending, progress, len(graded))
+                graded += self._finish(pending)
                 pending = []
-        graded += self._advance(pending, progress, len(graded))
-        return self._report(graded)
-
-    def _advance(self, pending: Sequence[FoundFilm], progress: Progress | None, done: int) -> list[GradedRadiograph]:
-        finished = self._finish(pending)
-        if progress:
-            for number, radiograph in enumerate(finished, start=done + 1):
-                progress(number, radiograph)
-        return finished
+            if progress:
+                progress(number, len(listed))
+        return self._report(graded + self._finish(pending))
 
     def _report(self, radiographs: Sequence[GradedRadiograph]) -> Report:
         sets = self.claims.sets

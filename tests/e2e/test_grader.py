@@ -1,5 +1,6 @@
 """The Python interface on the example films."""
 
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 import kneegrade
 from kneegrade import Grader
 from kneegrade.errors import UsageError, WeightsError
-from kneegrade.imaging import read_radiograph
+from kneegrade.imaging import Source, read_radiograph
 from kneegrade.schema import TARGET_NAMES, TARGETS
 from kneegrade.weights import load_weights, save_weights, shipped_path
 
@@ -190,3 +191,28 @@ def test_a_film_that_breaks_the_software_is_a_row(grader, monkeypatch):
     (radiograph,) = grader.grade(EXAMPLES / "single_right.dcm").radiographs
     assert radiograph.status == "failed"
     assert radiograph.reason.code == "internal"
+
+
+@dataclass(frozen=True, eq=False)
+class Watched(Source):
+    """A source that notes when it is opened."""
+
+    events: list[object] = field(default_factory=list)
+
+    def open(self) -> Path | bytes:
+        self.events.append(self.name)
+        return super().open()
+
+
+@pytest.mark.parametrize("batch_size", [2, 16])
+def test_progress_is_told_after_each_film_whatever_the_batch(grader, batch_size, monkeypatch):
+    events: list[object] = []
+    good, bad = (EXAMPLES / "single_right.dcm").read_bytes(), b"no film"
+    sources = [
+        Watched(name, load=lambda data=data: data, events=events)
+        for name, data in (("a", good), ("b", bad), ("c", good))
+    ]
+    monkeypatch.setattr(grader, "batch_size", batch_size)
+    report = grader.grade_sources(iter(sources), progress=lambda done, total: events.append((done, total)))
+    assert events == ["a", (1, 3), "b", (2, 3), "c", (3, 3)]
+    assert [film.status for film in report.radiographs] == ["graded", "failed", "graded"]

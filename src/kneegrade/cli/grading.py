@@ -71,7 +71,7 @@ def grade(
 
     grader = Grader(device.value, weights, batch_size, detector)
     with progress_bar("Grading", quiet or len(sources) < 2) as advance:
-        report = grader.grade_sources(sources, said, progress=lambda done, graded: advance(done, len(sources)))
+        report = grader.grade_sources(sources, said, progress=advance)
     written = write_report(report, output, wanted)
     if not quiet:
         _show(report, written)
