@@ -204,7 +204,8 @@ class GradedKnee:
         reason: why the knee is not gradable, else None.
         grades: the seven grades by name, in the order of the schema, or None.
         landmarks_px: (74, 2) float64 (x, y) in pixels of the source film, first pixel's centre = (0, 0), or None.
-        landmark_confidence: 0 … 1, of the knee as a whole.
+        landmark_confidence: 0 … 1, mean of `point_confidence` over the joint surfaces, times the probability that this
+            is a knee seen from the front (1 for landmarks that the user brought).
         point_confidence: (74,) probability of each landmark to lie within 2 % of the tibial width of its true place.
         landmarks_outside: indices of landmarks that the picture does not show; the shape model placed them.
         side_confidence: 0.5 … 1, of the anatomy's own call of the side.

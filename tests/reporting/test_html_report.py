@@ -10,6 +10,7 @@ from PIL import Image
 from kneegrade.reporting import write_html
 from kneegrade.reporting.html_view import shares_of
 from kneegrade.reporting.picture import picture_of
+from kneegrade.reporting.wording import LANDMARK_CONFIDENCE
 from kneegrade.results import GradedRadiograph
 from kneegrade.schema import TARGETS
 
@@ -79,7 +80,14 @@ def test_the_page_says_whose_coherence_and_how_far_grades_were_moved(report, tmp
     film = GradedRadiograph("a.dcm", (replace(knee, coherence=coherence),))
     page = " ".join(page_of(replace(report, radiographs=(film,)), tmp_path).split())
     assert '<dd>−2.2</dd><dd class="aside">log-probability of the network’s own probabilities' in page
-    assert '<dd>by 3</dd><dd class="aside">sum over the seven grades' in page
+    assert '<dd>3 steps</dd><dd class="aside">from the network’s own most probable grades' in page
+
+
+def test_the_page_says_what_the_landmark_confidence_is(report, tmp_path):
+    page = " ".join(page_of(report, tmp_path).split())
+    said = '<dt>Landmark confidence</dt><dd>0.81</dd><dd class="aside">' + LANDMARK_CONFIDENCE + "</dd>"
+    assert page.count(said) == 3
+    assert "times the probability that this is a knee seen from the front" in LANDMARK_CONFIDENCE
 
 
 def test_points_a_head_does_not_read_are_told_from_zero(report):

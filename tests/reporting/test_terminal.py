@@ -5,7 +5,8 @@ import pytest
 from rich.console import Console
 
 from kneegrade.reporting import grades_table
-from kneegrade.reporting.terminal import ungraded_lines
+from kneegrade.reporting.terminal import landmarks_table, ungraded_lines
+from kneegrade.reporting.wording import LANDMARK_CONFIDENCE
 from kneegrade.results import Finding, GradedRadiograph
 from kneegrade.schema import TARGET_NAMES
 
@@ -59,3 +60,11 @@ def test_lines_say_what_was_not_graded_and_only_that(report):
     graded = replace(report, radiographs=(pair, plain))
     assert graded.all_graded
     assert ungraded_lines(graded) == []
+
+
+def test_the_table_of_landmarks_says_what_the_confidence_is(report):
+    console = Console(file=StringIO(), width=80)
+    console.print(landmarks_table([("pair.dcm", "R", 0.8123, report.radiographs[0].knees[0].joint_space)]))
+    text = " ".join(console.file.getvalue().split())
+    assert "0.81" in text
+    assert f"Conf.: {LANDMARK_CONFIDENCE}" in text

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
-from kneegrade.reporting.wording import RESEARCH_USE, printable, reason_of, rows, width_words
+from kneegrade.reporting.wording import LANDMARK_CONFIDENCE, RESEARCH_USE, printable, reason_of, rows, width_words
 from kneegrade.results import GradedKnee, GradedRadiograph, JointSpace, Report
 from kneegrade.schema import TARGET_NAMES
 
@@ -103,7 +103,10 @@ def landmarks_table(knees: Iterable[tuple[str, str, float, JointSpace]]) -> "Tab
     from rich import box
     from rich.table import Table
 
-    caption = "± standard error · medial: minimum · lateral: at 0.825 of the tibial width from its medial edge"
+    caption = (
+        f"Conf.: {LANDMARK_CONFIDENCE}\n"
+        "± standard error · medial: minimum · lateral: at 0.825 of the tibial width from its medial edge"
+    )
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, caption=caption, caption_justify="left")
     table.add_column("Film", ratio=3, overflow="fold", min_width=8)
     table.add_column("Knee", no_wrap=True)
