@@ -92,12 +92,7 @@ def _cut(table: pd.DataFrame, weights: Path | None, device: str, progress: Progr
 def _graded(table: pd.DataFrame, weights: Path | None, device: str, progress: Progress | None) -> Evaluation:
     films = table["image_path"].unique()
     sources = [Source(Path(path).name, Path(path)) for path in films]
-
-    def advance(number: int, radiograph: GradedRadiograph) -> None:
-        if progress:
-            progress(number, len(films))
-
-    report = Grader(device, weights).grade_sources(sources, progress=advance)
+    report = Grader(device, weights).grade_sources(sources, progress=progress)
     radiographs = dict(zip(films, report.radiographs, strict=True))
     listed = table["image_path"].value_counts()
     rows, shares, given, held, missed = [], [], [], [], []

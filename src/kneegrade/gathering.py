@@ -26,8 +26,8 @@ def graded_knee(
         knee: what was found.
         spacing_mm: (row, column) of the film, or None.
         grades: by name.
-        coherence: of their probabilities.
-        evidence: for pictures.
+        coherence: of the seven grades.
+        evidence: what the logits are made of.
         quality: from the weights' gate, if they bring one.
     """
     return GradedKnee(
@@ -42,24 +42,32 @@ def graded_knee(
 
 
 def evidence_of(knee: Knee, attribution: Attribution, row: int) -> Evidence:
-    """What pictures of the knee in row `row` of a graded batch are drawn from.
+    """The evidence on the knee in row `row` of a graded batch.
 
-    What was read at no landmark (a global branch) counts to the remainder.
+    Args:
+        knee: what was found.
+        attribution: of a network that pools at the 74 landmarks; places after them count to the region term.
+        row: of the knee in the batch.
     """
     share = {name: s[row].double().cpu().numpy() for name, s in attribution.contributions.items()}
-    rest = {name: r.double().cpu().numpy() for name, r in attribution.remainder.items()}
     return Evidence(
         roi=np.rint(knee.roi * 255).astype(np.uint8),
         landmarks_roi_px=knee.roi_landmarks_px,
         landmark_visible=knee.visible,
         contributions={name: s[:NUM_LANDMARKS] for name, s in share.items()},
-        remainder={name: r + share[name][NUM_LANDMARKS:].sum(0) for name, r in rest.items()},
+        region_term={name: s[NUM_LANDMARKS:].sum(0) for name, s in share.items()},
+        constant={name: c.double().cpu().numpy() for name, c in attribution.constant.items()},
     )
 
 
 def refused_knee(knee: Knee, reason: Finding, quality: Quality | None = None) -> GradedKnee:
-    """The knee with its reason instead of grades; without a `quality` its score is 0 and the reason is its finding."""
-    quality = quality or Quality(0.0, (reason,), reason)
+    """The knee with its reason instead of grades.
+
+    Args:
+        knee: what was found.
+        reason: why it is not graded.
+        quality: None where the weights bring no gate.
+    """
     return GradedKnee(side=knee.side, reason=reason, quality=quality, **_landmarks(knee))
 
 

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kneegrade.anatomy import Knee, LandmarkDetector, MarkedPoints
-from kneegrade.coherence import GradeMixture
+from kneegrade.coherence import GradeMixture, concatenate_probabilities, likeliest_grades
 from kneegrade.errors import UsageError, WeightsError
 from kneegrade.finding import FoundFilm, Said, Spacing, find_film, find_knees
 from kneegrade.gathering import coherence_findings, evidence_of, grade_results, graded_knee, refused_knee
 from kneegrade.imaging import Source, find_sources, read_radiograph
 from kneegrade.network import GradeLogits, GradingNetwork, load_network, plan_of
-from kneegrade.results import Coherence, GradedKnee, GradedRadiograph, Quality, Report, WeightsIdentity
+from kneegrade.results import Coherence, Finding, GradedKnee, GradedRadiograph, Quality, Report, WeightsIdentity
 from kneegrade.uncertainty import Claims, Signs, joined, load_gate, signs_of
 from kneegrade.version import __version__
 from kneegrade.weights import Weights, load_part, load_weights, shipped_path
@@ -31,7 +31,7 @@ from kneegrade.weights import Weights, load_part, load_weights, shipped_path
 if TYPE_CHECKING:
     import pydicom
 
-Progress = Callable[[int, GradedRadiograph], None]
+Progress = Callable[[int, int], None]
 
 
 class Grader:
@@ -100,25 +100,21 @@ class Grader:
         Args:
             sources: from `kneegrade.imaging.find_sources`.
             said: what the user says of all of them.
-            progress: called after each film with (number done, what came out).
+            progress: called with (films done, films in all) after each film has been read and its knees found. Grading
+                them happens batch by batch, for the last batch after the last call.
         """
+        listed = list(sources)
         graded: list[GradedRadiograph] = []
         pending: list[FoundFilm] = []
-        for source in sources:
+        for number, source in enumerate(listed, start=1):
             film = find_film(source, self.detector, said or Said())
             pending.append(replace(film, radiograph=None))  # whole films are large
             if len(pending) >= self.batch_size:
-                graded += self._advance(pending, progress, len(graded))
+                graded += self._finish(pending)
                 pending = []
-        graded += self._advance(pending, progress, len(graded))
-        return self._report(graded)
-
-    def _advance(self, pending: Sequence[FoundFilm], progress: Progress | None, done: int) -> list[GradedRadiograph]:
-        finished = self._finish(pending)
-        if progress:
-            for number, radiograph in enumerate(finished, start=done + 1):
-                progress(number, radiograph)
-        return finished
+            if progress:
+                progress(number, len(listed))
+        return self._report(graded + self._finish(pending))
 
     def _report(self, radiographs: Sequence[GradedRadiograph]) -> Report:
         sets = self.claims.sets
@@ -138,13 +134,17 @@ class Grader:
 
     def _finished(self, film: FoundFilm, graded: Iterator[GradedKnee]) -> GradedRadiograph:
         knees = tuple(
-            next(graded) if refused is None else refused_knee(knee, refused)
+            next(graded) if refused is None else self._refused_before_gate(knee, refused)
             for knee, refused in zip(film.knees, film.refusals, strict=True)
         )
         reason = film.reason
         if reason is None and all(knee.status == "not_gradable" for knee in knees):
             reason = knees[0].reason
         return GradedRadiograph(film.source, knees, reason, film.warnings, failed=film.failed)
+
+    def _refused_before_gate(self, knee: Knee, reason: Finding) -> GradedKnee:
+        """A knee that the gate never saw: where there is a gate, its score is 0 and the reason is its finding."""
+        return refused_knee(knee, reason, None if self.gate is None else Quality(0.0, (reason,), reason))
 
     @torch.inference_mode()
     def signs(self, films: Iterable[FoundFilm]) -> Signs:
@@ -184,8 +184,9 @@ class Grader:
         knees = [knee for knee, _ in accepted]
         output, visible = self._read(knees)
         claim, qualities = self.claims(output.logits), self._qualities(knees, output.pooled, visible)
-        vector = torch.from_numpy(claim.probabilities).float().to(self.device)
-        log_probability = self.mixture.log_probability(vector).tolist()
+        own = concatenate_probabilities(output.logits)  # before calibration and decoding, as in the paper
+        log_probability = self.mixture.log_probability(own).tolist()
+        shift = np.abs(claim.grades - likeliest_grades(own.cpu().numpy())).sum(1).tolist()
         attribution = self.network.attribute(output.pooled)
         finished = []
         for i, ((knee, spacing), quality) in enumerate(zip(accepted, qualities, strict=True)):
@@ -193,7 +194,7 @@ class Grader:
                 finished.append(refused_knee(knee, quality.reason, quality))
                 continue
             grades, evidence = grade_results(claim, i), evidence_of(knee, attribution, i)
-            coherence = Coherence(log_probability[i], coherence_findings(claim, i))
+            coherence = Coherence(log_probability[i], shift[i], coherence_findings(claim, i))
             finished.append(graded_knee(knee, spacing, grades, coherence, evidence, quality))
         return finished
 
@@ -206,7 +207,7 @@ def _modules(held: Weights) -> tuple[GradingNetwork, GradeMixture]:
     if not plan.pooling.startswith("keypoints") or plan.heads != "softmax":
         raise WeightsError(
             f"The weights {held.name} ({plan.pooling} pooling, {plan.heads} heads) cannot give a report's evidence, a "
-            "sum over landmarks per grade; `kneegrade evaluate` takes them with a manifest that has landmarks."
+            "logit as a sum over landmarks; `kneegrade evaluate` takes them with a manifest that has landmarks."
         )
     components = held.part("mixture").get("log_alpha", ())
     network, mixture = load_network(held), GradeMixture(len(components))

@@ -5,13 +5,15 @@ Plain frozen dataclasses that know nothing but the schema, so that every report 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 Side = Literal["R", "L", "unknown"]
 WIDE_SET = 3  # grades in a set that leave a knee open
+FEMUR: Final = slice(0, 37)  # rows of the 74 landmarks, each bone from lateral to medial
+TIBIA: Final = slice(37, 74)
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,18 @@ class Quality:
 
 @dataclass(frozen=True)
 class Coherence:
-    """How well the seven grades go together: mixture log-probability g(P) (paper, Eq. 3) and broken rules."""
+    """How well the seven grades go together, before and after decoding.
+
+    Attributes:
+        log_probability: g(P) (paper, Eq. 3) of the network's own probabilities P, the softmax of its logits before
+            calibration and decoding.
+        decoding_shift: how far calibration and decoding moved the grades: sum over the seven grades of |grade given −
+            most probable grade of P|.
+        findings: rules that the grades given break, and grades given that are not their likeliest.
+    """
 
     log_probability: float
+    decoding_shift: int
     findings: tuple[Finding, ...] = ()
 
 
@@ -116,25 +127,72 @@ class JointSpace:
         return JointSpaceWidth(medial.value, lateral.value) if medial and lateral else None
 
 
+@dataclass(frozen=True)
+class EvidenceTerms:
+    """The terms that one class-centred logit is the sum of: femur + tibia + region + constant = logit.
+
+    Attributes:
+        femur: sum of the contributions of the femur's 37 landmarks.
+        tibia: likewise of the tibia's.
+        region: contribution of the mean of the feature map; 0 where the network has no global branch.
+        constant: the same for every knee: bias, and the mean features of the training set.
+    """
+
+    femur: float
+    tibia: float
+    region: float
+    constant: float
+
+    @property
+    def logit(self) -> float:
+        """The network's logit less the mean over the classes, before calibration and decoding."""
+        return self.femur + self.tibia + self.region + self.constant
+
+
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What the pictures of a report are drawn from.
+    """What the network's logits are made of, and what the pictures of a report are drawn from.
+
+    For each grade, the contributions summed over the landmarks, plus `region_term`, plus `constant`, are the network's
+    class-centred logits (the logits less their mean over the classes). Calibration and decoding come after them and are
+    no part of the sum.
 
     Attributes:
         roi: (S, S) uint8, the region the network read, lateral on the image's left, bone bright.
         landmarks_roi_px: (74, 2) float64, (x, y) in pixels of `roi`, first pixel's centre = (0, 0).
         landmark_visible: (74,) bool, False where a landmark lies outside the picture and was not read.
-        contributions: grade name → (74, classes) float64, exact share of each landmark in each logit,
-            centred over the classes and over the training mean.
-        remainder: grade name → (classes,) float64, what the logit holds beside the landmarks
-            (bias and training mean); contributions summed over landmarks plus this is the class-centred logit.
+        contributions: grade name → (74, classes) float64, what each landmark adds to each class-centred logit,
+            relative to the mean features of the training set.
+        region_term: grade name → (classes,) float64, what the mean of the feature map (the global branch) adds,
+            likewise; zeros where the network has no global branch.
+        constant: grade name → (classes,) float64, the same for every knee: class-centred bias, and what the mean
+            features of the training set add.
     """
 
     roi: NDArray[np.uint8]
     landmarks_roi_px: NDArray[np.float64]
     landmark_visible: NDArray[np.bool_]
     contributions: Mapping[str, NDArray[np.float64]]
-    remainder: Mapping[str, NDArray[np.float64]]
+    region_term: Mapping[str, NDArray[np.float64]]
+    constant: Mapping[str, NDArray[np.float64]]
+
+    def terms(self, name: str, grade: int) -> EvidenceTerms:
+        """The terms of the logit of one class of one grade.
+
+        Args:
+            name: of the grade, such as "kl".
+            grade: the class.
+
+        Raises:
+            KeyError: there is no evidence on a grade of this name.
+        """
+        column = self.contributions[name][:, grade]
+        return EvidenceTerms(
+            femur=float(column[FEMUR].sum()),
+            tibia=float(column[TIBIA].sum()),
+            region=float(self.region_term[name][grade]),
+            constant=float(self.constant[name][grade]),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,13 +204,15 @@ class GradedKnee:
         reason: why the knee is not gradable, else None.
         grades: the seven grades by name, in the order of the schema, or None.
         landmarks_px: (74, 2) float64 (x, y) in pixels of the source film, first pixel's centre = (0, 0), or None.
-        landmark_confidence: 0 … 1, of the knee as a whole.
+        landmark_confidence: 0 … 1, mean of `point_confidence` over the joint surfaces, times the probability that this
+            is a knee seen from the front (1 for landmarks that the user brought).
         point_confidence: (74,) probability of each landmark to lie within 2 % of the tibial width of its true place.
         landmarks_outside: indices of landmarks that the picture does not show; the shape model placed them.
         side_confidence: 0.5 … 1, of the anatomy's own call of the side.
         joint_space: widths and angle, or None.
-        evidence: for pictures, or None.
-        quality: of a graded knee or of one that the last gate refused; None where the weights bring no gate.
+        evidence: what the logits are made of, or None.
+        quality: from the weights' gate; score 0 and the reason as its finding for a knee refused before the gate; None
+            where the weights bring no gate.
     """
 
     side: Side

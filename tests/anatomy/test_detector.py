@@ -48,3 +48,12 @@ def test_what_is_no_knee_is_not_taken_for_one(detector, index):
     film = render_film(SEED, index, FilmOptions("none", longest_px=600))
     knees, _ = detector.find(read_radiograph(film.pixels))
     assert all(knee.landmark_confidence < 0.65 for knee in knees)
+
+
+def test_the_confidence_of_a_knee_is_that_of_its_points_times_that_it_is_one(detector):
+    for layout in ("single_left", "none"):
+        film = render_film(SEED, 3, FilmOptions(layout, longest_px=900))
+        for found in detector.search(read_radiograph(film.pixels).pixels):
+            share = found.outline.point_confidence[list(ARTICULAR)].mean()
+            assert 0 < found.fits < 1
+            assert found.confidence == pytest.approx(found.fits * share)

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from kneegrade.imaging import read_radiograph
 from kneegrade.reporting import json_schema
 
 ROOT = Path(__file__).parents[2]
@@ -138,6 +139,30 @@ def test_a_picture_without_a_knee_is_not_gradable(kneegrade, tmp_path):
     (radiograph,) = json.loads((tmp_path / "out" / "report.json").read_text())["radiographs"]
     assert radiograph["status"] == "not_gradable"
     assert radiograph["reason"]["code"]
+
+
+def test_every_reason_of_exit_code_one_is_printed_with_its_count(kneegrade, tmp_path):
+    """A film whose second knee is cut off gets exit code 1 although it is graded: that too is said."""
+    films, truth = tmp_path / "in", json.loads((EXAMPLES / "truth.json").read_text())
+    films.mkdir()
+    pixels = np.rint(read_radiograph(EXAMPLES / "bilateral.dcm").pixels * 255).astype(np.uint8)
+    cut = round(truth["bilateral.dcm"]["knees"][1]["landmarks_px"][14][0])
+    Image.fromarray(pixels[:, :cut]).save(films / "half.png")
+    done = kneegrade("grade", films, "-o", tmp_path / "half")
+    (radiograph,) = json.loads((tmp_path / "half" / "report.json").read_text())["radiographs"]
+    assert [knee["status"] for knee in radiograph["knees"]] == ["graded", "not_gradable"]
+    assert done.returncode == 1
+    assert "1 knee was not graded on a film whose other knee was." in done.stdout.splitlines()
+    (films / "bad.dcm").write_bytes(b"no film")
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 300), dtype=np.uint8)).save(films / "noise.png")
+    done = kneegrade("grade", films, "-o", tmp_path / "all")
+    assert done.returncode == 1
+    told = [line for line in done.stdout.splitlines() if line.startswith("1 ")]
+    assert told == [
+        "1 of 3 files could not be read.",
+        "1 of 3 films has no gradable knee.",
+        "1 knee was not graded on a film whose other knee was.",
+    ]
 
 
 def test_info_names_versions_and_weights(kneegrade):

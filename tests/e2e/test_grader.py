@@ -1,5 +1,6 @@
 """The Python interface on the example films."""
 
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,9 @@ import torch
 import kneegrade
 from kneegrade import Grader
 from kneegrade.errors import UsageError, WeightsError
-from kneegrade.imaging import read_radiograph
+from kneegrade.imaging import Source, read_radiograph
 from kneegrade.schema import TARGET_NAMES, TARGETS
+from kneegrade.weights import load_weights, save_weights, shipped_path
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -90,15 +92,58 @@ def test_a_joint_cut_off_is_refused(grader):
     assert report.radiographs[0].reason.code in {"joint_cut_off", "view", "no_knee"}
 
 
-def test_evidence_sums_to_what_was_graded(grader):
+def test_a_knee_refused_before_the_gate_has_a_quality_only_where_there_is_a_gate(grader, tmp_path):
+    pixels = read_radiograph(EXAMPLES / "single_right.dcm").pixels
+    right = round(float(only_knee(grader.grade(pixels)).landmarks_px[12:25, 0].mean()))
+    (knee,) = grader.grade(pixels[:, :right]).radiographs[0].knees
+    assert knee.grades is None
+    assert (knee.quality.score, knee.quality.findings) == (0.0, (knee.reason,))
+    held = load_weights(shipped_path("grader"), "grader")
+    parts = {name: tensor for name, tensor in held.tensors.items() if not name.startswith("gate.")}
+    save_weights(tmp_path / "w.safetensors", parts, held.description)
+    (knee,) = Grader("cpu", tmp_path / "w.safetensors").grade(pixels[:, :right]).radiographs[0].knees
+    assert knee.grades is None
+    assert knee.reason is not None
+    assert knee.quality is None
+
+
+def test_evidence_sums_to_the_networks_logits_and_what_was_graded(grader):
+    said = []
+    hook = grader.network.register_forward_hook(lambda network, read, output: said.append(output.logits))
     knee = only_knee(grader.grade(EXAMPLES / "single_right.dcm"))
+    hook.remove()
     evidence = knee.evidence
     assert evidence.roi.shape == (288, 288)
-    centred = {name: evidence.contributions[name].sum(0) + evidence.remainder[name] for name in TARGET_NAMES}
+    centred = {
+        name: evidence.contributions[name].sum(0) + evidence.region_term[name] + evidence.constant[name]
+        for name in TARGET_NAMES
+    }
     claim = grader.claims({name: torch.tensor(logits)[None] for name, logits in centred.items()})
     for target in TARGETS:
+        logits = said[0][target.name][0].double().numpy()
+        np.testing.assert_allclose(centred[target.name], logits - logits.mean(), atol=1e-4)
+        assert evidence.region_term[target.name].any()  # the shipped network has a global branch
+        grade = knee.grades[target.name].grade
+        assert evidence.terms(target.name, grade).logit == pytest.approx(centred[target.name][grade], abs=1e-9)
         expected = claim.probabilities[0, target.one_hot].tolist()
         assert knee.grades[target.name].probabilities == pytest.approx(expected, abs=1e-3)
+
+
+def test_coherence_is_that_of_the_networks_own_probabilities(grader):
+    said = []
+    hook = grader.network.register_forward_hook(lambda network, read, output: said.append(output.logits))
+    knees = grader.grade(EXAMPLES / "bilateral.dcm").radiographs[0].knees
+    hook.remove()
+    own = torch.cat([torch.softmax(said[0][name], 1) for name in TARGET_NAMES], 1)
+    g = grader.mixture.log_probability(own).tolist()
+    assert [knee.coherence.log_probability for knee in knees] == pytest.approx(g, abs=1e-4)
+    for row, knee in enumerate(knees):
+        likeliest = [int(own[row, target.one_hot].argmax()) for target in TARGETS]
+        moved = sum(abs(knee.grades[t.name].grade - grade) for t, grade in zip(TARGETS, likeliest, strict=True))
+        assert knee.coherence.decoding_shift == moved
+        given = torch.tensor([p for grade in knee.grades.values() for p in grade.probabilities])
+        assert grader.mixture.log_probability(given[None]).item() != pytest.approx(g[row], abs=0.1)
+    assert any(knee.coherence.decoding_shift for knee in knees)
 
 
 def test_wrong_arguments():
@@ -146,3 +191,28 @@ def test_a_film_that_breaks_the_software_is_a_row(grader, monkeypatch):
     (radiograph,) = grader.grade(EXAMPLES / "single_right.dcm").radiographs
     assert radiograph.status == "failed"
     assert radiograph.reason.code == "internal"
+
+
+@dataclass(frozen=True, eq=False)
+class Watched(Source):
+    """A source that notes when it is opened."""
+
+    events: list[object] = field(default_factory=list)
+
+    def open(self) -> Path | bytes:
+        self.events.append(self.name)
+        return super().open()
+
+
+@pytest.mark.parametrize("batch_size", [2, 16])
+def test_progress_is_told_after_each_film_whatever_the_batch(grader, batch_size, monkeypatch):
+    events: list[object] = []
+    good, bad = (EXAMPLES / "single_right.dcm").read_bytes(), b"no film"
+    sources = [
+        Watched(name, load=lambda data=data: data, events=events)
+        for name, data in (("a", good), ("b", bad), ("c", good))
+    ]
+    monkeypatch.setattr(grader, "batch_size", batch_size)
+    report = grader.grade_sources(iter(sources), progress=lambda done, total: events.append((done, total)))
+    assert events == ["a", (1, 3), "b", (2, 3), "c", (3, 3)]
+    assert [film.status for film in report.radiographs] == ["graded", "failed", "graded"]

@@ -132,7 +132,9 @@ def test_the_only_knee_found_is_not_taken_for_both_sides():
     """A film with one knee, listed with two: its grades go to the side that was found, the other is missed."""
     row = {"image_path": str(EXAMPLES / "single_right.dcm"), "subject_id": "a", "split": "test", "source": "x", "kl": 1}
     table = pd.DataFrame([{**row, "side": side, "knee_id": side} for side in ("L", "R")])
-    result = evaluate_manifest(table, "test", device="cpu")
+    told: list[tuple[int, int]] = []
+    result = evaluate_manifest(table, "test", device="cpu", progress=lambda done, total: told.append((done, total)))
+    assert told == [(1, 1)]
     assert result.landmarks == "detector"
     assert result.predictions.knee.tolist() == [1]
     assert len(result.missed) == 1

@@ -43,12 +43,12 @@ def knees(number=3):
 
 
 @torch.no_grad()
-def test_contributions_and_remainder_sum_to_the_logit(network):
+def test_contributions_and_constant_sum_to_the_logit(network):
     """Of every pooling and head; of softmax heads to the class-centred logit, of ordinal ones to the conditional."""
     output = network(*knees())
     attribution = network.attribute(output.pooled)
     for target in TARGETS:
-        total = attribution.contributions[target.name].sum(1) + attribution.remainder[target.name]
+        total = attribution.contributions[target.name].sum(1) + attribution.constant[target.name]
         if network.plan.heads == "ordinal":
             total = ordinal_log_probabilities({target.name: total})[target.name]
             expected = output.logits[target.name]
@@ -166,5 +166,5 @@ def test_a_quickened_network_says_nearly_the_same_and_still_adds_up():
         shares = network.attribute(output.pooled)
     for name, logits in output.logits.items():
         torch.testing.assert_close(logits, before[name], rtol=0.05, atol=0.05)
-        total = shares.contributions[name].sum(1) + shares.remainder[name]
+        total = shares.contributions[name].sum(1) + shares.constant[name]
         torch.testing.assert_close(total, logits - logits.mean(1, keepdim=True), rtol=1e-4, atol=1e-4)

@@ -54,7 +54,8 @@ def make_evidence(rng: np.random.Generator, size: int = 96) -> Evidence:
         landmarks_roi_px=landmarks,
         landmark_visible=visible,
         contributions=contributions,
-        remainder={target.name: rng.normal(size=target.classes) for target in TARGETS},
+        region_term={target.name: rng.normal(size=target.classes) for target in TARGETS},
+        constant={target.name: rng.normal(size=target.classes) for target in TARGETS},
     )
 
 
@@ -74,7 +75,7 @@ def make_knee(
     return GradedKnee(
         side,
         grades=grades,
-        coherence=Coherence(float(rng.normal(scale=5)), (finding,)),
+        coherence=Coherence(float(rng.normal(scale=5)), 3, (finding,)),
         joint_space=JOINT_SPACE,
         point_confidence=rng.uniform(size=74),
         landmarks_outside=(0, 73),

@@ -104,12 +104,20 @@ def test_toggles_hide_outlines_and_points(page):
         assert shown.evaluate("group => getComputedStyle(group).display") == "none"
 
 
-def test_sum_shown_is_the_centred_logit(page, report):
+def test_the_terms_shown_sum_to_the_centred_logit(page, report):
     knee = report.radiographs[0].knees[0]
-    grade = knee.grades["kl"].grade
-    logit = knee.evidence.contributions["kl"][:, grade].sum() + knee.evidence.remainder["kl"][grade]
-    sentence = page.locator("#k1-1 .sum").inner_text().replace("−", "-")
-    assert float(sentence.rstrip(".").split()[-1]) == pytest.approx(logit, abs=6e-4)
+    grade, evidence = knee.grades["kl"].grade, knee.evidence
+    cells = page.locator("#k1-1 .terms td")
+    shown = dict(zip(
+        cells.evaluate_all("cells => cells.map(cell => cell.dataset.term)"),
+        [float(text.replace("−", "-")) for text in cells.all_inner_texts()],
+        strict=True,
+    ))  # fmt: skip
+    assert list(shown) == ["femur", "tibia", "region", "constant", "logit"]
+    assert shown["region"] == pytest.approx(evidence.region_term["kl"][grade], abs=6e-4)
+    logit = evidence.contributions["kl"][:, grade].sum() + shown["region"] + shown["constant"]
+    assert shown["logit"] == pytest.approx(logit, abs=2e-3)
+    assert shown["femur"] + shown["tibia"] + shown["region"] + shown["constant"] == pytest.approx(logit, abs=2e-3)
 
 
 @pytest.mark.parametrize("width", [320, 360, 768, 1920])
@@ -123,10 +131,11 @@ def test_names_are_text(page):
 
 
 def test_printing_draws_every_knee(page):
-    sums = page.locator(".view .sum")
-    assert "" in sums.all_text_contents()
+    logits = page.locator(".view .terms td[data-term=logit]")
+    assert "" in logits.all_text_contents()
     assert page.pdf(format="A4").startswith(b"%PDF")
-    assert ["centred logit" in sentence for sentence in sums.all_text_contents()] == [True] * 7
+    assert logits.count() == 7
+    assert "" not in logits.all_text_contents()
 
 
 def test_dark_scheme_has_a_dark_page(page):

@@ -10,6 +10,7 @@ from PIL import Image
 from kneegrade.reporting import write_html
 from kneegrade.reporting.html_view import shares_of
 from kneegrade.reporting.picture import picture_of
+from kneegrade.reporting.wording import LANDMARK_CONFIDENCE
 from kneegrade.results import GradedRadiograph
 from kneegrade.schema import TARGETS
 
@@ -56,11 +57,37 @@ def test_shares_sum_to_the_centred_logit(report, target):
     for grade in range(target.classes):
         shares = shares_of(evidence, target.name, grade)
         terms = shares["sum"]
-        logit = evidence.contributions[target.name][:, grade].sum() + evidence.remainder[target.name][grade]
-        assert terms["femur"] + terms["tibia"] + terms["remainder"] == pytest.approx(logit, abs=2e-4)
-        assert terms["logit"] == pytest.approx(logit, abs=1e-4)
+        landmarks = evidence.contributions[target.name][:, grade].sum()
+        region, constant = evidence.region_term[target.name][grade], evidence.constant[target.name][grade]
+        assert terms["femur"] + terms["tibia"] == pytest.approx(landmarks, abs=1e-4)
+        assert (terms["region"], terms["constant"]) == pytest.approx((region, constant), abs=1e-4)
+        assert terms["logit"] == pytest.approx(landmarks + region + constant, abs=1e-4)
         drawn = sum(value for value in shares["values"] if value is not None)
         assert drawn + terms["outside"] == pytest.approx(terms["femur"] + terms["tibia"], abs=1e-2)
+
+
+def test_the_page_says_what_is_exact(report, tmp_path):
+    page = page_of(report, tmp_path)
+    assert "less the mean over the grades, before calibration and decoding" in page
+    for term in ("Femur, all points", "Tibia, all points", "Whole region", "Constant", "Logit, class-centred"):
+        assert page.count(f'<th scope="row">{term}</th>') == 3  # of every knee with evidence
+    assert "remainder" not in page
+
+
+def test_the_page_says_whose_coherence_and_how_far_grades_were_moved(report, tmp_path):
+    knee = report.radiographs[0].knees[0]
+    coherence = replace(knee.coherence, log_probability=-2.25)
+    film = GradedRadiograph("a.dcm", (replace(knee, coherence=coherence),))
+    page = " ".join(page_of(replace(report, radiographs=(film,)), tmp_path).split())
+    assert '<dd>−2.2</dd><dd class="aside">log-probability of the network’s own probabilities' in page
+    assert '<dd>3 steps</dd><dd class="aside">from the network’s own most probable grades' in page
+
+
+def test_the_page_says_what_the_landmark_confidence_is(report, tmp_path):
+    page = " ".join(page_of(report, tmp_path).split())
+    said = '<dt>Landmark confidence</dt><dd>0.81</dd><dd class="aside">' + LANDMARK_CONFIDENCE + "</dd>"
+    assert page.count(said) == 3
+    assert "times the probability that this is a knee seen from the front" in LANDMARK_CONFIDENCE
 
 
 def test_points_a_head_does_not_read_are_told_from_zero(report):

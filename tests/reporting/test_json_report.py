@@ -28,7 +28,7 @@ def test_written_report_validates_and_reads_back_the_same(report, validator, tmp
     read = json.loads(path.read_text(encoding="utf-8"))
     validator.validate(read)
     assert read == to_dict(report)
-    assert read["schema_version"] == SCHEMA_VERSION == "1.3"
+    assert read["schema_version"] == SCHEMA_VERSION == "2.0"
     assert read["software"]["weights"]["sha256"] == report.weights.sha256
     assert read["software"]["set_level"] == 0.9
 
@@ -53,6 +53,28 @@ def test_grades_keep_order_and_probabilities_keep_their_sum(report):
         assert knee["grades"][target.name]["set"] == list(held)
     assert knee["landmark_confidence"] == 0.8123
     assert np.shape(knee["landmarks_px"]) == (74, 2)
+
+
+def test_evidence_is_that_of_the_grade_given_and_adds_up(report, validator):
+    knee, written = report.radiographs[0].knees[0], to_dict(report)
+    for name, row in written["radiographs"][0]["knees"][0]["grades"].items():
+        evidence, grade = row["evidence"], row["grade"]
+        assert list(evidence) == ["femur", "tibia", "region", "constant", "logit"]
+        column = knee.evidence.contributions[name][:, grade]
+        expected = [
+            column[:37].sum(), column[37:].sum(), knee.evidence.region_term[name][grade],
+            knee.evidence.constant[name][grade],
+        ]  # fmt: skip
+        assert list(evidence.values()) == pytest.approx([*expected, sum(expected)], abs=1e-4)
+    plain = written["radiographs"][2]["knees"][0]["grades"]
+    assert [row["evidence"] for row in plain.values()] == [None] * 7
+    validator.validate(written)
+
+
+def test_coherence_says_how_far_the_grades_were_moved(report):
+    coherence = to_dict(report)["radiographs"][0]["knees"][0]["coherence"]
+    assert list(coherence) == ["log_probability", "decoding_shift", "findings"]
+    assert coherence["decoding_shift"] == 3
 
 
 def test_numpy_numbers_become_plain_json(report, validator):
@@ -99,6 +121,7 @@ WRONG = {
     "grade that is no integer": lambda wrong: knee(wrong)["grades"]["kl"].update(grade=1.5),
     "probability above 1": lambda wrong: knee(wrong)["grades"]["kl"]["probabilities"].__setitem__(0, 1.01),
     "missing grade": lambda wrong: knee(wrong)["grades"].pop("osteophyte_tibia_medial"),
+    "evidence without the whole region": lambda wrong: knee(wrong)["grades"]["kl"]["evidence"].pop("region"),
     "73 landmarks": lambda wrong: knee(wrong)["landmarks_px"].pop(),
     "landmark with three numbers": lambda wrong: knee(wrong)["landmarks_px"][0].append(0.0),
     "unknown side": lambda wrong: knee(wrong).update(side="left"),
@@ -108,7 +131,9 @@ WRONG = {
     ),
     "graded film without graded knee": lambda wrong: film(wrong).update(knees=[]),
     "refused film without reason": lambda wrong: wrong["radiographs"][3].update(reason=None),
-    "major version 2": lambda wrong: wrong.update(schema_version="2.0"),
+    "coherence without the shift": lambda wrong: knee(wrong)["coherence"].pop("decoding_shift"),
+    "shift of half a grade": lambda wrong: knee(wrong)["coherence"].update(decoding_shift=0.5),
+    "major version 1": lambda wrong: wrong.update(schema_version="1.3"),
     "short checksum": lambda wrong: wrong["software"]["weights"].update(sha256="abc"),
 }
 
@@ -122,7 +147,7 @@ def test_wrong_reports_fail(report, validator, spoil):
 
 
 def test_keys_may_be_added(report, validator):
-    more = to_dict(report) | {"new": 1, "schema_version": "1.7"}
+    more = to_dict(report) | {"new": 1, "schema_version": "2.7"}
     knee(more)["new"] = None
     validator.validate(more)
 

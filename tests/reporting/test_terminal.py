@@ -5,6 +5,8 @@ import pytest
 from rich.console import Console
 
 from kneegrade.reporting import grades_table
+from kneegrade.reporting.terminal import landmarks_table, ungraded_lines
+from kneegrade.reporting.wording import LANDMARK_CONFIDENCE
 from kneegrade.results import Finding, GradedRadiograph
 from kneegrade.schema import TARGET_NAMES
 
@@ -40,3 +42,29 @@ def test_hostile_names_reach_the_terminal_disarmed(report):
     text = printed(replace(report, radiographs=(film,)), 160)
     assert "[red]a�]0;owned��gpj.dcm" in text
     assert "\x1b" not in text
+
+
+def test_lines_say_what_was_not_graded_and_only_that(report):
+    assert ungraded_lines(report) == [
+        "1 of 5 files could not be read.",
+        "1 of 5 films has no gradable knee.",
+        "1 knee was not graded on a film whose other knee was.",
+    ]
+    pair, half, plain, hip, broken = report.radiographs
+    more = replace(report, radiographs=(half, half, hip, broken, hip, broken, replace(hip, knees=half.knees[1:])))
+    assert ungraded_lines(more) == [
+        "2 of 7 files could not be read.",
+        "3 of 7 films have no gradable knee.",
+        "2 knees were not graded on films whose other knee was.",
+    ]
+    graded = replace(report, radiographs=(pair, plain))
+    assert graded.all_graded
+    assert ungraded_lines(graded) == []
+
+
+def test_the_table_of_landmarks_says_what_the_confidence_is(report):
+    console = Console(file=StringIO(), width=80)
+    console.print(landmarks_table([("pair.dcm", "R", 0.8123, report.radiographs[0].knees[0].joint_space)]))
+    text = " ".join(console.file.getvalue().split())
+    assert "0.81" in text
+    assert f"Conf.: {LANDMARK_CONFIDENCE}" in text

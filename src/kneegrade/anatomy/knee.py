@@ -21,7 +21,8 @@ class Knee:
         side: of the patient's body; "unknown" where tag, position and anatomy disagree.
         side_confidence: probability of the anatomy's call, 0.5 … 1.
         outline: the 74 points in pixels of the source film, and their errors.
-        landmark_confidence: 0 … 1, of the knee as a whole.
+        landmark_confidence: 0 … 1, mean of the outline's `point_confidence` over the articular points, times the
+            probability that this is a knee seen from the front (1 for landmarks that the user brought).
         roi: (S, S) float32 in [0, 1], lateral on the left, bone bright, padding 0.
         inside: (S, S) bool, False where the film ends.
         roi_landmarks_px: (74, 2) float64 in pixels of `roi`.

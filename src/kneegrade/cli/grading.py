@@ -47,7 +47,8 @@ def grade(
 ) -> None:
     """Grade radiographs; write report.json, report.html and grades.csv.
 
-    Exit code 0: everything graded; 1: some input was not graded; 2: wrong usage.
+    Exit code 0: every knee of every file graded; 1: a file that cannot be read, a film without a gradable knee or a
+    knee that was not graded; 2: wrong usage.
     """
     from kneegrade.imaging import find_sources
     from kneegrade.reporting import make_directory, write_report
@@ -68,7 +69,7 @@ def grade(
 
     grader = Grader(device.value, weights, batch_size, detector)
     with progress_bar("Grading", quiet or len(sources) < 2) as advance:
-        report = grader.grade_sources(sources, said, progress=lambda done, graded: advance(done, len(sources)))
+        report = grader.grade_sources(sources, said, progress=advance)
     written = write_report(report, output, wanted)
     if not quiet:
         _show(report, written)
@@ -88,13 +89,15 @@ def _formats(text: str) -> tuple[str, ...]:
 def _show(report: "Report", written: dict[str, Path]) -> None:
     from rich.console import Console
 
-    from kneegrade.reporting import grades_table
+    from kneegrade.reporting.terminal import grades_table, ungraded_lines
 
     console = Console()
     console.print(grades_table(report))
-    refused = sum(radiograph.status != "graded" for radiograph in report.radiographs)
-    if refused:
-        console.print(f"{refused} of {len(report.radiographs)} files not graded; the reasons are in the report.")
+    lines = ungraded_lines(report)
+    for line in lines:
+        console.print(line, soft_wrap=True, highlight=False)
+    if lines:
+        console.print("The reasons are in the table above and in the report; the exit code is 1.", soft_wrap=True)
     for path in written.values():
         console.print(f"Wrote {path}", soft_wrap=True, highlight=False)
 

@@ -3,7 +3,7 @@
 A trunk's feature map is read at a number of places: for the keypoint pooling network (KPN) 74 bone-surface landmarks,
 for a plain ResNet one, its mean. The grades of the whole joint (KL, both narrowings) read all places, each osteophyte
 grade those of its own compartment; one linear head per grade. Since a head is linear in what was read, each logit is
-an exact sum over places: `attribute` gives the summands.
+an exact sum over places and a constant: `attribute` gives the summands.
 """
 
 from collections.abc import Mapping
@@ -45,11 +45,11 @@ class Attribution:
 
     Attributes:
         contributions: grade name → (B, P, classes); zero for places that the grade does not read.
-        remainder: grade name → (classes,): centred bias plus the share of the mean features.
+        constant: grade name → (classes,): centred bias plus the share of the mean features.
     """
 
     contributions: Mapping[str, Tensor]
-    remainder: Mapping[str, Tensor]
+    constant: Mapping[str, Tensor]
 
 
 class GradingNetwork(nn.Module):
@@ -127,13 +127,13 @@ class GradingNetwork(nn.Module):
 
         With w̃ the head's weights less their mean over classes, b̃ likewise and m the mean features of the training
         set: logit_c − mean_c logit = b̃_c + Σ_p w̃_{p,c}·m_p + Σ_p w̃_{p,c}·(h_p − m_p). The last sum is
-        `contributions`, the rest `remainder`; a logit's free constant and free mean are gone. Conditional logits of
+        `contributions`, the rest `constant`; a logit's free constant and free mean are gone. Conditional logits of
         ordinal heads have no such constant: for them the summands are of the classes − 1 conditional logits, as read.
 
         Args:
             pooled: (B, P, R) from `forward`.
         """
-        contributions, remainder = {}, {}
+        contributions, constant = {}, {}
         for target in TARGETS:
             places = list(self.plan.places(target))
             weight, bias = head_weights(self.heads, target.name, len(places))
@@ -143,8 +143,8 @@ class GradingNetwork(nn.Module):
             shares = torch.zeros(*pooled.shape[:2], len(bias), device=pooled.device)
             shares[:, places] = torch.einsum("bpc,kpc->bpk", pooled[:, places] - mean, weight)
             contributions[target.name] = shares
-            remainder[target.name] = bias + torch.einsum("pc,kpc->k", mean, weight)
-        return Attribution(contributions, remainder)
+            constant[target.name] = bias + torch.einsum("pc,kpc->k", mean, weight)
+        return Attribution(contributions, constant)
 
 
 def plan_of(held: Weights) -> NetworkPlan:

@@ -35,6 +35,7 @@ COLUMNS: Final[tuple[str, ...]] = (
     "quality_score",
     "quality_findings",
     "coherence_log_probability",
+    "coherence_decoding_shift",
     "coherence_findings",
     "warnings",
 )
@@ -95,6 +96,7 @@ def _knee_cells(knee: GradedKnee) -> dict[str, Cell]:
         cells |= _joint_space_cells(knee.joint_space)
     if knee.coherence is not None:
         cells["coherence_log_probability"] = round(knee.coherence.log_probability, 4)
+        cells["coherence_decoding_shift"] = knee.coherence.decoding_shift
         cells["coherence_findings"] = _codes(knee.coherence.findings)
     return cells
 

@@ -6,7 +6,7 @@ from typing import Final
 from kneegrade.files import replacing
 from kneegrade.reporting.html_view import counts_of, films_of
 from kneegrade.reporting.page import environment, policy, resource
-from kneegrade.reporting.wording import RESEARCH_USE
+from kneegrade.reporting.wording import LANDMARK_CONFIDENCE, RESEARCH_USE
 from kneegrade.results import Report
 from kneegrade.schema import KL_MEANING, OARSI_MEANING, TARGETS
 
@@ -34,6 +34,7 @@ def write_html(report: Report, path: Path) -> None:
                 script=script,
                 policy=policy(style, script),
                 research_use=RESEARCH_USE,
+                landmark_confidence=LANDMARK_CONFIDENCE,
                 targets=TARGETS,
                 kl_meaning=KL_MEANING,
                 oarsi_meaning=OARSI_MEANING,

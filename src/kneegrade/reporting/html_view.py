@@ -1,13 +1,13 @@
 """What the page shows of a report, worked out in Python so that the templates only place it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
 
-from kneegrade.reporting.picture import FEMUR, TIBIA, Picture, landmarks_read, picture_of
+from kneegrade.reporting.picture import Picture, landmarks_read, picture_of
 from kneegrade.reporting.wording import (
     SHORT_LABELS,
     SIDE_WORDS,
@@ -177,28 +177,22 @@ def counts_of(report: Report) -> Mapping[str, int]:
 
 
 def shares_of(evidence: Evidence, name: str, grade: int) -> dict[str, Any]:
-    """What the landmarks add to the class-centred logit of `grade`, ready for the page's script.
+    """What the class-centred logit of `grade` is made of, ready for the page's script.
 
     `values` has one number per landmark drawn, in the order of `Picture.points`, None where this grade's head does
     not read the landmark (its contributions to all classes are exactly 0). `sum` holds the terms of
-    femur + tibia + remainder = logit over all 74 landmarks; `outside` is the part of the first two that belongs to
-    landmarks outside the picture.
+    femur + tibia + region + constant = logit, the first two over all 74 landmarks; `outside` is the part of these two
+    that belongs to landmarks outside the picture.
     """
     contributions = evidence.contributions[name]  # (74, classes)
     column = contributions[:, grade]
     heard = np.any(contributions != 0.0, axis=1)
     drawn = landmarks_read(evidence)
-    femur, tibia, remainder = column[FEMUR].sum(), column[TIBIA].sum(), evidence.remainder[name][grade]
-    terms = {
-        "femur": femur,
-        "tibia": tibia,
-        "outside": column[~drawn].sum(),
-        "remainder": remainder,
-        "logit": femur + tibia + remainder,
-    }
+    terms = evidence.terms(name, grade)
+    total = {**asdict(terms), "logit": terms.logit, "outside": column[~drawn].sum()}
     return {
         "values": [round(float(column[i]), _DIGITS) if heard[i] else None for i in np.flatnonzero(drawn)],
-        "sum": {term: round(float(value), _DIGITS) for term, value in terms.items()},
+        "sum": {term: round(float(value), _DIGITS) for term, value in total.items()},
     }
 
 

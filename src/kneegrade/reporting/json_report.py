@@ -7,6 +7,7 @@ a change that breaks readers raises the major one.
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +19,7 @@ from kneegrade.files import replacing
 from kneegrade.reporting.wording import reason_of
 from kneegrade.results import (
     Coherence,
+    Evidence,
     Finding,
     GradedKnee,
     GradedRadiograph,
@@ -28,7 +30,7 @@ from kneegrade.results import (
     Report,
 )
 
-SCHEMA_VERSION: Final = "1.3"
+SCHEMA_VERSION: Final = "2.0"
 
 _PROBABILITY_DIGITS = 6  # five of them still sum to 1 within 3e-6
 _PIXEL_DIGITS = 2
@@ -92,7 +94,7 @@ def _knee(knee: GradedKnee) -> dict[str, Any]:
         "reason": _finding(reason_of(knee)),
         "abstain": knee.abstain,
         "quality": _quality(knee.quality),
-        "grades": _grades(knee.grades),
+        "grades": _grades(knee.grades, knee.evidence),
         "coherence": _coherence(knee.coherence),
         "joint_space_width_mm": _joint_space_width(knee.joint_space),
         "joint_space": _joint_space(knee.joint_space),
@@ -104,7 +106,7 @@ def _knee(knee: GradedKnee) -> dict[str, Any]:
     }
 
 
-def _grades(grades: Mapping[str, GradeResult] | None) -> dict[str, Any] | None:
+def _grades(grades: Mapping[str, GradeResult] | None, evidence: Evidence | None) -> dict[str, Any] | None:
     if grades is None:
         return None
     return {
@@ -112,9 +114,17 @@ def _grades(grades: Mapping[str, GradeResult] | None) -> dict[str, Any] | None:
             "grade": int(result.grade),
             "probabilities": [_number(probability, _PROBABILITY_DIGITS) for probability in result.probabilities],
             "set": None if result.prediction_set is None else [int(grade) for grade in result.prediction_set],
+            "evidence": _evidence(evidence, name, int(result.grade)),
         }
         for name, result in grades.items()
     }
+
+
+def _evidence(evidence: Evidence | None, name: str, grade: int) -> dict[str, float] | None:
+    if evidence is None or name not in evidence.contributions:
+        return None
+    terms = evidence.terms(name, grade)
+    return {term: _number(value, _DIGITS) for term, value in {**asdict(terms), "logit": terms.logit}.items()}
 
 
 def _quality(quality: Quality | None) -> dict[str, Any] | None:
@@ -128,6 +138,7 @@ def _coherence(coherence: Coherence | None) -> dict[str, Any] | None:
         return None
     return {
         "log_probability": _number(coherence.log_probability, _DIGITS),
+        "decoding_shift": int(coherence.decoding_shift),
         "findings": [_finding(finding) for finding in coherence.findings],
     }
 

@@ -8,10 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from kneegrade.results import Evidence
-
-FEMUR: Final = slice(0, 37)  # the order of the 74 landmarks that `GradedKnee.landmarks_px` states
-TIBIA: Final = slice(37, 74)
+from kneegrade.results import FEMUR, TIBIA, Evidence
 
 _MAX_BYTES: Final = 24_000
 _QUALITIES: Final = (88, 80, 70, 55, 40, 25)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
-from kneegrade.reporting.wording import RESEARCH_USE, printable, reason_of, rows, width_words
+from kneegrade.reporting.wording import LANDMARK_CONFIDENCE, RESEARCH_USE, printable, reason_of, rows, width_words
 from kneegrade.results import GradedKnee, GradedRadiograph, JointSpace, Report
 from kneegrade.schema import TARGET_NAMES
 
@@ -39,6 +39,24 @@ def grades_table(report: Report) -> "Table":
         table.add_row(*_cells(radiograph, knee, repeats=radiograph is shown))
         shown = radiograph
     return table
+
+
+def ungraded_lines(report: Report) -> list[str]:
+    """A sentence for every kind of thing that was not graded, with its number; empty where `report.all_graded`."""
+    films = report.radiographs
+    failed = sum(film.status == "failed" for film in films)
+    without = sum(film.status == "not_gradable" for film in films)
+    alone = sum(knee.status != "graded" for film in films if film.status == "graded" for knee in film.knees)
+    lines = []
+    if failed:
+        lines.append(f"{failed} of {len(films)} files could not be read.")
+    if without:
+        lines.append(f"{without} of {len(films)} films {'has' if without == 1 else 'have'} no gradable knee.")
+    if alone == 1:
+        lines.append("1 knee was not graded on a film whose other knee was.")
+    elif alone:
+        lines.append(f"{alone} knees were not graded on films whose other knee was.")
+    return lines
 
 
 def _cells(radiograph: GradedRadiograph, knee: GradedKnee | None, *, repeats: bool) -> "list[Text]":
@@ -85,7 +103,10 @@ def landmarks_table(knees: Iterable[tuple[str, str, float, JointSpace]]) -> "Tab
     from rich import box
     from rich.table import Table
 
-    caption = "± standard error · medial: minimum · lateral: at 0.825 of the tibial width from its medial edge"
+    caption = (
+        f"Conf.: {LANDMARK_CONFIDENCE}\n"
+        "± standard error · medial: minimum · lateral: at 0.825 of the tibial width from its medial edge"
+    )
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, caption=caption, caption_justify="left")
     table.add_column("Film", ratio=3, overflow="fold", min_width=8)
     table.add_column("Knee", no_wrap=True)

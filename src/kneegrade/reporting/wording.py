@@ -6,6 +6,10 @@ from typing import Final
 from kneegrade.results import Finding, GradedKnee, GradedRadiograph, JointSpace, Measured, Report, Side
 
 RESEARCH_USE: Final = "Research use, not a medical device"
+LANDMARK_CONFIDENCE: Final = (
+    "expected share of the joint-surface landmarks within 2 % of the tibial width of their true place, times the "
+    "probability that this is a knee seen from the front"
+)
 SIDE_WORDS: Final[dict[Side, str]] = {"R": "Right knee", "L": "Left knee", "unknown": "Knee, side unknown"}
 STATUS_WORDS: Final[dict[str, str]] = {"graded": "Graded", "not_gradable": "Not gradable", "failed": "Failed"}
 SHORT_LABELS: Final[dict[str, str]] = {

@@ -42,10 +42,10 @@
     const digits = top < 0.1 ? 3 : 2;
     knee.querySelector(".low").textContent = signed(-top, digits);
     knee.querySelector(".high").textContent = signed(top, digits);
-    knee.querySelector(".sum").textContent =
-      `Points ${signed(sum.femur + sum.tibia, 3)} (femur ${signed(sum.femur, 3)}, tibia ${signed(sum.tibia, 3)}` +
-      `${sum.outside ? `; of this outside the picture ${signed(sum.outside, 3)}` : ""}) ` +
-      `and remainder ${signed(sum.remainder, 3)} make the centred logit ${signed(sum.logit, 3)}.`;
+    knee.querySelectorAll(".terms td").forEach((cell) => { cell.textContent = signed(sum[cell.dataset.term], 3); });
+    const outside = knee.querySelector(".outside");
+    outside.hidden = !sum.outside;
+    outside.textContent = `Of femur and tibia, ${signed(sum.outside, 3)} belongs to points outside the picture.`;
     knee.querySelectorAll("tr[data-target]").forEach((row) =>
       row.classList.toggle("is-shown", row.dataset.target === radio.value));
   };
