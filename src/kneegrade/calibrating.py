@@ -52,7 +52,7 @@ def calibrate(
         What the new weights claim of the people left (None if there are none), and a line per knee that was left out.
 
     Raises:
-        RecipeError: fewer than 100 knees to fit on, or none of them could be cut.
+        RecipeError: fewer than 100 knees or ten graded people to fit on, or none of the knees could be cut.
         WeightsError: missing or damaged weights.
     """
     held, device = load_weights(weights or shipped_path("grader"), "grader"), choose_device(device)

@@ -109,3 +109,6 @@ def test_the_people_measured_on_are_not_those_fitted_on(manifest, untrained, tmp
     assert none is None
     with pytest.raises(RecipeError, match="36 knees to calibrate on"):
         calibrate(table, tmp_path / "d.safetensors", untrained, share=0.2)
+    with pytest.raises(RecipeError, match="200 graded knees of 1 people to calibrate on; at least 10 people"):
+        calibrate(table.assign(subject_id="p"), tmp_path / "e.safetensors", untrained, share=1.0)
+    assert not (tmp_path / "e.safetensors").exists()
