@@ -1,6 +1,6 @@
 """What else a model card needs of predictions that `kneegrade evaluate` or `calibrate` left (predictions.parquet).
 
-    python benchmarks/shipped_model.py runs/shipped-val/predictions.parquet [--left-out]
+    python benchmarks/shipped_model.py runs/shipped-val/predictions.parquet [--left-out] [--weights FILE]
 
 Per grade the expected calibration error beside the range that perfectly calibrated predictions of the same knees would
 show in 95 of 100 draws of labels; whether the predicted sums of joint space narrowing and of osteophytes rise with the
@@ -20,8 +20,9 @@ from kneegrade.evaluation import Predictions, SubjectBootstrap, score
 from kneegrade.evaluation.formats import markdown
 from kneegrade.evaluation.metrics import calibration_error, calibration_sums, confusion
 from kneegrade.evaluation.tables import evaluation_table
-from kneegrade.learning.folds import people_first
+from kneegrade.learning.folds import left_out
 from kneegrade.schema import CLASSES, TARGETS, grade_tuple_counts
+from kneegrade.weights import read_description, shipped_path
 
 DRAWS = 2000
 
@@ -29,11 +30,13 @@ DRAWS = 2000
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("predictions", type=Path)
-    parser.add_argument("--left-out", action="store_true", help="only people whom `kneegrade calibrate` did not fit on")
+    parser.add_argument("--left-out", action="store_true", help="only people that calibration and gate did not see")
+    parser.add_argument("--weights", type=Path, default=shipped_path("grader"), help="by default the shipped ones")
     options = parser.parse_args()
     said = Predictions.load(options.predictions)
     if options.left_out:
-        said = left_out(said)
+        kept = left_out(read_description(options.weights), said.subject)
+        said = Predictions(*(None if value is None else value[kept] for value in vars(said).values()))
     print(markdown(evaluation_table(score(said, SubjectBootstrap(said.subject)), said)))
     truth, guess, rng = said.truth(), said.guess(), np.random.default_rng(0)
     print(f"{len(said)} knees of {len(np.unique(said.subject))} people")
@@ -54,12 +57,6 @@ def main() -> None:
     tuples_by_kl(guess, rng)
     print("KL read (rows) and given (columns):")
     print(confusion(truth[:, 0], guess[:, 0], CLASSES[0]).astype(int))
-
-
-def left_out(said: Predictions) -> Predictions:
-    """The people that `kneegrade calibrate --share 0.5 --seed 0` leaves out."""
-    kept = ~people_first(said.subject, 0.5, 0)
-    return Predictions(*(None if value is None else value[kept] for value in vars(said).values()))
 
 
 def error(labels: NDArray[np.int64], shares: NDArray[np.float64]) -> float:

@@ -14,7 +14,7 @@ from kneegrade.errors import RecipeError
 from kneegrade.evaluation import Predictions
 from kneegrade.grader import choose_device
 from kneegrade.learning.cutting import build_store
-from kneegrade.learning.folds import people_first
+from kneegrade.learning.folds import DIVISION, people_first
 from kneegrade.learning.predicting import claimed, predicted_logits
 from kneegrade.learning.regions import Regions
 from kneegrade.learning.store import load_stores
@@ -34,14 +34,15 @@ def calibrate(
 ) -> tuple[Predictions | None, list[str]]:  # fmt: skip
     """Write `output`: the same network with calibration, coherent decoding and prediction sets of these knees.
 
-    People are divided at random: all is fitted on `share` of them (see `kneegrade.uncertainty.fit_claims`); the rest,
-    which no choice saw, is what comes back. Grades that no knee has keep the calibration that they had.
+    People are divided by a hash of their ids: all is fitted on about `share` of them (see
+    `kneegrade.uncertainty.fit_claims`); the rest, which no choice saw, is what comes back. Grades that no knee has keep
+    the calibration that they had.
 
     Args:
         table: a manifest of graded knees that the network was not trained on; knees without landmarks are looked for.
         output: safetensors file; its description goes beside it.
         weights: a grader's; the shipped ones by default.
-        share: of the people to fit on; 1 leaves none to measure on.
+        share: of the people to fit on, about; 1 leaves none to measure on.
         level: how often a set is to hold the true grade.
         seed: of the division.
         device: "auto", "cpu" or "cuda".
@@ -51,7 +52,7 @@ def calibrate(
         What the new weights claim of the people left (None if there are none), and a line per knee that was left out.
 
     Raises:
-        RecipeError: fewer than 100 knees to fit on, or none of them could be cut.
+        RecipeError: fewer than 100 knees or ten graded people to fit on, or none of the knees could be cut.
         WeightsError: missing or damaged weights.
     """
     held, device = load_weights(weights or shipped_path("grader"), "grader"), choose_device(device)
@@ -74,7 +75,8 @@ def calibrate(
             "weights": identity_of(held.description),
             "knees": int(first.sum()), "subjects": len(np.unique(store.subject[first])),
             "grades": [t.name for t in TARGETS if np.isfinite(store.targets[first][:, t.one_hot]).any()],
-            "sources": sorted(set(store.source[first].tolist())), "share": share, "seed": seed, "level": level,
+            "sources": sorted(set(store.source[first].tolist())), "division": DIVISION, "share": share, "seed": seed,
+            "level": level,
             "joint_exponent": None if decoder is None else decoder.joint_exponent,
             "credit": None if decoder is None else decoder.credit,
         }  # fmt: skip

@@ -12,7 +12,7 @@ from kneegrade.errors import RecipeError
 from kneegrade.finding import FoundFilm, Said, find_film, find_knees
 from kneegrade.grader import Grader
 from kneegrade.imaging import Source, read_radiograph
-from kneegrade.learning.folds import people_first
+from kneegrade.learning.folds import DIVISION, people_first
 from kneegrade.learning.metal import bars_of, drawn_into, fit_metal
 from kneegrade.phantom.cohort import ROI_FILE, TABLE_FILE
 from kneegrade.uncertainty import Gate, MetalNetwork, Signs, Split, fit_gate
@@ -38,7 +38,7 @@ def gate(
         output: safetensors file; its description goes beside it.
         weights: a grader's; the shipped ones by default.
         split: of the manifest.
-        share: of its people; with the same seed those that `calibrate` fits on.
+        share: of its people, about; with the same seed those that `calibrate` fits on.
         refuse: share of sound knees that may be refused for being strange.
         seed: of the division.
         device: "auto", "cpu" or "cuda".
@@ -83,7 +83,10 @@ def gate(
     found = _phantoms_told(fitted, signs(rois[~metal & kept]), signs(rois[metal & kept]))
     if not first.all():
         found |= _sound_told(fitted, signs(rest[~first]["image_path"]), drawn[metal & kept], seed)
-    said = {"sound": len(sound), "reference": int(first.sum()), "phantoms": len(drawn), "seed": seed, **found}
+    said = {
+        "sound": len(sound), "reference": int(first.sum()), "phantoms": len(drawn), "division": DIVISION,
+        "share": share, "seed": seed, **found,
+    }  # fmt: skip
     save_weights(output, parts, {**held.description, "gate": said})
     return found
 

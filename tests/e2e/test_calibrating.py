@@ -13,6 +13,7 @@ from kneegrade.calibrating import calibrate
 from kneegrade.coherence import broken_rules
 from kneegrade.errors import RecipeError
 from kneegrade.evaluation import Predictions
+from kneegrade.learning.folds import left_out, people_first
 from kneegrade.network import GradingNetwork, NetworkPlan
 from kneegrade.phantom import render_rois, sample_knee
 from kneegrade.schema import TARGETS
@@ -40,17 +41,21 @@ def manifest(tmp_path_factory):
 
 
 def test_from_graded_knees_to_reports_with_sets(kneegrade, manifest, tmp_path):
-    done = kneegrade("calibrate", "--manifest", manifest, "-o", tmp_path, "--level", "0.8")
+    done = kneegrade("calibrate", "--manifest", manifest, "-o", tmp_path, "--level", "0.8", "--share", "0.6")
     assert done.returncode == 0, done.stderr
     assert "set holds" in done.stdout
     metrics = json.loads((tmp_path / "metrics.json").read_text())
-    assert metrics["knees"] == 100
+    people = pd.read_parquet(manifest)["subject_id"].to_numpy(dtype=str)
+    assert metrics["knees"] == (~people_first(people, 0.6, 0)).sum()
     assert metrics["hard_rule_rate"] == 0
     assert 0.6 < metrics["kl"]["set_coverage"] <= 1
     said = read_description(tmp_path / "weights.safetensors")["calibrated"]
     assert said["weights"]["sha256"] == read_description(shipped_path("grader"))["sha256"]
     assert said["grades"] == [target.name for target in TARGETS]
-    assert (said["knees"], said["subjects"], said["level"]) == (100, 50, 0.8)
+    assert (said["knees"], said["subjects"], said["level"]) == (200 - metrics["knees"], 100 - metrics["subjects"], 0.8)
+    description = read_description(tmp_path / "weights.safetensors")
+    rest = Predictions.load(tmp_path / "predictions.parquet").subject
+    assert set(people[left_out(description, people)]) == set(rest)
 
     done = kneegrade(
         "grade", "examples", "--weights", tmp_path / "weights.safetensors", "-o", tmp_path / "report", "-q"
@@ -86,14 +91,14 @@ def untrained(tmp_path):
 @pytest.mark.slow
 def test_the_people_measured_on_are_not_those_fitted_on(manifest, untrained, tmp_path):
     table = pd.read_parquet(manifest)
-    first, _ = calibrate(table, tmp_path / "a.safetensors", untrained, seed=1)
+    first, _ = calibrate(table, tmp_path / "a.safetensors", untrained, seed=1, share=0.6)
     assert first is not None
-    assert len(set(first.subject)) == 50
+    assert 0 < len(set(first.subject)) < 50
     assert (table["subject_id"].to_numpy()[first.knee] == first.subject).all()
     other = table.copy()
     for target in TARGETS:  # other labels of the people measured on leave the weights as they are
         other.loc[first.knee, target.name] = (other.loc[first.knee, target.name] + 1) % target.classes
-    calibrate(other, tmp_path / "b.safetensors", untrained, seed=1)
+    calibrate(other, tmp_path / "b.safetensors", untrained, seed=1, share=0.6)
     digests = [read_description(tmp_path / name)["sha256"] for name in ("a.safetensors", "b.safetensors")]
     assert digests[0] == digests[1]
     first.save(tmp_path / "p.parquet")
@@ -102,5 +107,8 @@ def test_the_people_measured_on_are_not_those_fitted_on(manifest, untrained, tmp
     np.testing.assert_array_equal(read.guess(), first.grades)
     none, _ = calibrate(table, tmp_path / "c.safetensors", untrained, share=1.0)
     assert none is None
-    with pytest.raises(RecipeError, match="40 knees to calibrate on"):
+    with pytest.raises(RecipeError, match="36 knees to calibrate on"):
         calibrate(table, tmp_path / "d.safetensors", untrained, share=0.2)
+    with pytest.raises(RecipeError, match="200 graded knees of 1 people to calibrate on; at least 10 people"):
+        calibrate(table.assign(subject_id="p"), tmp_path / "e.safetensors", untrained, share=1.0)
+    assert not (tmp_path / "e.safetensors").exists()

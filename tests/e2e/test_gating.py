@@ -41,6 +41,7 @@ def test_a_gate_refuses_metal_and_hardly_anything_else(kneegrade, folder, manife
     done = kneegrade("gate", "--manifest", manifest, "--phantoms", metal, "-o", folder / "out", "--share", "1")
     assert done.returncode == 0, done.stderr
     said = read_description(folder / "out" / "weights.safetensors")["gate"]
+    assert (said["division"], said["share"], said["seed"]) == ("sha256", 1.0, 0)
     assert said["implant_auc"] > 0.95
     assert said["plain_taken_for_implants"] < 0.1
     grader = Grader("cpu", folder / "out" / "weights.safetensors")

@@ -1,3 +1,8 @@
+import os
+import re
+import zipfile
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -5,10 +10,13 @@ from hypothesis import strategies as st
 
 from kneegrade.coherence import one_hot
 from kneegrade.errors import RecipeError
-from kneegrade.learning.folds import Stream, folds_of, severity
+from kneegrade.learning.folds import Stream, folds_of, hashed_person, left_out, people_first, severity
 from kneegrade.learning.recipe import Data
 from kneegrade.learning.store import Store
 from kneegrade.schema import ONE_HOT_LENGTH, TARGETS
+from kneegrade.weights import read_description, shipped_path
+
+ARCHIVE = Path(os.environ.get("KNEEGRADE_REAL_DATA", "nowhere")) / "chen2018_kneeKL299_train_val.zip"
 
 
 def cohort(number=200, seed=0, unlabelled=0.4):
@@ -106,3 +114,77 @@ def test_a_stream_is_one_permutation_after_the_other(length, size):
 def test_passes_differ():
     stream = Stream(np.arange(50), [0])
     assert stream.batch(0, 50).tolist() != stream.batch(1, 50).tolist()
+
+
+PEOPLE = np.array([f"p{number}" for number in range(400)])
+
+
+def test_a_lost_person_changes_nobody_elses_half():
+    whole = people_first(PEOPLE, 0.5, 0)
+    for lost in range(0, 400, 40):
+        kept = np.arange(400) != lost
+        assert (people_first(PEOPLE[kept], 0.5, 0) == whole[kept]).all()
+
+
+def test_people_go_whole_and_about_their_share_goes_first():
+    knees = np.concatenate([PEOPLE, PEOPLE[::-1]])
+    for share in (0.2, 0.5, 0.8):
+        first = people_first(knees, share, 0)
+        assert (first[:400] == first[400:][::-1]).all()
+        assert first.mean() == pytest.approx(share, abs=0.08)
+    assert people_first(knees, 1.0, 0).all()
+    assert not people_first(knees, 0.0, 0).any()
+    assert (people_first(knees, 0.2, 0) <= people_first(knees, 0.8, 0)).all()
+    assert (people_first(PEOPLE, 0.5, 0) != people_first(PEOPLE, 0.5, 1)).mean() == pytest.approx(0.5, abs=0.1)
+
+
+def described(**parts):
+    return {"name": "w", "kind": "grader", "sha256": "0", **parts}
+
+
+def test_left_out_are_those_of_neither_the_calibration_nor_the_gate():
+    calibrated, gate = ({"share": 0.5, "seed": seed, "division": "sha256"} for seed in (0, 1))
+    out = left_out(described(calibrated=calibrated), PEOPLE)
+    assert (out == ~people_first(PEOPLE, 0.5, 0)).all()
+    both = left_out(described(calibrated=calibrated, gate=gate), PEOPLE)
+    assert (both == ~(people_first(PEOPLE, 0.5, 0) | people_first(PEOPLE, 0.5, 1))).all()
+
+
+def test_listed_people_count_as_fitted_on_also_beside_a_later_division():
+    listed = [hashed_person(person) for person in PEOPLE[:30]]
+    old = {"share": 0.5, "seed": 0}
+    out = left_out(described(calibrated=old, gate={"seed": 0}, fitted_people=listed), PEOPLE)
+    assert np.flatnonzero(~out).tolist() == list(range(30))
+    new = {"share": 0.5, "seed": 0, "division": "sha256"}
+    out = left_out(described(calibrated=new, gate={"seed": 0}, fitted_people=listed), PEOPLE)
+    assert (out == (~people_first(PEOPLE, 0.5, 0) & (np.arange(400) >= 30))).all()
+
+
+@pytest.mark.parametrize("parts", [
+    {}, {"calibrated": {"share": 0.5, "seed": 0}}, {"gate": {"share": 0.5, "seed": 0, "division": "sha256"}},
+    {"calibrated": {"share": 0.5, "seed": 0, "division": "sha256"}, "gate": {"seed": 0}},
+])  # fmt: skip
+def test_a_description_that_does_not_say_who_is_refused(parts):
+    with pytest.raises(RecipeError, match="does not say which people"):
+        left_out(described(**parts), PEOPLE)
+
+
+def test_the_shipped_weights_list_the_people_that_they_were_fitted_on():
+    description = read_description(shipped_path("grader"))
+    listed = description["fitted_people"]
+    assert listed == sorted(set(listed))
+    assert len(listed) == description["calibrated"]["subjects"] == 206
+    assert all(re.fullmatch("[0-9a-f]{8}", person) for person in listed)
+
+
+@pytest.mark.skipif(not ARCHIVE.is_file(), reason="KNEEGRADE_REAL_DATA names no folder with the Chen 2018 archive")
+def test_half_of_the_validation_people_are_left_out_of_the_shipped_weights():
+    """By the list; with a person lost as without."""
+    with zipfile.ZipFile(ARCHIVE) as archive:
+        names = [name for name in archive.namelist() if re.fullmatch(r"val/\d/\d+[LR]\.jpg", name)]
+    subject = np.array([f"oai-{name.split('/')[2][:7]}" for name in names])
+    out = left_out(read_description(shipped_path("grader")), subject)
+    assert ((~out).sum(), len(np.unique(subject[~out]))) == (412, 206)
+    assert (out.sum(), len(np.unique(subject[out]))) == (414, 207)
+    kept = subject != subject[0]
+    assert (left_out(read_description(shipped_path("grader")), subject[kept]) == out[kept]).all()

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from kneegrade.coherence import breaks_hard_rule, smoothed_table
+from kneegrade.errors import RecipeError
 from kneegrade.schema import CLASSES, ONE_HOT_LENGTH, TARGETS, grade_tuple_counts
 from kneegrade.uncertainty import Calibration, Claims, Graded, fit_calibration, fit_claims, fit_sets
 from kneegrade.weights import load_weights, save_weights
@@ -98,6 +99,20 @@ def test_every_person_is_left_out_with_both_knees(knees, table, monkeypatch):
     for kept, out in pairs:
         assert (kept ^ out).all()
         assert (out[::2] == out[1::2]).all()  # a person's knees stand side by side
+
+
+@pytest.mark.parametrize(("people", "graded"), [(1, 100), (9, 100), (5, 10)])
+def test_too_few_people_for_folds_are_refused(knees, table, people, graded):
+    """With one person a fold would have nobody to be fitted on; people without a grade do not count."""
+    few = knees.part(np.arange(600) < 100)
+    labels = few.targets.copy()
+    labels[graded:] = np.nan
+    subject = few.subject if graded < 100 else (np.arange(100) % people).astype(str)
+    of_few = replace(few, targets=labels, subject=subject)
+    with pytest.raises(
+        RecipeError, match=f"{graded} graded knees of {people} people to calibrate on; at least 10 people"
+    ):
+        fit_claims(of_few, table)
 
 
 def test_credit_moves_grades_towards_what_else_is_possible(knees, fitted):

@@ -23,7 +23,9 @@ def calibrate(
     output: OutputOption,
     weights: WeightsOption = None,
     split: Annotated[str, typer.Option(help="Which of its knees.")] = "val",
-    share: Annotated[float, typer.Option(min=0.1, max=1, help="Of the people to fit on; the rest is measured.")] = 0.5,
+    share: Annotated[
+        float, typer.Option(min=0.1, max=1, help="Of the people to fit on, about; the rest is measured.")
+    ] = 0.5,
     level: Annotated[float, typer.Option(min=0.5, max=0.99, help="How often a set is to hold the true grade.")] = 0.9,
     seed: PeopleSeedOption = 0,
     detect: Annotated[bool, typer.Option("--detect", help="Find landmarks, even if the manifest has some.")] = False,
@@ -66,7 +68,7 @@ def gate(
     output: OutputOption,
     weights: WeightsOption = None,
     split: Annotated[str, typer.Option(help="Other people of it, who say how far sound knees stray.")] = "val",
-    share: Annotated[float, typer.Option(min=0.1, max=1, help="Of them; the rest is measured.")] = 0.5,
+    share: Annotated[float, typer.Option(min=0.1, max=1, help="Of them, about; the rest is measured.")] = 0.5,
     refuse: Annotated[float, typer.Option(min=0, max=0.2, help="Share of sound knees that may be refused.")] = 0.01,
     seed: PeopleSeedOption = 0,
     device: DeviceOption = DeviceFlag.auto,

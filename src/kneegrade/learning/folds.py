@@ -1,7 +1,9 @@
 """Which knees of a store a run trains on, with and without their labels, calibrates with and is scored on."""
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +14,7 @@ from kneegrade.learning.recipe import Data
 from kneegrade.learning.store import Store
 
 Rows = NDArray[np.int64]
+DIVISION = "sha256"  # how `people_first` divides people, as descriptions of weights state it
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,10 +62,55 @@ def folds_of(store: Store, data: Data) -> Folds:
 
 
 def people_first(subject: NDArray[np.str_], share: float, seed: int) -> NDArray[np.bool_]:
-    """(N,) which knees belong to `share` of the people, drawn at random; the same people for the same seed."""
-    people = np.unique(subject)
-    chosen = np.random.default_rng(seed).permutation(people)[: round(share * len(people))]
-    return np.isin(subject, chosen)
+    """(N,) bool, which knees are of the people in the first of two groups; about `share` of the people are.
+
+    A person's group follows from a hash of the person's id and the seed, so it does not depend on who else is there.
+
+    Args:
+        subject: (N,) ids.
+        share: 0 … 1.
+        seed: another seed divides the same people otherwise.
+    """
+    people, place = np.unique(subject, return_inverse=True)
+    first = [_position(f"{seed}:{person}") < share for person in people]
+    return np.array(first, dtype=np.bool_)[place]
+
+
+def left_out(description: Mapping[str, Any], subject: NDArray[np.str_]) -> NDArray[np.bool_]:
+    """(N,) bool, which knees are of people that the calibration, sets and gate of these weights were not fitted on.
+
+    What states that it divided people by hash (`division`) was fitted on those of `people_first`; all else on the
+    people listed in `fitted_people`.
+
+    Args:
+        description: of a grader's weights, their sidecar.
+        subject: (N,) ids of knees of the split that `calibrate` and `gate` divided.
+
+    Raises:
+        RecipeError: the description does not say which people those were.
+    """
+    listed = description.get("fitted_people")
+    fitted = np.isin([hashed_person(person) for person in subject], listed or [])
+    parts = [description[name] for name in ("calibrated", "gate") if name in description]
+    by_hash = [part for part in parts if part.get("division") == DIVISION]
+    if listed is None and ("calibrated" not in description or len(by_hash) < len(parts)):
+        raise RecipeError(
+            f"The description of {description['name']} does not say which people its calibration and gate were fitted "
+            "on: neither `fitted_people` nor a division by hash is there. Run `kneegrade calibrate` and `gate` again."
+        )
+    for part in by_hash:
+        fitted |= people_first(subject, part["share"], part["seed"])
+    return ~fitted
+
+
+def hashed_person(person: str) -> str:
+    """The first 8 hexadecimal digits of the SHA-256 of a person's id, by which `fitted_people` names people."""
+    return hashlib.sha256(person.encode()).hexdigest()[:8]
+
+
+def _position(text: str) -> float:
+    """In [0, 1), by a hash."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6]) / 2**48
 
 
 def _held_subjects(store: Store, rows: Rows, share: float, seed: int) -> NDArray[np.str_]:

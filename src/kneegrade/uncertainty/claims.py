@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kneegrade.coherence import concatenate_probabilities, likeliest_grades
+from kneegrade.errors import RecipeError
 from kneegrade.schema import CLASSES, TARGETS
 from kneegrade.uncertainty.calibration import Calibration, fit_calibration
 from kneegrade.uncertainty.decoding import CoherentDecoder, raked_to
@@ -25,6 +26,7 @@ DECODER, SETS, CALIBRATION = "decoder", "sets", "calibration"
 JOINT_EXPONENTS = (0.0, 0.3, 0.5, 0.7, 1.0)
 CREDITS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
 FOLDS = 5
+FEWEST_PEOPLE = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +138,17 @@ def fit_claims(
         level: of the sets.
         seed: of the division.
         before: a calibration whose parameters stay for grades that no knee has; by default these stay as they are.
+
+    Raises:
+        RecipeError: fewer than ten people with a grade.
     """
+    graded = np.isfinite(knees.targets).any(axis=1)
+    found = len(np.unique(knees.subject[graded]))
+    if found < FEWEST_PEOPLE:
+        raise RecipeError(
+            f"{int(graded.sum())} graded knees of {found} people to calibrate on; at least {FEWEST_PEOPLE} people are "
+            "needed, since sets are fitted by folds over people. Give a manifest with more people, or a larger share."
+        )
     claims = _tuned(knees, table, before)
     people = np.random.default_rng(seed).permutation(np.unique(knees.subject))
     said = np.zeros(knees.targets.shape)
