@@ -3,7 +3,6 @@
 import numpy as np
 
 from kneegrade.anatomy.knee import Knee
-from kneegrade.imaging import region_quality
 from kneegrade.results import Finding
 
 MIN_CONFIDENCE = 0.5  # of the landmarks; below it what was found is not taken for a knee in a frontal view
@@ -20,5 +19,4 @@ def refusal(knee: Knee) -> Finding | None:
         return Finding("view", "The outline of the joint is not that of a natural knee in a frontal view.")
     if knee.on_film_share < MIN_ARTICULAR_SHARE:
         return Finding("joint_cut_off", "The joint is cut off by the border of the film.")
-    poor = region_quality(knee.roi)
-    return poor[0] if poor else None
+    return knee.poor[0] if knee.poor else None
