@@ -42,6 +42,60 @@ def test_soft_labels_take_the_place_of_the_grade():
 
 
 @pytest.mark.parametrize(
+    "absent", [None, np.nan, pd.NA, [np.nan] * 5, np.full(5, np.nan, dtype=np.float32), [None] * 5]
+)
+def test_a_known_grade_stays_where_its_soft_label_is_missing(absent, tmp_path):
+    table = manifest(kl=[2, 3], kl_probabilities=pd.Series([absent, [0, 0, 0, 0.5, 0.5]], dtype=object))
+    check_manifest(table)
+    expected = [[0, 0, 1, 0, 0], [0, 0, 0, 0.5, 0.5]]
+    assert target_distributions(table)[:, :5].tolist() == expected
+    table.to_parquet(tmp_path / "m.parquet")
+    assert target_distributions(load_manifest(tmp_path / "m.parquet"))[:, :5].tolist() == expected
+
+
+def test_a_column_without_any_soft_label_leaves_all_grades():
+    table = manifest(kl=[2, 3], kl_probabilities=[np.nan, np.nan])
+    check_manifest(table)
+    assert target_distributions(table)[:, :5].argmax(axis=1).tolist() == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("soft", "found"),
+    [
+        ([0.5, 0.5, 0, 0], "4 numbers"),
+        ([0.5, 0.5, 0, 0, 0, 0], "6 numbers"),
+        ([], "0 numbers"),
+        ([np.nan] * 4, "4 numbers"),
+        ([0.5, 0.5, 0, 0, np.nan], "not a finite number"),
+        ([0.5, 0.5, 0, 0, None], "not a finite number"),
+        ([0.5, 0.5, 0, 0, np.inf], "not a finite number"),
+        ([1.2, -0.2, 0, 0, 0], "negative"),
+        ([0.5, 0.4, 0, 0, 0], "a sum of 0.9"),
+        ([0.5, 0.502, 0, 0, 0], "a sum of 1.002"),
+        ([0, 0, 0, 0, 0], "a sum of 0"),
+        ([[0.5, 0.5, 0, 0, 0]], "no list of numbers"),
+        ("0.5 0.5 0 0 0", "no list of numbers"),
+        (["a", "b", "c", "d", "e"], "no list of numbers"),
+        (0.5, "no list of numbers"),
+    ],
+)
+def test_a_soft_label_that_is_no_distribution_is_named(soft, found):
+    table = manifest(kl=[2, 3], kl_probabilities=pd.Series([None, soft], dtype=object))
+    for reader in (check_manifest, target_distributions):
+        with pytest.raises(RecipeError, match=f"Column kl_probabilities, row 1: .*{found}"):
+            reader(table)
+
+
+def test_soft_labels_that_sum_to_nearly_one_are_normalised():
+    soft = [[0.5, 0.4995, 0, 0, 0], [0.5, 0.5005, 0, 0, 0]]
+    table = manifest(kl_probabilities=soft)
+    check_manifest(table)
+    kl = target_distributions(table)[:, :5]
+    np.testing.assert_allclose(kl.sum(1, dtype=np.float64), 1, atol=1e-7)
+    np.testing.assert_allclose(kl, soft, atol=5e-4)
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"side": ["R", "right"]}, "row 1"),

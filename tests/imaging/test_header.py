@@ -1,3 +1,5 @@
+import struct
+
 import numpy as np
 import pytest
 from films import dataset, dicom_bytes
@@ -52,7 +54,74 @@ def test_spacing(elements, spacing, source, warned) -> None:
 
 @pytest.mark.parametrize("values", [(), (0.1,), (0.1, float("nan")), (float("inf"), 0.1), (0.1, 0.1, 0.1)])
 def test_spacing_that_is_no_pair_of_lengths(values: tuple[float, ...]) -> None:
-    assert header.spacing_problem(values) is header.SPACING_INVALID
+    problem = header.spacing_problem("PixelSpacing", values)
+    assert problem is not None
+    assert problem.code == "spacing_invalid"
+
+
+BAD_SPACINGS = {
+    "absent": (None, []),
+    "empty": ("", []),
+    "zero": ([0, 0], ["spacing_invalid"]),
+    "negative": ([-0.1, -0.1], ["spacing_invalid"]),
+    "unequal": ([0.15, 0.16], ["spacing_unequal"]),
+    "implausible": ([3, 3], ["spacing_implausible"]),
+    "one number": ([0.15], ["spacing_invalid"]),
+    "three numbers": ([0.15, 0.15, 0.15], ["spacing_invalid"]),
+    "text": ("wide", ["spacing_invalid"]),
+    "decimal comma": (["0,15", "0,15"], ["spacing_invalid"]),
+    "not a number": (["nan", "nan"], ["spacing_invalid"]),
+    "second number missing": (["0.15", ""], ["spacing_invalid"]),
+    "half a double": (b"abcd", ["spacing_invalid"]),
+}
+
+
+def spacing_file(pixel: object, imager: object) -> bytes:
+    """A film with these two elements as they stand, even where the standard forbids it; bytes: as type FD."""
+    made, replaced = dataset(), {}
+    for tag, value in ((0x00280030, pixel), (0x00181164, imager)):
+        if value is not None:
+            text = value.decode() if isinstance(value, bytes) else value
+            text = text if isinstance(text, str) else "\\".join(map(str, text))
+            made[tag] = DataElement(tag, "LO", text)
+            head = struct.pack("<HH", tag >> 16, tag & 0xFFFF)
+            replaced[head + b"LO"] = head + (b"FD" if isinstance(value, bytes) else b"DS")
+    data = dicom_bytes(made)
+    for as_text, as_number in replaced.items():
+        data = data.replace(as_text, as_number)
+    return data
+
+
+@pytest.mark.parametrize("kind", BAD_SPACINGS)
+def test_a_bad_pixel_spacing_leaves_the_good_one_of_the_detector(kind: str) -> None:
+    pixel, problems = BAD_SPACINGS[kind]
+    picture = decode(spacing_file(pixel, [0.2, 0.2]), Limits())
+    assert (picture.pixel_spacing_mm, picture.spacing_source) == ((0.2, 0.2), "ImagerPixelSpacing")
+    assert codes(picture.warnings) == [*problems, "magnification_uncorrected"]
+    messages = [finding.message for finding in picture.warnings]
+    assert not any("millimetres are withheld" in message for message in messages)
+    assert all(message.startswith("PixelSpacing") for message in messages[:-1])
+
+
+@pytest.mark.parametrize("kind", BAD_SPACINGS)
+def test_a_bad_pixel_spacing_alone_is_no_spacing(kind: str) -> None:
+    pixel, problems = BAD_SPACINGS[kind]
+    picture = decode(spacing_file(pixel, None), Limits())
+    assert (picture.pixel_spacing_mm, picture.spacing_source) == (None, None)
+    assert codes(picture.warnings) == problems
+
+
+def test_two_bad_spacings_are_both_named() -> None:
+    picture = decode(spacing_file([0, 0], [0.15, 0.16]), Limits())
+    assert (picture.pixel_spacing_mm, picture.spacing_source) == (None, None)
+    assert codes(picture.warnings) == ["spacing_invalid", "spacing_unequal"]
+    assert [finding.message.split()[0] for finding in picture.warnings] == ["PixelSpacing", "ImagerPixelSpacing"]
+
+
+def test_a_good_pixel_spacing_is_read_whatever_the_detector_says() -> None:
+    picture = decode(spacing_file([0.15, 0.15], [0, 0]), Limits())
+    assert (picture.pixel_spacing_mm, picture.spacing_source) == ((0.15, 0.15), "PixelSpacing")
+    assert picture.warnings == ()
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ from kneegrade.anatomy.landmarks import ARTICULAR
 from kneegrade.anatomy.outline import Outline
 from kneegrade.anatomy.roi import RoiFrame, cut_region, roi_frame, stretch_contrast
 from kneegrade.anatomy.sides import SideCall
+from kneegrade.imaging.quality import REGION_PX, region_quality
 from kneegrade.imaging.radiograph import Radiograph
-from kneegrade.results import Side
+from kneegrade.results import Finding, Side
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +30,7 @@ class Knee:
         visible: (74,) bool, False for a landmark outside the region or the film.
         on_film_share: share of the articular landmarks that lie on the film, 0 … 1.
         frame: from region to source.
+        poor: what forbids to grade the knee by its picture (`region_quality`), found on a region of 224 px whatever S.
     """
 
     side: Side
@@ -41,6 +43,7 @@ class Knee:
     visible: NDArray[np.bool_]
     on_film_share: float
     frame: RoiFrame
+    poor: tuple[Finding, ...]
 
     @property
     def landmarks_px(self) -> NDArray[np.float64]:
@@ -59,7 +62,8 @@ def knee_at(radiograph: Radiograph, outline: Outline, call: SideCall, how: tuple
     """
     confidence, roi_px = how
     frame = roi_frame(outline.points_px, roi_px)
-    region, inside = cut_region(radiograph.pixels, frame)
+    roi, inside = _region(radiograph, frame)
+    judged = roi if roi_px == REGION_PX else _region(radiograph, roi_frame(outline.points_px, REGION_PX))[0]
     points = frame.to_roi(outline.points_px)
     on_film = points_inside(outline.points_px, radiograph.pixels.shape)
     return Knee(
@@ -67,13 +71,20 @@ def knee_at(radiograph: Radiograph, outline: Outline, call: SideCall, how: tuple
         side_confidence=call.confidence,
         outline=outline,
         landmark_confidence=confidence,
-        roi=stretch_contrast(region, inside)[0, 0].numpy(),
-        inside=inside[0, 0].numpy(),
+        roi=roi,
+        inside=inside,
         roi_landmarks_px=points,
-        visible=points_inside(points, inside.shape[-2:]) & on_film,
+        visible=points_inside(points, inside.shape) & on_film,
         on_film_share=float(on_film[list(ARTICULAR)].mean()),
         frame=frame,
+        poor=region_quality(judged),
     )
+
+
+def _region(radiograph: Radiograph, frame: RoiFrame) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """The region of a frame (S, S) float32 in [0, 1], contrast stretched, and where the film covers it (S, S) bool."""
+    region, inside = cut_region(radiograph.pixels, frame)
+    return stretch_contrast(region, inside)[0, 0].numpy(), inside[0, 0].numpy()
 
 
 def points_inside(points_px: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.bool_]:

@@ -3,7 +3,6 @@
 import numpy as np
 
 from kneegrade.anatomy.knee import Knee
-from kneegrade.imaging import region_quality
 from kneegrade.results import Finding
 
 MIN_CONFIDENCE = 0.5  # of the landmarks; below it what was found is not taken for a knee in a frontal view
@@ -23,5 +22,4 @@ def refusal(knee: Knee) -> Finding | None:
         return VIEW
     if knee.on_film_share < MIN_ARTICULAR_SHARE:
         return JOINT_CUT_OFF
-    poor = region_quality(knee.roi)
-    return poor[0] if poor else None
+    return knee.poor[0] if knee.poor else None

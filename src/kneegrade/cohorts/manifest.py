@@ -2,8 +2,9 @@
 
 A Parquet file with a row per knee and picture: `image_path`, `knee_id`, `subject_id`, `side` (R|L), `split`,
 `source`; the seven grades (nullable integers: a grade never read is missing, not zero); optionally
-`<grade>_probabilities` (a list, soft labels that take the place of the grade in training) and `landmarks_px`
-(148 numbers, 74 × (x, y) in pixels of the stored picture, first pixel's centre (0, 0), never mirrored, NaN allowed).
+`<grade>_probabilities` (a list of a probability per class, a soft label that takes the place of the grade in training;
+None, NaN or a list of NaN where there is none, then the grade counts) and `landmarks_px` (148 numbers, 74 × (x, y) in
+pixels of the stored picture, first pixel's centre (0, 0), never mirrored, NaN allowed).
 """
 
 from pathlib import Path
@@ -16,6 +17,7 @@ from kneegrade.anatomy.landmarks import NUM_LANDMARKS
 from kneegrade.errors import RecipeError
 from kneegrade.schema import ONE_HOT_LENGTH, TARGETS
 
+SUM_TOLERANCE = 1e-3  # by which the probabilities of a soft label may miss a sum of 1
 REQUIRED = ("image_path", "knee_id", "subject_id", "side", "split", "source")
 
 
@@ -23,7 +25,8 @@ def load_manifest(path: Path) -> pd.DataFrame:
     """The validated table of `path`; relative image paths are taken from the manifest's folder.
 
     Raises:
-        RecipeError: a missing column, a grade off its scale, a side other than R or L, or a subject in two splits.
+        RecipeError: a missing column, a grade off its scale, a soft label that is no distribution, a side other than R
+            or L, or a subject in two splits.
     """
     if not path.is_file():
         raise RecipeError(f"There is no manifest at {path}; `kneegrade cohort` makes one.")
@@ -47,6 +50,7 @@ def check_manifest(table: pd.DataFrame) -> None:
     if wrong_side.any():
         raise RecipeError(f"Column side, row {int(wrong_side.to_numpy().argmax())}: expected R or L.")
     check_grades(table)
+    target_distributions(table)  # reads every soft label
     splits = table.groupby("subject_id")["split"].nunique()
     if (splits > 1).any():
         raise RecipeError(f"{int((splits > 1).sum())} subjects are in more than one split; splits go by subject.")
@@ -65,6 +69,9 @@ def check_grades(table: pd.DataFrame) -> None:
 def target_distributions(table: pd.DataFrame) -> NDArray[np.float32]:
     """(N, 29) float32: per knee and grade a distribution over its classes, soft where the table has probabilities,
     one-hot where it has a grade, NaN where the grade was never read.
+
+    Raises:
+        RecipeError: a soft label that is no distribution, by column and row.
     """  # noqa: D205
     result = np.full((len(table), ONE_HOT_LENGTH), np.nan, dtype=np.float32)
     for target in TARGETS:
@@ -74,10 +81,48 @@ def target_distributions(table: pd.DataFrame) -> NDArray[np.float32]:
             result[read, target.one_hot] = np.eye(target.classes)[grades[read].astype(int)]
         column = f"{target.name}_probabilities"
         if column in table.columns:
-            for row, soft in enumerate(table[column]):
+            for row, value in enumerate(table[column]):
+                try:
+                    soft = _soft_label(value, target.classes)
+                except ValueError as error:
+                    raise RecipeError(
+                        f"Column {column}, row {row}: expected {target.classes} probabilities that sum to 1, found "
+                        f"{error}."
+                    ) from error
                 if soft is not None:
                     result[row, target.one_hot] = soft
     return result
+
+
+def _soft_label(value: object, classes: int) -> NDArray[np.float64] | None:
+    """(classes,) float64 that sums to 1, or None where there is no soft label.
+
+    Args:
+        value: a cell of a manifest.
+        classes: of the grade.
+
+    Raises:
+        ValueError: neither; the message says what was found.
+    """
+    if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
+        return None
+    try:
+        soft = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        soft = np.empty(())
+    if soft.ndim != 1:
+        raise ValueError("no list of numbers")
+    if len(soft) != classes:
+        raise ValueError(f"{len(soft)} numbers")
+    if np.isnan(soft).all():
+        return None
+    if not np.isfinite(soft).all():
+        raise ValueError("one that is not a finite number")
+    if soft.min() < 0:
+        raise ValueError(f"a negative one, {soft.min():g}")
+    if abs(soft.sum() - 1) > SUM_TOLERANCE:
+        raise ValueError(f"a sum of {soft.sum():g}")
+    return np.asarray(soft / soft.sum())
 
 
 def landmark_array(table: pd.DataFrame) -> NDArray[np.float64]:

@@ -34,15 +34,11 @@ MAGNIFICATION = Finding(
     "magnification_uncorrected",
     "The pixel spacing is the one at the detector; lengths are not corrected for magnification.",
 )
-SPACING_INVALID = Finding(
-    "spacing_invalid", "The pixel spacing in the file is zero, negative or not a number; millimetres are withheld."
-)
-SPACING_UNEQUAL = Finding(
-    "spacing_unequal", "The pixel spacing in the file differs between rows and columns; millimetres are withheld."
-)
-SPACING_IMPLAUSIBLE = Finding(
-    "spacing_implausible", "The pixel spacing in the file is not one of a knee radiograph; millimetres are withheld."
-)
+SPACING_PROBLEMS = {
+    "spacing_invalid": "is not two positive numbers",
+    "spacing_unequal": "differs between rows and columns",
+    "spacing_implausible": "is not one of a knee radiograph",
+}
 ASPECT_RATIO = Finding(
     "aspect_ratio", "The file declares pixels that are not square; the picture is read as it is stored."
 )
@@ -161,19 +157,34 @@ def _children(dataset: Dataset) -> Iterator[Dataset]:
 
 
 def spacing(dataset: Dataset) -> tuple[tuple[float, float] | None, str | None, tuple[Finding, ...]]:
-    """(row, column) spacing in mm or None, the keyword it came from, and warnings."""
+    """(row, column) spacing in mm or None, the keyword it came from, and warnings.
+
+    PixelSpacing goes before ImagerPixelSpacing, which is read where the former is absent or has a problem; the problem
+    is among the warnings.
+    """
+    problems: tuple[Finding, ...] = ()
     for keyword in ("PixelSpacing", "ImagerPixelSpacing"):
-        if text(dataset, keyword) in ("", "[]"):
+        if not _is_stated(dataset, keyword):
             continue
-        problem = spacing_problem(numbers(dataset, keyword))
+        values = numbers(dataset, keyword)
+        problem = spacing_problem(keyword, values)
         if problem is not None:
-            return None, None, (problem,)
-        row, column = numbers(dataset, keyword)
+            problems += (problem,)
+            continue
         is_uncorrected = keyword == "ImagerPixelSpacing" or _is_at_detector(dataset)
-        return (row, column), keyword, (MAGNIFICATION,) if is_uncorrected else ()
+        return (values[0], values[1]), keyword, (*problems, MAGNIFICATION) if is_uncorrected else problems
     ratio = numbers(dataset, "PixelAspectRatio")
     square = len(ratio) != 2 or ratio[0] == ratio[1]
-    return None, None, () if square else (ASPECT_RATIO,)
+    return None, None, problems if square else (*problems, ASPECT_RATIO)
+
+
+def _is_stated(dataset: Dataset, keyword: str) -> bool:
+    """True where the element holds something, even where that cannot be read."""
+    try:
+        value = dataset.get(keyword)
+    except Exception:
+        return True
+    return value is not None and str(value).strip(" \0") not in ("", "[]")
 
 
 def _is_at_detector(dataset: Dataset) -> bool:
@@ -183,14 +194,23 @@ def _is_at_detector(dataset: Dataset) -> bool:
     return len(at_detector) == 2 and all(math.isclose(stated, other, rel_tol=1e-3) for stated, other in pairs)
 
 
-def spacing_problem(values: tuple[float, ...]) -> Finding | None:
-    """What forbids to read (row, column) in mm as the spacing of a knee film, or None."""
-    if len(values) != 2 or not all(math.isfinite(value) and value > 0 for value in values):
-        return SPACING_INVALID
-    if max(values) > min(values) * (1 + EQUAL_WITHIN):
-        return SPACING_UNEQUAL
+def spacing_problem(keyword: str, values: tuple[float, ...]) -> Finding | None:
+    """The finding that (row, column) in mm is not the spacing of a knee film, or None where it may be.
+
+    Args:
+        keyword: where the values stand in the file, for the message.
+        values: as they stand there; none where they cannot be read.
+    """
     low, high = PLAUSIBLE_SPACING_MM
-    return None if low <= min(values) and max(values) <= high else SPACING_IMPLAUSIBLE
+    if len(values) != 2 or not all(math.isfinite(value) and value > 0 for value in values):
+        code = "spacing_invalid"
+    elif max(values) > min(values) * (1 + EQUAL_WITHIN):
+        code = "spacing_unequal"
+    elif min(values) < low or max(values) > high:
+        code = "spacing_implausible"
+    else:
+        return None
+    return Finding(code, f"{keyword} in the file {SPACING_PROBLEMS[code]}; it is not used.")
 
 
 def laterality(dataset: Dataset) -> tuple[Laterality, str | None]:

@@ -20,7 +20,7 @@ MIN_LEVELS = 16  # grey levels, after rounding to 8 bits
 MIN_RANGE_REGION = 0.1
 BLUR_RADIUS_PX = 4
 FILM_SIDE_PX = 512
-REGION_SIDE_PX = 256
+REGION_PX = 224  # side of the regions that the thresholds were set on
 MAX_SMOOTHNESS_FILM = 0.95  # lenient, since films without noise are smooth: each region is judged again
 MAX_SMOOTHNESS_REGION = 0.92
 
@@ -48,15 +48,21 @@ def region_quality(pixels: NDArray[np.float32]) -> tuple[Finding, ...]:
     """What forbids to grade one knee: "blank", "exposure" or "blur"; empty when sound.
 
     Args:
-        pixels: (S, S) float32 in [0, 1], the region around the joint, S about 224.
+        pixels: (224, 224) float32 in [0, 1], the region around the joint. Regions of other sizes are refused: a film
+            looks smoother or sharper by the size at which it is cut.
+
+    Raises:
+        ValueError: another shape.
     """
+    if pixels.shape != (REGION_PX, REGION_PX):
+        raise ValueError(f"The region has the shape {pixels.shape}; expected ({REGION_PX}, {REGION_PX}).")
     contrast = _range(pixels)
     if contrast < FLAT:
         return (BLANK,)
     findings: tuple[Finding, ...] = ()
     if contrast < MIN_RANGE_REGION or clipped_share(pixels) > MAX_CLIPPED_REGION:
         findings += (EXPOSURE,)
-    if smoothness(block_means(pixels, REGION_SIDE_PX)) > MAX_SMOOTHNESS_REGION:
+    if smoothness(pixels.astype(np.float64)) > MAX_SMOOTHNESS_REGION:
         findings += (BLUR,)
     return findings
 
