@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from kneegrade.cohorts.fake_oai import FakeOptions
-from kneegrade.cohorts.most import COLUMNS, LETTERS
+from kneegrade.cohorts.most import COLUMNS as MOST_COLUMNS
+from kneegrade.cohorts.most import LETTERS
 from kneegrade.phantom import DicomOptions, render_film, write_film
 from kneegrade.schema import TARGETS
 
@@ -23,7 +24,7 @@ def write_fake_most(root: Path, options: FakeOptions, progress: Callable[[int, i
     """
     root.mkdir(parents=True, exist_ok=True)
     planted: Counter[str] = Counter()
-    header = ["MOSTID", *(f"V{visit}X{side}{end}" for visit in VISITS for side in "RL" for end in COLUMNS.values())]
+    header = ["MOSTID", *(f"V{visit}X{side}{end}" for visit in VISITS for side in "RL" for end in MOST_COLUMNS.values())]
     rows = []
     for person in range(options.subjects):
         subject = f"MB{person + 1:05d}"

@@ -8,7 +8,7 @@ from pydicom import uid
 from pydicom.dataset import FileMetaDataset
 
 from kneegrade.errors import KneeGradeError, LimitExceededError, UnreadableFileError, UnsupportedFileError
-from kneegrade.imaging import header
+from kneegrade.imaging import dicom_header as header
 from kneegrade.imaging.codecs import stored_picture
 from kneegrade.imaging.grey import grey_from
 from kneegrade.imaging.limits import Limits
