@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from kneegrade.anatomy.roi import sample_affine, stretch_contrast
-from kneegrade.learning.store import load_stores
+from kneegrade.anatomy.geometry import sample_affine, stretch_contrast
 from kneegrade.phantom import render_rois, sample_knee
+from kneegrade.training.dataset import load_datasets
 
 SIDE_PX, SHOWN_PX, COLUMNS, GAP_PX = 320, 160, 6, 12
 
@@ -35,7 +35,7 @@ def phantoms(seed: int) -> list[list[np.ndarray]]:
 
 def real(directory: Path, seed: int) -> list[list[np.ndarray]]:
     """Per grade some training crops."""
-    store = load_stores((directory,))
+    store = load_datasets((directory,))
     kl, rng = store.targets[:, :5].argmax(1), np.random.default_rng(seed)
     rows = []
     for grade in range(5):

@@ -17,7 +17,7 @@ from PIL import Image
 from torch.nn import functional
 
 from kneegrade.anatomy import LandmarkDetector
-from kneegrade.anatomy.locator import FINE, read_points
+from kneegrade.anatomy.landmark_networks import FINE, read_points
 from kneegrade.imaging import Radiograph
 from kneegrade.phantom import FilmOptions, render_film, render_rois, sample_knee
 

@@ -18,11 +18,11 @@ import numpy as np
 import torch
 
 from kneegrade.anatomy import Knee, LandmarkDetector, measure
-from kneegrade.anatomy.landmarks import ARTICULAR
-from kneegrade.anatomy.overlay import overlay
-from kneegrade.anatomy.roi import pose_of, sample_affine
+from kneegrade.anatomy.geometry import pose_of, sample_affine
+from kneegrade.anatomy.landmark_scheme import ARTICULAR
 from kneegrade.cohorts import chen2018_manifest, landmark_array, target_distributions
 from kneegrade.imaging import Radiograph, read_radiograph
+from kneegrade.reporting.landmark_export import overlay
 from kneegrade.schema import TARGETS
 
 USUAL_WIDTH_MM = 80.0

@@ -13,11 +13,11 @@ import numpy as np
 from PIL import Image
 from sheets import write_sheets
 
-from kneegrade.learning.augmentation import no_changes
-from kneegrade.learning.regions import Regions
-from kneegrade.learning.store import load_stores
-from kneegrade.uncertainty import load_gate
-from kneegrade.uncertainty.metal import small_picture
+from kneegrade.training.augmentation import identity_params
+from kneegrade.training.batches import CropBatches
+from kneegrade.training.dataset import load_datasets
+from kneegrade.uncertainty import load_quality_control
+from kneegrade.uncertainty.implant_network import implant_input
 from kneegrade.weights import load_weights, shipped_path
 
 BATCH = 100
@@ -30,13 +30,13 @@ def main() -> None:
     parser.add_argument("--number", type=int, default=48)
     options = parser.parse_args()
     held = load_weights(shipped_path("grader"), "grader")
-    gate, store = load_gate(held), load_stores((options.store,))
-    regions = Regions(store, held.description["model"]["roi_px"])
+    gate, store = load_quality_control(held), load_datasets((options.store,))
+    regions = CropBatches(store, held.description["model"]["roi_px"])
     parts = np.array_split(np.arange(len(store)), max(1, len(store) // BATCH))
     pictures = np.stack(
-        [small_picture(roi[0].numpy()) for rows in parts for roi in regions.batch(rows, no_changes(len(rows))).roi]
+        [implant_input(roi[0].numpy()) for rows in parts for roi in regions.batch(rows, identity_params(len(rows))).roi]
     )
-    metal = gate.metal_network.probability(pictures)
+    metal = gate.implant_network.probability(pictures)
     for split in np.unique(store.split):
         rows = np.flatnonzero(store.split == split)
         rows = rows[np.argsort(-metal[rows])]

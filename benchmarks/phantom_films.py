@@ -22,8 +22,8 @@ import numpy as np
 
 from kneegrade.anatomy import LandmarkDetector, measure, refusal
 from kneegrade.anatomy.joint_space import joint_space_width
-from kneegrade.anatomy.landmarks import ARTICULAR
-from kneegrade.anatomy.outline import TOLERANCE
+from kneegrade.anatomy.landmark_scheme import ARTICULAR
+from kneegrade.anatomy.landmarks import TOLERANCE
 from kneegrade.imaging import read_radiograph
 from kneegrade.phantom import FilmOptions, render_film
 

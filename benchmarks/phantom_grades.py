@@ -15,7 +15,7 @@ import pandas as pd
 
 from kneegrade import Grader
 from kneegrade.evaluation.metrics import agreement
-from kneegrade.phantom.cohort import ROI_FILE, TABLE_FILE
+from kneegrade.phantom.phantom_cohort import ROI_FILE, TABLE_FILE
 from kneegrade.results import GradedKnee
 from kneegrade.schema import TARGET_NAMES, TARGETS
 

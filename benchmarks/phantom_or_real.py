@@ -2,7 +2,7 @@
 
     python benchmarks/phantom_or_real.py PHANTOM_STORE --chen CHEN_STORE [--map FILE.png]
 
-Regions of phantoms and of real training crops (the same region, contrast stretched; each phantom is given the border of
+Crops of phantoms and of real training knees (the same region, contrast stretched; each phantom is given the border of
 a real crop) go to a small ResNet-18 that learns to tell them apart, once for each view of the picture: as it is, only
 its coarse brightness, only its fine detail, without either end of the grey scale, and the joint alone. The area under
 the curve on people and phantoms held out says how much each view gives away (0.5 = nothing). `--map` draws where hiding
@@ -23,8 +23,8 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from torch.nn import functional
 
-from kneegrade.learning.store import Store, load_stores
-from kneegrade.phantom.blur import blurred
+from kneegrade.phantom.texture import blurred
+from kneegrade.training.dataset import KneeDataset, load_datasets
 
 STEPS, HELD_OUT = 160, 0.2
 SMALL_PX = 112
@@ -52,7 +52,7 @@ VIEWS: dict[str, View] = {
 }
 
 
-def mixed(phantoms: Store, real: Store) -> Store:
+def mixed(phantoms: KneeDataset, real: KneeDataset) -> KneeDataset:
     """Both stores in one, real knees first; each phantom wears the border of a real crop."""
     images = phantoms.images.copy()
     donors = np.random.default_rng(0).integers(len(real), size=len(images))
@@ -62,16 +62,16 @@ def mixed(phantoms: Store, real: Store) -> Store:
         name: np.concatenate([getattr(real, name), getattr(phantoms, name)])
         for name in ("landmarks_px", "visible", "targets", "subject", "split", "source")
     }
-    return Store(images=np.concatenate([real.images, images]), **parts)
+    return KneeDataset(images=np.concatenate([real.images, images]), **parts)
 
 
-def held_out(store: Store) -> np.ndarray:
+def held_out(store: KneeDataset) -> np.ndarray:
     """(N,) bool, one person in five."""
     people, member = np.unique(store.subject, return_inverse=True)
     return (np.random.default_rng(1).random(len(people)) < HELD_OUT)[member]
 
 
-def told_apart(store: Store, view: View) -> tuple[float, Globally, np.ndarray]:
+def told_apart(store: KneeDataset, view: View) -> tuple[float, Globally, np.ndarray]:
     """Area under the curve on those held out, the network, and their rows."""
     is_phantom, test = store.source == "phantom", held_out(store)
     frames, rng = store.frames(SIDE_PX), np.random.default_rng(2)
@@ -103,7 +103,7 @@ def told_apart(store: Store, view: View) -> tuple[float, Globally, np.ndarray]:
 
 
 @torch.no_grad()
-def hiding_map(store: Store, network: Globally, rows: np.ndarray, cells: int = 14) -> np.ndarray:
+def hiding_map(store: KneeDataset, network: Globally, rows: np.ndarray, cells: int = 14) -> np.ndarray:
     """(cells, cells) mean change of the phantom's score when a patch is made the picture's mean grey."""
     regions = functional.interpolate(regions_of(store, store.frames(SIDE_PX), rows, None), SMALL_PX, mode="area")
     plain, step = network(regions)[:, 0], SMALL_PX // cells
@@ -123,7 +123,7 @@ def main() -> None:
     parser.add_argument("--map", type=Path)
     parser.add_argument("--views", type=int, default=len(VIEWS))
     options = parser.parse_args()
-    real, phantoms = load_stores((options.chen,)), load_stores((options.phantoms,))
+    real, phantoms = load_datasets((options.chen,)), load_datasets((options.phantoms,))
     rows = np.random.default_rng(3).permutation(np.flatnonzero(real.split == "train"))[: len(phantoms)]
     chosen = {name: getattr(real, name)[np.sort(rows)] for name in ("images", "landmarks_px", "visible", "targets")}
     chosen |= {name: getattr(real, name)[np.sort(rows)] for name in ("subject", "split", "source")}

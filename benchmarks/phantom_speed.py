@@ -14,8 +14,8 @@ import time
 import torch
 
 from kneegrade.phantom import render_rois, sample_knee
-from kneegrade.phantom.roi import FOV_MM, render_sheets, roi_exposure, roi_placement
-from kneegrade.phantom.sheet import sheet_of, stack
+from kneegrade.phantom.render_params import render_params_of, stack
+from kneegrade.phantom.rois import FOV_MM, render_sheets, roi_exposure, roi_placement
 from kneegrade.phantom.thickness import coarse_step
 
 
@@ -39,7 +39,7 @@ def on_cpu(number: int) -> dict[str, float]:
 def on_device(device: str, batch: int, number: int) -> dict[str, float]:
     start = time.perf_counter()
     knees = [sample_knee(1, index) for index in range(batch)]
-    sheets = [sheet_of(knee) for knee in knees]
+    sheets = [render_params_of(knee) for knee in knees]
     prepared = (time.perf_counter() - start) / batch
     places, looks = [roi_placement(knee, 320) for knee in knees], [roi_exposure(knee) for knee in knees]
     there = stack(sheets, device)

@@ -17,16 +17,16 @@ import numpy as np
 import torch
 from scipy.ndimage import map_coordinates
 
-from kneegrade.anatomy.roi import ROI_WIDTHS, sample_affine
-from kneegrade.learning.store import Store, load_stores
+from kneegrade.anatomy.geometry import ROI_PLATEAU_WIDTHS, sample_affine
+from kneegrade.training.dataset import KneeDataset, load_datasets
 
 SIDE_PX = 320
-PER_WIDTH_PX = SIDE_PX / ROI_WIDTHS
+PER_WIDTH_PX = SIDE_PX / ROI_PLATEAU_WIDTHS
 BANDS = np.geomspace(3, 100, 24)  # cycles per plateau width
 EDGE_POINTS = (49, 50, 51, 59, 60, 61)
 
 
-def regions(store: Store, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def regions(store: KneeDataset, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Grey levels (N, S, S) 0 … 255, what films cover (N, S, S), landmarks (N, 74, 2) in pixels of the region."""
     frames = torch.from_numpy(store.frames(SIDE_PX)[rows])
     cut, _ = sample_affine(torch.from_numpy(store.images[rows]).unsqueeze(1).float(), frames, SIDE_PX)
@@ -67,7 +67,7 @@ def edge_width(picture: np.ndarray, points: np.ndarray) -> float:
     return float(np.median(rises) / PER_WIDTH_PX * 100) if rises else np.nan
 
 
-def measure(store: Store, number: int) -> dict[str, np.ndarray]:
+def measure(store: KneeDataset, number: int) -> dict[str, np.ndarray]:
     """One value, or row, per region for each statistic."""
     rows = np.random.default_rng(0).permutation(np.flatnonzero(store.split == "train"))[:number]
     pictures, shown, points = regions(store, rows)
@@ -114,9 +114,9 @@ def main() -> None:
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--number", type=int, default=500)
     options = parser.parse_args()
-    sets = {"phantom": measure(load_stores((options.phantoms,)), options.number)}
+    sets = {"phantom": measure(load_datasets((options.phantoms,)), options.number)}
     if options.chen:
-        sets["real"] = measure(load_stores((options.chen,)), options.number)
+        sets["real"] = measure(load_datasets((options.chen,)), options.number)
     result: dict[str, dict[str, float]] = {}
     for name, values in sets.items():
         for key in ("mean_grey", "spread_of_grey", "spectral_slope", "edge_width_percent"):

@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kneegrade.evaluation import agreement
-from kneegrade.learning.augmentation import cut_regions, draw_changes, no_changes, region_matrices
-from kneegrade.learning.recipe import Augmentation
-from kneegrade.learning.store import Store, load_stores
 from kneegrade.network.resnet import Trunk
 from kneegrade.schema import ONE_HOT_LENGTH, TARGETS
+from kneegrade.training.augmentation import augment_images, crop_matrices, identity_params, make_params
+from kneegrade.training.config import Augmentation
+from kneegrade.training.dataset import KneeDataset, load_datasets
 
 BATCH, SIDE_PX = 48, 160
 HELD_OUT = 300  # phantoms
@@ -45,17 +45,17 @@ class Globally(nn.Module):
         return self.head(self.trunk(regions).mean((2, 3)))
 
 
-def regions_of(store: Store, frames: np.ndarray, rows: np.ndarray, key: int | None) -> Tensor:
+def regions_of(store: KneeDataset, frames: np.ndarray, rows: np.ndarray, key: int | None) -> Tensor:
     """Regions (B, 1, S, S) of some knees, changed at random under `key`, or as they are if it is None."""
     if key is None:
-        changes = no_changes(len(rows))
+        changes = identity_params(len(rows))
     else:
-        changes = draw_changes(len(rows), APPEARANCE, torch.Generator().manual_seed(key))
-    matrices = region_matrices(torch.from_numpy(frames[rows]), changes, SIDE_PX)
-    return cut_regions(torch.from_numpy(store.images[rows]), matrices, changes, SIDE_PX)
+        changes = make_params(len(rows), APPEARANCE, torch.Generator().manual_seed(key))
+    matrices = crop_matrices(torch.from_numpy(frames[rows]), changes, SIDE_PX)
+    return augment_images(torch.from_numpy(store.images[rows]), matrices, changes, SIDE_PX)
 
 
-def train(network: nn.Module, store: Store, rows: np.ndarray, epochs: int, loss_of, seed: int = 0) -> None:
+def train(network: nn.Module, store: KneeDataset, rows: np.ndarray, epochs: int, loss_of, seed: int = 0) -> None:
     """Fit the network to `rows` of a store; one cycle of AdamW."""
     frames = store.frames(SIDE_PX)
     rng = np.random.default_rng(seed)
@@ -81,7 +81,7 @@ def train(network: nn.Module, store: Store, rows: np.ndarray, epochs: int, loss_
 
 
 @torch.no_grad()
-def predict(network: nn.Module, store: Store, rows: np.ndarray) -> Tensor:
+def predict(network: nn.Module, store: KneeDataset, rows: np.ndarray) -> Tensor:
     """Outputs (N, …) for `rows`, unchanged."""
     network.eval()
     frames = store.frames(SIDE_PX)
@@ -111,7 +111,7 @@ def area(truth: np.ndarray, score: np.ndarray, subject: np.ndarray, rounds: int 
     return [round(float(value), 4) for value in (roc_auc_score(truth, score), low, high)]
 
 
-def scores(network: nn.Module, store: Store, rows: np.ndarray) -> dict[str, object]:
+def scores(network: nn.Module, store: KneeDataset, rows: np.ndarray) -> dict[str, object]:
     """How well KL is told on `rows`."""
     kl = TARGETS[0]
     probabilities = predict(network, store, rows)[:, kl.one_hot].softmax(1).numpy()
@@ -138,7 +138,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--network", type=Path)
     options = parser.parse_args()
-    phantoms = load_stores(tuple(options.phantoms))
+    phantoms = load_datasets(tuple(options.phantoms))
     torch.manual_seed(0)
     network = Globally(ONE_HOT_LENGTH).to(memory_format=torch.channels_last)
     if options.network and options.network.is_file():
@@ -148,7 +148,7 @@ def main() -> None:
         if options.network:
             torch.save(network.state_dict(), options.network)
     result = {"phantoms": scores(network, phantoms, np.arange(len(phantoms))[-HELD_OUT:])}
-    real = load_stores((options.chen,))
+    real = load_datasets((options.chen,))
     result["real"] = scores(network, real, np.flatnonzero(real.split == options.split))
     print(json.dumps({"split": options.split, "trained_on": len(phantoms) - HELD_OUT, **result}, indent=1))
 

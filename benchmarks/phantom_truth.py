@@ -16,12 +16,12 @@ from dataclasses import replace
 import numpy as np
 
 from kneegrade.anatomy.joint_space import joint_space_width
-from kneegrade.anatomy.landmarks import FEMUR_ARTICULAR, TIBIA_ARTICULAR
+from kneegrade.anatomy.landmark_scheme import FEMUR_ARTICULAR, TIBIA_ARTICULAR
 from kneegrade.phantom import sample_knee
 from kneegrade.phantom.bones import bones_of
 from kneegrade.phantom.build import sample_person
-from kneegrade.phantom.grades import PAPER_COUNTS, tuple_probabilities
-from kneegrade.phantom.knee import sample_grades
+from kneegrade.phantom.phantom_knee import sample_grades
+from kneegrade.phantom.prevalence import PAPER_COUNTS, tuple_probabilities
 from kneegrade.schema import TARGET_NAMES
 
 GRADED, MODES = 60000, 30  # knees whose grades are drawn; modes of the shape model

@@ -13,7 +13,7 @@ import numpy as np
 
 from kneegrade.evaluation import agreement
 from kneegrade.phantom import coherent_reading
-from kneegrade.phantom.grades import tuple_probabilities
+from kneegrade.phantom.prevalence import tuple_probabilities
 from kneegrade.schema import OARSI_NAMES, TARGET_NAMES, TARGETS
 
 

@@ -20,7 +20,7 @@ import pandas as pd
 from PIL import Image
 
 from kneegrade import Grader, Report
-from kneegrade.anatomy.landmarks import ARTICULAR, TIBIA_PLATEAU_LATERAL, TIBIA_PLATEAU_MEDIAL
+from kneegrade.anatomy.landmark_scheme import ARTICULAR, TIBIA_PLATEAU_LATERAL, TIBIA_PLATEAU_MEDIAL
 from kneegrade.cohorts import chen2018_manifest, landmark_array
 from kneegrade.imaging import Source
 from kneegrade.schema import TARGET_NAMES

@@ -15,8 +15,8 @@ import json
 from pathlib import Path
 
 from kneegrade.anatomy import LandmarkDetector, refusal
-from kneegrade.anatomy.overlay import overlay
 from kneegrade.imaging import read_radiograph
+from kneegrade.reporting.landmark_export import overlay
 
 TABLE = Path(__file__).with_name("real_films.csv")
 

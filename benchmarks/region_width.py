@@ -13,9 +13,9 @@ import sys
 import numpy as np
 import pandas as pd
 
+from kneegrade.anatomy.geometry import pose_of, roi_frame
 from kneegrade.anatomy.joint_space import joint_space_width
 from kneegrade.anatomy.knee import points_inside
-from kneegrade.anatomy.roi import pose_of, roi_frame
 
 CROP_PX, GRID = 299, 32
 

@@ -17,11 +17,11 @@ from scipy.stats import spearmanr
 
 from kneegrade.coherence import raked_table, smoothed_table
 from kneegrade.evaluation import Predictions, SubjectBootstrap, score
-from kneegrade.evaluation.formats import markdown
 from kneegrade.evaluation.metrics import calibration_error, calibration_sums, confusion
-from kneegrade.evaluation.tables import evaluation_table
-from kneegrade.learning.folds import left_out
+from kneegrade.evaluation.paper_tables import evaluation_table
+from kneegrade.evaluation.table_formats import markdown
 from kneegrade.schema import CLASSES, TARGETS, grade_tuple_counts
+from kneegrade.training.splits import left_out
 from kneegrade.weights import read_description, shipped_path
 
 DRAWS = 2000

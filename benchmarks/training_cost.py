@@ -22,12 +22,12 @@ import numpy as np
 import torch
 
 from kneegrade.coherence import concatenate_probabilities, incoherence_loss
-from kneegrade.learning.augmentation import draw_changes
-from kneegrade.learning.paper_cohort import PaperCohort
-from kneegrade.learning.recipe import Recipe, load_recipe
-from kneegrade.learning.reproduce import SCALES, recipe_folder
-from kneegrade.learning.run import Run
 from kneegrade.schema import TARGETS
+from kneegrade.training.augmentation import make_params
+from kneegrade.training.config import Recipe, load_recipe
+from kneegrade.training.grid import SCALES, recipe_folder
+from kneegrade.training.phantom_datasets import PaperCohort
+from kneegrade.training.trainer import Run
 
 
 def main() -> None:
@@ -81,7 +81,7 @@ def timed(deed: Callable[[int], object], steps: int, device: torch.device) -> fl
 
 
 def changes(run: Run, rows: np.ndarray) -> object:
-    return draw_changes(len(rows), run.recipe.augmentation, torch.Generator().manual_seed(0))
+    return make_params(len(rows), run.recipe.augmentation, torch.Generator().manual_seed(0))
 
 
 def fetch(run: Run, number: int) -> None:

@@ -22,19 +22,18 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from kneegrade.anatomy.heatmaps import PyramidNetwork
+from kneegrade.anatomy.geometry import roi_frame, sample_affine, stretch_contrast
 from kneegrade.anatomy.joint_space import gap_at
-from kneegrade.anatomy.landmarks import (
+from kneegrade.anatomy.landmark_networks import FINE, PyramidNetwork, fine_landmark_network, read_points
+from kneegrade.anatomy.landmark_scheme import (
     FEMUR_ARTICULAR,
     TIBIA_ARTICULAR,
     TIBIA_PLATEAU_LATERAL,
     TIBIA_PLATEAU_MEDIAL,
 )
-from kneegrade.anatomy.locator import FINE, fine_network, read_points
-from kneegrade.anatomy.roi import roi_frame, sample_affine, stretch_contrast
 from kneegrade.cohorts import landmark_array, load_manifest
 from kneegrade.imaging import read_radiograph
-from kneegrade.learning.store import STORE_PX, STORE_WIDTHS, cut_knee
+from kneegrade.training.dataset import DATASET_PLATEAU_WIDTHS, DATASET_PX, crop_knee
 from kneegrade.weights import load_part, load_weights
 
 SCALE, OFFSET = 1.35, -0.0075
@@ -45,13 +44,13 @@ FADE = 0.06
 Points = NDArray[np.float64]
 
 
-def phantom_locator(weights: Path) -> PyramidNetwork:
+def phantom_landmark_network(weights: Path) -> PyramidNetwork:
     """The fine locator of a detector's weights.
 
     Raises:
         WeightsError: not a detector's weights.
     """
-    network = fine_network()
+    network = fine_landmark_network()
     load_part(network, load_weights(weights, "detector"), "fine")
     return network.eval().requires_grad_(False)
 
@@ -99,9 +98,11 @@ def baked_manifest(table: pd.DataFrame, network: PyramidNetwork) -> pd.DataFrame
     """The manifest with corrected `landmarks_px`; every knee of it must have landmarks."""
     corrected = []
     for path, points in zip(table["image_path"], landmark_array(table), strict=True):
-        picture, placed, _ = cut_knee(read_radiograph(Path(path)).pixels, points, STORE_WIDTHS)
+        picture, placed, _ = crop_knee(read_radiograph(Path(path)).pixels, points, DATASET_PLATEAU_WIDTHS)
         moved = redrawn_joint_lines(network, picture[None], placed[None])[0]
-        corrected.append(roi_frame(points, STORE_PX, STORE_WIDTHS).to_source(moved.astype(np.float64)).reshape(-1))
+        corrected.append(
+            roi_frame(points, DATASET_PX, DATASET_PLATEAU_WIDTHS).to_source(moved.astype(np.float64)).reshape(-1)
+        )
     return table.assign(landmarks_px=corrected)
 
 
@@ -112,7 +113,7 @@ def main() -> None:
     parser.add_argument("weights", type=Path, help="detector weights trained on phantoms alone")
     parser.add_argument("-o", "--output", type=Path, required=True, help="Parquet file to write")
     arguments = parser.parse_args()
-    table = baked_manifest(load_manifest(arguments.manifest), phantom_locator(arguments.weights))
+    table = baked_manifest(load_manifest(arguments.manifest), phantom_landmark_network(arguments.weights))
     draft = arguments.output.with_suffix(".tmp")
     table.to_parquet(draft)
     draft.replace(arguments.output)

@@ -10,15 +10,15 @@ import torch
 
 from kneegrade.anatomy import Knee, refusal
 from kneegrade.anatomy.knee import knee_at
-from kneegrade.anatomy.outline import Outline
+from kneegrade.anatomy.landmarks import Landmarks
+from kneegrade.anatomy.laterality import SideCall
 from kneegrade.anatomy.shape_model import ShapeModel
-from kneegrade.anatomy.sides import SideCall
-from kneegrade.gathering import evidence_of
+from kneegrade.grader import evidence_of
 from kneegrade.imaging import read_radiograph
-from kneegrade.network import GradingNetwork, NetworkPlan
+from kneegrade.network import GradingNetwork, ModelConfig
 from kneegrade.results import Finding
 from kneegrade.schema import TARGETS
-from kneegrade.uncertainty import Gate
+from kneegrade.uncertainty import QualityControl
 
 REPORT_PAGE = Path(__file__).parents[1] / "docs" / "report.md"
 
@@ -28,7 +28,7 @@ def knee_of_noise() -> Knee:
     pixels = np.random.default_rng(0).uniform(size=(330, 400)).astype(np.float32)
     points = ShapeModel.load().mean({"kl": 0}) * 3 + [200, 165]
     inside = (points >= 0).all(1) & (points <= [399, 329]).all(1)
-    outline = Outline(points, np.tile(np.eye(2), (74, 1, 1)), inside)
+    outline = Landmarks(points, np.tile(np.eye(2), (74, 1, 1)), inside)
     return knee_at(read_radiograph(pixels), outline, SideCall("R", 0.9), (0.9, 96))
 
 
@@ -36,7 +36,7 @@ def knee_of_noise() -> Knee:
 @torch.no_grad()
 def test_the_three_parts_of_evidence_sum_to_the_networks_centred_logits(pooling):
     torch.manual_seed(0)
-    network = GradingNetwork(NetworkPlan("resnet18", pooling, reduce=8, roi_px=96)).eval()
+    network = GradingNetwork(ModelConfig("resnet18", pooling, reduce=8, roi_px=96)).eval()
     network.feature_mean.normal_()
     knee = knee_of_noise()
     assert 0 < knee.visible.sum() < 74
@@ -77,5 +77,5 @@ def test_the_documented_codes_of_quality_are_those_that_the_code_gives():
     """A knee's quality comes from the gate or, for a knee refused before it, from the refusal."""
     table = REPORT_PAGE.read_text().split("Codes in `quality.findings`:")[1].strip().split("\n\n")[0]
     documented = [code for row in table.splitlines() for code in re.findall(r"`(\w+)`", row.split("|")[1])]
-    assert sorted(documented) == sorted(codes_given_by(refusal) | codes_given_by(Gate._quality))
+    assert sorted(documented) == sorted(codes_given_by(refusal) | codes_given_by(QualityControl._quality))
     assert {"view", "blur", "implant", "unlike_training"} < set(documented)

@@ -86,7 +86,7 @@ class JointSpaceWidth:
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurement:
     """A value and its standard error, both in the same unit."""
 
     value: float
@@ -106,19 +106,19 @@ class JointSpace:
         mm_per_px: where the spacing is trusted, else None.
     """
 
-    medial: Measured
-    lateral: Measured
-    fixed: Mapping[float, Measured]
-    convergence_deg: Measured
-    tibial_width_px: Measured
+    medial: Measurement
+    lateral: Measurement
+    fixed: Mapping[float, Measurement]
+    convergence_deg: Measurement
+    tibial_width_px: Measurement
     mm_per_px: float | None = None
 
-    def mm(self, width: Measured) -> Measured | None:
+    def mm(self, width: Measurement) -> Measurement | None:
         """A width in millimetres in the plane of the stated spacing, or None without one."""
         if self.mm_per_px is None:
             return None
         tibia_mm = self.tibial_width_px.value * self.mm_per_px
-        return Measured(width.value * tibia_mm, width.error * tibia_mm)
+        return Measurement(width.value * tibia_mm, width.error * tibia_mm)
 
     @property
     def width_mm(self) -> JointSpaceWidth | None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kneegrade.anatomy import LandmarkDetector
-from kneegrade.anatomy.landmarks import ARTICULAR
+from kneegrade.anatomy.landmark_scheme import ARTICULAR
 from kneegrade.imaging import read_radiograph
 from kneegrade.phantom import FilmOptions, render_film
 

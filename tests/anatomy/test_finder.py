@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from kneegrade.anatomy.finder import FINDER_PX, MOST, Candidate, find_candidates, spread_out
-from kneegrade.anatomy.roi import Pose
+from kneegrade.anatomy.geometry import Pose
+from kneegrade.anatomy.landmark_networks import LOCALIZER_PX, MOST, Candidate, localize_knees, spread_out
 
 
 def candidate(x, y, score, width=50.0) -> Candidate:
@@ -25,7 +25,7 @@ class BrightSpots(nn.Module):
         mean = nn.functional.avg_pool2d(picture, 8)[:, 0]
         maps = torch.zeros(len(picture), 4, *mean.shape[1:])
         maps[:, 0] = 20 * (mean - 0.5)
-        maps[:, 1], maps[:, 3] = math.log(40 / FINDER_PX), 1.0
+        maps[:, 1], maps[:, 3] = math.log(40 / LOCALIZER_PX), 1.0
         return maps, torch.zeros(len(picture))
 
 
@@ -33,12 +33,12 @@ def test_a_long_film_is_searched_in_squares_and_places_are_those_of_the_film():
     """A spot too small to be bright on the whole film shrunk to 256 px is found in a square of it."""
     film = np.zeros((2048, 512), dtype=np.float32)
     film[1504:1520, 208:224] = 1.0
-    found = find_candidates(BrightSpots(), film, 0.5, torch.device("cpu"))
+    found = localize_knees(BrightSpots(), film, 0.5, torch.device("cpu"))
     assert found
     x, y = found[0].pose.centre
     assert abs(x - 215.5) < 24
     assert abs(y - 1511.5) < 24
-    wide = find_candidates(BrightSpots(), np.ascontiguousarray(film.T), 0.5, torch.device("cpu"))
+    wide = localize_knees(BrightSpots(), np.ascontiguousarray(film.T), 0.5, torch.device("cpu"))
     assert abs(wide[0].pose.centre[0] - 1511.5) < 24
     assert wide[0].pose.width == found[0].pose.width
 
@@ -51,5 +51,5 @@ def test_a_usual_film_is_searched_once():
             calls.append(picture.shape)
             return super().forward(picture)
 
-    find_candidates(Counting(), np.zeros((700, 512), dtype=np.float32), 0.5, torch.device("cpu"))
+    localize_knees(Counting(), np.zeros((700, 512), dtype=np.float32), 0.5, torch.device("cpu"))
     assert len(calls) == 1

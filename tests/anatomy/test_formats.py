@@ -7,10 +7,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from kneegrade.anatomy import MarkedPoints, marked_knees
-from kneegrade.anatomy.coco import CocoFilm, CocoKnee, read_coco, to_coco, write_coco
-from kneegrade.anatomy.kneel import kneel_row, read_kneel_csv, write_kneel_csv
-from kneegrade.anatomy.pts import read_pts, write_pts
+from kneegrade.anatomy import UserLandmarks, knees_from_landmarks
+from kneegrade.anatomy.landmark_files import (
+    CocoFilm,
+    CocoKnee,
+    kneel_row,
+    read_coco,
+    read_kneel_csv,
+    read_pts,
+    to_coco,
+    write_coco,
+    write_kneel_csv,
+    write_pts,
+)
 from kneegrade.anatomy.shape_model import ShapeModel
 from kneegrade.errors import UnreadableFileError, UsageError
 from kneegrade.imaging import Radiograph
@@ -106,8 +115,8 @@ def test_the_unit_of_pts_is_told_from_the_tibia(tmp_path):
 
 def test_two_marked_knees_have_their_sides(tmp_path):
     write_pts(tmp_path / "film.pts", np.stack([LEFT, RIGHT]))  # any order
-    points = MarkedPoints(tmp_path).of("sub/film.dcm", FILM)
-    knees, warnings = marked_knees(FILM, points, 64)
+    points = UserLandmarks(tmp_path).of("sub/film.dcm", FILM)
+    knees, warnings = knees_from_landmarks(FILM, points, 64)
     assert [knee.side for knee in knees] == ["R", "L"]
     assert warnings == ()
     np.testing.assert_allclose(knees[0].landmarks_px, RIGHT, atol=1e-3)
@@ -123,13 +132,13 @@ def flipped(points):
 ])  # fmt: skip
 def test_mirrored_exports_are_turned_back(tmp_path, mirrored, stored):
     write_pts(tmp_path / "film.pts", np.stack(stored))
-    points = MarkedPoints(tmp_path / "film.pts", mirrored=mirrored).of("other.dcm", FILM)
+    points = UserLandmarks(tmp_path / "film.pts", mirrored=mirrored).of("other.dcm", FILM)
     np.testing.assert_allclose(points, np.stack([RIGHT, LEFT]), atol=1e-3)
 
 
 def test_a_single_mirrored_knee_needs_its_side(tmp_path):
     write_pts(tmp_path / "film.pts", flipped(RIGHT))
-    marked = MarkedPoints(tmp_path, mirrored="R")
+    marked = UserLandmarks(tmp_path, mirrored="R")
     np.testing.assert_allclose(marked.of("film.png", replace(FILM, laterality="R"))[0], RIGHT, atol=1e-3)
     with pytest.raises(UsageError, match="side"):
         marked.of("film.png", FILM)
@@ -139,8 +148,8 @@ def test_the_other_knee_on_the_flipped_film(tmp_path):
     """BoneFinder's two files of a bilateral film: one as it is, one of the flipped film."""
     write_pts(tmp_path / "001.pts", LEFT * MM_PER_PX)
     write_pts(tmp_path / "001_f.pts", flipped(RIGHT) * MM_PER_PX)
-    points = MarkedPoints(tmp_path).of("001.dcm", FILM)
-    knees, _ = marked_knees(FILM, points, 64)
+    points = UserLandmarks(tmp_path).of("001.dcm", FILM)
+    knees, _ = knees_from_landmarks(FILM, points, 64)
     assert [knee.side for knee in knees] == ["R", "L"]
     np.testing.assert_allclose(knees[0].landmarks_px, RIGHT, atol=2e-3)
 
@@ -148,7 +157,7 @@ def test_the_other_knee_on_the_flipped_film(tmp_path):
 def test_films_whose_names_share_a_beginning_keep_their_points(tmp_path):
     write_pts(tmp_path / "1.2.3.1.pts", RIGHT)
     write_pts(tmp_path / "1.2.3.2.pts", LEFT)
-    np.testing.assert_allclose(MarkedPoints(tmp_path).of("1.2.3.2", FILM)[0], LEFT, atol=1e-3)
+    np.testing.assert_allclose(UserLandmarks(tmp_path).of("1.2.3.2", FILM)[0], LEFT, atol=1e-3)
 
 
 @pytest.mark.parametrize("change", [
@@ -158,28 +167,28 @@ def test_films_whose_names_share_a_beginning_keep_their_points(tmp_path):
 def test_what_is_no_knee_is_refused(tmp_path, change):
     write_pts(tmp_path / "film.pts", change(RIGHT))
     with pytest.raises(UnreadableFileError, match="do not lie on a knee"):
-        MarkedPoints(tmp_path, unit="px").of("film.dcm", FILM)
+        UserLandmarks(tmp_path, unit="px").of("film.dcm", FILM)
 
 
 def test_knees_of_a_film_upside_down_keep_their_sides():
     last = np.array(FILM.pixels.shape[::-1]) - 1.0
-    knees, warnings = marked_knees(FILM, np.stack([last - LEFT, last - RIGHT]), 64)
+    knees, warnings = knees_from_landmarks(FILM, np.stack([last - LEFT, last - RIGHT]), 64)
     assert [knee.side for knee in knees] == ["R", "L"]
     assert warnings == ()
 
 
 def test_coco_landmarks_of_a_film(tmp_path):
     write_coco(tmp_path / "all.json", [film("one/film.png")])
-    assert len(MarkedPoints(tmp_path / "all.json").of("one/film.png", FILM)) == 2
+    assert len(UserLandmarks(tmp_path / "all.json").of("one/film.png", FILM)) == 2
     with pytest.raises(UsageError, match="no landmarks"):
-        MarkedPoints(tmp_path / "all.json").of("other.png", FILM)
+        UserLandmarks(tmp_path / "all.json").of("other.png", FILM)
 
 
 def test_landmarks_that_do_not_lie_on_the_film_are_refused(tmp_path):
     write_pts(tmp_path / "film.pts", RIGHT + 5000)
     with pytest.raises(UnreadableFileError, match="do not lie on a knee"):
-        MarkedPoints(tmp_path).of("film.dcm", FILM)
+        UserLandmarks(tmp_path).of("film.dcm", FILM)
     with pytest.raises(UsageError, match=r"other\.pts"):
-        MarkedPoints(tmp_path).of("other.dcm", FILM)
+        UserLandmarks(tmp_path).of("other.dcm", FILM)
     with pytest.raises(UsageError, match="no landmarks at"):
-        MarkedPoints(tmp_path / "nowhere")
+        UserLandmarks(tmp_path / "nowhere")

@@ -1,16 +1,22 @@
 import numpy as np
 import pytest
 
-from kneegrade.anatomy.joint_space import FIXED_AT, convergence_angle_deg, gap_line, joint_space_width
-from kneegrade.anatomy.measures import GAP_FACTOR, measure
-from kneegrade.anatomy.outline import Outline
+from kneegrade.anatomy.joint_space import (
+    FIXED_AT,
+    GAP_FACTOR,
+    convergence_angle_deg,
+    gap_line,
+    joint_space_width,
+    measure,
+)
+from kneegrade.anatomy.landmarks import Landmarks
 from kneegrade.anatomy.shape_model import ShapeModel
 
 MEAN = ShapeModel.load().mean({"kl": 0})
 
 
-def outline(points, sd_px) -> Outline:
-    return Outline(points, np.tile(np.eye(2) * sd_px**2, (74, 1, 1)), np.ones(74, dtype=bool))
+def outline(points, sd_px) -> Landmarks:
+    return Landmarks(points, np.tile(np.eye(2) * sd_px**2, (74, 1, 1)), np.ones(74, dtype=bool))
 
 
 def test_widths_are_those_of_the_outline_in_mm_and_as_fractions():

@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
 
-from kneegrade.anatomy.outline import LEAST_ERROR, TOLERANCE, UNSEEN_ERROR, Outline, read_outline, regularised
+from kneegrade.anatomy.landmarks import (
+    LEAST_ERROR,
+    TOLERANCE,
+    UNSEEN_ERROR,
+    Landmarks,
+    landmarks_from_heatmaps,
+    regularize_by_shape,
+)
 from kneegrade.anatomy.shape_model import ShapeModel
 
 SHAPE = ShapeModel.load()
@@ -10,8 +17,8 @@ TRUTH = SHAPE.shape({"kl": 2}, np.random.default_rng(0).standard_normal(30)) * P
 ALL = np.ones(74, dtype=bool)
 
 
-def outline(points=TRUTH, sd_px=1.0, seen=ALL) -> Outline:
-    return Outline(points, np.tile(np.eye(2) * sd_px**2, (74, 1, 1)), seen)
+def outline(points=TRUTH, sd_px=1.0, seen=ALL) -> Landmarks:
+    return Landmarks(points, np.tile(np.eye(2) * sd_px**2, (74, 1, 1)), seen)
 
 
 def test_confidence_is_the_rayleigh_probability():
@@ -23,15 +30,15 @@ def test_confidence_is_the_rayleigh_probability():
 
 
 def test_heat_maps_of_one_cell_mean_the_least_error():
-    made = read_outline(TRUTH, np.tile(np.eye(2) * 16.0, (74, 1, 1)), ALL, cell_px=4.0)
+    made = landmarks_from_heatmaps(TRUTH, np.tile(np.eye(2) * 16.0, (74, 1, 1)), ALL, cell_px=4.0)
     np.testing.assert_allclose(made.covariance_px2, np.tile(np.eye(2) * (LEAST_ERROR * 4.0) ** 2, (74, 1, 1)))
-    wide = read_outline(TRUTH, np.tile(np.diag([16.0, 100.0]), (74, 1, 1)), ALL, cell_px=4.0)
+    wide = landmarks_from_heatmaps(TRUTH, np.tile(np.diag([16.0, 100.0]), (74, 1, 1)), ALL, cell_px=4.0)
     assert (wide.covariance_px2[:, 1, 1] > 5 * wide.covariance_px2[:, 0, 0]).all()
 
 
 def test_moving_turns_errors_along():
     matrix = np.array([[0.0, -2.0, 5.0], [2.0, 0.0, 7.0]])
-    first = Outline(TRUTH, np.tile(np.diag([1.0, 9.0]), (74, 1, 1)), ALL)
+    first = Landmarks(TRUTH, np.tile(np.diag([1.0, 9.0]), (74, 1, 1)), ALL)
     moved = first.moved(matrix)
     np.testing.assert_allclose(moved.points_px[3], [5 - 2 * TRUTH[3, 1], 7 + 2 * TRUTH[3, 0]])
     np.testing.assert_allclose(moved.covariance_px2[3], np.diag([36.0, 4.0]))
@@ -43,7 +50,7 @@ def test_the_shape_model_completes_what_is_not_seen():
     seen[[0, 1, 2, 34, 35, 36, 37, 38, 72, 73]] = False
     broken = TRUTH.copy()
     broken[~seen] = -1e4
-    made = regularised(outline(broken, 0.5, seen), SHAPE)
+    made = regularize_by_shape(outline(broken, 0.5, seen), SHAPE)
     assert np.linalg.norm(made.points_px - TRUTH, axis=1)[~seen].max() < 6 * PX_PER_MM
     np.testing.assert_allclose(made.covariance_px2[0], np.eye(2) * (UNSEEN_ERROR * outline(broken).width_px) ** 2)
     assert (made.seen == seen).all()
@@ -54,12 +61,12 @@ def test_a_point_known_badly_is_drawn_towards_the_shape_and_sure_points_stay():
     wrong[20] += 40
     errors = np.tile(np.eye(2), (74, 1, 1))
     errors[20] *= 40**2
-    made = regularised(Outline(wrong, errors, ALL), SHAPE)
+    made = regularize_by_shape(Landmarks(wrong, errors, ALL), SHAPE)
     assert np.linalg.norm(made.points_px[20] - TRUTH[20]) < 0.45 * np.linalg.norm(wrong[20] - TRUTH[20])
     np.testing.assert_allclose(np.delete(made.points_px, 20, 0), np.delete(TRUTH, 20, 0), atol=0.5)
-    np.testing.assert_allclose(regularised(outline(TRUTH, 0.01), SHAPE).points_px, TRUTH, atol=0.05)
+    np.testing.assert_allclose(regularize_by_shape(outline(TRUTH, 0.01), SHAPE).points_px, TRUTH, atol=0.05)
 
 
 def test_what_is_no_outline_is_left_as_it_is():
     flat = outline(sd_px=100.0)
-    assert regularised(flat, SHAPE) is flat
+    assert regularize_by_shape(flat, SHAPE) is flat

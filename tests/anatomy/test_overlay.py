@@ -1,14 +1,14 @@
 import numpy as np
 
-from kneegrade.anatomy.outline import Outline
-from kneegrade.anatomy.overlay import SURE, UNSEEN, UNSURE, WIDTH, overlay
+from kneegrade.anatomy.landmarks import Landmarks
 from kneegrade.anatomy.shape_model import ShapeModel
+from kneegrade.reporting.landmark_export import SURE, UNSEEN, UNSURE, WIDTH, overlay
 
 POINTS = ShapeModel.load().mean({}) * 4 + [400, 400]
 
 
 def picture(sd_px, seen, **options):
-    outline = Outline(POINTS, np.tile(np.eye(2) * sd_px**2, (74, 1, 1)), seen)
+    outline = Landmarks(POINTS, np.tile(np.eye(2) * sd_px**2, (74, 1, 1)), seen)
     drawn = overlay(np.zeros((800, 800), dtype=np.float32), [(outline, "R 0.9")], **options)
     return {tuple(colour) for colour in np.asarray(drawn).reshape(-1, 3)}, drawn.size
 

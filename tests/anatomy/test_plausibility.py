@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 from scipy import ndimage
 
-from kneegrade.anatomy import Outline, knee_at, refusal
-from kneegrade.anatomy.sides import SideCall
+from kneegrade.anatomy import Landmarks, knee_at, refusal
+from kneegrade.anatomy.laterality import SideCall
 from kneegrade.imaging import Radiograph
 from kneegrade.phantom import FilmOptions, render_film
 
@@ -17,7 +17,7 @@ FILM = render_film(8, 3, FilmOptions("single_right", pixel_spacing_mm=0.3))
 def verdict(pixels: np.ndarray, roi_px: int) -> str:
     """What `refusal` says of the film's knee."""
     points = FILM.knees[0].landmarks_px
-    outline = Outline(points, np.tile(np.eye(2), (len(points), 1, 1)), np.ones(len(points), dtype=bool))
+    outline = Landmarks(points, np.tile(np.eye(2), (len(points), 1, 1)), np.ones(len(points), dtype=bool))
     knee = knee_at(Radiograph(pixels.astype(np.float32)), outline, SideCall("R", 1.0), (1.0, roi_px))
     assert knee.roi.shape == (roi_px, roi_px)
     finding = refusal(knee)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from kneegrade.anatomy.pts import read_pts, write_pts
+from kneegrade.anatomy.landmark_files import read_pts, write_pts
 from kneegrade.errors import UnreadableFileError
 
 POINTS = np.arange(148, dtype=float).reshape(74, 2) / 4

@@ -4,8 +4,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kneegrade.anatomy.landmarks import COMPARTMENTS, FEMUR_NOTCH, NUM_LANDMARKS, TIBIA_VALLEY
-from kneegrade.anatomy.roi import cut_region, pose_of, roi_frame, sample_affine, stretch_contrast
+from kneegrade.anatomy.geometry import extract_crop, pose_of, roi_frame, sample_affine, stretch_contrast
+from kneegrade.anatomy.landmark_scheme import COMPARTMENTS, FEMUR_NOTCH, NUM_LANDMARKS, TIBIA_VALLEY
 from kneegrade.anatomy.shape_model import ShapeModel
 
 
@@ -82,9 +82,9 @@ def test_a_finer_film_gives_the_same_region(factor):
         x, y = ((axis + 0.5) / f - 0.5 for axis in (x, y))
         return (0.5 + 0.25 * np.sin(x / 17) + 0.25 * np.cos(y / 23)).astype(np.float32)
 
-    plain, _ = cut_region(picture(220, 240, 1), roi_frame(coarse_points, 96))
+    plain, _ = extract_crop(picture(220, 240, 1), roi_frame(coarse_points, 96))
     fine_points = (coarse_points + 0.5) * factor - 0.5
-    fine, _ = cut_region(picture(220 * factor, 240 * factor, factor), roi_frame(fine_points, 96))
+    fine, _ = extract_crop(picture(220 * factor, 240 * factor, factor), roi_frame(fine_points, 96))
     assert (plain - fine)[..., 5:-5, 5:-5].abs().max() < 0.005
 
 

@@ -1,10 +1,10 @@
 import pytest
 
-from kneegrade.anatomy.sides import call_sides
+from kneegrade.anatomy.laterality import assign_sides
 
 
 def sides(stated, *lateral_left):
-    calls, warnings = call_sides(lateral_left, stated)
+    calls, warnings = assign_sides(lateral_left, stated)
     return [call.side for call in calls], [w.code for w in warnings]
 
 
@@ -38,5 +38,5 @@ def test_one_stated_side_but_two_knees():
 
 
 def test_confidence_is_of_the_anatomys_own_call():
-    calls, _ = call_sides([0.2], "R")
+    calls, _ = assign_sides([0.2], "R")
     assert calls[0].confidence == pytest.approx(0.8)

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kneegrade.cohorts.coded import decode, problems_at, read_table, refuse, whole_numbers
+from kneegrade.cohorts.readings import decode, problems_at, read_table, refuse, whole_numbers
 from kneegrade.errors import CohortError
 
 

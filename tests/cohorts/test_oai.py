@@ -7,11 +7,10 @@ import pandas as pd
 import pytest
 
 from kneegrade.cohorts import Counts, cohort_summary, load_manifest, oai_manifest
-from kneegrade.cohorts.coded import read_table
-from kneegrade.cohorts.oai import COLUMNS
+from kneegrade.cohorts.oai import COLUMNS, oai_files
 from kneegrade.cohorts.oai import oai_films as films_of
 from kneegrade.cohorts.oai import oai_readings as readings_of
-from kneegrade.cohorts.oai_files import oai_files
+from kneegrade.cohorts.readings import read_table
 from kneegrade.errors import CohortError
 from kneegrade.schema import TARGET_NAMES
 

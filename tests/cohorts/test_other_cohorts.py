@@ -17,10 +17,9 @@ from kneegrade.cohorts import (
     write_fake_most,
     write_fake_oai,
 )
+from kneegrade.cohorts.build_manifest import split_by_subject
 from kneegrade.cohorts.most import most_readings
-from kneegrade.cohorts.oai import oai_readings
-from kneegrade.cohorts.oai_files import oai_files
-from kneegrade.cohorts.protocol import split_by_subject
+from kneegrade.cohorts.oai import oai_files, oai_readings
 from kneegrade.errors import CohortError
 from kneegrade.imaging import read_radiograph
 from kneegrade.phantom import Cohort, write_cohort

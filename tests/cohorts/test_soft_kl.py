@@ -4,8 +4,8 @@ import pytest
 from PIL import Image
 
 from kneegrade.cohorts import chen2018_manifest
+from kneegrade.cohorts.chen2018 import kl_from_oarsi, softened
 from kneegrade.cohorts.manifest import target_distributions
-from kneegrade.cohorts.soft_kl import kl_from_oarsi, softened
 from kneegrade.errors import RecipeError
 from kneegrade.schema import OARSI_NAMES, grade_tuple_counts
 

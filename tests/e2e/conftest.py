@@ -13,7 +13,7 @@ def kneegrade() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs `kneegrade` with these arguments; warnings are errors there too."""
 
     def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-W", "error", "-m", "kneegrade.cli", *map(str, arguments)]
+        command = [sys.executable, "-W", "error", "-m", "kneegrade", *map(str, arguments)]
         return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=500, check=False)
 
     return run

@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kneegrade.auditing import audit_labels, falls, odd_widths
 from kneegrade.coherence import one_hot
 from kneegrade.cohorts import load_labels
 from kneegrade.errors import CohortError
 from kneegrade.evaluation import Predictions
 from kneegrade.phantom import Cohort, write_cohort
 from kneegrade.schema import TARGET_NAMES
+from kneegrade.training.audit import audit_labels, falls, odd_widths
 
 HEADER = "knee_id,subject_id,side,visit," + ",".join(TARGET_NAMES)
 ROWS = (

@@ -9,14 +9,14 @@ import pytest
 from PIL import Image
 
 from kneegrade import Grader
-from kneegrade.calibrating import calibrate
 from kneegrade.coherence import broken_rules
 from kneegrade.errors import RecipeError
 from kneegrade.evaluation import Predictions
-from kneegrade.learning.folds import left_out, people_first
-from kneegrade.network import GradingNetwork, NetworkPlan
+from kneegrade.network import GradingNetwork, ModelConfig
 from kneegrade.phantom import render_rois, sample_knee
 from kneegrade.schema import TARGETS
+from kneegrade.training.fit import calibrate
+from kneegrade.training.splits import left_out, people_first
 from kneegrade.uncertainty import Calibration
 from kneegrade.weights import read_description, save_weights, shipped_path
 
@@ -79,7 +79,7 @@ def test_from_graded_knees_to_reports_with_sets(kneegrade, manifest, tmp_path):
 @pytest.fixture
 def untrained(tmp_path):
     """Weights of a small network that has learnt nothing."""
-    plan = NetworkPlan("resnet18", reduce=8, roi_px=64)
+    plan = ModelConfig("resnet18", reduce=8, roi_px=64)
     parts = {"network": GradingNetwork(plan), "calibration": Calibration()}
     tensors = {f"{part}.{name}": value for part, module in parts.items() for name, value in module.state_dict().items()}
     kept = {name: value for name, value in tensors.items() if not name.endswith("num_batches_tracked")}

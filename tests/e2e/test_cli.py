@@ -28,7 +28,7 @@ def graded(kneegrade, tmp_path_factory):
 
 def test_help_imports_no_torch():
     code = (
-        "import sys\nsys.argv = ['kneegrade', '--help']\nfrom kneegrade.cli import main\n"
+        "import sys\nsys.argv = ['kneegrade', '--help']\nfrom kneegrade.commands import main\n"
         "try:\n    main()\nexcept SystemExit as end:\n    assert end.code == 0\n"
         "heavy = {'torch', 'pydicom', 'sklearn', 'scipy', 'pandas', 'PIL'} & set(sys.modules)\n"
         "assert not heavy, heavy"

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from kneegrade import Grader
-from kneegrade.phantom.cohort import ROI_FILE, TABLE_FILE
+from kneegrade.phantom.phantom_cohort import ROI_FILE, TABLE_FILE
 from kneegrade.weights import read_description
 
 pytestmark = pytest.mark.slow  # some 600 knees are found and read

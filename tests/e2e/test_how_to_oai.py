@@ -44,7 +44,7 @@ def test_from_a_fake_download_to_tables(tmp_path):
         if words[0] in ("train", "reproduce"):
             words += [word for setting in TINY for word in ("--set", setting)]
         done = subprocess.run(
-            [sys.executable, "-m", "kneegrade.cli", *words], cwd=tmp_path, capture_output=True, text=True, timeout=900,
+            [sys.executable, "-m", "kneegrade", *words], cwd=tmp_path, capture_output=True, text=True, timeout=900,
             check=False,
         )  # fmt: skip
         allowed = (0, 1) if words[0] == "store" else (0,)  # 1: some knees were not found, which is said

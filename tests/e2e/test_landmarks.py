@@ -8,12 +8,11 @@ import pytest
 from PIL import Image
 
 from kneegrade import Grader
-from kneegrade.anatomy import LandmarkDetector, MarkedPoints
-from kneegrade.anatomy.kneel import read_kneel_csv
-from kneegrade.anatomy.pts import read_pts, write_pts
+from kneegrade.anatomy import LandmarkDetector, UserLandmarks
+from kneegrade.anatomy.landmark_files import read_kneel_csv, read_pts, write_pts
 from kneegrade.errors import UsageError
 from kneegrade.imaging import find_sources, read_radiograph
-from kneegrade.outlines import write_landmarks
+from kneegrade.reporting.landmark_export import write_landmarks
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 TRUTH = json.loads((EXAMPLES / "truth.json").read_text())
@@ -78,7 +77,7 @@ def test_grading_at_the_users_own_landmarks(tmp_path):
     """Points of the truth file give its joint space; a film without a file is a row with its reason."""
     true = [np.array(knee["landmarks_px"]) for knee in TRUTH["bilateral.dcm"]["knees"]]
     write_pts(tmp_path / "bilateral.pts", np.stack(true))
-    report = Grader(device="cpu").grade(EXAMPLES, landmarks=MarkedPoints(tmp_path))
+    report = Grader(device="cpu").grade(EXAMPLES, landmarks=UserLandmarks(tmp_path))
     by_name = {radiograph.source: radiograph for radiograph in report.radiographs}
     lacking = by_name["single_right.dcm"]
     assert (lacking.status, lacking.reason.code) == ("not_gradable", "no_landmarks")

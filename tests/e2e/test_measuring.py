@@ -11,11 +11,11 @@ from PIL import Image
 
 from kneegrade import Grader
 from kneegrade.errors import RecipeError, WeightsError
-from kneegrade.evaluating import evaluate_manifest
 from kneegrade.evaluation import Predictions, agreement
-from kneegrade.network import NetworkPlan
+from kneegrade.network import ModelConfig
 from kneegrade.phantom import Cohort, write_cohort
 from kneegrade.schema import TARGETS
+from kneegrade.training.predict import evaluate_manifest
 from kneegrade.weights import save_weights
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -153,7 +153,7 @@ def test_landmarks_of_some_knees_only_and_no_grades_are_refused(manifest):
         evaluate_manifest(table.assign(**{t.name: None for t in TARGETS}), "test")
 
 
-@pytest.mark.parametrize("plan", [NetworkPlan(pooling="global"), NetworkPlan(heads="ordinal")])
+@pytest.mark.parametrize("plan", [ModelConfig(pooling="global"), ModelConfig(heads="ordinal")])
 def test_weights_that_cannot_explain_themselves_are_refused_by_the_grader(plan, tmp_path):
     save_weights(tmp_path / "w.safetensors", {}, {"name": "w", "kind": "grader", "model": asdict(plan)})
     with pytest.raises(WeightsError, match="cannot give a report's evidence"):

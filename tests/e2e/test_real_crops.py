@@ -9,9 +9,9 @@ import pytest
 
 from kneegrade import Grader
 from kneegrade.cohorts import chen2018_manifest
-from kneegrade.evaluating import evaluate_manifest
 from kneegrade.evaluation import agreement
 from kneegrade.imaging import Source, find_sources
+from kneegrade.training.predict import evaluate_manifest
 
 ARCHIVE = Path(os.environ.get("KNEEGRADE_REAL_DATA", "nowhere")) / "chen2018_kneeKL299_train_val.zip"
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from kneegrade.errors import RecipeError
-from kneegrade.evaluation.drift import Profile, compare_profiles, drift_table
+from kneegrade.evaluation.two_sample import SiteProfile, compare_profiles, drift_table
 from kneegrade.schema import ONE_HOT_LENGTH, TARGETS
 
 
@@ -15,7 +15,7 @@ def profile(seed, subjects=60, shift=0.0, kl=(0.2,) * 5, weights="w"):
     for target in TARGETS[1:]:
         shares[:, target.one_hot] = 0.25
     features = generator.normal(size=(number, 6)).astype(np.float32) + np.float32(shift)
-    return Profile(features, shares, np.repeat(np.arange(subjects).astype(str), 2), weights)
+    return SiteProfile(features, shares, np.repeat(np.arange(subjects).astype(str), 2), weights)
 
 
 def test_one_population_twice_shows_no_drift():
@@ -69,7 +69,7 @@ def test_p_values_are_uniform_where_nothing_differs():
 def test_a_profile_survives_its_file_and_others_are_refused(tmp_path):
     own = profile(3)
     own.save(tmp_path / "p.parquet")
-    read = Profile.load(tmp_path / "p.parquet")
+    read = SiteProfile.load(tmp_path / "p.parquet")
     np.testing.assert_array_equal(read.features, own.features)
     np.testing.assert_array_equal(read.probabilities, own.probabilities)
     assert read.subject.tolist() == own.subject.tolist()
@@ -80,4 +80,4 @@ def test_a_profile_survives_its_file_and_others_are_refused(tmp_path):
         compare_profiles(own, profile(4, subjects=9))
     (tmp_path / "x.parquet").write_bytes(b"x")
     with pytest.raises(RecipeError, match="not a profile"):
-        Profile.load(tmp_path / "x.parquet")
+        SiteProfile.load(tmp_path / "x.parquet")

@@ -6,7 +6,7 @@ import pytest
 from kneegrade.coherence import one_hot
 from kneegrade.errors import RecipeError, UsageError
 from kneegrade.evaluation import Predictions, SubjectBootstrap, agreement, as_json, compare, incoherent, score
-from kneegrade.evaluation.comparison import mcnemar
+from kneegrade.evaluation.bootstrap import mcnemar
 from kneegrade.schema import OARSI_NAMES, TARGETS, grade_tuple_counts
 
 

@@ -11,13 +11,13 @@ import yaml
 from kneegrade.coherence import one_hot
 from kneegrade.errors import UsageError
 from kneegrade.evaluation import Predictions
-from kneegrade.evaluation.all_tables import write_tables
-from kneegrade.evaluation.formats import Table, comma_separated, latex, markdown
-from kneegrade.evaluation.paper import BY_GRADE, LABELS, SUMMARY
-from kneegrade.learning.recipe import load_recipe
-from kneegrade.learning.reproduce import SCALES, recipe_folder
-from kneegrade.phantom.grades import PAPER_COUNTS
+from kneegrade.evaluation.paper_values import BY_GRADE, LABELS, SUMMARY
+from kneegrade.evaluation.result_tables import write_tables
+from kneegrade.evaluation.table_formats import Table, comma_separated, latex, markdown
+from kneegrade.phantom.prevalence import PAPER_COUNTS
 from kneegrade.schema import TARGETS, grade_tuple_counts
+from kneegrade.training.config import load_recipe
+from kneegrade.training.grid import SCALES, recipe_folder
 
 RIGHT = {"resnet50": 0.5, "kpn": 0.55, "cl": 0.6, "proposed": 0.8, "resnet50-20": 0.3, "proposed-20": 0.6}
 

@@ -13,10 +13,10 @@ import pytest
 from films import dataset, dicom_bytes, stored
 
 from kneegrade.errors import KneeGradeError, LimitExceededError, UnreadableFileError, UnsupportedFileError
-from kneegrade.imaging import Limits, child, read_radiograph
-from kneegrade.imaging.child import DecodingProcess
+from kneegrade.imaging import Limits, read_radiograph
+from kneegrade.imaging import decoding_process as child
+from kneegrade.imaging.decoding_process import DecodingProcess, receive, send
 from kneegrade.imaging.limits import MEBIBYTE
-from kneegrade.imaging.wire import receive, send
 
 FILM = dicom_bytes(dataset(PixelSpacing=[0.2, 0.2], ImageLaterality="L"))
 posix_only = pytest.mark.skipif(not hasattr(os, "register_at_fork"), reason="needs POSIX signals and pipes")
@@ -71,8 +71,8 @@ def test_an_answer_that_makes_no_sense_is_a_reason(
     program = (
         "import os, struct, sys, time; sys.path.append(sys.argv[1])\n"
         "import numpy as np\n"
-        "from kneegrade.imaging.picture import Picture\n"
-        "from kneegrade.imaging.wire import receive, send\n"
+        "from kneegrade.imaging.radiograph import Picture\n"
+        "from kneegrade.imaging.decoding_process import receive, send\n"
         "out = os.fdopen(os.dup(1), 'wb'); send(out, {'ready': True})\n"
         f"receive(sys.stdin.buffer); {answer}; time.sleep(600)\n"
     )

@@ -10,8 +10,8 @@ from pydicom import uid
 from pydicom.pixels.decoders import base
 
 from kneegrade.errors import UnreadableFileError, UnsupportedFileError
-from kneegrade.imaging import codecs
-from kneegrade.imaging.decoding import decode
+from kneegrade.imaging import dicom_codecs as codecs
+from kneegrade.imaging.decoding_worker import decode
 from kneegrade.imaging.limits import Limits
 
 

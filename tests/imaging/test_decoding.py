@@ -8,7 +8,7 @@ from films import dataset, dicom_bytes
 
 from kneegrade.errors import KneeGradeError, LimitExceededError, UnreadableFileError, UnsupportedFileError
 from kneegrade.imaging import Limits, Radiograph, find_sources, read_radiograph
-from kneegrade.imaging.decoding import decode
+from kneegrade.imaging.decoding_worker import decode
 from kneegrade.imaging.dicom import declared_transfer_syntax, is_dicom
 
 FILM = dicom_bytes(dataset())

@@ -4,8 +4,8 @@ from films import dataset, dicom_bytes, knee, stored
 from pydicom.dataset import Dataset
 
 from kneegrade.imaging import read_radiograph
-from kneegrade.imaging.decoding import decode
-from kneegrade.imaging.grey import lookup_table, padding_mask, through_window, values_of_interest
+from kneegrade.imaging.decoding_worker import decode
+from kneegrade.imaging.grey_levels import lookup_table, padding_mask, through_window, values_of_interest
 from kneegrade.imaging.limits import Limits
 
 

@@ -8,8 +8,8 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
 from kneegrade.errors import KneeGradeError, LimitExceededError, UnreadableFileError, UnsupportedFileError
-from kneegrade.imaging import header
-from kneegrade.imaging.decoding import decode
+from kneegrade.imaging import dicom_header as header
+from kneegrade.imaging.decoding_worker import decode
 from kneegrade.imaging.limits import Limits
 
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 from kneegrade.errors import LimitExceededError, UnreadableFileError, UnsupportedFileError
 from kneegrade.imaging import read_radiograph
-from kneegrade.imaging.decoding import decode
+from kneegrade.imaging.decoding_worker import decode
 from kneegrade.imaging.limits import Limits
 
 

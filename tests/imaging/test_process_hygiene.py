@@ -10,15 +10,16 @@ import pytest
 from films import dataset, dicom_bytes
 
 from kneegrade.errors import UnreadableFileError
-from kneegrade.imaging import Limits, child
-from kneegrade.imaging.child import DecodingProcess
+from kneegrade.imaging import Limits
+from kneegrade.imaging import decoding_process as child
+from kneegrade.imaging.decoding_process import DecodingProcess
 
 FILM = dicom_bytes(dataset())
 
 SCRIPT = """
     import os, sys
     from kneegrade.imaging import read_radiograph
-    from kneegrade.imaging.child import decoding_process
+    from kneegrade.imaging.decoding_process import decoding_process
     shape = read_radiograph(sys.argv[1]).pixels.shape
     print([name for name in ("torch", "pydicom", "gdcm", "_gdcm", "PIL", "scipy") if name in sys.modules])
     {more}

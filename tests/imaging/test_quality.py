@@ -3,8 +3,8 @@ import pytest
 from films import knee
 from scipy import ndimage
 
-from kneegrade.imaging import Radiograph, film_quality, region_quality
-from kneegrade.imaging.quality import smoothness
+from kneegrade.imaging import Radiograph, check_crop, check_film
+from kneegrade.imaging.film_quality import smoothness
 
 
 def film(pixels: np.ndarray) -> Radiograph:
@@ -19,44 +19,44 @@ REGION = knee(224, 224).astype(np.float32)
 
 
 def test_sound_pictures_have_no_findings() -> None:
-    assert film_quality(film(knee(600, 500))) == ()
-    assert region_quality(REGION) == ()
+    assert check_film(film(knee(600, 500))) == ()
+    assert check_crop(REGION) == ()
 
 
 def test_blank_and_small_pictures() -> None:
-    assert codes(film_quality(film(np.full((300, 300), 0.4)))) == ["blank"]
-    assert codes(region_quality(np.full((224, 224), 0.4, np.float32))) == ["blank"]
-    assert codes(film_quality(film(knee(127, 300)))) == ["too_small"]
-    assert codes(film_quality(film(np.zeros((5, 5))))) == ["too_small", "blank"]
+    assert codes(check_film(film(np.full((300, 300), 0.4)))) == ["blank"]
+    assert codes(check_crop(np.full((224, 224), 0.4, np.float32))) == ["blank"]
+    assert codes(check_film(film(knee(127, 300)))) == ["too_small"]
+    assert codes(check_film(film(np.zeros((5, 5))))) == ["too_small", "blank"]
 
 
 def test_few_grey_levels_are_under_exposure() -> None:
-    assert codes(film_quality(film(np.rint(knee(300, 300) * 10) / 10))) == ["exposure"]
-    assert codes(film_quality(film(np.rint(knee(300, 300) * 60) / 60))) == []
+    assert codes(check_film(film(np.rint(knee(300, 300) * 10) / 10))) == ["exposure"]
+    assert codes(check_film(film(np.rint(knee(300, 300) * 60) / 60))) == []
 
 
 def test_clipping_is_over_exposure() -> None:
-    assert "exposure" in codes(region_quality(np.clip(REGION * 3, 0, 1)))
-    assert "exposure" in codes(film_quality(film(np.clip(knee(300, 300) * 40 - 20, 0, 1))))
+    assert "exposure" in codes(check_crop(np.clip(REGION * 3, 0, 1)))
+    assert "exposure" in codes(check_film(film(np.clip(knee(300, 300) * 40 - 20, 0, 1))))
 
 
 def test_little_contrast_in_a_region_is_poor_exposure() -> None:
-    assert codes(region_quality(0.5 + 0.05 * REGION)) == ["exposure"]
+    assert codes(check_crop(0.5 + 0.05 * REGION)) == ["exposure"]
 
 
 @pytest.mark.parametrize("sigma", [3.5, 5.0, 8.0])
 def test_heavy_blur_is_refused(sigma: float) -> None:
-    assert codes(region_quality(ndimage.gaussian_filter(REGION, sigma))) == ["blur"]
-    assert "blur" in codes(film_quality(film(ndimage.gaussian_filter(knee(512, 512), sigma))))
+    assert codes(check_crop(ndimage.gaussian_filter(REGION, sigma))) == ["blur"]
+    assert "blur" in codes(check_film(film(ndimage.gaussian_filter(knee(512, 512), sigma))))
 
 
 def test_a_region_of_another_size_is_not_judged() -> None:
     with pytest.raises(ValueError, match=r"\(288, 288\); expected \(224, 224\)"):
-        region_quality(knee(288, 288).astype(np.float32))
+        check_crop(knee(288, 288).astype(np.float32))
 
 
 def test_light_blur_is_let_through() -> None:
-    assert region_quality(ndimage.gaussian_filter(REGION, 0.8)) == ()
+    assert check_crop(ndimage.gaussian_filter(REGION, 0.8)) == ()
 
 
 def test_smoothness_rises_with_blur_and_ignores_contrast_and_polarity() -> None:

@@ -8,7 +8,8 @@ from pydicom import dcmread, uid
 from pydicom.dataset import Dataset
 
 from kneegrade.errors import KneeGradeError, LimitExceededError, UnreadableFileError, UsageError
-from kneegrade.imaging import Limits, Source, read_radiograph, reading
+from kneegrade.imaging import Limits, Source, read_radiograph
+from kneegrade.imaging import file_reader as reading
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from kneegrade.imaging import Radiograph, film_quality, inversion_score, looks_inverted, normalise, region_quality
+from kneegrade.imaging import Radiograph, check_crop, check_film, inversion_score, looks_inverted, normalise
 
 FOLDER = Path(os.environ.get("KNEEGRADE_REAL_DATA", "/nonexistent"))
 CHEN = FOLDER / "chen2018_kneeKL299_train_val.zip"
@@ -53,8 +53,8 @@ def test_quality_refuses_next_to_no_crop_and_most_blurred_ones() -> None:
     for _, crop in films(CHEN, "train/", every=20):
         region = np.asarray(Image.fromarray(crop).resize((224, 224), Image.Resampling.BILINEAR))
         pixels, _ = normalise(region)
-        refused += bool(region_quality(pixels)) or bool(film_quality(Radiograph(normalise(crop)[0])))
-        blurred += "blur" in [finding.code for finding in region_quality(ndimage.gaussian_filter(pixels, 3.5))]
+        refused += bool(check_crop(pixels)) or bool(check_film(Radiograph(normalise(crop)[0])))
+        blurred += "blur" in [finding.code for finding in check_crop(ndimage.gaussian_filter(pixels, 3.5))]
         total += 1
     assert refused / total <= 0.005
     assert blurred / total >= 0.9
@@ -66,4 +66,4 @@ def test_whole_films_are_positive_and_sound() -> None:
         pixels, findings = normalise(film)
         assert findings == (), name
         assert looks_inverted(255 - film), name
-        assert film_quality(Radiograph(pixels)) == (), name
+        assert check_film(Radiograph(pixels)) == (), name

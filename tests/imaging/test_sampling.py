@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from kneegrade.imaging.sampling import block_means, box_mean
+from kneegrade.imaging.photometry import block_means, box_mean
 
 
 def test_block_means_by_hand() -> None:

@@ -6,7 +6,7 @@ from PIL import Image
 from pydicom import dcmread, uid
 from pydicom.encaps import get_frame
 
-from kneegrade.imaging.streams import declared_size
+from kneegrade.imaging.dicom_codecs import declared_size
 
 
 @pytest.mark.parametrize("syntax", [uid.JPEGLSLossless, uid.JPEG2000Lossless])

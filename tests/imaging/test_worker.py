@@ -10,10 +10,10 @@ import pytest
 from films import dataset, dicom_bytes, stored
 
 from kneegrade.errors import UnreadableFileError
-from kneegrade.imaging import worker
+from kneegrade.imaging import decoding_worker as worker
+from kneegrade.imaging.decoding_process import read_exactly, receive, send
 from kneegrade.imaging.limits import Limits
-from kneegrade.imaging.picture import Picture
-from kneegrade.imaging.wire import read_exactly, receive, send
+from kneegrade.imaging.radiograph import Picture
 
 
 def request(path: str | None = None) -> dict[str, object]:

@@ -3,23 +3,23 @@ import pytest
 import torch
 from torch.nn import functional
 
-from kneegrade.anatomy.landmarks import COMPARTMENTS
-from kneegrade.network import GradingNetwork, NetworkPlan
-from kneegrade.network.heads import ordinal_log_probabilities
+from kneegrade.anatomy.landmark_scheme import COMPARTMENTS
+from kneegrade.network import GradingNetwork, ModelConfig
+from kneegrade.network.model import ordinal_log_probabilities
 from kneegrade.network.pooling import siamese_patches
 from kneegrade.network.resnet import Trunk
 from kneegrade.schema import TARGETS
-from kneegrade.weights.folding import without_norms
+from kneegrade.weights.fusion import fuse_batchnorm
 
 PLANS = {
-    "paper": NetworkPlan("resnet18", roi_px=96),
-    "reduced": NetworkPlan("resnet18", reduce=8, roi_px=96),
-    "global": NetworkPlan("resnet18", "global", 4, roi_px=96),
-    "global after layer3": NetworkPlan("resnet18", "global", 3, roi_px=96),
-    "both": NetworkPlan("resnet18", "keypoints+global", reduce=8, roi_px=96),
-    "siamese": NetworkPlan("resnet18", "siamese", 4, roi_px=96),
-    "ordinal": NetworkPlan("resnet18", heads="ordinal", roi_px=96),
-    "regression": NetworkPlan("resnet18", regression=True, roi_px=96),
+    "paper": ModelConfig("resnet18", roi_px=96),
+    "reduced": ModelConfig("resnet18", reduce=8, roi_px=96),
+    "global": ModelConfig("resnet18", "global", 4, roi_px=96),
+    "global after layer3": ModelConfig("resnet18", "global", 3, roi_px=96),
+    "both": ModelConfig("resnet18", "keypoints+global", reduce=8, roi_px=96),
+    "siamese": ModelConfig("resnet18", "siamese", 4, roi_px=96),
+    "ordinal": ModelConfig("resnet18", heads="ordinal", roi_px=96),
+    "regression": ModelConfig("resnet18", regression=True, roi_px=96),
 }
 
 
@@ -49,7 +49,7 @@ def test_contributions_and_constant_sum_to_the_logit(network):
     attribution = network.attribute(output.pooled)
     for target in TARGETS:
         total = attribution.contributions[target.name].sum(1) + attribution.constant[target.name]
-        if network.plan.heads == "ordinal":
+        if network.config.heads == "ordinal":
             total = ordinal_log_probabilities({target.name: total})[target.name]
             expected = output.logits[target.name]
         else:
@@ -146,7 +146,7 @@ def test_folding_normalisations_leaves_the_map_as_it_is(trunk):
             module.running_var.copy_(torch.rand(module.num_features, generator=generator) + 0.5)
             module.weight.data.copy_(torch.rand(module.num_features, generator=generator) + 0.5)
     plain.eval()
-    lean = without_norms(plain)
+    lean = fuse_batchnorm(plain)
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in lean.modules())
     assert any(isinstance(module, torch.nn.BatchNorm2d) for module in plain.modules())
     picture = torch.rand(2, 1, 64, 64, generator=generator)
@@ -157,12 +157,12 @@ def test_folding_normalisations_leaves_the_map_as_it_is(trunk):
 def test_a_quickened_network_says_nearly_the_same_and_still_adds_up():
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = GradingNetwork(NetworkPlan(trunk="resnet18", pooling="keypoints+global", reduce=8, roi_px=64)).eval()
+        network = GradingNetwork(ModelConfig(trunk="resnet18", pooling="keypoints+global", reduce=8, roi_px=64)).eval()
     roi, points = torch.rand(2, 1, 64, 64), torch.rand(2, 74, 2) * 63
     visible = torch.ones(2, 74, dtype=torch.bool)
     with torch.no_grad():
         before = network(roi, points, visible).logits
-        output = network.quickened()(roi, points, visible)
+        output = network.optimized_for_inference()(roi, points, visible)
         shares = network.attribute(output.pooled)
     for name, logits in output.logits.items():
         torch.testing.assert_close(logits, before[name], rtol=0.05, atol=0.05)

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from kneegrade.errors import WeightsError
-from kneegrade.network import GradingNetwork, NetworkPlan, Trunk, load_network, plan_of
+from kneegrade.network import GradingNetwork, ModelConfig, Trunk, load_network, model_config_of
 from kneegrade.weights import Weights, load_weights, shipped_path
-from kneegrade.weights.folding import without_norms
+from kneegrade.weights.fusion import fuse_batchnorm
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of torchvision's weights, in its documentation
 
@@ -64,8 +64,8 @@ def test_none_repeats_the_grey_channel_bit_for_bit(layout):
 
 
 def test_the_convention_is_in_buffers_that_no_file_holds_and_that_move_with_the_network():
-    network = GradingNetwork(NetworkPlan("resnet18", roi_px=64, input_normalization="imagenet"))
-    plain = GradingNetwork(NetworkPlan("resnet18", roi_px=64))
+    network = GradingNetwork(ModelConfig("resnet18", roi_px=64, input_normalization="imagenet"))
+    plain = GradingNetwork(ModelConfig("resnet18", roi_px=64))
     assert network.state_dict().keys() == plain.state_dict().keys()
     buffers = dict(network.named_buffers())
     assert torch.equal(buffers["trunk.input_mean"].flatten(), torch.tensor(MEAN))
@@ -79,10 +79,10 @@ def test_the_convention_is_in_buffers_that_no_file_holds_and_that_move_with_the_
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 def test_folding_batch_normalisations_keeps_the_normalisation_of_the_input(name):
     trunk = random_trunk(name, input_normalization="imagenet")
-    lean = without_norms(trunk)
+    lean = fuse_batchnorm(trunk)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in lean.modules())
     torch.testing.assert_close(lean(grey()), trunk(grey()), rtol=1e-3, atol=1e-4)
-    assert not torch.allclose(lean(grey()), without_norms(random_trunk(name))(grey()), rtol=1e-2, atol=1e-2)
+    assert not torch.allclose(lean(grey()), fuse_batchnorm(random_trunk(name))(grey()), rtol=1e-2, atol=1e-2)
 
 
 def described(model):
@@ -90,16 +90,16 @@ def described(model):
 
 
 def test_a_description_says_the_convention_and_an_older_one_means_none():
-    plan = NetworkPlan("resnet18", input_normalization="imagenet")
-    assert plan_of(described(asdict(plan))) == plan
+    plan = ModelConfig("resnet18", input_normalization="imagenet")
+    assert model_config_of(described(asdict(plan))) == plan
     older = {key: value for key, value in asdict(plan).items() if key != "input_normalization"}
-    assert plan_of(described(older)).input_normalization == "none"
+    assert model_config_of(described(older)).input_normalization == "none"
 
 
 @pytest.mark.parametrize("found", ["clip", None])
 def test_a_convention_that_is_not_known_is_refused(found):
     with pytest.raises(WeightsError, match="do not fit"):
-        plan_of(described({**asdict(NetworkPlan()), "input_normalization": found}))
+        model_config_of(described({**asdict(ModelConfig()), "input_normalization": found}))
 
 
 @torch.no_grad()
@@ -107,7 +107,7 @@ def test_the_shipped_weights_give_the_logits_that_they_gave_before_there_was_a_c
     held = load_weights(shipped_path("grader"), "grader")
     assert "input_normalization" not in held.description["model"]
     network = load_network(held)
-    assert network.plan.input_normalization == "none"
+    assert network.config.input_normalization == "none"
     ramp, along = torch.arange(96.0) / 95, torch.arange(74.0) * 95 / 73
     product = ramp.outer(ramp)
     roi = torch.stack([product, (product * 40).sin().abs()]).unsqueeze(1)

@@ -8,7 +8,7 @@ import pydicom
 import pytest
 
 from kneegrade.anatomy.joint_space import joint_space_width
-from kneegrade.anatomy.landmarks import NUM_LANDMARKS
+from kneegrade.anatomy.landmark_scheme import NUM_LANDMARKS
 from kneegrade.cohorts import check_manifest, landmark_array, load_manifest
 from kneegrade.errors import UsageError
 from kneegrade.imaging import read_radiograph
@@ -21,9 +21,9 @@ from kneegrade.phantom import (
     write_example_study,
     write_film,
 )
-from kneegrade.phantom import cohort as cohort_module
-from kneegrade.phantom.cohort import dicom_options
-from kneegrade.phantom.dicom import stored_values
+from kneegrade.phantom import phantom_cohort as cohort_module
+from kneegrade.phantom.film_dicom import stored_values
+from kneegrade.phantom.phantom_cohort import dicom_options
 from kneegrade.schema import TARGET_NAMES
 
 FILM = render_film(8, 1, FilmOptions("single_left", longest_px=128))

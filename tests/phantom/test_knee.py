@@ -8,11 +8,16 @@ from kneegrade.anatomy import joint_space_width
 from kneegrade.errors import UsageError
 from kneegrade.phantom.bones import bones_of
 from kneegrade.phantom.contours import ShaftShape, Spur, bone_contour, raise_spur
-from kneegrade.phantom.grades import NATURAL_KL, PAPER_COUNTS, tuple_probabilities
 from kneegrade.phantom.implants import KINDS
-from kneegrade.phantom.knee import sample_knee
-from kneegrade.phantom.outline import fit_joint_space, sample_outline, signed_gap_at
-from kneegrade.phantom.readers import KAPPA, reader_confusion, second_reading
+from kneegrade.phantom.phantom_knee import fit_joint_space, sample_knee, sample_outline, signed_gap_at
+from kneegrade.phantom.prevalence import (
+    KAPPA,
+    NATURAL_KL,
+    PAPER_COUNTS,
+    reader_confusion,
+    second_reading,
+    tuple_probabilities,
+)
 from kneegrade.results import JointSpaceWidth
 from kneegrade.schema import TARGET_NAMES, grade_tuple_counts
 

@@ -5,15 +5,11 @@ import pytest
 import torch
 
 from kneegrade.errors import UsageError
-from kneegrade.phantom.blur import blurred
-from kneegrade.phantom.distance import Polygons, polygon, signed_distance
 from kneegrade.phantom.film import FilmOptions, compose_film, render_film
-from kneegrade.phantom.knee import sample_knee
-from kneegrade.phantom.noise import normal_pair
-from kneegrade.phantom.placement import Placement
-from kneegrade.phantom.roi import render_roi, render_rois, roi_placement
-from kneegrade.phantom.sheet import sheet_of, stack
-from kneegrade.phantom.texture import trabeculae
+from kneegrade.phantom.phantom_knee import sample_knee
+from kneegrade.phantom.render_params import Polygons, polygon, render_params_of, signed_distance, stack
+from kneegrade.phantom.rois import Placement, render_roi, render_rois, roi_placement
+from kneegrade.phantom.texture import blurred, normal_pair, trabeculae
 from kneegrade.phantom.thickness import Canvas, coarse_step, leg_maps
 from kneegrade.phantom.xray import attenuation_per_mm
 
@@ -21,7 +17,7 @@ from kneegrade.phantom.xray import attenuation_per_mm
 def drawn(knee, placement, shape):
     """Thickness maps of one knee without texture, each (H, W)."""
     to_mm = torch.from_numpy(placement.to_mm_matrix()).float().unsqueeze(0)
-    return leg_maps(stack([sheet_of(knee)]), Canvas(to_mm, shape, 1), torch.zeros((1, *shape)))
+    return leg_maps(stack([render_params_of(knee)]), Canvas(to_mm, shape, 1), torch.zeros((1, *shape)))
 
 
 def polygons(points, attributes, size):
@@ -116,7 +112,7 @@ def test_coarse_distances_draw_the_same_bones():
     placement = Placement.level(knee.outline_mm, 320, 1.2)
     to_mm = torch.from_numpy(placement.to_mm_matrix()).float().unsqueeze(0)
     fine, coarse = (
-        leg_maps(stack([sheet_of(knee)]), Canvas(to_mm, (320, 320), step), torch.zeros(1, 320, 320)).bone
+        leg_maps(stack([render_params_of(knee)]), Canvas(to_mm, (320, 320), step), torch.zeros(1, 320, 320)).bone
         for step in (1, coarse_step(320, 1.2 * 80))
     )
     apart = (fine - coarse).abs()

@@ -8,13 +8,13 @@ import torch
 from PIL import Image
 from torch import nn
 
+from kneegrade.anatomy.geometry import roi_frame
 from kneegrade.anatomy.joint_space import gap_at, joint_space_width
-from kneegrade.anatomy.landmarks import FEMUR_ARTICULAR
-from kneegrade.anatomy.locator import FINE, LOCATOR_STRIDE
-from kneegrade.anatomy.roi import roi_frame
-from kneegrade.learning.phantoms import build_phantom_store
-from kneegrade.learning.store import STORE_PX, load_stores
+from kneegrade.anatomy.landmark_networks import FINE, LANDMARK_STRIDE
+from kneegrade.anatomy.landmark_scheme import FEMUR_ARTICULAR
 from kneegrade.phantom import FilmOptions, render_film
+from kneegrade.training.dataset import DATASET_PX, load_datasets
+from kneegrade.training.phantom_datasets import build_phantom_dataset
 
 SCRIPT = Path(__file__).parents[2] / "recipes" / "bake_joint_lines.py"
 spec = importlib.util.spec_from_file_location("bake_joint_lines", SCRIPT)
@@ -25,7 +25,7 @@ spec.loader.exec_module(bake)
 @pytest.fixture(scope="module")
 def phantom_store(tmp_path_factory):
     directory = tmp_path_factory.mktemp("stores") / "phantom"
-    build_phantom_store(directory, 6, "uniform", seed=5, widths=1.5)
+    build_phantom_dataset(directory, 6, "uniform", seed=5, widths=1.5)
     return directory
 
 
@@ -34,10 +34,10 @@ class Sees(nn.Module):
 
     def __init__(self, points_px):
         super().__init__()
-        self.cells = torch.from_numpy(points_px).float() / LOCATOR_STRIDE
+        self.cells = torch.from_numpy(points_px).float() / LANDMARK_STRIDE
 
     def forward(self, squares):
-        side = FINE.size_px // LOCATOR_STRIDE
+        side = FINE.size_px // LANDMARK_STRIDE
         x, y = torch.arange(side), torch.arange(side)
         down = (y - self.cells[..., 1:]) ** 2
         maps = -2 * (down[..., :, None] + ((x - self.cells[..., :1]) ** 2)[..., None, :])
@@ -45,14 +45,14 @@ class Sees(nn.Module):
 
 
 def test_the_joint_space_becomes_what_the_network_sees_on_the_tables_scale(phantom_store):
-    store = load_stores((phantom_store,))
+    store = load_datasets((phantom_store,))
     pictures, points = store.images[:6], store.landmarks_px[:6]
     seen = points.astype(np.float64).copy()
-    seen[:, list(FEMUR_ARTICULAR), 1] += 0.008 * STORE_PX / 1.5  # a joint narrower by 0.8 % of the width
+    seen[:, list(FEMUR_ARTICULAR), 1] += 0.008 * DATASET_PX / 1.5  # a joint narrower by 0.8 % of the width
     squares = [roi_frame(p.astype(np.float64), FINE.size_px, FINE.widths) for p in points]
     network = Sees(np.stack([frame.to_roi(p) for frame, p in zip(squares, seen, strict=True)]))
     redrawn = bake.redrawn_joint_lines(network, pictures, points)
-    width = STORE_PX / 1.5
+    width = DATASET_PX / 1.5
     for new, old, there in zip(redrawn, points, seen, strict=True):
         wanted = np.maximum(bake.SCALE * gap_at(there, np.array([0.825])) + bake.OFFSET * width, 0)
         change = np.clip(wanted - gap_at(old, np.array([0.825])), -0.05 * width, 0.05 * width)
@@ -68,7 +68,7 @@ def test_a_manifest_keeps_its_rows_and_gets_landmarks_in_film_pixels(tmp_path):
     Image.fromarray((film.pixels * 255).astype(np.uint8)).save(tmp_path / "film.png")
     points = film.knees[0].landmarks_px
     table = pd.DataFrame({"image_path": [str(tmp_path / "film.png")], "landmarks_px": [points.reshape(-1)], "kl": [1]})
-    frame = roi_frame(points, STORE_PX, 1.5)
+    frame = roi_frame(points, DATASET_PX, 1.5)
     square = roi_frame(frame.to_roi(points), FINE.size_px, FINE.widths)
     baked = bake.baked_manifest(table, Sees(square.to_roi(frame.to_roi(points))[None]))
     moved = baked["landmarks_px"][0].reshape(74, 2)

@@ -12,7 +12,7 @@ from kneegrade.results import (
     GradedRadiograph,
     GradeResult,
     JointSpace,
-    Measured,
+    Measurement,
     Report,
     Side,
     WeightsIdentity,
@@ -23,8 +23,9 @@ READ_BY = {
     "all": range(74), "FL": range(19), "FM": range(18, 37), "TL": range(37, 56), "TM": range(55, 74),
 }  # fmt: skip
 JOINT_SPACE = JointSpace(  # a tibia of 500 px at 0.16 mm: 3.27 and 5.918 mm
-    Measured(3.27 / 80, 0.002), Measured(5.918 / 80, 0.003), {0.15: Measured(0.05, 0.002), 0.7: Measured(0.07, 0.002)},
-    Measured(-1.5, 0.4), Measured(500.0, 2.5), 0.16,
+    Measurement(3.27 / 80, 0.002), Measurement(5.918 / 80, 0.003),
+    {0.15: Measurement(0.05, 0.002), 0.7: Measurement(0.07, 0.002)},
+    Measurement(-1.5, 0.4), Measurement(500.0, 2.5), 0.16,
 )  # fmt: skip
 WEIGHTS = WeightsIdentity("phantom-test", "0123456789abcdef" * 4)
 

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from kneegrade.reporting import write_html
-from kneegrade.reporting.html_view import shares_of
-from kneegrade.reporting.picture import picture_of
-from kneegrade.reporting.wording import LANDMARK_CONFIDENCE
+from kneegrade.reporting.html_report import shares_of
+from kneegrade.reporting.pages import picture_of
+from kneegrade.reporting.report_labels import LANDMARK_CONFIDENCE
 from kneegrade.results import GradedRadiograph
 from kneegrade.schema import TARGETS
 

@@ -5,8 +5,8 @@ import pytest
 from rich.console import Console
 
 from kneegrade.reporting import grades_table
+from kneegrade.reporting.report_labels import LANDMARK_CONFIDENCE
 from kneegrade.reporting.terminal import landmarks_table, ungraded_lines
-from kneegrade.reporting.wording import LANDMARK_CONFIDENCE
 from kneegrade.results import Finding, GradedRadiograph
 from kneegrade.schema import TARGET_NAMES
 

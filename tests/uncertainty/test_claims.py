@@ -7,7 +7,7 @@ import torch
 from kneegrade.coherence import breaks_hard_rule, smoothed_table
 from kneegrade.errors import RecipeError
 from kneegrade.schema import CLASSES, ONE_HOT_LENGTH, TARGETS, grade_tuple_counts
-from kneegrade.uncertainty import Calibration, Claims, Graded, fit_calibration, fit_claims, fit_sets
+from kneegrade.uncertainty import Calibration, Graded, Postprocessor, fit_calibration, fit_postprocessor, fit_sets
 from kneegrade.weights import load_weights, save_weights
 
 
@@ -36,13 +36,13 @@ FIRST = np.arange(600) < 300
 
 @pytest.fixture(scope="module")
 def fitted(knees, table):
-    return fit_claims(knees.part(FIRST), table)
+    return fit_postprocessor(knees.part(FIRST), table)
 
 
 def test_claims_survive_a_file(knees, fitted, tmp_path):
     logits, claims = knees.logits, fitted
     save_weights(tmp_path / "w.safetensors", claims.tensors(), {"name": "w", "kind": "grader"})
-    read = Claims.of(load_weights(tmp_path / "w.safetensors", "grader"))
+    read = Postprocessor.of(load_weights(tmp_path / "w.safetensors", "grader"))
     first, second = claims(logits), read(logits)
     np.testing.assert_array_equal(second.probabilities, first.probabilities)
     np.testing.assert_array_equal(second.grades, first.grades)
@@ -51,7 +51,7 @@ def test_claims_survive_a_file(knees, fitted, tmp_path):
 
 def test_decoding_helps_breaks_no_rule_and_sets_cover(knees, fitted):
     labels, rest, claims = knees.targets, knees.part(~FIRST), fitted
-    claim, alone = claims(rest.logits), Claims(claims.calibration)(rest.logits)
+    claim, alone = claims(rest.logits), Postprocessor(claims.calibration)(rest.logits)
     assert claims.decoder.joint_exponent > 0
     truth = np.stack([labels[300:, t.one_hot].argmax(1) for t in TARGETS], axis=1)
     assert (claim.grades == truth).mean() > (alone.grades == truth).mean() + 0.02
@@ -68,7 +68,7 @@ def test_grades_without_labels_keep_the_calibration_they_had(knees, table):
     few = knees.part(np.arange(600) < 100)
     only_kl = few.targets.copy()
     only_kl[:, 5:] = np.nan
-    claims = fit_claims(Graded(few.logits, only_kl, few.subject), table, before=before)
+    claims = fit_postprocessor(Graded(few.logits, only_kl, few.subject), table, before=before)
     for target in TARGETS[1:]:
         assert claims.calibration.log_temperature[target.name] == before.log_temperature[target.name]
         assert torch.equal(claims.calibration.bias[target.name], before.bias[target.name])
@@ -80,8 +80,8 @@ def test_grades_without_labels_keep_the_calibration_they_had(knees, table):
 def test_sets_are_fitted_on_what_claims_say_of_other_people(knees, table):
     """Thresholds of the same claims on the knees that tuned them would be smaller: they know these knees too well."""
     few = knees.part(np.arange(600) < 80)
-    claims = fit_claims(few, table)
-    own = fit_sets(Claims(claims.calibration, claims.decoder)(few.logits).probabilities, few.targets)
+    claims = fit_postprocessor(few, table)
+    own = fit_sets(Postprocessor(claims.calibration, claims.decoder)(few.logits).probabilities, few.targets)
     assert claims.sets.threshold.mean() > own.threshold.mean() + 0.01
 
 
@@ -93,7 +93,7 @@ def test_every_person_is_left_out_with_both_knees(knees, table, monkeypatch):
         return real(self, rows)
 
     monkeypatch.setattr(Graded, "part", part)
-    fit_claims(real(knees, np.arange(600) < 60), table)
+    fit_postprocessor(real(knees, np.arange(600) < 60), table)
     pairs = list(zip(asked[::2], asked[1::2], strict=True))
     assert len(pairs) == 5
     for kept, out in pairs:
@@ -112,12 +112,12 @@ def test_too_few_people_for_folds_are_refused(knees, table, people, graded):
     with pytest.raises(
         RecipeError, match=f"{graded} graded knees of {people} people to calibrate on; at least 10 people"
     ):
-        fit_claims(of_few, table)
+        fit_postprocessor(of_few, table)
 
 
 def test_credit_moves_grades_towards_what_else_is_possible(knees, fitted):
-    between = replace(fitted, decoder=replace(fitted.decoder, credit=0.5))
-    plain = replace(fitted, decoder=replace(fitted.decoder, credit=0.0))
+    between = replace(fitted, decoder=replace(fitted.decoder, ordinal_smoothing=0.5))
+    plain = replace(fitted, decoder=replace(fitted.decoder, ordinal_smoothing=0.0))
     rest = knees.part(~FIRST)
     truth = rest.targets[:, :5].argmax(1)
     near, likeliest = between(rest.logits).grades[:, 0], plain(rest.logits).grades[:, 0]
@@ -126,7 +126,7 @@ def test_credit_moves_grades_towards_what_else_is_possible(knees, fitted):
 
 def test_without_a_table_the_likeliest_grades_are_given_and_no_sets(knees):
     logits = knees.logits
-    claim = Claims(Calibration())(logits)
+    claim = Postprocessor(Calibration())(logits)
     assert claim.sets is None
     assert (claim.alone == claim.grades).all()
     assert (claim.grades[:, 0] == logits["kl"].argmax(1).numpy()).all()

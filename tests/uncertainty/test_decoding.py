@@ -5,7 +5,7 @@ from kneegrade.coherence import one_hot, smoothed_table
 from kneegrade.evaluation import incoherent
 from kneegrade.schema import CLASSES, ONE_HOT_LENGTH, TARGET_NAMES, TARGETS, grade_tuple_counts
 from kneegrade.uncertainty import CoherentDecoder, fit_decoder
-from kneegrade.uncertainty.decoding import prior_vector
+from kneegrade.uncertainty.joint_decoding import prior_vector
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,16 @@ import numpy as np
 import pytest
 import torch
 
-from kneegrade.uncertainty import Gate, MetalNetwork, Signs, Split, fit_gate, joined, load_gate
-from kneegrade.uncertainty.gate import GREYS, IMPLANT, knee_features, photometry, scores
+from kneegrade.uncertainty import (
+    ImplantNetwork,
+    OODFeatures,
+    QualityControl,
+    Split,
+    fit_quality_control,
+    joined,
+    load_quality_control,
+)
+from kneegrade.uncertainty.quality_control import GREYS, IMPLANT, knee_features, photometry, scores
 from kneegrade.weights import load_weights, save_weights
 
 FEATURES = 12
@@ -20,10 +28,10 @@ def drawn(seed, number, shift=0.0, bar=False):
     if bar:
         for picture, (x, y) in zip(pictures, rng.integers(20, 100, (number, 2)), strict=True):
             picture[y : y + 25, x : x + 5] = 255
-    return Signs(features + shift, rng.beta(2, 20, number), rng.normal(0.5, 0.03, (number, GREYS)), pictures)
+    return OODFeatures(features + shift, rng.beta(2, 20, number), rng.normal(0.5, 0.03, (number, GREYS)), pictures)
 
 
-class Bright(MetalNetwork):
+class Bright(ImplantNetwork):
     """Takes white spots for metal; what the gate does with a network's answer is tested here, not the network."""
 
     def forward(self, pictures):
@@ -31,7 +39,7 @@ class Bright(MetalNetwork):
 
 
 def fitted(real, others, plain, plain_others):
-    return fit_gate(Split(real, others), Split(plain, plain_others), Bright(), refuse=0.01)
+    return fit_quality_control(Split(real, others), Split(plain, plain_others), Bright(), refuse=0.01)
 
 
 @pytest.fixture(scope="module")
@@ -59,11 +67,11 @@ def test_strange_knees_are_refused_for_what_is_strange(gate):
 
 
 def test_metal_is_seen_and_told_first(gate):
-    with_metal, without = drawn(6, 200, bar=True), drawn(7, 200)
-    seen = gate.metal_network.probability(with_metal.pictures) > float(gate.implant_limit)
+    draw_implant, without = drawn(6, 200, bar=True), drawn(7, 200)
+    seen = gate.implant_network.probability(draw_implant.pictures) > float(gate.implant_limit)
     assert seen.mean() > 0.9
-    assert np.mean(gate.metal_network.probability(without.pictures) > float(gate.implant_limit)) < 0.02
-    assert [q.reason for q in gate(with_metal.part(seen))] == [IMPLANT] * int(seen.sum())
+    assert np.mean(gate.implant_network.probability(without.pictures) > float(gate.implant_limit)) < 0.02
+    assert [q.reason for q in gate(draw_implant.part(seen))] == [IMPLANT] * int(seen.sum())
 
 
 def test_phantoms_are_not_strange_and_what_lies_between_is(gate):
@@ -74,12 +82,12 @@ def test_phantoms_are_not_strange_and_what_lies_between_is(gate):
 
 
 def test_whitening_makes_the_distance_blind_to_scale():
-    """Features in other units give the same strangeness, up to the shrinkage of a well-sampled covariance."""
+    """Features in other units give the same distances, up to the shrinkage of a well-sampled covariance."""
     factor = np.geomspace(0.01, 100, FEATURES)
     sound = [drawn(seed, 1500) for seed in range(4)]
     scaled = [replace(s, features=s.features * factor) for s in sound]
     first, second = fitted(*sound), fitted(*scaled)
-    np.testing.assert_allclose(second.strangeness(scaled[0]), first.strangeness(sound[0]), rtol=1e-3)
+    np.testing.assert_allclose(second.distances(scaled[0]), first.distances(sound[0]), rtol=1e-3)
 
 
 def test_scores_are_thrice_the_least_rarity():
@@ -113,9 +121,9 @@ def test_photometry_reads_the_film_alone():
 def test_a_gate_survives_a_file_and_weights_without_one_have_none(gate, tmp_path):
     path = tmp_path / "w.safetensors"
     save_weights(path, {f"gate.{k}": v for k, v in gate.state_dict().items()}, {"name": "w", "kind": "grader"})
-    read = load_gate(load_weights(path, "grader"))
-    read.metal_network = Bright()
+    read = load_quality_control(load_weights(path, "grader"))
+    read.implant_network = Bright()
     knees = joined([drawn(8, 50), drawn(9, 50, bar=True)])
     assert read(knees) == gate(knees)
-    assert load_gate(SimpleNamespace(part=lambda name: {})) is None
-    assert isinstance(read, Gate)
+    assert load_quality_control(SimpleNamespace(part=lambda name: {})) is None
+    assert isinstance(read, QualityControl)

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from kneegrade.schema import ONE_HOT_LENGTH, TARGETS
 from kneegrade.uncertainty import ConformalSets, fit_sets
-from kneegrade.uncertainty.sets import mass_before
+from kneegrade.uncertainty.conformal import mass_before
 
 
 def drawn(seed, number, sharpness=1.0):

@@ -4,8 +4,9 @@ import torch
 
 from kneegrade.coherence import smoothed_table
 from kneegrade.schema import TARGETS, grade_tuple_counts
-from kneegrade.uncertainty import CoherentDecoder, fit_calibration, tuning
-from kneegrade.uncertainty.tuning import calibrate_through, decoded_marginals
+from kneegrade.uncertainty import CoherentDecoder, fit_calibration
+from kneegrade.uncertainty import calibration as tuning
+from kneegrade.uncertainty.calibration import decoded_marginals, fit_calibration_through_decoder
 
 
 @pytest.fixture(scope="module")
@@ -53,11 +54,11 @@ def test_calibration_through_the_decoder_makes_labels_likelier_and_has_converged
     decoder = CoherentDecoder(table, 0.0, 0.7)
     start = fit_calibration(logits, torch.from_numpy(targets))
     before = calibration_loss(decoder, start, logits, targets)
-    fitted, loss = calibrate_through(logits, targets, decoder, start)
+    fitted, loss = fit_calibration_through_decoder(logits, targets, decoder, start)
     assert loss == pytest.approx(calibration_loss(decoder, fitted, logits, targets), abs=1e-3)
     assert loss < before - 0.01
     monkeypatch.setattr(tuning, "ITERATIONS", 200)
-    assert calibrate_through(logits, targets, decoder, start)[1] > loss - 2e-3
+    assert fit_calibration_through_decoder(logits, targets, decoder, start)[1] > loss - 2e-3
 
 
 def calibration_loss(decoder, calibration, logits, targets):

@@ -1,25 +1,23 @@
 """Radiograph → Knee: landmark scheme, shape model, detector, sides, region of interest, joint space."""
 
 from kneegrade.anatomy.detector import LandmarkDetector
-from kneegrade.anatomy.joint_space import gap_at, joint_space_width
-from kneegrade.anatomy.knee import Knee, knee_at
-from kneegrade.anatomy.marked import MarkedPoints, marked_knees
-from kneegrade.anatomy.measures import measure
-from kneegrade.anatomy.outline import Outline
-from kneegrade.anatomy.plausibility import refusal
-from kneegrade.anatomy.roi import ROI_WIDTHS, RoiFrame, roi_frame
+from kneegrade.anatomy.geometry import ROI_PLATEAU_WIDTHS, RoiFrame, roi_frame
+from kneegrade.anatomy.joint_space import gap_at, joint_space_width, measure
+from kneegrade.anatomy.knee import Knee, knee_at, refusal
+from kneegrade.anatomy.landmarks import Landmarks
+from kneegrade.anatomy.user_landmarks import UserLandmarks, knees_from_landmarks
 
 __all__ = [
-    "ROI_WIDTHS",
+    "ROI_PLATEAU_WIDTHS",
     "Knee",
     "LandmarkDetector",
-    "MarkedPoints",
-    "Outline",
+    "Landmarks",
     "RoiFrame",
+    "UserLandmarks",
     "gap_at",
     "joint_space_width",
     "knee_at",
-    "marked_knees",
+    "knees_from_landmarks",
     "measure",
     "refusal",
     "roi_frame",

@@ -9,26 +9,29 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kneegrade.anatomy.finder import APART, Candidate, find_candidates, finder_network
-from kneegrade.anatomy.heatmaps import PyramidNetwork
+from kneegrade.anatomy.geometry import Pose, RoiFrame, extract_crop, frame_at, pose_of, roi_frame, stretch_contrast
 from kneegrade.anatomy.knee import Knee, knee_at, points_inside
-from kneegrade.anatomy.locator import (
+from kneegrade.anatomy.landmark_networks import (
+    APART,
     COARSE,
     FINE,
-    LOCATOR_STRIDE,
-    Located,
-    coarse_network,
-    fine_network,
+    LANDMARK_STRIDE,
+    Candidate,
+    LocatedLandmarks,
+    PyramidNetwork,
+    coarse_landmark_network,
+    fine_landmark_network,
+    knee_localizer_network,
+    localize_knees,
     read_points,
 )
-from kneegrade.anatomy.outline import Outline, read_outline, regularised
-from kneegrade.anatomy.roi import Pose, RoiFrame, cut_region, frame_at, pose_of, roi_frame, stretch_contrast
+from kneegrade.anatomy.landmarks import Landmarks, landmarks_from_heatmaps, regularize_by_shape
+from kneegrade.anatomy.laterality import SideCall, assign_sides
 from kneegrade.anatomy.shape_model import ShapeModel
-from kneegrade.anatomy.sides import SideCall, call_sides
 from kneegrade.imaging.radiograph import Radiograph
 from kneegrade.results import Finding
 from kneegrade.weights import load_part, load_weights, shipped_path
-from kneegrade.weights.folding import computes_bfloat16, without_norms
+from kneegrade.weights.fusion import fuse_batchnorm, has_native_bfloat16
 
 FINDER_THRESHOLD = 0.15  # low, since the locators have the last word
 PLAUSIBLE = 0.5  # confidence of a knee
@@ -47,7 +50,7 @@ class Found:
         score: the finder's, 0 … 1.
     """
 
-    outline: Outline
+    outline: Landmarks
     lateral_left: float
     fits: float
     score: float
@@ -74,19 +77,23 @@ class LandmarkDetector:
         held = load_weights(weights or shipped_path("detector"), "detector")
         self.device = torch.device(device)
         self.roi_px = roi_px
-        self.finder, self.coarse, self.fine = finder_network(), coarse_network(), fine_network()
+        self.finder, self.coarse, self.fine = (
+            knee_localizer_network(),
+            coarse_landmark_network(),
+            fine_landmark_network(),
+        )
         for name in ("finder", "coarse", "fine"):
             network: PyramidNetwork = getattr(self, name)
             load_part(network, held, name)
-            lean = without_norms(network).requires_grad_(False)
+            lean = fuse_batchnorm(network).requires_grad_(False)
             setattr(self, name, lean.to(self.device, memory_format=torch.channels_last))  # type: ignore[call-overload]
-        self.in_bfloat16 = self.device.type == "cpu" and computes_bfloat16()
+        self.in_bfloat16 = self.device.type == "cpu" and has_native_bfloat16()
         self.shape = ShapeModel.load()
 
     def find(self, radiograph: Radiograph) -> tuple[tuple[Knee, ...], tuple[Finding, ...]]:
         """Knees as an upright viewer sees them from left to right, and warnings about their sides; perhaps none."""
         found = self.search(radiograph.pixels)
-        calls, warnings = call_sides([knee.lateral_left for knee in found], radiograph.laterality)
+        calls, warnings = assign_sides([knee.lateral_left for knee in found], radiograph.laterality)
         return tuple(self._knee(radiograph, f, c) for f, c in zip(found, calls, strict=True)), warnings
 
     @torch.inference_mode()
@@ -96,7 +103,7 @@ class LandmarkDetector:
         What does not look like a knee comes along where the finder is sure of one, or where there is nothing better:
         the gate refuses it.
         """
-        candidates = find_candidates(self.finder, pixels, FINDER_THRESHOLD, self.device)
+        candidates = localize_knees(self.finder, pixels, FINDER_THRESHOLD, self.device)
         found = sorted(self._locate(pixels, candidates), key=lambda knee: -knee.confidence)
         knees: list[Found] = []
         for knee in found:
@@ -119,7 +126,7 @@ class LandmarkDetector:
         frames = [a if logit >= 0 else b for a, b, logit in zip(plain, turned, logits, strict=True)]
         rows = [i if logit >= 0 else i + len(poses) for i, logit in enumerate(logits)]
         rough = [_outline(pixels, located, row, frame) for row, frame in zip(rows, frames, strict=True)]
-        rough = [regularised(o, self.shape).moved(f.matrix) for o, f in zip(rough, frames, strict=True)]
+        rough = [regularize_by_shape(o, self.shape).moved(f.matrix) for o, f in zip(rough, frames, strict=True)]
         fine, fits = self._finely(pixels, rough, rough, FINE.widths)
         again, _ = self._finely(pixels, fine, rough, SECOND_WIDTHS)
         mean = [replace(o, points_px=(o.points_px + other.points_px) / 2) for o, other in zip(fine, again, strict=True)]
@@ -129,44 +136,46 @@ class LandmarkDetector:
         ]
 
     def _finely(
-        self, pixels: NDArray[np.float32], about: Sequence[Outline], rough: Sequence[Outline], widths: float
-    ) -> tuple[list[Outline], list[float]]:
+        self, pixels: NDArray[np.float32], about: Sequence[Landmarks], rough: Sequence[Landmarks], widths: float
+    ) -> tuple[list[Landmarks], list[float]]:
         """What the fine locator sees in level squares of `widths` about outlines; `rough` serves beyond the squares."""
         frames = [roi_frame(o.points_px, FINE.size_px, widths) for o in about]
         located = self._read(self.fine, pixels, frames)
         outlines = [self._merged(pixels, located, i, pair) for i, pair in enumerate(zip(frames, rough, strict=True))]
         return outlines, torch.sigmoid(located.score).tolist()
 
-    def _read(self, network: PyramidNetwork, pixels: NDArray[np.float32], frames: Sequence[RoiFrame]) -> Located:
-        squares = torch.cat([stretch_contrast(*cut_region(pixels, frame)) for frame in frames])
+    def _read(
+        self, network: PyramidNetwork, pixels: NDArray[np.float32], frames: Sequence[RoiFrame]
+    ) -> LocatedLandmarks:
+        squares = torch.cat([stretch_contrast(*extract_crop(pixels, frame)) for frame in frames])
         squares = squares.to(self.device, memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.in_bfloat16):
             maps, score = network(squares)
         return read_points(maps.float().cpu(), score.float().cpu())
 
     def _merged(
-        self, pixels: NDArray[np.float32], located: Located, row: int, where: tuple[RoiFrame, Outline]
-    ) -> Outline:
+        self, pixels: NDArray[np.float32], located: LocatedLandmarks, row: int, where: tuple[RoiFrame, Landmarks]
+    ) -> Landmarks:
         """The fine outline, with the coarse one where the fine square does not reach, in film pixels."""
         frame, rough = where
         fine, wide = _outline(pixels, located, row, frame), rough.moved(_inverse(frame))
         reached = points_inside(wide.points_px, (frame.size_px, frame.size_px))
-        both = Outline(
+        both = Landmarks(
             np.where(reached[:, None], fine.points_px, wide.points_px),
             np.where(reached[:, None, None], fine.covariance_px2, wide.covariance_px2),
             np.where(reached, fine.seen, wide.seen),
         )
-        return regularised(both, self.shape).moved(frame.matrix)
+        return regularize_by_shape(both, self.shape).moved(frame.matrix)
 
     def _knee(self, radiograph: Radiograph, found: Found, call: SideCall) -> Knee:
         return knee_at(radiograph, found.outline, call, (found.confidence, self.roi_px))
 
 
-def _outline(pixels: NDArray[np.float32], located: Located, row: int, frame: RoiFrame) -> Outline:
+def _outline(pixels: NDArray[np.float32], located: LocatedLandmarks, row: int, frame: RoiFrame) -> Landmarks:
     """Row `row` of what was located, in the pixels of its square."""
     points = located.points_px[row].double().numpy()
     seen = points_inside(frame.to_source(points), pixels.shape)
-    return read_outline(points, located.covariance_px2[row].double().numpy(), seen, LOCATOR_STRIDE)
+    return landmarks_from_heatmaps(points, located.covariance_px2[row].double().numpy(), seen, LANDMARK_STRIDE)
 
 
 def _inverse(frame: RoiFrame) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Joint-space width from the two outlines.
+r"""Joint-space width from the two outlines.
 
 In the frame of the plateau (x along landmarks 63 → 47, from the medial to the lateral edge, as a fraction of the
 tibial width), the width at x is the distance, perpendicular to the plateau, between the femur's and the tibia's
@@ -8,20 +8,32 @@ radiographic images of the knee", Medical Physics 2000, as used by the OAI (JSW1
 
 The joint-line convergence angle is the angle between the tangent to the two femoral condyles and the line through the
 floors of the two plateaus (least squares over `FLOORS`), positive where the joint opens laterally.
+
+`measure`: joint space, convergence angle and tibial width of an outline, each with its standard error.
+
+The outline is redrawn with errors as its landmarks have them, $p_n + E_n^{1/2} z_n$, where the standard normal $z$
+are alike along a bone, $\mathrm{cov}(z_i, z_j) = e^{-|i - j| / \ell} I$; the error of a measure is what it scatters by
+over the redrawn outlines, times a factor that makes errors on phantoms come out as stated
+(`benchmarks/phantom_films.py`).
 """
+
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kneegrade.anatomy.landmarks import (
+from kneegrade.anatomy.landmark_scheme import (
+    FEMUR,
     FEMUR_ARTICULAR,
     FEMUR_BODY,
+    NUM_LANDMARKS,
     TIBIA_ARTICULAR,
     TIBIA_BODY,
     TIBIA_PLATEAU_LATERAL,
     TIBIA_PLATEAU_MEDIAL,
 )
-from kneegrade.results import JointSpaceWidth
+from kneegrade.anatomy.landmarks import Landmarks
+from kneegrade.results import JointSpace, JointSpaceWidth, Measurement
 
 MEDIAL_RANGE = (0.15, 0.30)
 LATERAL_AT = 0.825
@@ -93,3 +105,46 @@ def _curve(points: Points, along: Points, down: Points) -> tuple[Points, Points]
     x, y = points @ along, points @ down
     order = np.argsort(x)
     return x[order], y[order]
+
+
+REDRAWN = 32
+ALIKE = 3.0  # landmarks, l
+GAP_FACTOR = 0.46  # stated error of a width over the scatter of the redrawn
+
+Array = NDArray[np.float64]
+
+
+def measure(outline: Landmarks, mm_per_px: float | None) -> JointSpace:
+    """What the outline of a knee measures.
+
+    Args:
+        outline: in pixels of the film.
+        mm_per_px: the film's spacing where it is trusted, else None.
+    """
+    root = np.linalg.cholesky(outline.covariance_px2)
+    redrawn = outline.points_px + np.einsum("nij,knj->kni", root, _noise())
+    value = _measures(outline.points_px)
+    error = np.std([_measures(points) for points in redrawn], axis=0)
+    error[:-2] *= GAP_FACTOR
+    medial, lateral, *fixed, angle, width = (Measurement(float(v), float(e)) for v, e in zip(value, error, strict=True))
+    at = {round(x, 3): width_there for x, width_there in zip(FIXED_AT, fixed, strict=True)}
+    return JointSpace(medial, lateral, at, angle, width, mm_per_px)
+
+
+def _measures(points: Array) -> Array:
+    """Medial minimum, lateral width, widths at `FIXED_AT` (fractions of the tibial width); angle; tibial width."""
+    width = float(np.linalg.norm(points[TIBIA_PLATEAU_MEDIAL] - points[TIBIA_PLATEAU_LATERAL]))
+    x = np.concatenate([np.linspace(*MEDIAL_RANGE, 61), [LATERAL_AT], FIXED_AT])
+    gap = gap_at(points, x) / width
+    return np.array([gap[:61].min(), *gap[61:], convergence_angle_deg(points), width])
+
+
+@cache
+def _noise() -> Array:
+    """(K, 74, 2) standard normal numbers, alike along each bone, the same at every call."""
+    index = np.arange(NUM_LANDMARKS)
+    alike = np.exp(-np.abs(index[:, None] - index) / ALIKE)
+    alike *= (index[:, None] < len(FEMUR)) == (index < len(FEMUR))
+    white = np.random.default_rng(0).standard_normal((REDRAWN, NUM_LANDMARKS, 2))
+    noise: Array = np.einsum("nm,kmj->knj", np.linalg.cholesky(alike), white)
+    return noise

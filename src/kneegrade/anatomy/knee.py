@@ -1,15 +1,18 @@
-"""`Knee`: one knee of a radiograph, found and brought into the normalised orientation."""
+"""`Knee`: one knee of a radiograph, found and brought into the normalised orientation.
+
+Whether what was found can be graded honestly: a first gate on landmarks and picture.
+"""
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kneegrade.anatomy.landmarks import ARTICULAR
-from kneegrade.anatomy.outline import Outline
-from kneegrade.anatomy.roi import RoiFrame, cut_region, roi_frame, stretch_contrast
-from kneegrade.anatomy.sides import SideCall
-from kneegrade.imaging.quality import REGION_PX, region_quality
+from kneegrade.anatomy.geometry import RoiFrame, extract_crop, roi_frame, stretch_contrast
+from kneegrade.anatomy.landmark_scheme import ARTICULAR
+from kneegrade.anatomy.landmarks import Landmarks
+from kneegrade.anatomy.laterality import SideCall
+from kneegrade.imaging.film_quality import REGION_PX, check_crop
 from kneegrade.imaging.radiograph import Radiograph
 from kneegrade.results import Finding, Side
 
@@ -30,12 +33,12 @@ class Knee:
         visible: (74,) bool, False for a landmark outside the region or the film.
         on_film_share: share of the articular landmarks that lie on the film, 0 … 1.
         frame: from region to source.
-        poor: what forbids to grade the knee by its picture (`region_quality`), found on a region of 224 px whatever S.
+        poor: what forbids to grade the knee by its picture (`check_crop`), found on a region of 224 px whatever S.
     """
 
     side: Side
     side_confidence: float
-    outline: Outline
+    outline: Landmarks
     landmark_confidence: float
     roi: NDArray[np.float32]
     inside: NDArray[np.bool_]
@@ -51,7 +54,7 @@ class Knee:
         return self.outline.points_px
 
 
-def knee_at(radiograph: Radiograph, outline: Outline, call: SideCall, how: tuple[float, int]) -> Knee:
+def knee_at(radiograph: Radiograph, outline: Landmarks, call: SideCall, how: tuple[float, int]) -> Knee:
     """The knee of an outline in film pixels.
 
     Args:
@@ -77,13 +80,13 @@ def knee_at(radiograph: Radiograph, outline: Outline, call: SideCall, how: tuple
         visible=points_inside(points, inside.shape) & on_film,
         on_film_share=float(on_film[list(ARTICULAR)].mean()),
         frame=frame,
-        poor=region_quality(judged),
+        poor=check_crop(judged),
     )
 
 
 def _region(radiograph: Radiograph, frame: RoiFrame) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """The region of a frame (S, S) float32 in [0, 1], contrast stretched, and where the film covers it (S, S) bool."""
-    region, inside = cut_region(radiograph.pixels, frame)
+    region, inside = extract_crop(radiograph.pixels, frame)
     return stretch_contrast(region, inside)[0, 0].numpy(), inside[0, 0].numpy()
 
 
@@ -92,3 +95,23 @@ def points_inside(points_px: NDArray[np.float64], shape: tuple[int, ...]) -> NDA
     with np.errstate(invalid="ignore"):
         across = (points_px[:, 0] >= 0) & (points_px[:, 0] <= shape[1] - 1)
         return across & (points_px[:, 1] >= 0) & (points_px[:, 1] <= shape[0] - 1)
+
+
+MIN_CONFIDENCE = 0.5  # of the landmarks; below it what was found is not taken for a knee in a frontal view
+MIN_ARTICULAR_SHARE = 0.9  # of the articular landmarks that must lie on the film
+
+VIEW = Finding("view", "The outline of the joint is not that of a natural knee in a frontal view.")
+JOINT_CUT_OFF = Finding("joint_cut_off", "The joint is cut off by the border of the film.")
+
+
+def refusal(knee: Knee) -> Finding | None:
+    """Why a found knee cannot be graded honestly, or None.
+
+    A first plausibility gate: landmarks too uncertain for a frontal view of a natural knee, joint cut off by the
+    film's border, a region that is blurred or badly exposed.
+    """
+    if knee.landmark_confidence < MIN_CONFIDENCE or not np.isfinite(knee.landmarks_px).all():
+        return VIEW
+    if knee.on_film_share < MIN_ARTICULAR_SHARE:
+        return JOINT_CUT_OFF
+    return knee.poor[0] if knee.poor else None

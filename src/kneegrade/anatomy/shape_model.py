@@ -16,7 +16,7 @@ from importlib.resources import as_file, files
 import numpy as np
 from numpy.typing import NDArray
 
-from kneegrade.anatomy.landmarks import NUM_LANDMARKS
+from kneegrade.anatomy.landmark_scheme import NUM_LANDMARKS
 from kneegrade.errors import UsageError
 from kneegrade.schema import TARGET_NAMES
 

@@ -1,13 +1,13 @@
 """What grades go together: the Gaussian mixture and its loss (paper, section 2.2), the exact joint table, the rules."""
 
-from kneegrade.coherence.audit import CoherenceAudit, Disagreement, audit_grades, confident_disagreement
-from kneegrade.coherence.joint import JointTable, marginal, raked_table, smoothed_table
+from kneegrade.coherence.joint_table import JointTable, marginal, raked_table, smoothed_table
+from kneegrade.coherence.label_audit import CoherenceAudit, Disagreement, audit_grades, confident_disagreement
 from kneegrade.coherence.mixture import (
     GradeMixture,
     concatenate_probabilities,
     fit_mixture,
     incoherence_loss,
-    likeliest_grades,
+    most_probable_grades,
     one_hot,
     tuple_counts,
 )
@@ -27,8 +27,8 @@ __all__ = [
     "confident_disagreement",
     "fit_mixture",
     "incoherence_loss",
-    "likeliest_grades",
     "marginal",
+    "most_probable_grades",
     "one_hot",
     "raked_table",
     "rule_findings",

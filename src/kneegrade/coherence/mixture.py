@@ -88,7 +88,7 @@ def tuple_counts(targets: NDArray[np.floating[Any]]) -> dict[Tuple7, int]:
 
     A soft label counts as its likeliest grade.
     """
-    grades = likeliest_grades(targets)
+    grades = most_probable_grades(targets)
     tuples, numbers = np.unique(grades[(grades >= 0).all(axis=1)], axis=0, return_counts=True)
     return {tuple(row): number for row, number in zip(tuples.tolist(), numbers.tolist(), strict=True)}
 
@@ -98,7 +98,7 @@ def one_hot(grades: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
     return np.concatenate([np.eye(t.classes)[grades[:, i]] for i, t in enumerate(TARGETS)], axis=1)
 
 
-def likeliest_grades(targets: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
+def most_probable_grades(targets: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
     """(N, 29) distributions → (N, 7) likeliest grades, -1 where a distribution is NaN: what `one_hot` turns round."""
     parts = [targets[:, t.one_hot] for t in TARGETS]
     grades = [np.where(np.isnan(part).any(1), -1, np.nan_to_num(part).argmax(1)) for part in parts]

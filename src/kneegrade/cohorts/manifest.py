@@ -5,6 +5,8 @@ A Parquet file with a row per knee and picture: `image_path`, `knee_id`, `subjec
 `<grade>_probabilities` (a list of a probability per class, a soft label that takes the place of the grade in training;
 None, NaN or a list of NaN where there is none, then the grade counts) and `landmarks_px` (148 numbers, 74 × (x, y) in
 pixels of the stored picture, first pixel's centre (0, 0), never mirrored, NaN allowed).
+
+Human labels to be audited: a manifest, or any table that holds at least one grade.
 """
 
 from pathlib import Path
@@ -13,9 +15,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from kneegrade.anatomy.landmarks import NUM_LANDMARKS
-from kneegrade.errors import RecipeError
-from kneegrade.schema import ONE_HOT_LENGTH, TARGETS
+from kneegrade.anatomy.landmark_scheme import NUM_LANDMARKS
+from kneegrade.cohorts.readings import Counts, Problem, decoded_grades, problems_at, read_table, refuse
+from kneegrade.errors import CohortError, RecipeError
+from kneegrade.schema import ONE_HOT_LENGTH, TARGET_NAMES, TARGETS
 
 SUM_TOLERANCE = 1e-3  # by which the probabilities of a soft label may miss a sum of 1
 REQUIRED = ("image_path", "knee_id", "subject_id", "side", "split", "source")
@@ -134,3 +137,58 @@ def landmark_array(table: pd.DataFrame) -> NDArray[np.float64]:
     if "landmarks_px" not in table.columns or table["landmarks_px"].isna().any():
         raise RecipeError("The manifest has knees without landmarks_px; run the landmark detector on them first.")
     return np.stack([np.asarray(p, dtype=np.float64).reshape(NUM_LANDMARKS, 2) for p in table["landmarks_px"]])
+
+
+CARRIED = (
+    "knee_id", "subject_id", "side", "visit", "split", "image_path", "joint_space_medial_mm", "joint_space_lateral_mm",
+    "landmarks_px", "landmark_confidence",
+)  # fmt: skip
+NUMBERS = ("visit", "joint_space_medial_mm", "joint_space_lateral_mm")
+
+
+def load_labels(path: Path) -> pd.DataFrame:
+    """The grades of a file (Int64, missing where never read), where it has them the columns in `CARRIED`, and `line`.
+
+    Relative image paths are taken from the file's folder.
+
+    Args:
+        path: a manifest (`.parquet`), or a table of text or `.sas7bdat` whose columns have the manifest's names.
+
+    Raises:
+        CohortError: no such file, no grade in it, or a value that cannot be, by row and column.
+    """
+    if path.suffix.lower() == ".parquet":
+        try:
+            table = pd.read_parquet(path)
+        except (OSError, ValueError) as error:
+            raise CohortError(f"{path} is not a Parquet table.") from error
+    else:
+        text = read_table(path)
+        columns = {name: name.upper() for name in TARGET_NAMES}
+        grades = decoded_grades(text, columns, path.name, Counts())
+        carried = {name: text[name.upper()] for name in CARRIED if name.upper() in text.columns}
+        refuse([problem for name in NUMBERS for problem in _no_numbers(carried.get(name), path.name)])
+        table = grades.assign(**carried, line=text.index).reset_index(drop=True)
+        for name in NUMBERS:
+            if name in table.columns:
+                table[name] = pd.to_numeric(table[name].replace({"": None, ".": None}))
+    check_grades(table)
+    if "image_path" in table.columns:
+        table["image_path"] = [str(path.parent / image) for image in table["image_path"].astype(str)]
+    present = [name for name in TARGET_NAMES if name in table.columns]
+    if not present or table[present].isna().all(axis=None):
+        raise CohortError(f"{path.name} holds no grade; columns such as {', '.join(TARGET_NAMES[:3])} are expected.")
+    missing = {name: pd.array([pd.NA] * len(table), dtype="Int64") for name in TARGET_NAMES if name not in present}
+    table = table.assign(**missing)
+    grades_read = table[list(TARGET_NAMES)].astype("Int64")
+    return (
+        table[[name for name in (*CARRIED, "line") if name in table.columns]].join(grades_read).reset_index(drop=True)
+    )
+
+
+def _no_numbers(cells: "pd.Series[str] | None", file: str) -> list[Problem]:
+    """Cells that are neither a number nor empty."""
+    if cells is None:
+        return []
+    wrong = pd.to_numeric(cells, errors="coerce").isna() & ~cells.isin(["", "."])
+    return problems_at(cells, wrong, file, "a number")

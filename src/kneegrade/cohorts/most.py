@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from kneegrade.cohorts.coded import problems_at, read_table, refuse
-from kneegrade.cohorts.readings import Counts, decoded_grades
+from kneegrade.cohorts.readings import Counts, decoded_grades, problems_at, read_table, refuse
 from kneegrade.errors import CohortError
 
 MONTHS = {"0": 0, "1": 15, "2": 30, "3": 60, "5": 84}

@@ -3,19 +3,143 @@
 Tables: pipe-separated text, Latin-1, CRLF, or `.sas7bdat`; a row per (ID, SIDE, READPRJ). Project 15 read visits up
 to 48 months, project 37 those at 72 and 96 (42 counts as 37); some early films were read again. Films: `contents.csv`
 per release lists folders by participant and series; the barcode of a reading names its film.
+
+Where the tables and the lists of films of an OAI download lie, found in one walk that stays out of the releases.
+
+The film in a folder of an OAI release, as it lies there or packed as `<folder>.tar.gz` beside it.
 """
 
+import os
+import re
+import tarfile
+import zlib
 from collections.abc import Iterable
-from pathlib import Path
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
 
-from kneegrade.cohorts.coded import problems_at, read_table, refuse, whole_numbers
-from kneegrade.cohorts.oai_files import OaiFiles
-from kneegrade.cohorts.oai_films import film_in
-from kneegrade.cohorts.readings import Counts, decoded_grades, unique_readings
+from kneegrade.cohorts.readings import (
+    Counts,
+    decoded_grades,
+    problems_at,
+    read_table,
+    refuse,
+    unique_readings,
+    whole_numbers,
+)
 from kneegrade.errors import CohortError
+
+READINGS = re.compile(r"kxr_sq_bu(\d\d)\.(txt|csv|sas7bdat)", re.IGNORECASE)
+WIDTHS = re.compile(r"kxr_qjsw_duryea(\d\d)\.(txt|csv|sas7bdat)", re.IGNORECASE)
+CONTENTS = re.compile(r"contents.*\.csv", re.IGNORECASE)
+RELEASE = re.compile(r"\d+\.[A-Z]\.\d+")
+
+
+@dataclass(frozen=True)
+class OaiFiles:
+    """Attributes: root; visit code → table of readings, and of widths; lists of films (`contents.csv`)."""
+
+    root: Path
+    readings: dict[str, Path] = field(default_factory=dict)
+    widths: dict[str, Path] = field(default_factory=dict)
+    contents: list[Path] = field(default_factory=list)
+
+
+def oai_files(root: Path) -> OaiFiles:
+    """What `root` holds, at any depth; releases (`0.C.2`) beside a `contents.csv` are not looked into.
+
+    Raises:
+        CohortError: two tables of one visit and format in different folders.
+    """
+    files = OaiFiles(root)
+    for folder, below, names in os.walk(root):
+        for name in sorted(names):
+            path = Path(folder, name)
+            for pattern, found in ((READINGS, files.readings), (WIDTHS, files.widths)):
+                if match := pattern.fullmatch(name):
+                    _add(found, match[1], path)
+            if CONTENTS.fullmatch(name):
+                files.contents.append(path)
+        if any(CONTENTS.fullmatch(name) for name in names):
+            below[:] = [name for name in below if not RELEASE.fullmatch(name)]
+        below.sort()
+    return files
+
+
+def _add(found: dict[str, Path], code: str, path: Path) -> None:
+    """Keep a visit's table: text before SAS; two alike are a question that only the user can answer."""
+    other = found.get(code)
+    if other is not None and (other.suffix.lower() == ".sas7bdat") == (path.suffix.lower() == ".sas7bdat"):
+        raise CohortError(f"{other} and {path} are tables of one visit; leave one below the folder.")
+    if other is None or other.suffix.lower() == ".sas7bdat":
+        found[code] = path
+
+
+FILM_NAMES = ("001", "001.dcm", "00001")
+MOST_BYTES = 256 << 20  # of one film
+
+
+def film_in(root: Path, folder: str, unpack_to: Path | None, counts: Counts) -> str | None:
+    """Path of the film in `folder` below `root`: `001` or the only file; None where there is none.
+
+    Args:
+        root: folder of the `contents.csv`.
+        folder: as the list names it.
+        unpack_to: packed films are unpacked below it, once; None leaves them out.
+        counts: packed films are added, and archives that hold no film.
+    """
+    inner = PurePosixPath(*(part for part in folder.replace("\\", "/").split("/") if part not in ("", ".", "..")))
+    place = root / inner
+    film = _film(place)
+    archive = place.with_name(place.name + ".tar.gz")
+    if film is not None or not archive.is_file():
+        return film
+    if unpack_to is None:
+        counts.add("films still packed as .tar.gz: unpack them, or give --unpack-to")
+        return None
+    target = (unpack_to / root.name / inner).resolve()
+    film = _film(target) or _unpacked(archive, target)
+    counts.add("films unpacked from .tar.gz" if film else "archives without a film, or damaged")
+    return film
+
+
+def _film(place: Path) -> str | None:
+    for name in FILM_NAMES:
+        if (place / name).is_file():
+            return str(place / name)
+    files = [path for path in place.iterdir() if path.is_file()] if place.is_dir() else []
+    return str(files[0]) if len(files) == 1 else None
+
+
+def _unpacked(archive: Path, target: Path) -> str | None:
+    """Write the film of an archive into the folder `target`; no name in the archive is used as a path.
+
+    Raises:
+        CohortError: the folder cannot be written.
+    """
+    try:
+        with tarfile.open(archive, "r:gz") as packed:
+            members = [m for m in packed.getmembers() if m.isfile() and m.size <= MOST_BYTES]
+            named = [m for m in members if PurePosixPath(m.name).name in FILM_NAMES]
+            chosen = named[0] if named else members[0] if len(members) == 1 else None
+            stream = None if chosen is None else packed.extractfile(chosen)
+            film = None if stream is None else stream.read()
+    except (OSError, EOFError, tarfile.TarError, zlib.error):
+        return None
+    if film is None:
+        return None
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        draft = target.with_name(target.name + ".part")
+        draft.write_bytes(film)
+        return str(draft.replace(target / FILM_NAMES[0]))
+    except OSError as error:
+        raise CohortError(
+            f"{target} cannot be written ({error.strerror}); --unpack-to needs room for the films."
+        ) from error
+
 
 MONTHS = {"00": 0, "01": 12, "03": 24, "05": 36, "06": 48, "08": 72, "10": 96}
 PROJECTS = (15, 37, 42)

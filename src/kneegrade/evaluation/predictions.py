@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from kneegrade.coherence import likeliest_grades
+from kneegrade.coherence import most_probable_grades
 from kneegrade.errors import RecipeError
 from kneegrade.schema import ONE_HOT_LENGTH
 
@@ -39,11 +39,11 @@ class Predictions:
 
     def truth(self) -> NDArray[np.int64]:
         """(N, 7) labels, the likeliest grade of a soft one, -1 where missing."""
-        return likeliest_grades(self.targets)
+        return most_probable_grades(self.targets)
 
     def guess(self) -> NDArray[np.int64]:
         """(N, 7) grades that are given: the likeliest unless `grades` says otherwise."""
-        return likeliest_grades(self.probabilities) if self.grades is None else self.grades
+        return most_probable_grades(self.probabilities) if self.grades is None else self.grades
 
     def same_knees(self, other: "Predictions") -> bool:
         """Whether another network's predictions are about the same knees with the same labels."""

@@ -5,11 +5,11 @@ parsed and decoded in a process of their own (`child`, `worker`); the modules th
 `header`, `codecs`, `grey`, `plain`) are not imported here, which keeps this import cheap.
 """
 
+from kneegrade.imaging.file_reader import read_radiograph
+from kneegrade.imaging.film_quality import check_crop, check_film
 from kneegrade.imaging.limits import Limits
 from kneegrade.imaging.photometry import inversion_score, looks_inverted, normalise
-from kneegrade.imaging.quality import film_quality, region_quality
 from kneegrade.imaging.radiograph import Identity, Laterality, Radiograph
-from kneegrade.imaging.reading import read_radiograph
 from kneegrade.imaging.sources import Source, find_sources, stem_of
 
 __all__ = [
@@ -18,12 +18,12 @@ __all__ = [
     "Limits",
     "Radiograph",
     "Source",
-    "film_quality",
+    "check_crop",
+    "check_film",
     "find_sources",
     "inversion_score",
     "looks_inverted",
     "normalise",
     "read_radiograph",
-    "region_quality",
     "stem_of",
 ]

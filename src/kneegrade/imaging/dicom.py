@@ -9,10 +9,10 @@ from pydicom.dataset import FileMetaDataset
 
 from kneegrade.errors import KneeGradeError, LimitExceededError, UnreadableFileError, UnsupportedFileError
 from kneegrade.imaging import dicom_header as header
-from kneegrade.imaging.codecs import stored_picture
-from kneegrade.imaging.grey import grey_from
+from kneegrade.imaging.dicom_codecs import stored_picture
+from kneegrade.imaging.grey_levels import grey_from
 from kneegrade.imaging.limits import Limits
-from kneegrade.imaging.picture import Picture
+from kneegrade.imaging.radiograph import Picture
 
 MAGIC = b"DICM"
 PREAMBLE = 128

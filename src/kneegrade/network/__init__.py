@@ -1,7 +1,6 @@
 """Knee → GradeLogits: trunk, pooling, heads; the network of the paper (section 2.1), its baselines and ablations."""
 
-from kneegrade.network.grading import Attribution, GradeLogits, GradingNetwork, load_network, plan_of
-from kneegrade.network.plan import NetworkPlan
+from kneegrade.network.model import Attribution, GradeLogits, GradingNetwork, ModelConfig, load_network, model_config_of
 from kneegrade.network.pooling import pool_at_landmarks
 from kneegrade.network.resnet import Trunk, load_trunk
 
@@ -9,10 +8,10 @@ __all__ = [
     "Attribution",
     "GradeLogits",
     "GradingNetwork",
-    "NetworkPlan",
+    "ModelConfig",
     "Trunk",
     "load_network",
     "load_trunk",
-    "plan_of",
+    "model_config_of",
     "pool_at_landmarks",
 ]

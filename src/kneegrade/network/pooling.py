@@ -33,7 +33,7 @@ def pool_at_landmarks(features: Tensor, landmarks_px: Tensor, visible: Tensor, s
     return read.squeeze(-1).transpose(1, 2) * visible.unsqueeze(-1)  # (B, N, C)
 
 
-def pool_everywhere(features: Tensor) -> Tensor:
+def global_average(features: Tensor) -> Tensor:
     """The mean over the map: (B, C, h, w) → (B, 1, C) float32."""
     return features.float().mean((2, 3)).unsqueeze(1)
 

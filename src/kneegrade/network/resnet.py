@@ -6,12 +6,13 @@ stride, as in torchvision, so that any of its checkpoints loads by name.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kneegrade.network.plan import InputNormalization
+InputNormalization = Literal["none", "imagenet"]
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class Trunk(nn.Module):
     Args:
         name: "resnet18", "resnet34" or "resnet50".
         stages: how many residual stages are built; 3 ends at `layer3` with stride 16 (the paper's f).
-        input_normalization: what is done to the input's values, see `NetworkPlan`. Mean and standard deviation are the
+        input_normalization: what is done to the input's values, see `ModelConfig`. Mean and standard deviation are the
             buffers `input_mean` and `input_std`, (1, 3, 1, 1). They are not part of the state, since the plan that is
             saved beside a state sets them.
     """

@@ -5,14 +5,12 @@ and `write_cohort` put films on disk. Grades and shapes follow aggregates of the
 of a person is used.
 """
 
-from kneegrade.phantom.cohort import Cohort, write_cohort
-from kneegrade.phantom.dicom import DicomOptions, write_film
 from kneegrade.phantom.film import FilmOptions, PhantomFilm, compose_film, render_film
-from kneegrade.phantom.grades import Prevalence
-from kneegrade.phantom.knee import PhantomKnee, sample_knee
-from kneegrade.phantom.readers import coherent_reading, reader_confusion, second_reading
-from kneegrade.phantom.roi import render_roi, render_rois
-from kneegrade.phantom.study import write_example_study
+from kneegrade.phantom.film_dicom import DicomOptions, write_example_study, write_film
+from kneegrade.phantom.phantom_cohort import Cohort, write_cohort
+from kneegrade.phantom.phantom_knee import PhantomKnee, sample_knee
+from kneegrade.phantom.prevalence import Prevalence, coherent_reading, reader_confusion, second_reading
+from kneegrade.phantom.rois import render_roi, render_rois
 
 __all__ = [
     "Cohort",

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
 from kneegrade.phantom.contours import STEP_MM, Contour, bone_contour, fibula_contour
-from kneegrade.phantom.knee import PhantomKnee
+from kneegrade.phantom.phantom_knee import PhantomKnee
 
 Array = NDArray[np.float64]
 

@@ -8,12 +8,11 @@ import torch
 from numpy.typing import NDArray
 
 from kneegrade.errors import UsageError
-from kneegrade.phantom.distractors import distractor_path
-from kneegrade.phantom.grades import Prevalence
-from kneegrade.phantom.knee import PhantomKnee, Side, check_identity, sample_knee
-from kneegrade.phantom.overlays import Overlay, draw_collimation, draw_markers, sample_overlay
-from kneegrade.phantom.placement import Placement
-from kneegrade.phantom.sheet import sheet_of, stack
+from kneegrade.phantom.film_content import Overlay, distractor_path, draw_collimation, draw_markers, sample_overlay
+from kneegrade.phantom.phantom_knee import PhantomKnee, Side, check_identity, sample_knee
+from kneegrade.phantom.prevalence import Prevalence
+from kneegrade.phantom.render_params import render_params_of, stack
+from kneegrade.phantom.rois import Placement
 from kneegrade.phantom.texture import trabeculae
 from kneegrade.phantom.thickness import COARSE_MM, Canvas, exact, leg_maps
 from kneegrade.phantom.xray import Exposure, Exposures, attenuation, develop, expose, sample_exposure
@@ -238,7 +237,7 @@ def _path_of(scene: FilmScene, looks: Exposures, keys: torch.Tensor) -> tuple[to
     for shown, placement in zip(scene.knees, scene.placements, strict=True):
         to_mm = torch.from_numpy(placement.to_mm_matrix()).float().unsqueeze(0)
         canvas = Canvas(to_mm, scene.shape, max(1, round(COARSE_MM * placement.px_per_mm)))
-        leg = leg_maps(stack([sheet_of(shown.knee)]), canvas, trabeculae(keys, scene.shape, to_mm))
+        leg = leg_maps(stack([render_params_of(shown.knee)]), canvas, trabeculae(keys, scene.shape, to_mm))
         own_soft, own_hard = attenuation(leg, looks)
         soft, hard = torch.maximum(soft, own_soft), hard + own_hard
         body = body | (leg.muscle + leg.fat > 0)

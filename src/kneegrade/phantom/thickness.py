@@ -9,11 +9,9 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional
 
-from kneegrade.phantom.blur import blurred
 from kneegrade.phantom.bones import ATTRIBUTES, TABLE_Y_MM
-from kneegrade.phantom.detail import bell, calcification, cyst_factor, line_factor, metal, notch_factor
-from kneegrade.phantom.distance import signed_distance
-from kneegrade.phantom.sheet import SCALARS, Sheet, polygons_of
+from kneegrade.phantom.render_params import SCALARS, RenderParams, polygons_of, signed_distance
+from kneegrade.phantom.texture import bell, blurred, calcification, cyst_factor, line_factor, metal, notch_factor
 
 MARGIN_MM = 9.0  # room for rims, and for the blur of seams
 RIM_SHARE = 0.25  # of the bone's depth
@@ -92,7 +90,7 @@ class Canvas:
         return self.to_mm[:, :, :2].det().abs().sqrt().view(-1, 1, 1)
 
 
-def leg_maps(sheets: Sheet, canvas: Canvas, texture: Tensor) -> LegMaps:
+def leg_maps(sheets: RenderParams, canvas: Canvas, texture: Tensor) -> LegMaps:
     """The maps of B legs; `texture` (B, H, W), mean 0, modulates cancellous bone."""
     where = grid_mm(canvas.to_mm, canvas.shape)
     mineral, bone = torch.zeros_like(where[..., 0]), torch.zeros_like(where[..., 0])
@@ -110,14 +108,14 @@ def leg_maps(sheets: Sheet, canvas: Canvas, texture: Tensor) -> LegMaps:
 class _Scalars:
     """Looks up a scalar of a batch by name, as (B, 1, 1)."""
 
-    def __init__(self, sheets: Sheet) -> None:
+    def __init__(self, sheets: RenderParams) -> None:
         self.values = sheets.scalars
 
     def __call__(self, name: str) -> Tensor:
         return self.values[:, SCALARS.index(name), None, None]
 
 
-def _add_bone(mineral: Tensor, bone: Tensor, which: tuple[Sheet, int], canvas: Canvas, grain: Tensor) -> None:
+def _add_bone(mineral: Tensor, bone: Tensor, which: tuple[RenderParams, int], canvas: Canvas, grain: Tensor) -> None:
     """Add one bone of every knee to the maps in place, within the window where it lies."""
     sheets, number = which
     window = _window(sheets, number, canvas)
@@ -145,7 +143,7 @@ def _extent(window: tuple[slice, slice]) -> tuple[int, int]:
     return rows.stop - rows.start, columns.stop - columns.start
 
 
-def _window(sheets: Sheet, number: int, canvas: Canvas) -> tuple[slice, slice] | None:
+def _window(sheets: RenderParams, number: int, canvas: Canvas) -> tuple[slice, slice] | None:
     """Rows and columns that hold a bone in any picture of the batch, or None where all lie outside.
 
     They start at whole steps, so that a knee's coarse positions do not depend on the others in its batch.
@@ -163,7 +161,7 @@ def _window(sheets: Sheet, number: int, canvas: Canvas) -> tuple[slice, slice] |
 
 
 def _fields(
-    sheets: Sheet, number: int, canvas: Canvas, window: tuple[slice, slice]
+    sheets: RenderParams, number: int, canvas: Canvas, window: tuple[slice, slice]
 ) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
     """Signed distance, depth, wall and the seven attributes, each (B, h, w), computed coarsely and interpolated.
 
@@ -206,7 +204,7 @@ def _dome(distance: Tensor, radius: Tensor | float) -> Tensor:
     return (1 - rest * rest).sqrt()
 
 
-def _add_small_bones(mineral: Tensor, bone: Tensor, sheets: Sheet, where: Tensor, grain: Tensor) -> None:
+def _add_small_bones(mineral: Tensor, bone: Tensor, sheets: RenderParams, where: Tensor, grain: Tensor) -> None:
     """Add the patella, a lens of bone in front of the femur, and the fabella to the maps in place."""
     x0, y0, half_x, half_y, thick = (v.view(-1, 1, 1) for v in sheets.patella.unbind(1))
     across, along = (where[..., 0] - x0) / half_x, (where[..., 1] - y0) / half_y
@@ -223,7 +221,7 @@ def _add_small_bones(mineral: Tensor, bone: Tensor, sheets: Sheet, where: Tensor
     mineral += 0.5 * half * (1 - off).clamp(min=0).sqrt()
 
 
-def _soft_tissue(sheets: Sheet, where: Tensor) -> tuple[Tensor, Tensor]:
+def _soft_tissue(sheets: RenderParams, where: Tensor) -> tuple[Tensor, Tensor]:
     """Muscle and fat thickness (B, H, W) of the leg, flatter than an ellipse across: √(1 - u⁴)."""
     half, middle = over_y(sheets.leg, where[..., 1]).unbind(1)
     offset = (where[..., 0] - middle) ** 2

@@ -13,8 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kneegrade.phantom.blur import blurred, slowly
-from kneegrade.phantom.noise import normal_pair
+from kneegrade.phantom.texture import blurred, normal_pair, slowly
 from kneegrade.phantom.thickness import LegMaps
 
 ENERGY_KEV = (30.0, 40.0, 50.0, 60.0, 80.0)

@@ -9,10 +9,10 @@ from typing import Final
 
 from kneegrade.errors import UsageError
 from kneegrade.files import make_directory
-from kneegrade.reporting.audit_page import write_audit
 from kneegrade.reporting.csv_report import write_csv, write_rows
 from kneegrade.reporting.html_report import write_html
 from kneegrade.reporting.json_report import SCHEMA_VERSION, json_schema, to_dict, write_json
+from kneegrade.reporting.pages import write_audit
 from kneegrade.reporting.terminal import grades_table
 from kneegrade.results import Report
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from kneegrade.files import replacing
-from kneegrade.reporting.wording import reason_of, rows
+from kneegrade.reporting.report_labels import reason_of, rows
 from kneegrade.results import Finding, GradedKnee, GradedRadiograph, GradeResult, JointSpace, Report
 from kneegrade.schema import OARSI_NAMES, TARGET_NAMES, TARGETS
 

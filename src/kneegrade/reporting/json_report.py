@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kneegrade.files import replacing
-from kneegrade.reporting.wording import reason_of
+from kneegrade.reporting.report_labels import reason_of
 from kneegrade.results import (
     Coherence,
     Evidence,
@@ -25,7 +25,7 @@ from kneegrade.results import (
     GradedRadiograph,
     GradeResult,
     JointSpace,
-    Measured,
+    Measurement,
     Quality,
     Report,
 )
@@ -166,11 +166,11 @@ def _joint_space(space: JointSpace | None) -> dict[str, Any] | None:
         "fixed": [{"x": x, **_width(space, width)} for x, width in space.fixed.items()],
         "convergence_angle_deg": _measured(space.convergence_deg),
         "tibial_width_px": _measured(tibia),
-        "tibial_width_mm": None if scale is None else _measured(Measured(tibia.value * scale, tibia.error * scale)),
+        "tibial_width_mm": None if scale is None else _measured(Measurement(tibia.value * scale, tibia.error * scale)),
     }
 
 
-def _width(space: JointSpace, width: Measured) -> dict[str, Any]:
+def _width(space: JointSpace, width: Measurement) -> dict[str, Any]:
     mm = space.mm(width)
     return {
         "fraction": _number(width.value, _FRACTION_DIGITS),
@@ -180,7 +180,7 @@ def _width(space: JointSpace, width: Measured) -> dict[str, Any]:
     }
 
 
-def _measured(measured: Measured) -> dict[str, float]:
+def _measured(measured: Measurement) -> dict[str, float]:
     return {"value": _number(measured.value, _DIGITS), "error": _number(measured.error, _DIGITS)}
 
 

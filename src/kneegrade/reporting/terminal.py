@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
-from kneegrade.reporting.wording import LANDMARK_CONFIDENCE, RESEARCH_USE, printable, reason_of, rows, width_words
+from kneegrade.reporting.report_labels import LANDMARK_CONFIDENCE, RESEARCH_USE, printable, reason_of, rows, width_words
 from kneegrade.results import GradedKnee, GradedRadiograph, JointSpace, Report
 from kneegrade.schema import TARGET_NAMES
 

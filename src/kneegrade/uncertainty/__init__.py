@@ -1,30 +1,38 @@
 """Logits → what can be claimed."""
 
 from kneegrade.uncertainty.calibration import Calibration, fit_calibration, negative_log_likelihood
-from kneegrade.uncertainty.claims import Claim, Claims, Graded, fit_claims
-from kneegrade.uncertainty.decoding import CoherentDecoder, fit_decoder
-from kneegrade.uncertainty.gate import Gate, Signs, Split, fit_gate, joined, load_gate, signs_of
-from kneegrade.uncertainty.metal import MetalNetwork
-from kneegrade.uncertainty.sets import ConformalSets, fit_sets
+from kneegrade.uncertainty.conformal import ConformalSets, fit_sets
+from kneegrade.uncertainty.implant_network import ImplantNetwork
+from kneegrade.uncertainty.joint_decoding import CoherentDecoder, fit_decoder
+from kneegrade.uncertainty.postprocess import CalibratedGrades, Graded, Postprocessor, fit_postprocessor
+from kneegrade.uncertainty.quality_control import (
+    OODFeatures,
+    QualityControl,
+    Split,
+    fit_quality_control,
+    joined,
+    load_quality_control,
+    ood_features_of,
+)
 
 __all__ = [
+    "CalibratedGrades",
     "Calibration",
-    "Claim",
-    "Claims",
     "CoherentDecoder",
     "ConformalSets",
-    "Gate",
     "Graded",
-    "MetalNetwork",
-    "Signs",
+    "ImplantNetwork",
+    "OODFeatures",
+    "Postprocessor",
+    "QualityControl",
     "Split",
     "fit_calibration",
-    "fit_claims",
     "fit_decoder",
-    "fit_gate",
+    "fit_postprocessor",
+    "fit_quality_control",
     "fit_sets",
     "joined",
-    "load_gate",
+    "load_quality_control",
     "negative_log_likelihood",
-    "signs_of",
+    "ood_features_of",
 ]

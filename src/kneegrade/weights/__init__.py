@@ -1,6 +1,6 @@
 """The shipped weights, their checksums and their descriptions."""
 
-from kneegrade.weights.files import (
+from kneegrade.weights.weights_file import (
     Weights,
     identity_of,
     load_part,

@@ -1,5 +1,0 @@
-"""`python -m kneegrade.cli`."""
-
-from kneegrade.cli import main
-
-main()

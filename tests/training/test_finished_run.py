@@ -1,0 +1,102 @@
+"""What a finished run writes belongs to the weights in its file, which holds them in bfloat16."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from kneegrade.evaluation import Predictions
+from kneegrade.network import load_network
+from kneegrade.training.batches import CropBatches
+from kneegrade.training.config import Recipe
+from kneegrade.training.dataset import load_datasets
+from kneegrade.training.predict import feature_mean, predicted_logits, predictions_of
+from kneegrade.training.splits import make_splits
+from kneegrade.training.train_grader import train_recipe
+from kneegrade.uncertainty import Postprocessor, fit_calibration
+from kneegrade.weights import load_weights, shipped_path
+
+
+def finish(folder, phantom_store, model, **train):
+    """(folder, store, folds, network loaded from the file, its weights) of a run of two steps with a test split."""
+    shutil.copytree(phantom_store, folder / "store")
+    with np.load(folder / "store" / "knees.npz") as saved:
+        knees = dict(saved)
+    tested = np.isin(knees["subject"], np.unique(knees["subject"])[-4:])
+    knees["split"] = np.where(tested, "test", "train")
+    np.savez(folder / "store" / "knees.npz", **knees)
+    recipe = Recipe.model_validate(
+        {
+            "name": "tiny",
+            "data": {"stores": [str(folder / "store")], "calibration_share": 0.25},
+            "model": model,
+            "loss": {"lambda_gmm": 0},
+            "train": {"epochs": 1, "steps_per_epoch": 2, "learning_rate": 1e-3, "bf16": False, **train},
+        }
+    )
+    (folder / "tiny.yaml").write_text(json.dumps(recipe.model_dump(mode="json")))
+    assert train_recipe(folder / "tiny.yaml", folder / "run")
+    held, store = load_weights(folder / "run" / "weights.safetensors", "grader"), load_datasets((folder / "store",))
+    return folder / "run", store, make_splits(store, recipe.data), load_network(held), held
+
+
+@pytest.fixture(scope="module")
+def finished(phantom_store, tmp_path_factory):
+    model = {"trunk": "resnet18", "reduce": 8, "roi_px": 64}
+    return finish(tmp_path_factory.mktemp("finished"), phantom_store, model, batch_size=6)
+
+
+@pytest.mark.parametrize("fold", ["test", "calibration"])
+def test_the_network_in_the_file_gives_the_predictions_beside_it(finished, fold):
+    folder, store, folds, network, _ = finished
+    rows = getattr(folds, fold)
+    assert len(rows) >= 3
+    expected = predictions_of(predicted_logits(network, CropBatches(store, 64), rows), store, rows)
+    written = Predictions.load(folder / f"predictions-{fold}.parquet")
+    assert written.same_knees(expected)
+    np.testing.assert_allclose(written.probabilities, expected.probabilities, rtol=0, atol=1e-6)
+
+
+def test_calibration_in_the_file_is_the_one_fitted_on_its_networks_logits(finished):
+    _, store, folds, network, held = finished
+    logits = predicted_logits(network, CropBatches(store, 64), folds.calibration)
+    fitted = fit_calibration(logits, torch.from_numpy(store.targets[folds.calibration])).state_dict()
+    found = held.part("calibration")
+    assert found.keys() == fitted.keys()
+    for name, expected in fitted.items():
+        torch.testing.assert_close(found[name], expected, rtol=0, atol=1e-6)
+    assert max(value.abs().max().item() for value in found.values()) > 0.1  # it is not the one that it starts as
+
+
+def test_feature_mean_in_the_file_is_its_networks(finished):
+    _, store, folds, network, held = finished
+    expected = feature_mean(network, CropBatches(store, 64), np.sort(folds.labelled))
+    torch.testing.assert_close(held.tensors["network.feature_mean"], expected, rtol=0, atol=1e-6)
+
+
+def test_a_run_that_starts_from_a_graders_weights_keeps_nothing_that_was_fitted_to_that_grader(phantom_store, tmp_path):
+    """Calibration and feature mean are its own; decoder, sets and gate, which a run does not fit, are gone."""
+    path = shipped_path("grader")
+    before = load_weights(path, "grader")
+    assert all(before.part(name) for name in ("calibration", "decoder", "sets", "gate"))
+    model = {name: value for name, value in before.description["model"].items() if name != "roi_px"}
+    _, store, folds, network, held = finish(
+        tmp_path, phantom_store, {**model, "roi_px": 64, "init": str(path)}, batch_size=2, frozen_stages=1
+    )
+    for name in ("conv1.weight", "layer1.0.conv1.weight"):  # frozen: the start that was asked for
+        assert torch.equal(held.part("network.trunk")[name], before.part("network.trunk")[name])
+    assert {name.split(".")[0] for name in held.tensors} == {"network", "mixture", "calibration"}
+    assert not {"gate", "calibrated", "lineage"} & held.description.keys()
+    claims = Postprocessor.of(held)
+    assert (claims.decoder, claims.sets) == (None, None)
+    regions = CropBatches(store, 64)
+    mean = feature_mean(network, regions, np.sort(folds.labelled))
+    torch.testing.assert_close(held.tensors["network.feature_mean"], mean, rtol=0, atol=1e-5)
+    assert not torch.allclose(held.tensors["network.feature_mean"], before.tensors["network.feature_mean"], atol=1e-3)
+    logits = predicted_logits(network, regions, folds.calibration)
+    own = fit_calibration(logits, torch.from_numpy(store.targets[folds.calibration])).state_dict()
+    for name, expected in own.items():
+        torch.testing.assert_close(held.part("calibration")[name], expected, rtol=0, atol=1e-5)
+        assert not torch.allclose(held.part("calibration")[name], before.part("calibration")[name], atol=1e-3), name
