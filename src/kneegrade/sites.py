@@ -11,8 +11,10 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from kneegrade.anatomy import LandmarkDetector
+from kneegrade.anatomy.landmarks import NUM_LANDMARKS
 from kneegrade.cohorts import load_manifest, target_distributions
 from kneegrade.cohorts.unlabelled import found_manifest
 from kneegrade.errors import RecipeError, UsageError
@@ -25,7 +27,7 @@ from kneegrade.learning.cutting import build_store
 from kneegrade.learning.predicting import predicted_batches
 from kneegrade.learning.regions import Regions
 from kneegrade.learning.store import Store, load_stores
-from kneegrade.network import load_network
+from kneegrade.network import NetworkPlan, load_network, visible_mean
 from kneegrade.uncertainty import Claims
 from kneegrade.weights import load_weights, shipped_path
 
@@ -57,7 +59,8 @@ def site_profile(
         progress: called with (done, all).
 
     Raises:
-        KneeGradeError: no knee there, or weights that cannot be used or are not those of the profile.
+        KneeGradeError: no knee there, a profile of another version, or weights that cannot be used or are not those of
+            the profile.
     """
     held, device = load_weights(weights or shipped_path("grader"), "grader"), choose_device(device)
     if source.suffix == ".parquet" and "features" in _columns(source):
@@ -71,14 +74,26 @@ def site_profile(
         regions = Regions(store, network.plan.roi_px, device)
         features, shares = [], []
         for output, visible in predicted_batches(network, regions, np.arange(len(store))):
-            places = output.pooled.shape[1]
-            seen = visible.sum(1, keepdim=True).clamp(min=1) if network.plan.pooling == "keypoints" else places
-            features.append((output.pooled.sum(1) / seen).float().cpu())
+            features.append(_features(output.pooled, visible, network.plan).float().cpu())
             shares.append(claims(output.logits).probabilities)
     profile = Profile(
         torch.cat(features).numpy(), np.concatenate(shares).astype(np.float32), store.subject, held.sha256
     )
     return profile, bad
+
+
+def _features(pooled: Tensor, visible: Tensor, plan: NetworkPlan) -> Tensor:
+    """(N, F): the mean over the visible landmarks where the plan has any, then each of its other places.
+
+    Args:
+        pooled: (N, P, R), what the heads read at each place of the plan.
+        visible: (N, 74) bool.
+        plan: of the network.
+    """
+    if not plan.pooling.startswith("keypoints"):
+        return pooled.flatten(1)
+    mean = visible_mean(pooled[:, :NUM_LANDMARKS], visible)
+    return torch.cat([mean, pooled[:, NUM_LANDMARKS:].flatten(1)], 1)
 
 
 def _columns(path: Path) -> list[str]:

@@ -2,7 +2,7 @@
 
 from kneegrade.network.grading import Attribution, GradeLogits, GradingNetwork, load_network, plan_of
 from kneegrade.network.plan import NetworkPlan
-from kneegrade.network.pooling import pool_at_landmarks
+from kneegrade.network.pooling import pool_at_landmarks, visible_mean
 from kneegrade.network.resnet import Trunk, load_trunk
 
 __all__ = [
@@ -15,4 +15,5 @@ __all__ = [
     "load_trunk",
     "plan_of",
     "pool_at_landmarks",
+    "visible_mean",
 ]
