@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -65,6 +66,32 @@ def test_coco_there_and_back(tmp_path):
     assert (knee.side, knee.score, films["empty.png"].knees) == ("L", 0.8, ())
     np.testing.assert_allclose(knee.landmarks_px, LEFT, atol=0.006)
     assert np.flatnonzero(~knee.shown).tolist() == [0, 36]
+
+
+def edited(path, text, later_ns):
+    """Write `text` to the file, which is then younger by so many nanoseconds."""
+    status = path.stat()
+    path.write_text(text)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + later_ns))
+
+
+def test_an_edited_coco_file_is_read_again(tmp_path):
+    path = tmp_path / "a.json"
+    write_coco(path, [film("one/a.png")])
+    marked = UserLandmarks(path)
+    assert marked.first(["one/a.png", "one/b.png"]) == "one/a.png"
+    assert read_coco(path) is read_coco(path)
+    x = f"{RIGHT[0, 0]:.2f}"
+    edited(path, path.read_text().replace(f'"keypoints": [{x}', f'"keypoints": [{float(x) + 1:.2f}'), 1)  # same size
+    assert read_coco(path)["one/a.png"].knees[0].landmarks_px[0, 0] == pytest.approx(RIGHT[0, 0] + 1, abs=0.006)
+    assert marked.of("one/a.png", FILM)[0][0, 0] == pytest.approx(RIGHT[0, 0] + 1, abs=0.006)
+    edited(path, json.dumps(to_coco([film("one/longer.png")])), 0)  # same time
+    assert list(read_coco(path)) == ["one/longer.png"]
+    assert marked.first(["one/a.png"]) is None
+    assert marked.first(["longer.png", "one/longer.png"]) == "one/longer.png"
+    edited(path, path.read_text().replace("longer", "linger"), 1)
+    assert marked.first(["one/longer.png"]) is None
+    assert marked.first(["one/linger.png"]) == "one/linger.png"
 
 
 def test_coco_has_what_its_tools_ask_for():

@@ -249,14 +249,24 @@ def write_coco(path: Path, films: Iterable[CocoFilm]) -> None:
     partial.replace(path)
 
 
-@lru_cache(maxsize=2)
+def state_of(path: Path) -> tuple[Path, int, int]:
+    """Path, modification time in ns and size in bytes of a file: its cached content is valid while they stay."""
+    status = path.stat()
+    return path, status.st_mtime_ns, status.st_size
+
+
 def read_coco(path: Path) -> dict[str, CocoFilm]:
-    """Films by file name.
+    """Films by file name; kept in memory until the file changes.
 
     Raises:
         UnreadableFileError: not COCO keypoints, or an annotation that has not 74 points.
     """
-    if path.stat().st_size > MAX_COCO_BYTES:
+    return _read_coco(*state_of(path))
+
+
+@lru_cache(maxsize=2)
+def _read_coco(path: Path, changed_ns: int, size: int) -> dict[str, CocoFilm]:
+    if size > MAX_COCO_BYTES:
         raise UnreadableFileError(f"{path.name} is too large for a landmark file.")
     try:
         data = json.loads(path.read_text(encoding="utf-8"))

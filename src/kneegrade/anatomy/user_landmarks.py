@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from kneegrade.anatomy.geometry import pose_of
 from kneegrade.anatomy.knee import Knee, knee_at, points_inside
-from kneegrade.anatomy.landmark_files import CocoFilm, Unit, read_coco, read_pts
+from kneegrade.anatomy.landmark_files import CocoFilm, Unit, read_coco, read_pts, state_of
 from kneegrade.anatomy.landmark_scheme import NUM_LANDMARKS, TIBIA_PLATEAU_LATERAL, TIBIA_PLATEAU_MEDIAL
 from kneegrade.anatomy.landmarks import Landmarks
 from kneegrade.anatomy.laterality import assign_sides
@@ -75,7 +75,7 @@ class UserLandmarks:
     def first(self, names: Iterable[str]) -> str | None:
         """The first of several names that a film may have under which there are landmarks, or None."""
         if self.path.suffix.lower() == ".json":
-            known = _coco_names(self.path)
+            known = _coco_names(*state_of(self.path))
             return next((known[part] for name in names for part in (name, stem_of(name)) if part in known), None)
         if self.path.is_file():
             return next((name for name in names if self.path.stem in (name, stem_of(name))), None)
@@ -124,9 +124,9 @@ class UserLandmarks:
         raise UsageError(f"{self.path.name} holds no landmarks of this film.", code="no_landmarks")
 
 
-@cache
-def _coco_names(path: Path) -> dict[str, str]:
-    """What films may be called → their key in a COCO file."""
+@lru_cache(maxsize=2)
+def _coco_names(path: Path, changed_ns: int, size: int) -> dict[str, str]:
+    """What films may be called → their key in a COCO file in the state `state_of`."""
     return {part: key for key in read_coco(path) for part in (stem_of(key), key)}
 
 

@@ -16,6 +16,7 @@ from kneegrade.schema import ONE_HOT_LENGTH, TARGETS
 
 Array = NDArray[np.float64]
 
+PROFILE_VERSION = 2  # of what `features` hold; 1, which was not written down, divided by hidden landmarks too
 FEWEST_SUBJECTS = 10
 PERMUTATIONS, FEATURE_PERMUTATIONS = 999, 199
 FOLDS = 5
@@ -28,7 +29,8 @@ class SiteProfile:
     """N knees of a site.
 
     Attributes:
-        features: (N, R) float32, what the heads read, mean over the visible landmarks.
+        features: (N, F) float32, what the heads read: the mean over the visible landmarks, and beside it the global
+            branch of a network that has one; of a network without landmarks, all places side by side.
         probabilities: (N, 29) float32, calibrated.
         subject: (N,) str; the knees of a film or a person are alike.
         weights: SHA-256 of the network.
@@ -47,7 +49,8 @@ class SiteProfile:
         """Write a Parquet file that `load` reads."""
         columns = {"subject": self.subject, "probabilities": list(self.probabilities), "features": list(self.features)}
         partial = path.with_name(path.name + ".tmp")
-        pd.DataFrame(columns).assign(weights=self.weights).to_parquet(partial, index=False)
+        table = pd.DataFrame(columns).assign(weights=self.weights, version=PROFILE_VERSION)
+        table.to_parquet(partial, index=False)
         partial.replace(path)
 
     @classmethod
@@ -55,12 +58,16 @@ class SiteProfile:
         """What `save` wrote.
 
         Raises:
-            RecipeError: it is no profile.
+            RecipeError: it is no profile, or one of another version.
         """
         try:
-            table = pd.read_parquet(path, columns=["subject", "probabilities", "features", "weights"])
+            table = pd.read_parquet(path)
         except (OSError, ValueError) as error:
             raise RecipeError(f"{path} is not a profile that `kneegrade drift` wrote.") from error
+        if not {"subject", "probabilities", "features", "weights"} <= set(table.columns):
+            raise RecipeError(f"{path} is not a profile that `kneegrade drift` wrote.")
+        if "version" not in table.columns or (table["version"] != PROFILE_VERSION).any():
+            raise RecipeError(f"{path.name} is a profile by another version of kneegrade; make it again of the films.")
         features, probabilities = (np.stack(table[name].to_list()) for name in ("features", "probabilities"))
         subject = table["subject"].to_numpy(dtype=str)
         return cls(features, probabilities.reshape(-1, ONE_HOT_LENGTH), subject, str(table["weights"].iloc[0]))

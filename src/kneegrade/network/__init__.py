@@ -1,7 +1,7 @@
 """Knee → GradeLogits: trunk, pooling, heads; the network of the paper (section 2.1), its baselines and ablations."""
 
 from kneegrade.network.model import Attribution, GradeLogits, GradingNetwork, ModelConfig, load_network, model_config_of
-from kneegrade.network.pooling import pool_at_landmarks
+from kneegrade.network.pooling import pool_at_landmarks, visible_mean
 from kneegrade.network.resnet import Trunk, load_trunk
 
 __all__ = [
@@ -14,4 +14,5 @@ __all__ = [
     "load_trunk",
     "model_config_of",
     "pool_at_landmarks",
+    "visible_mean",
 ]

@@ -38,6 +38,22 @@ def global_average(features: Tensor) -> Tensor:
     return features.float().mean((2, 3)).unsqueeze(1)
 
 
+def visible_mean(at_landmarks: Tensor, visible: Tensor) -> Tensor:
+    """The mean over the visible landmarks: (B, N, R) → (B, R); zero where none is visible.
+
+    Args:
+        at_landmarks: (B, N, R) float, finite.
+        visible: (B, N) bool.
+
+    Example:
+        >>> at = torch.tensor([[[1.0], [3.0], [99.0]]])
+        >>> visible_mean(at, torch.tensor([[True, True, False]])).item()
+        2.0
+    """
+    weight = visible.unsqueeze(-1).to(at_landmarks.dtype)
+    return (at_landmarks * weight).sum(1) / weight.sum(1).clamp(min=1)
+
+
 def siamese_patches(roi: Tensor) -> Tensor:
     """The lateral patch and the mirrored medial patch of every region, one above the other in the batch.
 

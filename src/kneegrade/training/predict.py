@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kneegrade.anatomy import LandmarkDetector
+from kneegrade.anatomy.landmark_scheme import NUM_LANDMARKS
 from kneegrade.coherence import concatenate_probabilities
 from kneegrade.cohorts import load_manifest, target_distributions
 from kneegrade.cohorts.own_tables import manifest_from_films
@@ -30,7 +31,7 @@ from kneegrade.evaluation.two_sample import SiteProfile
 from kneegrade.files import replacing
 from kneegrade.grader import Grader, choose_device
 from kneegrade.imaging import Source
-from kneegrade.network import GradeLogits, GradingNetwork, load_network
+from kneegrade.network import GradeLogits, GradingNetwork, ModelConfig, load_network, visible_mean
 from kneegrade.results import GradedRadiograph, GradeResult
 from kneegrade.schema import ONE_HOT_LENGTH, TARGETS
 from kneegrade.training.augmentation import identity_params
@@ -228,7 +229,8 @@ def site_profile(
         progress: called with (done, all).
 
     Raises:
-        KneeGradeError: no knee there, or weights that cannot be used or are not those of the profile.
+        KneeGradeError: no knee there, a profile of another version, or weights that cannot be used or are not those of
+            the profile.
     """
     held, device = load_weights(weights or shipped_path("grader"), "grader"), choose_device(device)
     if source.suffix == ".parquet" and "features" in _columns(source):
@@ -242,14 +244,26 @@ def site_profile(
         regions = CropBatches(store, network.config.roi_px, device)
         features, shares = [], []
         for output, visible in predicted_batches(network, regions, np.arange(len(store))):
-            places = output.pooled.shape[1]
-            seen = visible.sum(1, keepdim=True).clamp(min=1) if network.config.pooling == "keypoints" else places
-            features.append((output.pooled.sum(1) / seen).float().cpu())
+            features.append(site_features(output.pooled, visible, network.config).float().cpu())
             shares.append(claims(output.logits).probabilities)
     profile = SiteProfile(
         torch.cat(features).numpy(), np.concatenate(shares).astype(np.float32), store.subject, held.sha256
     )
     return profile, bad
+
+
+def site_features(pooled: Tensor, visible: Tensor, config: ModelConfig) -> Tensor:
+    """(N, F): the mean over the visible landmarks where the network has any, then each of its other read points.
+
+    Args:
+        pooled: (N, P, R), what the heads read at each read point.
+        visible: (N, 74) bool.
+        config: of the network.
+    """
+    if not config.pooling.startswith("keypoints"):
+        return pooled.flatten(1)
+    mean = visible_mean(pooled[:, :NUM_LANDMARKS], visible)
+    return torch.cat([mean, pooled[:, NUM_LANDMARKS:].flatten(1)], 1)
 
 
 def _columns(path: Path) -> list[str]:

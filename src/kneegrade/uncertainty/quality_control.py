@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from kneegrade.anatomy import Knee
 from kneegrade.anatomy.landmark_scheme import NUM_LANDMARKS
 from kneegrade.imaging.film_quality import clipped_share, smoothness
+from kneegrade.network import visible_mean
 from kneegrade.results import Finding, Quality
 from kneegrade.uncertainty.implant_network import ImplantNetwork, implant_input
 from kneegrade.weights import Weights, load_part
@@ -87,11 +88,9 @@ def knee_features(pooled: Tensor, visible: Tensor) -> Array:
         pooled: (N, P, R), P = 74 or, with a global branch, 75.
         visible: (N, 74) bool.
     """
-    weight = visible.unsqueeze(-1).to(pooled.dtype)
-    count = weight.sum(1).clamp(min=1)
     at = pooled[:, :NUM_LANDMARKS]
-    mean = (at * weight).sum(1) / count
-    spread = (((at - mean.unsqueeze(1)) * weight).square().sum(1) / count).sqrt()
+    mean = visible_mean(at, visible)
+    spread = visible_mean((at - mean.unsqueeze(1)).square(), visible).sqrt()
     return np.asarray(torch.cat([mean, spread, pooled[:, NUM_LANDMARKS:].flatten(1)], 1).double().cpu())
 
 
