@@ -33,7 +33,7 @@ def main() -> None:
     rois = np.load(options.folder / ROI_FILE, mmap_mode="r")[: options.number]
     grader = Grader("cpu", options.weights)
     gated = [grade(grader, roi) for roi in rois]
-    grader = Grader("cpu", options.weights, gated=False)
+    grader = Grader("cpu", options.weights, quality_control=False)
     plain = truth["implant"].isna().to_numpy()
     free = [grade(grader, roi) if p else None for roi, p in zip(rois, plain, strict=True)]
     reasons = pd.Series([k.reason.code if k and k.reason else "none found" if k is None else "graded" for k in gated])

@@ -1,16 +1,23 @@
-"""`Grader`: the corridor from a file to a report, the only place where the stages of inference meet.
+"""`Grader`: from radiograph files to a report. This file lists the stages in their order; no other file does.
+
+    1 read         file → `Radiograph`                                   refused: unreadable, unsupported
+    2 check        the film as a whole                                   refused: blank, too small, exposure, blur
+    3 detect       `Radiograph` → `Knee`s with 74 landmarks and a crop   refused: no knee; view, cut off, exposure, blur
+    4 measure      landmarks → `JointSpace`
+    5 grade        crops and landmarks → `GradeLogits`                   (the network, paper section 2.1)
+    6 postprocess  logits → `CalibratedGrades`                           (calibration, joint decoding, prediction sets)
+    7 control      features of the knee → `Quality`                      refused: implant, unlike the training data
+    8 compare      grades → `Coherence`                                  (paper, Eq. 3, and the rules)
+
+Stages 1 to 3 run film by film (`detect_film`), stages 4 to 8 on the knees of a batch of films (`Grader`).
 
 >>> from kneegrade import Grader                                # doctest: +SKIP
 >>> report = Grader().grade("film.dcm")                         # doctest: +SKIP
 >>> report.radiographs[0].knees[0].grades["kl"].grade           # doctest: +SKIP
 2
-
-`detect_film`: the first half of the corridor, from a file to its knees, or to the reason why there are none.
-
-What was found of a knee → a `GradedKnee`: grades, coherence, joint space, landmarks, evidence.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -32,7 +39,7 @@ from kneegrade.results import (
     Finding,
     GradedKnee,
     GradedRadiograph,
-    GradeResult,
+    JointSpace,
     Quality,
     Report,
     WeightsIdentity,
@@ -52,14 +59,19 @@ from kneegrade.weights import Weights, load_part, load_weights, shipped_path
 if TYPE_CHECKING:
     import pydicom
 
+Progress = Callable[[int, int], None]
 Spacing = tuple[float, float] | None
 
 
 @dataclass(frozen=True)
 class UserHints:
-    """What the user says of films: side of a single knee and (row, column) spacing where the file does not say, and
-    landmarks to take instead of the detector's.
-    """  # noqa: D205
+    """What the user knows about the films.
+
+    Attributes:
+        side: side of a single knee, where the file does not state it.
+        pixel_spacing_mm: (row, column), where the file does not state it.
+        landmarks: landmarks to use instead of the detector's.
+    """
 
     side: Literal["R", "L"] | None = None
     pixel_spacing_mm: Spacing = None
@@ -68,17 +80,17 @@ class UserHints:
 
 @dataclass(frozen=True, eq=False)
 class DetectedRadiograph:
-    """One film on its way: its knees, and refusals by their place among them.
+    """One film after stage 3: its knees, or the reason why there are none.
 
     Attributes:
-        source: as a report shows it.
-        radiograph: the film, or None where it could not be read or is needed no more.
+        source: name of the film in the report.
+        radiograph: the film, or None where it could not be read or is no longer needed.
         spacing_mm: (row, column) where it is trusted, else None.
-        knees: at most two, as an upright viewer sees them from left to right.
-        refusals: for each knee why it cannot be graded, or None.
-        warnings: of the film and its sides.
+        knees: at most two, from left to right as an upright viewer sees them.
+        refusals: for each knee the reason why it cannot be graded, or None.
+        warnings: about the film and the sides of its knees.
         reason: why there are no knees, or None.
-        failed: the file could not be read.
+        failed: True where the file could not be read.
     """
 
     source: str
@@ -91,32 +103,34 @@ class DetectedRadiograph:
     failed: bool = False
 
 
-def detect_film(source: Source, detector: LandmarkDetector, said: UserHints) -> DetectedRadiograph:
-    """The knees of a source; whatever is wrong with it becomes its reason, nothing is raised."""
+def detect_film(source: Source, detector: LandmarkDetector, hints: UserHints) -> DetectedRadiograph:
+    """The knees of a file (stages 1 to 3). Nothing is raised: a problem becomes the film's reason."""
     try:
-        radiograph = read_radiograph(source.open(), laterality=said.side, pixel_spacing_mm=said.pixel_spacing_mm)
-        return detect_knees(source.name, radiograph, detector, said.landmarks)
+        radiograph = read_radiograph(  # 1 read
+            source.open(), laterality=hints.side, pixel_spacing_mm=hints.pixel_spacing_mm
+        )
+        return detect_knees(source.name, radiograph, detector, hints.landmarks)
     except KneeGradeError as error:
         return DetectedRadiograph(source.name, failed=True, reason=Finding(error.code, error.message))
     except Exception as error:  # one film must never end a run of many
-        reason = Finding("internal", f"kneegrade itself failed on this film ({type(error).__name__}).")
+        reason = Finding("internal", f"kneegrade failed on this film because of an internal {type(error).__name__}.")
         return DetectedRadiograph(source.name, failed=True, reason=reason)
 
 
 def detect_knees(
     name: str, radiograph: Radiograph, detector: LandmarkDetector, landmarks: UserLandmarks | None = None
 ) -> DetectedRadiograph:
-    """The knees of a radiograph, found by the detector or at the user's own landmarks."""
+    """The knees of a radiograph (stages 2 and 3), found by the detector or at the user's landmarks."""
     film = DetectedRadiograph(name, radiograph, radiograph.pixel_spacing_mm, warnings=radiograph.warnings)
-    poor = check_film(radiograph)
-    if poor:
-        return replace(film, reason=poor[0])
+    problems = check_film(radiograph)  # 2 check
+    if problems:
+        return replace(film, reason=problems[0])
     if landmarks is None:
-        knees, warnings = detector.find(radiograph)
+        knees, warnings = detector.find(radiograph)  # 3 detect
     else:
         try:
             knees, warnings = knees_from_landmarks(radiograph, landmarks.of(name, radiograph), detector.roi_px)
-        except KneeGradeError as error:  # the film is sound, the landmarks are not
+        except KneeGradeError as error:  # the landmarks are unusable, the film is not
             return replace(film, reason=Finding(error.code, error.message))
     film = replace(film, warnings=(*film.warnings, *warnings))
     if not knees:
@@ -124,130 +138,39 @@ def detect_knees(
     return replace(film, knees=knees, refusals=tuple(refusal(knee) for knee in knees))
 
 
-def graded_knee(
-    knee: Knee, spacing_mm: Spacing, grades: Mapping[str, GradeResult], coherence: Coherence, evidence: Evidence,
-    quality: Quality | None = None,
-) -> GradedKnee:  # fmt: skip
-    """The graded knee: grades, coherence, joint space where the spacing is trusted.
-
-    Args:
-        knee: what was found.
-        spacing_mm: (row, column) of the film, or None.
-        grades: by name.
-        coherence: of the seven grades.
-        evidence: what the logits are made of.
-        quality: from the weights' gate, if they bring one.
-    """
-    return GradedKnee(
-        side=knee.side,
-        grades=grades,
-        coherence=coherence,
-        joint_space=measure(knee.outline, None if spacing_mm is None else spacing_mm[1]),
-        evidence=evidence,
-        quality=quality,
-        **_landmarks(knee),
-    )
-
-
-def evidence_of(knee: Knee, attribution: Attribution, row: int) -> Evidence:
-    """The evidence on the knee in row `row` of a graded batch.
-
-    Args:
-        knee: what was found.
-        attribution: of a network that pools at the 74 landmarks; places after them count to the region term.
-        row: of the knee in the batch.
-    """
-    share = {name: s[row].double().cpu().numpy() for name, s in attribution.contributions.items()}
-    return Evidence(
-        roi=np.rint(knee.roi * 255).astype(np.uint8),
-        landmarks_roi_px=knee.roi_landmarks_px,
-        landmark_visible=knee.visible,
-        contributions={name: s[:NUM_LANDMARKS] for name, s in share.items()},
-        region_term={name: s[NUM_LANDMARKS:].sum(0) for name, s in share.items()},
-        constant={name: c.double().cpu().numpy() for name, c in attribution.constant.items()},
-    )
-
-
-def refused_knee(knee: Knee, reason: Finding, quality: Quality | None = None) -> GradedKnee:
-    """The knee with its reason instead of grades.
-
-    Args:
-        knee: what was found.
-        reason: why it is not graded.
-        quality: None where the weights bring no gate.
-    """
-    return GradedKnee(side=knee.side, reason=reason, quality=quality, **_landmarks(knee))
-
-
-def _landmarks(knee: Knee) -> dict[str, Any]:
-    """What a graded or refused knee says of its landmarks."""
-    return {
-        "landmarks_px": knee.landmarks_px,
-        "landmark_confidence": knee.landmark_confidence,
-        "point_confidence": knee.outline.point_confidence,
-        "landmarks_outside": tuple(np.flatnonzero(~knee.outline.seen).tolist()),
-        "side_confidence": knee.side_confidence,
-    }
-
-
-def grade_results(claim: CalibratedGrades, row: int) -> dict[str, GradeResult]:
-    """The seven grades that are claimed of the knee in row `row`, by name."""
-    found = {}
-    for index, target in enumerate(TARGETS):
-        shares = claim.probabilities[row, target.one_hot]
-        held = None if claim.sets is None else tuple(np.flatnonzero(claim.sets[row, target.one_hot]).tolist())
-        probabilities = tuple((shares / shares.sum()).tolist())
-        found[target.name] = GradeResult(int(claim.grades[row, index]), probabilities, held)
-    return found
-
-
-def coherence_findings(claim: CalibratedGrades, row: int) -> tuple[Finding, ...]:
-    """Rules that the grades of one row break, and a finding for every grade that is not its likeliest."""
-    given = {target.name: int(claim.grades[row, index]) for index, target in enumerate(TARGETS)}
-    likeliest, findings = most_probable_grades(claim.probabilities[row : row + 1])[0], list(rule_findings(given))
-    for index, target in enumerate(TARGETS):
-        grade, alone, top = claim.grades[row, index], claim.alone[row, index], likeliest[index]
-        told = f"{target.label} {grade} is given although {top} alone is likelier: "
-        if grade != alone:
-            findings.append(Finding("grade_moved", told + "with the other grades that would break a rule."))
-        elif grade != top:
-            findings.append(Finding("grade_between", told + "it is less far from what else remains possible."))
-    return tuple(findings)
-
-
-Progress = Callable[[int, int], None]
-
-
 class Grader:
-    """Grades radiographs; keeps its networks between calls.
+    """Grades radiographs. The networks are loaded once and kept between calls.
 
     Args:
-        device: "auto" (CUDA where there is one), "cpu" or "cuda".
-        weights: a grader's safetensors file; the shipped one by default.
-        batch_size: films that are taken through the corridor together.
-        detector: a landmark detector's safetensors file; the shipped one by default.
-        gated: False leaves out the weights' quality gate: what they would have refused is graded.
+        device: "auto" (CUDA if available), "cpu" or "cuda".
+        weights: safetensors file of a grader; default: the shipped weights.
+        batch_size: number of films whose knees are graded together.
+        detector: safetensors file of a landmark detector; default: the shipped weights.
+        quality_control: False skips stage 7, so that knees that it would refuse are graded.
 
     Raises:
-        WeightsError: weights missing, damaged or of another kind.
-        UsageError: a device that is not there.
+        WeightsError: weights are missing, damaged or of another kind.
+        UsageError: the device is not available.
     """
 
     def __init__(
         self, device: str = "auto", weights: str | Path | None = None, batch_size: int = 16,
-        detector: str | Path | None = None, *, gated: bool = True,
+        detector: str | Path | None = None, *, quality_control: bool = True,
     ) -> None:  # fmt: skip
         self.device = choose_device(device)
         self.batch_size = batch_size
-        held = load_weights(Path(weights) if weights is not None else shipped_path("grader"), "grader")
-        self.network, self.mixture = _modules(held)
-        self.claims, self.gate = Postprocessor.of(held), load_quality_control(held) if gated else None
-        self.identity = WeightsIdentity(held.name, held.sha256, held.description.get("learnt_from"))
+        loaded = load_weights(Path(weights) if weights is not None else shipped_path("grader"), "grader")
+        self.network, self.mixture = _load_modules(loaded)
+        self.postprocessor = Postprocessor.of(loaded)
+        self.quality_control = load_quality_control(loaded) if quality_control else None
+        self.identity = WeightsIdentity(loaded.name, loaded.sha256, loaded.description.get("learnt_from"))
         for module in (self.network, self.mixture):
             module.eval().requires_grad_(False).to(self.device)
-        self.network.optimized_for_inference(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        place = None if detector is None else Path(detector)
-        self.detector = LandmarkDetector(place, self.device, self.network.config.roi_px)
+        self.network.optimized_for_inference(self.device).to(  # type: ignore[call-overload]
+            memory_format=torch.channels_last
+        )
+        path = None if detector is None else Path(detector)
+        self.detector = LandmarkDetector(path, self.device, self.network.config.roi_px)
 
     def grade(
         self,
@@ -261,152 +184,226 @@ class Grader:
 
         Args:
             source: path of a file, folder or zip; bytes of a file; a `pydicom.Dataset`; or an array (H, W).
-            side: side of a single knee where the file does not say.
-            pixel_spacing_mm: (row, column) where the file does not say.
-            landmarks: the user's own, to grade at instead of those that the detector finds.
+            side: side of a single knee, where the file does not state it.
+            pixel_spacing_mm: (row, column), where the file does not state it.
+            landmarks: the user's landmarks, used instead of the detector's.
 
         Raises:
-            KneeGradeError: bytes, a dataset or an array that cannot be read, or a path that does not exist. A bad file
-            behind a path never raises: it is a row of the report with its reason.
+            KneeGradeError: bytes, a dataset or an array cannot be read, or a path does not exist. A bad file behind a
+                path does not raise: it becomes a row of the report with its reason.
         """
-        said = UserHints(side, pixel_spacing_mm, landmarks)
+        hints = UserHints(side, pixel_spacing_mm, landmarks)
         if isinstance(source, str | Path):
-            return self.grade_sources(find_sources([source]), said)
+            return self.grade_sources(find_sources([source]), hints)
         radiograph = read_radiograph(source, laterality=side, pixel_spacing_mm=pixel_spacing_mm)
         name = "array" if isinstance(source, np.ndarray) else "film"
-        return self._report(self._finish([detect_knees(name, radiograph, self.detector, landmarks)]))
+        return self._report(self._grade_films([detect_knees(name, radiograph, self.detector, landmarks)]))
 
     def grade_sources(
-        self, sources: Iterable[Source], said: UserHints | None = None, progress: Progress | None = None
+        self, sources: Iterable[Source], hints: UserHints | None = None, progress: Progress | None = None
     ) -> Report:
-        """The report on many inputs; a bad file is a row with its reason, never the end of the run.
+        """The report on many inputs, in their order. A bad file becomes a row with its reason.
 
         Args:
             sources: from `kneegrade.imaging.find_sources`.
-            said: what the user says of all of them.
-            progress: called with (films done, films in all) after each film has been read and its knees found. Grading
-                them happens batch by batch, for the last batch after the last call.
+            hints: what the user knows about all of them.
+            progress: called with (films done, number of films) after each film has been read and its knees detected.
+                The knees are graded batch by batch; the last batch is graded after the last call.
         """
         listed = list(sources)
         graded: list[GradedRadiograph] = []
-        pending: list[DetectedRadiograph] = []
+        batch: list[DetectedRadiograph] = []
         for number, source in enumerate(listed, start=1):
-            film = detect_film(source, self.detector, said or UserHints())
-            pending.append(replace(film, radiograph=None))  # whole films are large
-            if len(pending) >= self.batch_size:
-                graded += self._finish(pending)
-                pending = []
+            film = detect_film(source, self.detector, hints or UserHints())
+            batch.append(replace(film, radiograph=None))  # whole films are large
+            if len(batch) >= self.batch_size:
+                graded += self._grade_films(batch)
+                batch = []
             if progress:
                 progress(number, len(listed))
-        return self._report(graded + self._finish(pending))
+        return self._report(graded + self._grade_films(batch))
+
+    def _grade_films(self, films: Sequence[DetectedRadiograph]) -> list[GradedRadiograph]:
+        """The graded films: stages 4 to 8 on all their accepted knees together."""
+        accepted = [(knee, film.spacing_mm) for film in films for knee in _accepted(film)]
+        graded = iter(self._grade_knees([knee for knee, _ in accepted], [spacing for _, spacing in accepted]))
+        return [self._graded_film(film, graded) for film in films]
+
+    def _graded_film(self, film: DetectedRadiograph, graded: Iterator[GradedKnee]) -> GradedRadiograph:
+        knees = tuple(
+            next(graded) if reason is None else self._refused_at_detection(knee, reason)
+            for knee, reason in zip(film.knees, film.refusals, strict=True)
+        )
+        film_reason = film.reason
+        if film_reason is None and all(knee.status == "not_gradable" for knee in knees):
+            film_reason = knees[0].reason
+        return GradedRadiograph(film.source, knees, film_reason, film.warnings, failed=film.failed)
+
+    def _refused_at_detection(self, knee: Knee, reason: Finding) -> GradedKnee:
+        """A knee refused at stage 3. Its quality is 0; None where the weights bring no quality control."""
+        quality = None if self.quality_control is None else Quality(0.0, (reason,), reason)
+        return GradedKnee(side=knee.side, reason=reason, quality=quality, **_landmark_fields(knee))
+
+    @torch.inference_mode()
+    def _grade_knees(self, knees: Sequence[Knee], spacings_mm: Sequence[Spacing]) -> list[GradedKnee]:
+        """Stages 4 to 8 on accepted knees, in their order."""
+        if not knees:
+            return []
+        spaces = [measure(k.outline, None if mm is None else mm[1]) for k, mm in zip(knees, spacings_mm, strict=True)]
+        output, visible = self._predict(knees)  # 5 grade
+        calibrated = self.postprocessor(output.logits)  # 6 postprocess
+        qualities = self._check_knees(knees, output.pooled, visible)  # 7 control
+        coherences = self._compare(output, calibrated)  # 8 compare
+        attribution = self.network.attribute(output.pooled)
+        graded = []
+        for i, (knee, quality) in enumerate(zip(knees, qualities, strict=True)):
+            reason = None if quality is None else quality.reason
+            if reason is not None:
+                graded.append(GradedKnee(side=knee.side, reason=reason, quality=quality, **_landmark_fields(knee)))
+                continue
+            evidence = evidence_of(knee, attribution, i)
+            graded.append(_graded_knee(knee, spaces[i], calibrated, i, coherences[i], evidence, quality))
+        return graded
+
+    def _predict(self, knees: Sequence[Knee]) -> tuple[GradeLogits, Tensor]:
+        """Output of the network for N knees, and which landmarks it used (N, 74) bool."""
+        crops = torch.from_numpy(np.stack([knee.roi for knee in knees])).unsqueeze(1)  # (N, 1, S, S)
+        points = torch.from_numpy(np.stack([knee.roi_landmarks_px for knee in knees])).float()  # (N, 74, 2)
+        visible = torch.from_numpy(np.stack([knee.visible for knee in knees]))
+        crops = crops.to(self.device, memory_format=torch.channels_last)
+        return self.network(crops, points.to(self.device), visible.to(self.device)), visible
+
+    def _check_knees(self, knees: Sequence[Knee], pooled: Tensor, visible: Tensor) -> Sequence[Quality | None]:
+        if self.quality_control is None:
+            return [None] * len(knees)
+        return self.quality_control(ood_features_of(knees, pooled.cpu(), visible))
+
+    def _compare(self, output: GradeLogits, calibrated: CalibratedGrades) -> list[Coherence]:
+        """Coherence of the network's own probabilities (g of Eq. 3), before calibration and decoding, and findings."""
+        own = concatenate_probabilities(output.logits)  # (N, 29)
+        log_probability = self.mixture.log_probability(own).tolist()
+        shift = np.abs(calibrated.grades - most_probable_grades(own.cpu().numpy())).sum(1).tolist()
+        return [Coherence(g, moved, coherence_findings(calibrated, i)) for i, (g, moved) in
+                enumerate(zip(log_probability, shift, strict=True))]  # fmt: skip
+
+    @torch.inference_mode()
+    def ood_features(self, films: Iterable[DetectedRadiograph]) -> OODFeatures:
+        """Features for quality control of all knees that pass stage 3.
+
+        Raises:
+            UsageError: there is no such knee.
+        """
+        parts, batch = [], list[Knee]()
+        for film in films:
+            batch += _accepted(film)
+            if len(batch) >= self.batch_size:
+                parts.append(self._ood_features(batch))
+                batch = []
+        if batch:
+            parts.append(self._ood_features(batch))
+        if not parts:
+            raise UsageError("No knee that can be graded was found on any of these films.")
+        return joined(parts)
+
+    def _ood_features(self, knees: Sequence[Knee]) -> OODFeatures:
+        output, visible = self._predict(knees)
+        return ood_features_of(knees, output.pooled.cpu(), visible)
 
     def _report(self, radiographs: Sequence[GradedRadiograph]) -> Report:
-        sets = self.claims.sets
+        sets = self.postprocessor.sets
         level = None if sets is None else round(float(sets.level), 6)
         return Report(tuple(radiographs), self.identity, __version__, level)
 
-    def _finish(self, prepared: Sequence[DetectedRadiograph]) -> list[GradedRadiograph]:
-        """Grade all accepted knees of several films in one batch."""
-        accepted = [
-            (knee, film.spacing_mm)
-            for film in prepared
-            for knee, refused in zip(film.knees, film.refusals, strict=True)
-            if refused is None
-        ]
-        graded = iter(self._grade_knees(accepted))
-        return [self._finished(film, graded) for film in prepared]
 
-    def _finished(self, film: DetectedRadiograph, graded: Iterator[GradedKnee]) -> GradedRadiograph:
-        knees = tuple(
-            next(graded) if refused is None else self._refused_before_gate(knee, refused)
-            for knee, refused in zip(film.knees, film.refusals, strict=True)
+def _accepted(film: DetectedRadiograph) -> list[Knee]:
+    return [knee for knee, reason in zip(film.knees, film.refusals, strict=True) if reason is None]
+
+
+def _graded_knee(
+    knee: Knee, space: JointSpace, calibrated: CalibratedGrades, row: int, coherence: Coherence, evidence: Evidence,
+    quality: Quality | None,
+) -> GradedKnee:  # fmt: skip
+    return GradedKnee(
+        side=knee.side, grades=calibrated.results(row), coherence=coherence, joint_space=space, evidence=evidence,
+        quality=quality, **_landmark_fields(knee),
+    )  # fmt: skip
+
+
+def _landmark_fields(knee: Knee) -> dict[str, Any]:
+    """The fields of a `GradedKnee` that describe its landmarks."""
+    return {
+        "landmarks_px": knee.landmarks_px,
+        "landmark_confidence": knee.landmark_confidence,
+        "point_confidence": knee.outline.point_confidence,
+        "landmarks_outside": tuple(np.flatnonzero(~knee.outline.seen).tolist()),
+        "side_confidence": knee.side_confidence,
+    }
+
+
+def evidence_of(knee: Knee, attribution: Attribution, row: int) -> Evidence:
+    """The evidence on one knee of a graded batch.
+
+    Args:
+        knee: the knee.
+        attribution: of a network that reads the 74 landmarks; read points after them count to the region term.
+        row: of the knee in the batch.
+    """
+    share = {name: s[row].double().cpu().numpy() for name, s in attribution.contributions.items()}
+    return Evidence(
+        roi=np.rint(knee.roi * 255).astype(np.uint8),
+        landmarks_roi_px=knee.roi_landmarks_px,
+        landmark_visible=knee.visible,
+        contributions={name: s[:NUM_LANDMARKS] for name, s in share.items()},
+        region_term={name: s[NUM_LANDMARKS:].sum(0) for name, s in share.items()},
+        constant={name: c.double().cpu().numpy() for name, c in attribution.constant.items()},
+    )
+
+
+def coherence_findings(calibrated: CalibratedGrades, row: int) -> tuple[Finding, ...]:
+    """The rules that the grades of one knee break, and a finding for each grade that is not the most probable one."""
+    given = {target.name: int(calibrated.grades[row, index]) for index, target in enumerate(TARGETS)}
+    findings = list(rule_findings(given))
+    most_probable = most_probable_grades(calibrated.probabilities[row : row + 1])[0]
+    for index, target in enumerate(TARGETS):
+        grade, top = given[target.name], int(most_probable[index])
+        if grade == top:
+            continue
+        chance = calibrated.probabilities[row, target.one_hot]
+        chosen = (
+            f"{target.label} {grade} ({chance[grade]:.2f}) was chosen although {top} is more probable on its own "
+            f"({chance[top]:.2f}), because "
         )
-        reason = film.reason
-        if reason is None and all(knee.status == "not_gradable" for knee in knees):
-            reason = knees[0].reason
-        return GradedRadiograph(film.source, knees, reason, film.warnings, failed=film.failed)
-
-    def _refused_before_gate(self, knee: Knee, reason: Finding) -> GradedKnee:
-        """A knee that the gate never saw: where there is a gate, its score is 0 and the reason is its finding."""
-        return refused_knee(knee, reason, None if self.gate is None else Quality(0.0, (reason,), reason))
-
-    @torch.inference_mode()
-    def signs(self, films: Iterable[DetectedRadiograph]) -> OODFeatures:
-        """What a quality gate looks at, of all knees of some films that are not refused at sight.
-
-        Raises:
-            UsageError: there is none.
-        """
-        parts, pending = [], list[Knee]()
-        for film in films:
-            pending += [knee for knee, refused in zip(film.knees, film.refusals, strict=True) if refused is None]
-            if len(pending) >= self.batch_size:
-                parts.append(self._signs(pending))
-                pending = []
-        if pending:
-            parts.append(self._signs(pending))
-        if not parts:
-            raise UsageError("No knee that could be graded was found on any of these films.")
-        return joined(parts)
-
-    def _signs(self, knees: Sequence[Knee]) -> OODFeatures:
-        output, visible = self._read(knees)
-        return ood_features_of(knees, output.pooled.cpu(), visible)
-
-    def _read(self, knees: Sequence[Knee]) -> tuple[GradeLogits, Tensor]:
-        """What the network says of knees, and which landmarks it saw (N, 74)."""
-        roi = torch.from_numpy(np.stack([knee.roi for knee in knees])).unsqueeze(1)
-        points = torch.from_numpy(np.stack([knee.roi_landmarks_px for knee in knees])).float()
-        visible = torch.from_numpy(np.stack([knee.visible for knee in knees]))
-        roi = roi.to(self.device, memory_format=torch.channels_last)
-        return self.network(roi, points.to(self.device), visible.to(self.device)), visible
-
-    @torch.inference_mode()
-    def _grade_knees(self, accepted: Sequence[tuple[Knee, Spacing]]) -> list[GradedKnee]:
-        if not accepted:
-            return []
-        knees = [knee for knee, _ in accepted]
-        output, visible = self._read(knees)
-        claim, qualities = self.claims(output.logits), self._qualities(knees, output.pooled, visible)
-        own = concatenate_probabilities(output.logits)  # before calibration and decoding, as in the paper
-        log_probability = self.mixture.log_probability(own).tolist()
-        shift = np.abs(claim.grades - most_probable_grades(own.cpu().numpy())).sum(1).tolist()
-        attribution = self.network.attribute(output.pooled)
-        finished = []
-        for i, ((knee, spacing), quality) in enumerate(zip(accepted, qualities, strict=True)):
-            if quality is not None and quality.reason is not None:
-                finished.append(refused_knee(knee, quality.reason, quality))
-                continue
-            grades, evidence = grade_results(claim, i), evidence_of(knee, attribution, i)
-            coherence = Coherence(log_probability[i], shift[i], coherence_findings(claim, i))
-            finished.append(graded_knee(knee, spacing, grades, coherence, evidence, quality))
-        return finished
-
-    def _qualities(self, knees: Sequence[Knee], pooled: Tensor, visible: Tensor) -> Sequence[Quality | None]:
-        return [None] * len(knees) if self.gate is None else self.gate(ood_features_of(knees, pooled.cpu(), visible))
+        if grade != calibrated.alone[row, index]:
+            text = chosen + f"{top} together with the other grades would break a rule."
+            findings.append(Finding("grade_moved", text))
+        else:
+            text = chosen + f"{grade} is closer to the other probable grades."
+            findings.append(Finding("grade_between", text))
+    return tuple(findings)
 
 
-def _modules(held: Weights) -> tuple[GradingNetwork, GradeMixture]:
-    plan = model_config_of(held)
-    if not plan.pooling.startswith("keypoints") or plan.heads != "softmax":
+def _load_modules(loaded: Weights) -> tuple[GradingNetwork, GradeMixture]:
+    config = model_config_of(loaded)
+    if not config.pooling.startswith("keypoints") or config.heads != "softmax":
         raise WeightsError(
-            f"The weights {held.name} ({plan.pooling} pooling, {plan.heads} heads) cannot give a report's evidence, a "
-            "logit as a sum over landmarks; `kneegrade evaluate` takes them with a manifest that has landmarks."
+            f"The weights {loaded.name} have {config.pooling} pooling and {config.heads} heads. A report needs "
+            "keypoint pooling and softmax heads, because its evidence is a sum over landmarks. `kneegrade evaluate` "
+            "accepts these weights with a manifest that has landmarks."
         )
-    components = held.part("mixture").get("log_alpha", ())
-    network, mixture = load_network(held), GradeMixture(len(components))
-    load_part(mixture, held, "mixture")
+    components = loaded.part("mixture").get("log_alpha", ())
+    network, mixture = load_network(loaded), GradeMixture(len(components))
+    load_part(mixture, loaded, "mixture")
     return network, mixture
 
 
 def choose_device(device: str) -> str:
-    """The torch device, "cuda" or "cpu", for one of the words "auto", "cpu" and "cuda".
+    """The torch device, "cuda" or "cpu", for "auto", "cpu" or "cuda".
 
     Raises:
-        UsageError: another word, or CUDA where there is none.
+        UsageError: another word, or CUDA where it is not available.
     """
     if device not in ("auto", "cpu", "cuda"):
-        raise UsageError(f"Device {device!r} is not known; use auto, cpu or cuda.")
+        raise UsageError(f"Device {device!r} is unknown; use auto, cpu or cuda.")
     available = torch.cuda.is_available()
     if device == "cuda" and not available:
         raise UsageError("No CUDA device is available; use --device cpu.")
@@ -417,7 +414,7 @@ _default: Grader | None = None
 
 
 def grade(source: "str | Path | bytes | pydicom.Dataset | NDArray[Any]", **options: Any) -> Report:
-    """The report on one input with the shipped weights; see `Grader.grade` for the options."""
+    """The report on one input with the shipped weights. Options: see `Grader.grade`."""
     global _default
     if _default is None:
         _default = Grader()

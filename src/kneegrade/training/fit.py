@@ -145,7 +145,7 @@ def gate(
         WeightsError: missing or damaged weights.
     """
     place = weights or shipped_path("grader")
-    held, grader = load_weights(place, "grader"), Grader(device, place, gated=False)
+    held, grader = load_weights(place, "grader"), Grader(device, place, quality_control=False)
     sound = table[table["split"] == "train"]
     sound = sound.iloc[np.random.default_rng(seed).permutation(len(sound))[:MOST_SOUND]]
     rest = table[table["split"] == split]
@@ -163,7 +163,7 @@ def gate(
     done = count(1)
 
     def signs(items: Iterable[Any]) -> OODFeatures:
-        return grader.signs(_found(grader, items, lambda: progress(next(done), whole) if progress else None))
+        return grader.ood_features(_found(grader, items, lambda: progress(next(done), whole) if progress else None))
 
     real = Split(signs(sound["image_path"]), signs(rest[first]["image_path"]))
     plain = Split(signs(rois[~metal & teaching]), signs(rois[~metal & straying]))

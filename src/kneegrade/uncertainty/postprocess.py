@@ -15,6 +15,7 @@ from torch import Tensor
 
 from kneegrade.coherence import concatenate_probabilities, most_probable_grades
 from kneegrade.errors import RecipeError
+from kneegrade.results import GradeResult
 from kneegrade.schema import CLASSES, TARGETS
 from kneegrade.uncertainty.calibration import Calibration, fit_calibration, fit_calibration_through_decoder, worth
 from kneegrade.uncertainty.conformal import ConformalSets, fit_sets
@@ -43,6 +44,16 @@ class CalibratedGrades:
     grades: NDArray[np.int64]
     alone: NDArray[np.int64]
     sets: NDArray[np.bool_] | None
+
+    def results(self, row: int) -> dict[str, GradeResult]:
+        """The seven grades of one knee by name, in the order of the schema."""
+        found = {}
+        for index, target in enumerate(TARGETS):
+            shares = self.probabilities[row, target.one_hot]
+            held = None if self.sets is None else tuple(np.flatnonzero(self.sets[row, target.one_hot]).tolist())
+            probabilities = tuple((shares / shares.sum()).tolist())
+            found[target.name] = GradeResult(int(self.grades[row, index]), probabilities, held)
+        return found
 
 
 @dataclass(frozen=True, eq=False)
