@@ -1,7 +1,7 @@
 """Logits → what can be claimed."""
 
 from kneegrade.uncertainty.calibration import Calibration, fit_calibration, negative_log_likelihood
-from kneegrade.uncertainty.claims import Claim, Claims, Graded, fit_claims
+from kneegrade.uncertainty.claims import Claim, Claims, Graded, fit_claims, tuned_claims
 from kneegrade.uncertainty.decoding import CoherentDecoder, fit_decoder
 from kneegrade.uncertainty.gate import Gate, Signs, Split, fit_gate, joined, load_gate, signs_of
 from kneegrade.uncertainty.metal import MetalNetwork
@@ -27,4 +27,5 @@ __all__ = [
     "load_gate",
     "negative_log_likelihood",
     "signs_of",
+    "tuned_claims",
 ]
