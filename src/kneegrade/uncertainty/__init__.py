@@ -2,7 +2,7 @@
 
 from kneegrade.uncertainty.calibration import Calibration, fit_calibration, negative_log_likelihood
 from kneegrade.uncertainty.claims import Claim, Claims, Graded, fit_claims, tuned_claims
-from kneegrade.uncertainty.decoding import CoherentDecoder, fit_decoder
+from kneegrade.uncertainty.decoding import CoherentDecoder
 from kneegrade.uncertainty.gate import Gate, Signs, Split, fit_gate, joined, load_gate, signs_of
 from kneegrade.uncertainty.metal import MetalNetwork
 from kneegrade.uncertainty.sets import ConformalSets, fit_sets
@@ -20,7 +20,6 @@ __all__ = [
     "Split",
     "fit_calibration",
     "fit_claims",
-    "fit_decoder",
     "fit_gate",
     "fit_sets",
     "joined",
