@@ -6,11 +6,14 @@ import subprocess
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
-from kneegrade.coherence import one_hot
+from kneegrade.coherence import one_hot, smoothed_table
 from kneegrade.errors import UsageError
 from kneegrade.evaluation import Predictions
+from kneegrade.evaluation.beyond_tables import decode
+from kneegrade.evaluation.finished_runs import load_runs
 from kneegrade.evaluation.paper_values import BY_GRADE, LABELS, SUMMARY
 from kneegrade.evaluation.result_tables import write_tables
 from kneegrade.evaluation.table_formats import Table, comma_separated, latex, markdown
@@ -18,6 +21,7 @@ from kneegrade.phantom.prevalence import PAPER_COUNTS
 from kneegrade.schema import TARGETS, grade_tuple_counts
 from kneegrade.training.config import load_recipe
 from kneegrade.training.grid import SCALES, recipe_folder
+from kneegrade.uncertainty import Graded, Postprocessor, fit_calibration, tuned_claims
 
 RIGHT = {"resnet50": 0.5, "kpn": 0.55, "cl": 0.6, "proposed": 0.8, "resnet50-20": 0.3, "proposed-20": 0.6}
 
@@ -109,9 +113,27 @@ def test_table_4_compares_a_fifth_of_the_labels_with_all(written):
 
 def test_beyond_has_decoded_rows_that_break_no_rule(written):
     rows = read(written / "beyond.csv")
-    kept = [row for row in rows if "keeping hard rules" in row[0]]
+    kept = [row for row in rows if "decoded (grades given)" in row[0]]
     assert kept
     assert all(row[rows[0].index("hard rules broken")] == "0.000" for row in kept)
+    assert re.search(r"calibration knees: .* b [\d.]+, c [\d.]+;", (written / "beyond.md").read_text())
+
+
+def test_beyond_decodes_as_weights_are_calibrated(runs):
+    """Temperature and bias are fitted through the decoder, not before it; the grades are those that reports give."""
+    run = load_runs([runs / "kpn-seed0"])[0][0]
+    decoder, alone, decoded = decode(run)
+    logits, wanted = (
+        {t.name: torch.from_numpy(said.probabilities[:, t.one_hot]).log() for t in TARGETS}
+        for said in (run.calibration, run.test)
+    )
+    table = smoothed_table(grade_tuple_counts())
+    claims = tuned_claims(Graded(logits, run.calibration.targets, run.calibration.subject), table)
+    assert decoder.joint_exponent == claims.decoder.joint_exponent
+    np.testing.assert_allclose(decoded.probabilities, claims(wanted).probabilities, atol=1e-5)
+    assert (decoded.guess() == claims(wanted).grades).all()
+    calibration = fit_calibration(logits, torch.from_numpy(run.calibration.targets))
+    np.testing.assert_allclose(alone.probabilities, Postprocessor(calibration)(wanted).probabilities, atol=1e-5)
 
 
 def test_no_run_is_left_out_of_the_list(written):

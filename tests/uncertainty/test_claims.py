@@ -7,7 +7,15 @@ import torch
 from kneegrade.coherence import breaks_hard_rule, smoothed_table
 from kneegrade.errors import RecipeError
 from kneegrade.schema import CLASSES, ONE_HOT_LENGTH, TARGETS, grade_tuple_counts
-from kneegrade.uncertainty import Calibration, Graded, Postprocessor, fit_calibration, fit_postprocessor, fit_sets
+from kneegrade.uncertainty import (
+    Calibration,
+    Graded,
+    Postprocessor,
+    fit_calibration,
+    fit_postprocessor,
+    fit_sets,
+    tuned_claims,
+)
 from kneegrade.weights import load_weights, save_weights
 
 
@@ -85,20 +93,38 @@ def test_sets_are_fitted_on_what_claims_say_of_other_people(knees, table):
     assert claims.sets.threshold.mean() > own.threshold.mean() + 0.01
 
 
-def test_every_person_is_left_out_with_both_knees(knees, table, monkeypatch):
+def make_splits(few, table, monkeypatch):
+    """Claims of some knees, and which of them every fold was fitted on and which it left out."""
     asked, real = [], Graded.part
 
     def part(self, rows):
         asked.append(rows)
         return real(self, rows)
 
-    monkeypatch.setattr(Graded, "part", part)
-    fit_postprocessor(real(knees, np.arange(600) < 60), table)
-    pairs = list(zip(asked[::2], asked[1::2], strict=True))
+    with monkeypatch.context() as patched:
+        patched.setattr(Graded, "part", part)
+        claims = fit_postprocessor(few, table)
+    return claims, list(zip(asked[::2], asked[1::2], strict=True))
+
+
+def test_every_person_is_left_out_with_both_knees(knees, table, monkeypatch):
+    _, pairs = make_splits(knees.part(np.arange(600) < 60), table, monkeypatch)
     assert len(pairs) == 5
     for kept, out in pairs:
         assert (kept ^ out).all()
         assert (out[::2] == out[1::2]).all()  # a person's knees stand side by side
+
+
+def test_every_fold_chooses_its_exponent_on_the_people_that_it_is_fitted_on(knees, table, monkeypatch):
+    few = knees.part(np.arange(600) // 60 == 2)  # some folds choose another exponent than all of these knees do
+    claims, pairs = make_splits(few, table, monkeypatch)
+    said, exponents = np.zeros(few.targets.shape), []
+    for kept, out in pairs:
+        own = tuned_claims(few.part(kept), table)
+        exponents.append(own.decoder.joint_exponent)
+        said[out] = own(few.part(out).logits).probabilities
+    assert set(exponents) != {claims.decoder.joint_exponent}  # else nothing is tested
+    assert torch.equal(claims.sets.threshold, fit_sets(said, few.targets).threshold)
 
 
 @pytest.mark.parametrize(("people", "graded"), [(1, 100), (9, 100), (5, 10)])

@@ -1,19 +1,19 @@
 """The table that goes past the paper: exact coherence and coherent decoding against the mixture, and other parts."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from kneegrade.coherence import smoothed_table
+from kneegrade.coherence import most_probable_grades, smoothed_table
 from kneegrade.evaluation.bootstrap import Scores, SubjectBootstrap, score
 from kneegrade.evaluation.finished_runs import FinishedRun, Row, mean_scores
 from kneegrade.evaluation.paper_tables import cell, described, notes_on
 from kneegrade.evaluation.predictions import Predictions
 from kneegrade.evaluation.table_formats import Table
 from kneegrade.schema import TARGETS, grade_tuple_counts
-from kneegrade.uncertainty import CoherentDecoder, fit_calibration, fit_decoder
+from kneegrade.uncertainty import CoherentDecoder, Graded, Postprocessor, fit_calibration, tuned_claims
 
 ROWS = (
     "resnet50", "resnet50-layer3", "siamese", "cl", "kpn", "kpn-global", "kpn-reduced", "kpn-ordinal", "proposed",
@@ -35,7 +35,7 @@ HEADER = (
 def beyond_table(
     rows: Mapping[str, Row], bootstrap: SubjectBootstrap, progress: Callable[[int, int], None] | None = None
 ) -> Table | None:
-    """Rows as predicted, then calibrated and coherently decoded, by marginals and by the rule-keeping tuple.
+    """Rows as predicted; calibrated without a decoder; and calibrated through it, by marginals and by grades given.
 
     Args:
         rows: what was run.
@@ -47,18 +47,19 @@ def beyond_table(
         return None
     lines: list[tuple[str, ...] | None] = [(described(rows[name]), *_cells(rows[name].scores)) for name in present]
     lines.append(None)
-    exponents = []
+    chosen = []
     to_decode = [name for name in DECODED if name in rows]
     for number, name in enumerate(to_decode, start=1):
-        decoded = [decode(run) for run in rows[name].runs]
-        exponents += [f"{described(rows[name])} a {d.prior_exponent}, b {d.joint_exponent}" for d, _, _ in decoded]
-        calibrated = mean_scores([score(said, bootstrap) for _, said, _ in decoded])
-        kept = mean_scores([score(said, bootstrap, d.grades(said.probabilities)) for d, _, said in decoded])
-        marginal = mean_scores([score(said, bootstrap) for _, _, said in decoded])
+        called, runs = described(rows[name]), [decode(run) for run in rows[name].runs]
+        chosen += [f"{called} b {decoder.joint_exponent}, c {decoder.ordinal_smoothing}" for decoder, _, _ in runs]
+        alone = mean_scores([score(said, bootstrap) for _, said, _ in runs])
+        top = [most_probable_grades(said.probabilities) for _, _, said in runs]
+        marginal = mean_scores([score(said, bootstrap, grades) for (_, _, said), grades in zip(runs, top, strict=True)])
+        given = mean_scores([score(said, bootstrap) for _, _, said in runs])
         lines += [
-            (f"{described(rows[name])}, calibrated", *_cells(calibrated)),
-            (f"{described(rows[name])}, decoded (marginals)", *_cells(marginal)),
-            (f"{described(rows[name])}, decoded (keeping hard rules)", *_cells(kept)),
+            (f"{called}, calibrated", *_cells(alone)),
+            (f"{called}, decoded (marginals)", *_cells(marginal)),
+            (f"{called}, decoded (grades given)", *_cells(given)),
         ]
         if progress:
             progress(number, len(to_decode))
@@ -66,7 +67,9 @@ def beyond_table(
         *notes_on(rows, present),
         "Hard rules broken, empty cells: shares of the predicted seven-tuples. Marginals off: total variation between "
         "mean prediction and labels, mean over grades.",
-        f"Exponents, by the likelihood of the calibration knees: {'; '.join(exponents)}.",
+        "Decoded: calibrated through the decoder, as `kneegrade calibrate` does; the likeliest grade of each marginal, "
+        "and the grades given, which keep the hard rules and count near misses (ordinal_smoothing c).",
+        f"Joint exponent b and ordinal_smoothing c, chosen on the calibration knees: {'; '.join(chosen)}.",
     )
     return Table(
         "beyond", "Beyond the paper: exact coherence, coherent decoding, other parts", HEADER, tuple(lines), notes
@@ -74,13 +77,15 @@ def beyond_table(
 
 
 def decode(run: FinishedRun) -> tuple[CoherentDecoder, Predictions, Predictions]:
-    """The decoder fitted on a run's calibration knees, and its test predictions calibrated and decoded."""
-    said = {name: _log_probabilities(part) for name, part in (("fit", run.calibration), ("test", run.test))}
-    calibration = fit_calibration(said["fit"], torch.from_numpy(run.calibration.targets))
-    shares = {name: _probabilities(calibration(logits)) for name, logits in said.items()}
-    decoder = fit_decoder(smoothed_table(grade_tuple_counts()), shares["fit"], run.calibration.targets)
-    calibrated = _with(run.test, shares["test"])
-    return decoder, calibrated, _with(run.test, decoder.marginals(shares["test"]))
+    """The decoder of a run's calibration knees, and its test predictions calibrated without it, and through it.
+
+    The second are what `kneegrade calibrate` would make of the same knees (`tuned_claims`), with the grades given.
+    """
+    said, targets = _log_probabilities(run.calibration), run.calibration.targets
+    alone = Postprocessor(fit_calibration(said, torch.from_numpy(targets)))
+    through = tuned_claims(Graded(said, targets, run.calibration.subject), smoothed_table(grade_tuple_counts()))
+    assert through.decoder is not None  # `tuned_claims` always brings one
+    return through.decoder, _claimed(run.test, alone), _claimed(run.test, through)
 
 
 def _log_probabilities(predictions: Predictions) -> dict[str, torch.Tensor]:
@@ -89,13 +94,10 @@ def _log_probabilities(predictions: Predictions) -> dict[str, torch.Tensor]:
     return {t.name: shares[:, t.one_hot] for t in TARGETS}
 
 
-def _probabilities(logits: Mapping[str, torch.Tensor]) -> NDArray[np.float64]:
-    return torch.cat([torch.softmax(logits[t.name].double(), 1) for t in TARGETS], dim=1).numpy()
-
-
-def _with(predictions: Predictions, probabilities: NDArray[np.floating]) -> Predictions:
-    shares = probabilities.astype(np.float32)
-    return Predictions(shares, predictions.targets, predictions.subject, predictions.knee)
+def _claimed(predictions: Predictions, claims: Postprocessor) -> Predictions:
+    """What claims make of a network's own predictions."""
+    claim = claims(_log_probabilities(predictions))
+    return replace(predictions, probabilities=claim.probabilities.astype(np.float32), grades=claim.grades)
 
 
 def _cells(scores: Scores) -> list[str]:

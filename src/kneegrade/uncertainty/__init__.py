@@ -3,8 +3,8 @@
 from kneegrade.uncertainty.calibration import Calibration, fit_calibration, negative_log_likelihood
 from kneegrade.uncertainty.conformal import ConformalSets, fit_sets
 from kneegrade.uncertainty.implant_network import ImplantNetwork
-from kneegrade.uncertainty.joint_decoding import CoherentDecoder, fit_decoder
-from kneegrade.uncertainty.postprocess import CalibratedGrades, Graded, Postprocessor, fit_postprocessor
+from kneegrade.uncertainty.joint_decoding import CoherentDecoder
+from kneegrade.uncertainty.postprocess import CalibratedGrades, Graded, Postprocessor, fit_postprocessor, tuned_claims
 from kneegrade.uncertainty.quality_control import (
     OODFeatures,
     QualityControl,
@@ -27,7 +27,6 @@ __all__ = [
     "QualityControl",
     "Split",
     "fit_calibration",
-    "fit_decoder",
     "fit_postprocessor",
     "fit_quality_control",
     "fit_sets",
@@ -35,4 +34,5 @@ __all__ = [
     "load_quality_control",
     "negative_log_likelihood",
     "ood_features_of",
+    "tuned_claims",
 ]

@@ -4,7 +4,8 @@ r"""Coherent decoding: seven calibrated distributions and what goes together →
 
 over all 20,480 tuples y: P_q the calibrated predictions, p the joint table of the calibration population, π_q its
 marginals. Independent predictions know of the other grades only through the image; the table adds the rest. With
-b = a = 0 nothing changes. The exponents are tuned on calibration knees.
+b = a = 0 nothing changes. b is tuned on calibration knees, together with the calibration
+(`kneegrade.uncertainty.calibration`), whose biases do what a would.
 
 The grades given are those of the tuple with the largest product of marginals among those that break no hard rule. With
 a ordinal_smoothing c > 0 a near miss counts for something: marginals are first smoothed along their scale,
@@ -12,7 +13,7 @@ a ordinal_smoothing c > 0 a near miss counts for something: marginals are first 
 the square of its distance; between KL 0 and 2, equally likely, 1 is then the better answer.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
@@ -24,10 +25,8 @@ from kneegrade.schema import CLASSES, TARGETS
 
 Array = NDArray[np.float64]
 
-EXPONENTS = (0.0, 0.3, 0.5, 0.7, 1.0)
 LEAST = 1e-12
 CHUNK = 256
-MOST_KNEES = 1_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,26 +85,6 @@ def smooth_ordinal(probabilities: NDArray[np.floating], ordinal_smoothing: float
     return earned
 
 
-def fit_decoder(
-    table: Array, probabilities: NDArray[np.floating], targets: NDArray[np.floating],
-    exponents: Sequence[float] = EXPONENTS,
-) -> CoherentDecoder:  # fmt: skip
-    """The decoder whose exponents make the labels of calibration knees likeliest, its table raked to their grades.
-
-    Args:
-        table: joint distribution of any population.
-        probabilities: (M, 29) calibrated, of knees not trained on; exponents are chosen on 1,000 of them at most.
-        targets: (M, 29) their labels as distributions, NaN where missing.
-        exponents: values tried for a and for b.
-    """
-    raked = raked_to(table, targets)
-    chosen = np.random.default_rng(0).permutation(len(targets))[:MOST_KNEES]
-    probabilities, targets = probabilities[chosen], targets[chosen]
-    decoders = [CoherentDecoder(raked, a, b) for a in exponents for b in exponents]
-    losses = [_loss(decoder.marginals(probabilities), targets) for decoder in decoders]
-    return decoders[int(np.argmin(losses))]
-
-
 def raked_to(table: Array, targets: NDArray[np.floating]) -> Array:
     """The joint table nearest to `table` whose marginals are those of labels (M, 29), half a count added to each grade.
 
@@ -124,18 +103,6 @@ def raked_to(table: Array, targets: NDArray[np.floating]) -> Array:
 def prior_vector(table: Array) -> Array:
     """(29,) the seven marginals of a joint table, one after the other."""
     return np.concatenate([marginal(table, axis) for axis in range(table.ndim)])
-
-
-def _loss(marginals: Array, targets: NDArray[np.floating]) -> float:
-    """Mean over knees, summed over grades, of −Σ_c t_c log p_c."""
-    total = 0.0
-    for target in TARGETS:
-        wanted = targets[:, target.one_hot]
-        present = np.isfinite(wanted).all(1)
-        if present.any():
-            said = np.log(np.maximum(marginals[present][:, target.one_hot], LEAST))
-            total -= float((wanted[present] * said).sum(1).mean())
-    return total
 
 
 def _chunks(rows: NDArray[np.floating]) -> Iterator[Array]:

@@ -140,13 +140,13 @@ def fit_postprocessor(
 
     The sets' thresholds come from what claims say that were fitted, in turn, on the other four fifths of the people
     (cross-conformal prediction, Vovk 2015): sets whose own knees had tuned what they are made of would promise too
-    much.
+    much. Every fold therefore chooses its own joint exponent and ordinal_smoothing too.
 
     Args:
         knees: to fit on.
         table: (5, 4, 4, 4, 4, 4, 4) joint distribution of any population.
         level: of the sets.
-        seed: of the division.
+        seed: of the folds.
         before: a calibration whose parameters stay for grades that no knee has; by default these stay as they are.
 
     Raises:
@@ -159,22 +159,25 @@ def fit_postprocessor(
             f"{int(graded.sum())} graded knees of {found} people to calibrate on; at least {FEWEST_PEOPLE} people are "
             "needed, since sets are fitted by folds over people. Give a manifest with more people, or a larger share."
         )
-    claims = _tuned(knees, table, before)
-    people = np.random.default_rng(seed).permutation(np.unique(knees.subject))
+    people = np.random.default_rng(seed).permutation(np.unique(knees.subject[graded]))
     said = np.zeros(knees.targets.shape)
     for fold in range(FOLDS):
         out = np.isin(knees.subject, people[fold::FOLDS])
-        if out.any():
-            said[out] = _tuned(knees.part(~out), table, before, like=claims.decoder)(
-                knees.part(out).logits
-            ).probabilities
-    return replace(claims, sets=fit_sets(said, knees.targets, level))
+        said[out] = tuned_claims(knees.part(~out), table, before)(knees.part(out).logits).probabilities
+    return replace(tuned_claims(knees, table, before), sets=fit_sets(said, knees.targets, level))
 
 
-def _tuned(
-    knees: Graded, table: NDArray[np.float64], before: Calibration | None, like: CoherentDecoder | None = None
-) -> Postprocessor:
-    """Calibration and decoder, no sets; exponent and ordinal_smoothing are taken from `like` if given."""
+def tuned_claims(knees: Graded, table: NDArray[np.float64], before: Calibration | None = None) -> Postprocessor:
+    """Calibration and decoder of these knees, tuned together; no sets.
+
+    Temperatures and biases are fitted through the decoder for every joint exponent tried; the exponent is the one that
+    makes the labels most probable. The ordinal smoothing is the one whose grades agree best with the labels.
+
+    Args:
+        knees: to fit on.
+        table: see `fit_postprocessor`; it is raked to the grades of these knees.
+        before: see `fit_postprocessor`.
+    """
     logits = {name: value.float().cpu() for name, value in knees.logits.items()}
     calibration = fit_calibration(logits, torch.from_numpy(knees.targets))
     for target in TARGETS:
@@ -182,12 +185,9 @@ def _tuned(
             calibration.log_temperature[target.name].copy_(before.log_temperature[target.name])
             calibration.bias[target.name].copy_(before.bias[target.name])
     raked = raked_to(table, knees.targets).astype(np.float32).astype(np.float64)  # as a file keeps it
-    exponents = JOINT_EXPONENTS if like is None else (like.joint_exponent,)
-    decoders = [CoherentDecoder(raked, 0.0, b, 0.0 if like is None else like.ordinal_smoothing) for b in exponents]
+    decoders = [CoherentDecoder(raked, 0.0, b) for b in JOINT_EXPONENTS]
     fits = [fit_calibration_through_decoder(logits, knees.targets, decoder, calibration) for decoder in decoders]
     chosen = int(np.argmin([loss for _, loss in fits]))
     claims = Postprocessor(fits[chosen][0], decoders[chosen])
-    if like is None:
-        said, tried = claims(logits).probabilities, [replace(decoders[chosen], ordinal_smoothing=c) for c in SMOOTHINGS]
-        claims = replace(claims, decoder=max(tried, key=lambda d: worth(d.grades(said), knees.targets)))
-    return claims
+    said, tried = claims(logits).probabilities, [replace(decoders[chosen], ordinal_smoothing=c) for c in SMOOTHINGS]
+    return replace(claims, decoder=max(tried, key=lambda d: worth(d.grades(said), knees.targets)))
