@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check bench wheel browser
+.PHONY: help demo test test-slow check docs bench wheel
 
 help:  ## list the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -17,19 +17,18 @@ $(INSTALLED): pyproject.toml
 demo: $(INSTALLED)  ## install, grade examples/, show the table and the report's path
 	$(BIN)/kneegrade grade examples --output demo-report
 
-browser:  ## install Chromium for the report's tests (as root, where apt-get is; else they are skipped)
-	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || ! command -v apt-get >/dev/null \
-	  || [ "$$(id -u)" != 0 ] || (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium)
-
-test: $(INSTALLED) browser  ## run all tests but the slow ones
+test: $(INSTALLED)  ## run all tests but the slow ones; tests that need Chromium are skipped without it
 	$(BIN)/python -m pytest -m "not slow" --cov=src/kneegrade --cov-report=term:skip-covered
 
 test-slow: $(INSTALLED)  ## run the slow tests (training; minutes)
 	$(BIN)/python -m pytest -m slow
 
+docs: $(INSTALLED)  ## build the documentation into site/; a dead link fails
+	$(BIN)/mkdocs build --strict --quiet
+
 check: $(INSTALLED)  ## format, lint, types, import rules
-	$(BIN)/ruff format --check src tests benchmarks
-	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks recipes docs_hooks
+	$(BIN)/ruff check src tests benchmarks recipes docs_hooks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
