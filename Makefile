@@ -18,7 +18,7 @@ demo: $(INSTALLED)  ## install, grade examples/, show the table and the report's
 	$(BIN)/kneegrade grade examples --output demo-report
 
 test: $(INSTALLED)  ## run all tests but the slow ones; tests that need Chromium are skipped without it
-	$(BIN)/python -m pytest -m "not slow" --cov=src/kneegrade --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
 test-slow: $(INSTALLED)  ## run the slow tests (training; minutes)
 	$(BIN)/python -m pytest -m slow

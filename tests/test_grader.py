@@ -14,13 +14,13 @@ from kneegrade.anatomy.landmarks import Landmarks
 from kneegrade.anatomy.laterality import SideCall
 from kneegrade.anatomy.shape_model import ShapeModel
 from kneegrade.grader import evidence_of
-from kneegrade.imaging import read_radiograph
+from kneegrade.imaging import check_crop, read_radiograph
 from kneegrade.network import GradingNetwork, ModelConfig
 from kneegrade.results import Finding
 from kneegrade.schema import TARGETS
 from kneegrade.uncertainty import QualityControl
 
-REPORT_PAGE = Path(__file__).parents[1] / "docs" / "report.md"
+REPORT_PAGE = Path(__file__).parents[1] / "docs" / "reference" / "report-json.md"
 
 
 def knee_of_noise() -> Knee:
@@ -77,5 +77,7 @@ def test_the_documented_codes_of_quality_are_those_that_the_code_gives():
     """A knee's quality comes from the gate or, for a knee refused before it, from the refusal."""
     table = REPORT_PAGE.read_text().split("Codes in `quality.findings`:")[1].strip().split("\n\n")[0]
     documented = [code for row in table.splitlines() for code in re.findall(r"`(\w+)`", row.split("|")[1])]
-    assert sorted(documented) == sorted(codes_given_by(refusal) | codes_given_by(QualityControl._quality))
+    assert sorted(documented) == sorted(
+        codes_given_by(refusal) | codes_given_by(check_crop) | codes_given_by(QualityControl._quality)
+    )
     assert {"view", "blur", "implant", "unlike_training"} < set(documented)

@@ -1,4 +1,4 @@
-"""Every command of docs/how-to-oai.md, in its order, on a fake OAI; only sizes are cut down."""
+"""Every command of docs/how-to/oai-most.md, in its order, on a fake OAI; only sizes are cut down."""
 
 import json
 import re
