@@ -22,7 +22,7 @@ def replacing(path: Path, mode: Literal["wb"]) -> AbstractContextManager[BinaryI
 
 
 @contextmanager
-def replacing(path: Path, mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any]]:
+def replacing(path: Path, mode: Literal["w", "wb"] = "w") -> Iterator[Any]:
     r"""A stream whose content replaces `path` when the block ends without an exception.
 
     The content is written to a hidden temporary file in the same directory, which is then renamed to `path`. If the
