@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from kneegrade.imaging import Radiograph, check_crop, check_film, inversion_score, looks_inverted, normalise
+from kneegrade.imaging import Radiograph, check_crop, check_film, looks_inverted, normalise, polarity_score
 
 FOLDER = Path(os.environ.get("KNEEGRADE_REAL_DATA", "/nonexistent"))
 CHEN = FOLDER / "chen2018_kneeKL299_train_val.zip"
@@ -34,21 +34,21 @@ def films(archive: Path, part: str = "", every: int = 1) -> Iterator[tuple[str, 
 
 
 @needs_chen
-def test_negatives_among_the_validation_crops_are_found_with_a_wide_margin() -> None:
-    scores = np.array([inversion_score(crop) for _, crop in films(CHEN, "val/")])
+def test_negatives_among_the_validation_crops_are_detected_with_a_wide_margin() -> None:
+    scores = np.array([polarity_score(crop) for _, crop in films(CHEN, "val/")])
     assert (scores < 0).sum() == NEGATIVES
     assert np.abs(scores).min() > 0.5
 
 
 @needs_chen
-def test_crop_and_negative_are_told_and_end_in_the_same_pixels() -> None:
+def test_a_crop_and_its_negative_are_distinguished_and_give_the_same_pixels() -> None:
     for name, crop in films(CHEN, "train/", every=20):
         assert looks_inverted(crop) != looks_inverted(255 - crop), name
         np.testing.assert_allclose(normalise(crop)[0], normalise(255 - crop)[0], atol=1e-5)
 
 
 @needs_chen
-def test_quality_refuses_next_to_no_crop_and_most_blurred_ones() -> None:
+def test_quality_checks_reject_almost_no_crop_and_most_blurred_crops() -> None:
     refused, blurred, total = 0, 0, 0
     for _, crop in films(CHEN, "train/", every=20):
         region = np.asarray(Image.fromarray(crop).resize((224, 224), Image.Resampling.BILINEAR))
@@ -61,7 +61,7 @@ def test_quality_refuses_next_to_no_crop_and_most_blurred_ones() -> None:
 
 
 @needs_wani
-def test_whole_films_are_positive_and_sound() -> None:
+def test_whole_films_are_positives_without_findings() -> None:
     for name, film in films(WANI):
         pixels, findings = normalise(film)
         assert findings == (), name

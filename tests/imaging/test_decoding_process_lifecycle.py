@@ -52,14 +52,14 @@ def is_gone(pid: int) -> bool:
     return False
 
 
-def test_a_script_without_a_main_guard_reads_quietly_and_leaves_no_process(tmp_path: Path) -> None:
+def test_a_script_without_main_guard_prints_no_warning_and_leaves_no_process(tmp_path: Path) -> None:
     heavy, pid = run_script(tmp_path)
     assert heavy == "[]"
     assert is_gone(int(pid))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_a_forked_child_is_as_quiet(tmp_path: Path) -> None:
+def test_a_forked_child_prints_no_warning_and_leaves_no_process(tmp_path: Path) -> None:
     lines = run_script(
         tmp_path,
         "pid = os.fork()\nprint(read_radiograph(sys.argv[1]).pixels.shape == shape, flush=True)\n"
@@ -71,38 +71,38 @@ def test_a_forked_child_is_as_quiet(tmp_path: Path) -> None:
     assert all(is_gone(pid) for pid in pids)
 
 
-def test_an_abandoned_process_ends_by_itself() -> None:
+def test_a_detached_process_ends_when_its_pipes_close() -> None:
     process = DecodingProcess()
     process.decode(FILM, Limits())
     pid = process.pid
-    process.abandon()
-    process.abandon()
+    process.detach()
+    process.detach()
     assert process.pid is None
     os.waitpid(pid, 0)
 
 
-def test_a_fork_starts_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_forked_child_uses_its_own_decoding_process(monkeypatch: pytest.MonkeyPatch) -> None:
     inherited = DecodingProcess()
     monkeypatch.setattr(child, "_shared", inherited)
-    child._renew()
+    child._reset_after_fork()
     assert child.decoding_process() is not inherited
-    child._close()
+    child._close_at_exit()
 
 
 DYING_LATER = (
     "import os, sys; sys.path.append(sys.argv[1])\n"
-    "from kneegrade.imaging import worker\n"
-    "honest, served = worker.decode, []\n"
+    "from kneegrade.imaging import decoding_worker as worker\n"
+    "original, served = worker.decode, []\n"
     "def decode(data, limits):\n"
     "    served.append(data)\n"
     "    if len(served) > 1 or data == b'deadly': os._exit(9)\n"
-    "    return honest(data, limits)\n"
+    "    return original(data, limits)\n"
     "worker.decode = decode\n"
     "worker.main(int(sys.argv[2]))\n"
 )
 
 
-def test_only_a_fresh_process_blames_the_file_for_its_death(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crash_is_attributed_to_the_file_only_in_a_new_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(child, "PROGRAM", DYING_LATER)
     process = DecodingProcess()
     try:
