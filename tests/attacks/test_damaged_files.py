@@ -1,4 +1,4 @@
-"""Bad files: one sentence with a reason, nothing of the patient in it, and the next file is read."""
+"""Damaged files: the message is one sentence without patient data, and the next file is read."""
 
 import io
 import struct
@@ -136,7 +136,7 @@ def test_a_png_that_declares_a_billion_pixels_is_rejected_by_its_header() -> Non
 
 
 def test_a_film_that_needs_too_much_memory_is_rejected_and_the_next_is_read() -> None:
-    large = np.zeros((9900, 9900), np.uint16)  # 784 MB as 16 bit integers and as float32 side by side
+    large = np.zeros((9900, 9900), np.uint16)  # 784 MB for the 16-bit integers and the float32 copy together
     stream = io.BytesIO()
     Image.fromarray(large).save(stream, "PNG", compress_level=1)
     limits = Limits(child_memory_bytes=700 * MEBIBYTE)

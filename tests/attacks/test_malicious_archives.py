@@ -1,4 +1,4 @@
-"""Archives made to hurt: every one becomes a row with a reason, and what is sound beside it is still read."""
+"""Malicious archives: each is reported with a reason, and valid files next to it are read."""
 
 import io
 import struct
@@ -68,7 +68,7 @@ def with_declared_size(path: Path, size: int) -> Path:
 @pytest.mark.parametrize("declared", [100, 10 * MEBIBYTE])
 def test_no_more_than_the_declared_size_of_a_member_is_expanded(declared: int, tmp_path: Path) -> None:
     noise = FILM + bytes(range(256)) * 4096
-    path = with_declared_size(zipped(tmp_path / "liar.zip", {"film.dcm": noise}), declared)
+    path = with_declared_size(zipped(tmp_path / "false_size.zip", {"film.dcm": noise}), declared)
     limits = Limits(zip_ratio=1e9)
     (source,) = find_sources([path], limits)
     try:
@@ -91,7 +91,7 @@ def test_path_traversal_in_names_is_removed_and_nothing_is_written(tmp_path: Pat
     inside = tmp_path / "a" / "b"
     inside.mkdir(parents=True)
     malicious = ["../../climbed.dcm", "/etc/absolute.dcm", "..\\..\\back.dcm", "C:\\drive.dcm", "red\x1b[31m.dcm"]
-    path = zipped(inside / "slip.zip", dict.fromkeys(malicious, FILM))
+    path = zipped(inside / "traversal.zip", dict.fromkeys(malicious, FILM))
     before = sorted(tmp_path.rglob("*"))
     assert reasons(path) == dict.fromkeys(
         ["climbed.dcm", "etc/absolute.dcm", "back.dcm", "C:/drive.dcm", "red?[31m.dcm"], "read"

@@ -1,4 +1,4 @@
-"""DICOM files made to hurt: one sentence each, within the limits, and the next file is read."""
+"""Malicious DICOM files: each is rejected with one sentence within the limits, and the next file is read."""
 
 import gc
 import random
@@ -21,7 +21,7 @@ FILM = dicom_bytes(dataset(PatientID="SECRET-ID"))
 
 
 def rejection(data: bytes, limits: Limits | None = None) -> KneeGradeError:
-    """Why the bytes are refused; afterwards a sound film must still be read."""
+    """The error that rejects the bytes; a valid film must still be readable afterwards."""
     with pytest.raises(KneeGradeError) as caught:
         read_radiograph(data, limits=limits or Limits())
     assert "SECRET" not in str(caught.value)
@@ -37,7 +37,7 @@ def meta(transfer_syntax: bytes) -> bytes:
 
 
 def nested(levels: int, is_defined: bool = False) -> bytes:
-    """A file whose header is nothing but sequences in sequences."""
+    """A file whose header consists of nested sequences only."""
     body = b""
     for _ in range(levels):
         if is_defined:
@@ -58,7 +58,7 @@ def test_sequences_nested_too_deeply_are_rejected(levels: int, is_defined: bool)
 
 
 def test_nesting_beyond_the_recursion_limit_is_rejected() -> None:
-    gc.disable()  # what hypothesis and others hang on the collector cannot run where the stack ends
+    gc.disable()  # garbage collection callbacks, such as those of hypothesis, fail at the recursion limit
     try:
         with pytest.raises(LimitExceededError):
             decode(nested(3000), Limits())
@@ -77,11 +77,11 @@ def test_a_deflated_bomb_is_not_inflated() -> None:
     assert (type(error), error.code) == (UnsupportedFileError, "transfer_syntax")
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="address space is not capped here")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the address space is limited on Linux only")
 def test_a_deflated_bomb_with_a_hidden_transfer_syntax_is_rejected() -> None:
     syntax = b"1.2.840.10008.1.2.1.99"
     original = meta(syntax)
-    hidden = original[:132] + b"\2\0\x01\0OB\0\0\2\0\0\0\0\1" + original[144:]  # another order, no group length
+    hidden = original[:132] + b"\2\0\x01\0OB\0\0\2\0\0\0\0\1" + original[144:]  # unusual order, no group length
     bomb = deflated(b"\x09\x00\x10\x00OB\0\0" + struct.pack("<L", 500 * MEBIBYTE) + bytes(500 * MEBIBYTE))
     limits = Limits(child_memory_bytes=600 * MEBIBYTE)
     assert rejection(hidden + bomb, limits).code in {"transfer_syntax", "memory", "decoder_died", "damaged"}

@@ -1,4 +1,4 @@
-"""The decoding process: whatever happens to it, the caller gets a `KneeGradeError` and the next file works."""
+"""The decoding process: every failure gives a `KneeGradeError`, and the next file is decoded."""
 
 import io
 import os
@@ -35,7 +35,7 @@ def assert_reads(process: DecodingProcess, limits: Limits | None = None) -> None
 
 @pytest.fixture
 def faulty_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Decoding processes that do what the first word of a file says, before they read it."""
+    """Decoding processes that fail in the way named by the content of the file."""
     program = (
         "import os, signal, sys, time; sys.path.append(sys.argv[1])\n"
         "from kneegrade.imaging import decoding_worker as worker\n"
@@ -44,9 +44,9 @@ def faulty_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
         "    if data == b'abort': os.abort()\n"
         "    if data == b'exit': os._exit(3)\n"
         "    if data == b'hang': time.sleep(600)\n"
-        "    if data == b'greedy': bytearray(limits.child_memory_bytes)\n"
+        "    if data == b'allocate': bytearray(limits.child_memory_bytes)\n"
         "    if data == b'print': os.write(1, b'x' * 5000); print('y' * 5000, flush=True); data = b''\n"
-        "    if data == b'strange': raise ZeroDivisionError\n"
+        "    if data == b'divide': raise ZeroDivisionError\n"
         "    return original(data, limits)\n"
         "worker.decode = decode\n"
         "worker.main(int(sys.argv[2]))\n"
@@ -135,7 +135,7 @@ def test_a_decoder_is_stopped_at_the_time_limit(process: DecodingProcess) -> Non
 def test_a_decoder_that_exceeds_the_memory_limit_reports_it_and_continues(process: DecodingProcess) -> None:
     limits = Limits(child_memory_bytes=2048 * MEBIBYTE)
     with pytest.raises(LimitExceededError) as caught:
-        process.decode(b"greedy", limits)
+        process.decode(b"allocate", limits)
     assert caught.value.code == "memory"
     pid = process.pid
     assert_reads(process, limits)
@@ -153,7 +153,7 @@ def test_output_printed_by_a_decoder_is_not_mixed_with_answers(process: Decoding
 @pytest.mark.usefixtures("faulty_decoder")
 def test_unexpected_exceptions_are_reported(process: DecodingProcess) -> None:
     with pytest.raises(UnreadableFileError, match="could not be read") as caught:
-        process.decode(b"strange", Limits())
+        process.decode(b"divide", Limits())
     assert caught.value.code == "damaged"
     assert_reads(process)
 
@@ -191,38 +191,38 @@ def test_an_interrupt_leaves_no_partial_answer_in_the_pipe(
 ) -> None:
     assert_reads(process)
 
-    def interrupted(*args: object) -> None:
+    def interrupt(*args: object) -> None:
         raise KeyboardInterrupt
 
     for name in ("receive", "_start"):
         with monkeypatch.context() as patch:
-            patch.setattr(child, name, interrupted)
+            patch.setattr(child, name, interrupt)
             with pytest.raises(KeyboardInterrupt):
                 process.decode(dicom_bytes(dataset(4095 - stored(12))), Limits())
         assert process.pid is None
         assert_reads(process)
         process.close()
     with monkeypatch.context() as patch:
-        patch.setattr(child, "receive", interrupted)  # now while the process starts
+        patch.setattr(child, "receive", interrupt)  # while the process starts
         with pytest.raises(KeyboardInterrupt):
             process.decode(FILM, Limits())
     assert_reads(process)
 
 
 def test_requests_of_several_threads_are_serialised(process: DecodingProcess) -> None:
-    right: list[bool] = []
+    is_correct: list[bool] = []
 
     def read(step: int) -> None:
         values = stored(12) // step
         pixels = process.decode(dicom_bytes(dataset(values)), Limits()).pixels
-        right.append(bool(np.array_equal(pixels, values)))
+        is_correct.append(bool(np.array_equal(pixels, values)))
 
     threads = [threading.Thread(target=read, args=(step,)) for step in range(1, 9)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert right == [True] * 8
+    assert is_correct == [True] * 8
 
 
 def test_close_does_not_stop_a_process_owned_by_another_process(process: DecodingProcess) -> None:
@@ -264,7 +264,7 @@ def test_the_shared_process_survives_a_bad_file() -> None:
 def test_a_truncated_message_raises_eof_error(cut: int) -> None:
     stream = io.BytesIO()
     send(stream, {"a": [1, None]}, b"body")
-    whole = stream.getvalue()
-    assert receive(io.BytesIO(whole)) == ({"a": [1, None]}, bytearray(b"body"))
+    message = stream.getvalue()
+    assert receive(io.BytesIO(message)) == ({"a": [1, None]}, bytearray(b"body"))
     with pytest.raises(EOFError):
-        receive(io.BytesIO(whole[:cut]))
+        receive(io.BytesIO(message[:cut]))

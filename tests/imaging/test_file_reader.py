@@ -8,8 +8,7 @@ from pydicom import dcmread, uid
 from pydicom.dataset import Dataset
 
 from kneegrade.errors import KneeGradeError, LimitExceededError, UnreadableFileError, UsageError
-from kneegrade.imaging import Limits, Source, read_radiograph
-from kneegrade.imaging import file_reader as reading
+from kneegrade.imaging import Limits, Source, file_reader, read_radiograph
 
 
 @pytest.fixture
@@ -141,7 +140,7 @@ def test_invalid_sources_are_rejected(tmp_path: Path) -> None:
 
 
 def test_files_larger_than_allowed_are_rejected_before_they_are_opened(film: Path, monkeypatch) -> None:
-    monkeypatch.setattr(reading, "decoding_process", None)  # nothing may ask for it
+    monkeypatch.setattr(file_reader, "decoding_process", None)  # must not be called
     for source in (film, film.read_bytes()):
         with pytest.raises(LimitExceededError) as caught:
             read_radiograph(source, limits=Limits(file_bytes=100))

@@ -1,6 +1,6 @@
-"""Polarity and quality on public films, where they are at hand.
+"""Polarity and quality checks on public films, skipped when the data are not available.
 
-Set KNEEGRADE_REAL_DATA to the folder of `chen2018_kneeKL299_train_val.zip` (and `wani2021_knee_films_half.zip`).
+Set KNEEGRADE_REAL_DATA to the folder that contains `chen2018_kneeKL299_train_val.zip` (and `wani2021_knee_films_half.zip`).
 """
 
 import os
@@ -19,10 +19,10 @@ from kneegrade.imaging import Radiograph, check_crop, check_film, looks_inverted
 FOLDER = Path(os.environ.get("KNEEGRADE_REAL_DATA", "/nonexistent"))
 CHEN = FOLDER / "chen2018_kneeKL299_train_val.zip"
 WANI = FOLDER / "wani2021_knee_films_half.zip"
-needs_chen = pytest.mark.skipif(not CHEN.exists(), reason="KNEEGRADE_REAL_DATA does not hold the Chen 2018 crops")
-needs_wani = pytest.mark.skipif(not WANI.exists(), reason="KNEEGRADE_REAL_DATA does not hold the Wani 2021 films")
+needs_chen = pytest.mark.skipif(not CHEN.exists(), reason="KNEEGRADE_REAL_DATA does not contain the Chen 2018 crops")
+needs_wani = pytest.mark.skipif(not WANI.exists(), reason="KNEEGRADE_REAL_DATA does not contain the Wani 2021 films")
 
-# negatives among the validation crops, found by eye on contact sheets
+# number of negatives among the validation crops, counted by visual inspection
 NEGATIVES = 14
 
 
