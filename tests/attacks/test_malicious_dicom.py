@@ -3,7 +3,6 @@
 import gc
 import random
 import struct
-import sys
 import zlib
 from pathlib import Path
 
@@ -77,14 +76,15 @@ def test_a_deflated_bomb_is_not_inflated() -> None:
     assert (type(error), error.code) == (UnsupportedFileError, "transfer_syntax")
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the address space is limited on Linux only")
-def test_a_deflated_bomb_with_a_hidden_transfer_syntax_is_rejected() -> None:
+def test_a_deflated_bomb_with_an_unusual_meta_group_is_not_inflated() -> None:
     syntax = b"1.2.840.10008.1.2.1.99"
     original = meta(syntax)
-    hidden = original[:132] + b"\2\0\x01\0OB\0\0\2\0\0\0\0\1" + original[144:]  # unusual order, no group length
+    unusual = (
+        original[:132] + b"\2\0\x01\0OB\0\0\2\0\0\0\0\1" + original[144:]
+    )  # another first element, no group length
     bomb = deflated(b"\x09\x00\x10\x00OB\0\0" + struct.pack("<L", 500 * MEBIBYTE) + bytes(500 * MEBIBYTE))
     limits = Limits(child_memory_bytes=600 * MEBIBYTE)
-    assert rejection(hidden + bomb, limits).code in {"transfer_syntax", "memory", "decoder_died", "damaged"}
+    assert rejection(unusual + bomb, limits).code == "transfer_syntax"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Polarity and quality checks on public films, skipped when the data are not available.
 
-Set KNEEGRADE_REAL_DATA to the folder that contains `chen2018_kneeKL299_train_val.zip` (and `wani2021_knee_films_half.zip`).
+Set KNEEGRADE_REAL_DATA to the folder with `chen2018_kneeKL299_train_val.zip` (and `wani2021_knee_films_half.zip`).
 """
 
 import os
