@@ -81,7 +81,7 @@ def test_a_deflated_bomb_with_an_unusual_meta_group_is_not_inflated() -> None:
     original = meta(syntax)
     unusual = (
         original[:132] + b"\2\0\x01\0OB\0\0\2\0\0\0\0\1" + original[144:]
-    )  # another first element, no group length
+    )  # no group length
     bomb = deflated(b"\x09\x00\x10\x00OB\0\0" + struct.pack("<L", 500 * MEBIBYTE) + bytes(500 * MEBIBYTE))
     limits = Limits(child_memory_bytes=600 * MEBIBYTE)
     assert rejection(unusual + bomb, limits).code == "transfer_syntax"
