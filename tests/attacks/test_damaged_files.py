@@ -150,10 +150,10 @@ def test_a_film_that_needs_too_much_memory_is_rejected_and_the_next_is_read() ->
 def test_a_system_that_refuses_the_memory_limit_is_not_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     resource = pytest.importorskip("resource")
 
-    def refused(*args: object) -> None:
+    def refuse(*args: object) -> None:
         raise OSError
 
-    monkeypatch.setattr(resource, "setrlimit", refused)
+    monkeypatch.setattr(resource, "setrlimit", refuse)
     before = resource.getrlimit(resource.RLIMIT_AS)
     limit_memory(1 << 40)
     assert resource.getrlimit(resource.RLIMIT_AS) == before

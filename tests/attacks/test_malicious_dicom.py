@@ -79,9 +79,7 @@ def test_a_deflated_bomb_is_not_inflated() -> None:
 def test_a_deflated_bomb_with_an_unusual_meta_group_is_not_inflated() -> None:
     syntax = b"1.2.840.10008.1.2.1.99"
     original = meta(syntax)
-    unusual = (
-        original[:132] + b"\2\0\x01\0OB\0\0\2\0\0\0\0\1" + original[144:]
-    )  # no group length
+    unusual = original[:132] + b"\2\0\x01\0OB\0\0\2\0\0\0\0\1" + original[144:]  # no group length
     bomb = deflated(b"\x09\x00\x10\x00OB\0\0" + struct.pack("<L", 500 * MEBIBYTE) + bytes(500 * MEBIBYTE))
     limits = Limits(child_memory_bytes=600 * MEBIBYTE)
     assert rejection(unusual + bomb, limits).code == "transfer_syntax"

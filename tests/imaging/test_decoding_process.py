@@ -88,10 +88,10 @@ def test_an_invalid_answer_is_reported_as_unreadable_file(
 def test_files_and_bytes_are_decoded_with_their_header_attributes(process: DecodingProcess, tmp_path: Path) -> None:
     (tmp_path / "film.dcm").write_bytes(FILM)
     for source in (FILM, tmp_path / "film.dcm"):
-        picture = process.decode(source, Limits())
-        np.testing.assert_array_equal(picture.pixels, stored(12))
-        assert (picture.pixel_spacing_mm, picture.spacing_source) == ((0.2, 0.2), "PixelSpacing")
-        assert (picture.laterality, picture.identity.study_instance_uid) == ("L", "1.2.4")
+        image = process.decode(source, Limits())
+        np.testing.assert_array_equal(image.pixels, stored(12))
+        assert (image.pixel_spacing_mm, image.spacing_source) == ((0.2, 0.2), "PixelSpacing")
+        assert (image.laterality, image.identity.study_instance_uid) == ("L", "1.2.4")
 
 
 def test_one_process_decodes_many_files_and_starts_with_the_first(process: DecodingProcess) -> None:

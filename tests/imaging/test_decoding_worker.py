@@ -51,9 +51,9 @@ def test_each_request_is_answered_in_turn(tmp_path: Path) -> None:
     error, _ = receive(answers)
     by_bytes = DecodedImage.from_metadata(*receive(answers))
     assert (error["error"], error["code"]) == ("UnreadableFileError", "format")
-    for picture in (by_path, by_bytes):
-        np.testing.assert_array_equal(picture.pixels, stored(12))
-        assert (picture.pixel_spacing_mm, picture.laterality) == ((0.2, 0.2), "L")
+    for image in (by_path, by_bytes):
+        np.testing.assert_array_equal(image.pixels, stored(12))
+        assert (image.pixel_spacing_mm, image.laterality) == ((0.2, 0.2), "L")
 
 
 @pytest.mark.parametrize(("raised", "code"), [(MemoryError, "memory"), (ZeroDivisionError, "damaged")])

@@ -48,8 +48,8 @@ def test_pixel_spacing_its_source_and_warnings(elements, spacing, source, warned
     made = dataset()
     for keyword, value in elements.items():
         setattr(made, keyword, value)
-    picture = decoded_image(made)
-    assert (picture.pixel_spacing_mm, picture.spacing_source, codes(picture.warnings)) == (spacing, source, warned)
+    image = decoded_image(made)
+    assert (image.pixel_spacing_mm, image.spacing_source, codes(image.warnings)) == (spacing, source, warned)
 
 
 @pytest.mark.parametrize("values", [(), (0.1,), (0.1, float("nan")), (float("inf"), 0.1), (0.1, 0.1, 0.1)])
@@ -95,10 +95,10 @@ def spacing_file(pixel: object, imager: object) -> bytes:
 @pytest.mark.parametrize("kind", BAD_SPACINGS)
 def test_imager_pixel_spacing_replaces_an_invalid_pixel_spacing(kind: str) -> None:
     pixel, problems = BAD_SPACINGS[kind]
-    picture = decode(spacing_file(pixel, [0.2, 0.2]), Limits())
-    assert (picture.pixel_spacing_mm, picture.spacing_source) == ((0.2, 0.2), "ImagerPixelSpacing")
-    assert codes(picture.warnings) == [*problems, "magnification_uncorrected"]
-    messages = [finding.message for finding in picture.warnings]
+    image = decode(spacing_file(pixel, [0.2, 0.2]), Limits())
+    assert (image.pixel_spacing_mm, image.spacing_source) == ((0.2, 0.2), "ImagerPixelSpacing")
+    assert codes(image.warnings) == [*problems, "magnification_uncorrected"]
+    messages = [finding.message for finding in image.warnings]
     assert not any("millimetres are withheld" in message for message in messages)
     assert all(message.startswith("PixelSpacing") for message in messages[:-1])
 
@@ -106,22 +106,22 @@ def test_imager_pixel_spacing_replaces_an_invalid_pixel_spacing(kind: str) -> No
 @pytest.mark.parametrize("kind", BAD_SPACINGS)
 def test_an_invalid_pixel_spacing_alone_gives_no_spacing(kind: str) -> None:
     pixel, problems = BAD_SPACINGS[kind]
-    picture = decode(spacing_file(pixel, None), Limits())
-    assert (picture.pixel_spacing_mm, picture.spacing_source) == (None, None)
-    assert codes(picture.warnings) == problems
+    image = decode(spacing_file(pixel, None), Limits())
+    assert (image.pixel_spacing_mm, image.spacing_source) == (None, None)
+    assert codes(image.warnings) == problems
 
 
 def test_two_invalid_spacings_are_both_reported() -> None:
-    picture = decode(spacing_file([0, 0], [0.15, 0.16]), Limits())
-    assert (picture.pixel_spacing_mm, picture.spacing_source) == (None, None)
-    assert codes(picture.warnings) == ["spacing_invalid", "spacing_unequal"]
-    assert [finding.message.split()[0] for finding in picture.warnings] == ["PixelSpacing", "ImagerPixelSpacing"]
+    image = decode(spacing_file([0, 0], [0.15, 0.16]), Limits())
+    assert (image.pixel_spacing_mm, image.spacing_source) == (None, None)
+    assert codes(image.warnings) == ["spacing_invalid", "spacing_unequal"]
+    assert [finding.message.split()[0] for finding in image.warnings] == ["PixelSpacing", "ImagerPixelSpacing"]
 
 
 def test_a_valid_pixel_spacing_takes_precedence_over_an_invalid_imager_pixel_spacing() -> None:
-    picture = decode(spacing_file([0.15, 0.15], [0, 0]), Limits())
-    assert (picture.pixel_spacing_mm, picture.spacing_source) == ((0.15, 0.15), "PixelSpacing")
-    assert picture.warnings == ()
+    image = decode(spacing_file([0.15, 0.15], [0, 0]), Limits())
+    assert (image.pixel_spacing_mm, image.spacing_source) == ((0.15, 0.15), "PixelSpacing")
+    assert image.warnings == ()
 
 
 @pytest.mark.parametrize(
@@ -136,8 +136,8 @@ def test_a_valid_pixel_spacing_takes_precedence_over_an_invalid_imager_pixel_spa
     ],
 )
 def test_laterality_and_its_source(keyword: str, value: str, side: str) -> None:
-    picture = decoded_image(dataset(**{keyword: value}))
-    assert (picture.laterality, picture.laterality_source) == (side, keyword if side != "unknown" else None)
+    image = decoded_image(dataset(**{keyword: value}))
+    assert (image.laterality, image.laterality_source) == (side, keyword if side != "unknown" else None)
 
 
 def test_image_laterality_takes_precedence_over_laterality() -> None:
@@ -148,20 +148,20 @@ def test_laterality_in_functional_groups_and_in_anatomic_region_modifiers() -> N
     anatomy, groups = Dataset(), Dataset()
     anatomy.FrameLaterality = "R"
     groups.FrameAnatomySequence = Sequence([anatomy])
-    picture = decoded_image(dataset(SharedFunctionalGroupsSequence=[groups]))
-    assert (picture.laterality, picture.laterality_source) == ("R", "FrameLaterality")
+    image = decoded_image(dataset(SharedFunctionalGroupsSequence=[groups]))
+    assert (image.laterality, image.laterality_source) == ("R", "FrameLaterality")
     modifier, region = Dataset(), Dataset()
     modifier.CodeValue, modifier.CodingSchemeDesignator = "7771000", "SCT"
     region.AnatomicRegionModifierSequence = Sequence([modifier])
-    picture = decoded_image(dataset(AnatomicRegionSequence=[region]))
-    assert (picture.laterality, picture.laterality_source) == ("L", "AnatomicRegionModifierSequence")
+    image = decoded_image(dataset(AnatomicRegionSequence=[region]))
+    assert (image.laterality, image.laterality_source) == ("L", "AnatomicRegionModifierSequence")
 
 
 def test_view_and_identity() -> None:
-    picture = decoded_image(dataset(ViewPosition="PA"))
-    assert picture.view == "PA"
-    assert picture.identity.sop_instance_uid == "1.2.3"
-    assert "1.2.3" not in repr(picture)
+    image = decoded_image(dataset(ViewPosition="PA"))
+    assert image.view == "PA"
+    assert image.identity.sop_instance_uid == "1.2.3"
+    assert "1.2.3" not in repr(image)
 
 
 @pytest.mark.parametrize("modality", ["CR", "DX", "RF", "XA", "RG", "OT", ""])

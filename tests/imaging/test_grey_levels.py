@@ -117,9 +117,9 @@ def test_invalid_windows_are_ignored(window: tuple[str, str]) -> None:
 
 
 def test_a_window_that_clips_nearly_all_pixels_is_ignored_with_a_warning() -> None:
-    picture = decoded_image(dataset(WindowCenter="60000", WindowWidth="10"))
-    np.testing.assert_array_equal(picture.pixels, stored(12))
-    assert [finding.code for finding in picture.warnings] == ["window_ignored"]
+    image = decoded_image(dataset(WindowCenter="60000", WindowWidth="10"))
+    np.testing.assert_array_equal(image.pixels, stored(12))
+    assert [finding.code for finding in image.warnings] == ["window_ignored"]
 
 
 def test_padding_becomes_black_and_does_not_change_the_other_grey_levels() -> None:
@@ -129,8 +129,8 @@ def test_padding_becomes_black_and_does_not_change_the_other_grey_levels() -> No
     values[:, :20] = 4000
     made = dataset(values, PixelPaddingValue=4000)
     made["PixelPaddingValue"].VR = "US"
-    picture = decoded_image(made)
-    assert np.isnan(picture.pixels).sum() == 20 * len(values)
+    image = decoded_image(made)
+    assert np.isnan(image.pixels).sum() == 20 * len(values)
     radiograph = read_radiograph(made)
     assert radiograph.pixels[:, :20].max() == 0
     np.testing.assert_allclose(radiograph.pixels[:, 20:], read_radiograph(values[:, 20:]).pixels, atol=0.02)

@@ -49,14 +49,14 @@ def test_a_crop_and_its_negative_are_distinguished_and_give_the_same_pixels() ->
 
 @needs_chen
 def test_quality_checks_reject_almost_no_crop_and_most_blurred_crops() -> None:
-    refused, blurred, total = 0, 0, 0
+    rejected, blurred, total = 0, 0, 0
     for _, crop in films(CHEN, "train/", every=20):
         region = np.asarray(Image.fromarray(crop).resize((224, 224), Image.Resampling.BILINEAR))
         pixels, _ = normalise(region)
-        refused += bool(check_crop(pixels)) or bool(check_film(Radiograph(normalise(crop)[0])))
+        rejected += bool(check_crop(pixels)) or bool(check_film(Radiograph(normalise(crop)[0])))
         blurred += "blur" in [finding.code for finding in check_crop(ndimage.gaussian_filter(pixels, 3.5))]
         total += 1
-    assert refused / total <= 0.005
+    assert rejected / total <= 0.005
     assert blurred / total >= 0.9
 
 

@@ -99,10 +99,10 @@ def test_a_named_pipe_is_rejected_without_blocking(tmp_path: Path) -> None:
 def test_files_that_cannot_be_opened_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "film.dcm").write_bytes(FILM)
 
-    def refused(*args: object, **kwargs: object) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
         raise PermissionError
 
-    monkeypatch.setattr(Path, "open", refused)
+    monkeypatch.setattr(Path, "open", refuse)
     (source,) = find_sources([tmp_path])
     with pytest.raises(UnreadableFileError) as caught:
         source.open()

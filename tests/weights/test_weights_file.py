@@ -17,9 +17,9 @@ def saved(tmp_path):
 
 def test_saved_weights_are_loaded_unchanged(saved):
     path, tensors = saved
-    held = load_weights(path, "grader")
-    assert held.name == "w"
-    for key, value in held.part("a").items():
+    weights = load_weights(path, "grader")
+    assert weights.name == "w"
+    for key, value in weights.part("a").items():
         torch.testing.assert_close(value, tensors[f"a.{key}"], rtol=0, atol=0)
 
 
@@ -32,14 +32,14 @@ def test_loaded_tensors_equal_unpacked_packed_tensors(tmp_path):
         "bias": torch.randn(4, 4, generator=generator),
         "visible": torch.ones(3, dtype=torch.bool),
     }
-    held = packed(tensors)
-    assert {key: value.dtype for key, value in held.items()} == {
+    weights = packed(tensors)
+    assert {key: value.dtype for key, value in weights.items()} == {
         "conv.weight": torch.bfloat16, "norm.weight": torch.float32, "bias": torch.float32, "visible": torch.bool,
     }  # fmt: skip
     save_weights(tmp_path / "w.safetensors", tensors, {"name": "w", "kind": "grader"})
     loaded = load_weights(tmp_path / "w.safetensors", "grader").tensors
-    assert loaded.keys() == held.keys()
-    for key, value in unpacked(held).items():
+    assert loaded.keys() == weights.keys()
+    for key, value in unpacked(weights).items():
         assert torch.equal(loaded[key], value), key
     assert not torch.equal(loaded["conv.weight"], tensors["conv.weight"])
 
@@ -74,9 +74,9 @@ def test_wrong_kind_missing_file_and_invalid_description_are_errors(saved):
 @pytest.mark.parametrize("kind", ["grader", "detector"])
 def test_shipped_weights_are_valid_attributed_and_below_20_mb(kind):
     path = shipped_path(kind)
-    held = load_weights(path, kind)
+    weights = load_weights(path, kind)
     assert path.stat().st_size <= 20e6
-    assert any("CC BY 4.0" in line for line in held.description["attribution"])
-    assert held.description["licence"] == "Apache-2.0"
-    assert "recipe" in held.description
-    assert '"/' not in json.dumps(held.description)  # no absolute path of the machine that trained them
+    assert any("CC BY 4.0" in line for line in weights.description["attribution"])
+    assert weights.description["licence"] == "Apache-2.0"
+    assert "recipe" in weights.description
+    assert '"/' not in json.dumps(weights.description)  # no absolute path of the machine that trained them

@@ -159,11 +159,16 @@ def looks_inverted(pixels: NDArray[np.generic]) -> bool:
 def polarity_score(pixels: NDArray[np.generic]) -> float:
     """Polarity of a knee film or crop: positive when bone is bright, negative for a negative, 0 when undecided.
 
-    The score is the sum of three features of a positive, each odd under inversion, computed on a reduced image of zero
-    mean and unit variance: both ends of the field are darker than its mean; two legs with a dark gap between them,
-    measured as the projection of the profile from end to end on -cos(4 pi u); dark regions have less texture than
-    bright ones, because air is uniform. The ends are left and right or, on a film that lies on its side, top and
-    bottom: the axis with the larger absolute score is used.
+    The score is a weighted sum of three features of a positive, computed on a reduced image of zero mean and unit
+    variance. Each is odd under inversion:
+
+    - both ends of the field are darker than its mean;
+    - there are two legs with a dark gap between them, measured as the projection of the profile from end to end on
+      -cos(4 pi u);
+    - dark regions have less texture than bright ones, because air is uniform.
+
+    The ends are left and right or, on a film that lies on its side, top and bottom: the axis with the larger absolute
+    score is used.
 
     Args:
         pixels: (H, W) real numbers, finite.
