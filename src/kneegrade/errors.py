@@ -1,16 +1,16 @@
-"""Errors named by what the user can do about them.
+"""Exceptions of kneegrade, one class for each kind of remedy.
 
-Every error that a user can cause is a `KneeGradeError`. `code` is stable and machine-readable (it is what
-`report.json` shows); the message says what was met, what was expected and what to do, and never holds patient data.
+Every error that a user can cause is a `KneeGradeError`. Its `code` is stable and machine-readable (`report.json`
+contains it). Its message says what was found, what was expected and what to do, and never contains patient data.
 """
 
 
 class KneeGradeError(Exception):
-    """Base of all errors kneegrade raises on purpose.
+    """Base class of all exceptions that kneegrade raises deliberately.
 
     Args:
-        message: one sentence for a person.
-        code: short stable name of the case; defaults to the class's `default_code`.
+        message: one sentence for the user.
+        code: short stable identifier of the cause; the default is the class attribute `default_code`.
     """
 
     default_code = "error"
@@ -22,42 +22,42 @@ class KneeGradeError(Exception):
 
 
 class UnreadableFileError(KneeGradeError):
-    """The file is not what it claims or is damaged: give another copy."""
+    """The file is damaged, or its content is not of the declared format. Remedy: use another copy."""
 
     default_code = "unreadable"
 
 
 class UnsupportedFileError(KneeGradeError):
-    """The file is sound but of a kind that is not read: convert it or install what the message names."""
+    """The file is valid, but its kind is not supported. Remedy: convert it, or install the package in the message."""
 
     default_code = "unsupported"
 
 
 class LimitExceededError(KneeGradeError):
-    """The file asks for more memory, time or nesting than allowed: raise the limit or reject the file."""
+    """The file needs more memory, time or nesting than allowed. Remedy: raise the limit or reject the file."""
 
     default_code = "limit"
 
 
 class WeightsError(KneeGradeError):
-    """Weights are missing, damaged or do not fit: install them again."""
+    """The weights are missing, damaged or incompatible. Remedy: install them again."""
 
     default_code = "weights"
 
 
 class RecipeError(KneeGradeError):
-    """A recipe or manifest is wrong: mend the named field."""
+    """A recipe or a manifest is invalid. Remedy: correct the field that the message names."""
 
     default_code = "recipe"
 
 
 class CohortError(KneeGradeError):
-    """A cohort's tables or folders are not what they should be: mend the named file, row and column."""
+    """Tables or folders of a cohort are invalid. Remedy: correct the file, row and column that the message names."""
 
     default_code = "cohort"
 
 
 class UsageError(KneeGradeError):
-    """The call itself is wrong: mend the argument the message names."""
+    """The call or the command line is invalid. Remedy: correct the argument that the message names."""
 
     default_code = "usage"

@@ -1,44 +1,65 @@
-"""Files that are either the old ones or the whole new ones, never half of one."""
+"""Atomic writing of files: a path holds either the old content or the complete new content.
+
+This module is the only place that writes a temporary file and renames it.
+"""
 
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import IO, Any, BinaryIO, Literal, TextIO, overload
 
 from kneegrade.errors import UsageError
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[TextIO]:
-    r"""A UTF-8 text stream whose content becomes `path` when the block ends well.
+@overload
+def replacing(path: Path, mode: Literal["w"] = "w") -> AbstractContextManager[TextIO]: ...
 
-    The text goes to a hidden file beside `path` that is renamed at the end; if the block raises, that file is
-    removed and whatever was at `path` stays. Characters that UTF-8 cannot hold (file names with undecodable bytes)
-    become "?".
+
+@overload
+def replacing(path: Path, mode: Literal["wb"]) -> AbstractContextManager[BinaryIO]: ...
+
+
+@contextmanager
+def replacing(path: Path, mode: Literal["w", "wb"] = "w") -> Iterator[Any]:
+    r"""A stream whose content replaces `path` when the block ends without an exception.
+
+    The content is written to a hidden temporary file in the same directory, which is then renamed to `path`. If the
+    block raises, the temporary file is removed and the previous content of `path` is unchanged.
+
+    Args:
+        path: the file to create or to replace.
+        mode: "w" for a UTF-8 text stream without newline translation, in which characters that UTF-8 cannot encode
+            (surrogates from undecodable file names) become "?"; "wb" for a binary stream.
 
     Raises:
-        UsageError: the place cannot be written.
+        UsageError: the file cannot be written.
     """
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with draft.open("x", encoding="utf-8", errors="replace", newline="") as stream:
+        with _create(temporary, mode) as stream:
             yield stream
-        os.replace(draft, path)
+        os.replace(temporary, path)
     except OSError as error:
-        draft.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise _not_writable(path.name, error) from error
     except BaseException:
-        draft.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
+def _create(path: Path, mode: Literal["w", "wb"]) -> IO[Any]:
+    if mode == "wb":
+        return path.open("xb")
+    return path.open("x", encoding="utf-8", errors="replace", newline="")
+
+
 def make_directory(directory: Path) -> None:
-    """Makes `directory` and its parents where they are missing.
+    """Create `directory` and its missing parents.
 
     Raises:
-        UsageError: it cannot be made, for example because a file has its name.
+        UsageError: the directory cannot be created, for example because a file has this name.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -48,7 +69,7 @@ def make_directory(directory: Path) -> None:
 
 def _not_writable(name: str, error: OSError) -> UsageError:
     return UsageError(
-        f"{name} could not be written ({error.strerror or type(error).__name__}); "
-        "name a directory that exists or can be made, with room and the right to write.",
+        f"{name} could not be written ({error.strerror or type(error).__name__}); choose a directory that exists or "
+        "can be created, with write permission and enough free space.",
         code="not_writable",
     )

@@ -1,3 +1,3 @@
-"""The version of kneegrade, read by the build too."""
+"""The version of kneegrade; the build backend reads this file too."""
 
 __version__ = "0.1.0"

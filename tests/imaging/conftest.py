@@ -1,4 +1,4 @@
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))  # `films`, shared with tests/hostile
+sys.path.insert(0, str(Path(__file__).parent))  # `films`, for tests/attacks too

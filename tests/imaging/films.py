@@ -1,4 +1,4 @@
-"""Pictures and DICOM files that the tests of this room make for themselves."""
+"""Synthetic images and DICOM files for the tests of `kneegrade.imaging`."""
 
 from io import BytesIO
 from pathlib import Path
@@ -14,7 +14,7 @@ ROWS, COLUMNS = 150, 160
 
 
 def knee(rows: int = ROWS, columns: int = COLUMNS) -> np.ndarray:
-    """(rows, columns) float64 in [0, 1]: a bright textured shaft in a grey leg on dark, flat air."""
+    """(rows, columns) float64 in [0, 1]: a bright textured bone in a grey leg on dark uniform air."""
     across = np.abs(np.linspace(-1, 1, columns))[None, :].repeat(rows, 0)
     down = np.linspace(-1, 1, rows)[:, None]
     leg = np.where(across < 0.75, 0.35, 0.02)
@@ -24,7 +24,7 @@ def knee(rows: int = ROWS, columns: int = COLUMNS) -> np.ndarray:
 
 
 def stored(bits: int = 12, signed: bool = False) -> np.ndarray:
-    """The knee as stored integers of so many bits."""
+    """The knee as stored integers with `bits` bits."""
     values = np.rint(knee() * ((1 << bits) - 1)).astype(np.int64)
     if signed:
         return (values - (1 << (bits - 1))).astype(np.int8 if bits <= 8 else np.int16)
@@ -32,8 +32,8 @@ def stored(bits: int = 12, signed: bool = False) -> np.ndarray:
 
 
 def dataset(values: np.ndarray | None = None, bits: int = 12, **elements: Any) -> Dataset:
-    """A DX data set around stored values; keywords add, replace or (None) remove elements."""
-    with pydicom.config.disable_value_validation():  # some tests write what the standard forbids
+    """A DX data set with these stored values; keyword arguments add, replace or (None) remove elements."""
+    with pydicom.config.disable_value_validation():  # some tests write values that the standard forbids
         made = _dataset(stored(bits) if values is None else values, bits)
         for keyword, value in elements.items():
             if value is None:
@@ -67,7 +67,7 @@ def _dataset(values: np.ndarray, bits: int) -> Dataset:
 
 
 def dicom_bytes(made: Dataset) -> bytes:
-    """The data set as a file."""
+    """The data set serialised as a DICOM file."""
     stream = BytesIO()
     with pydicom.config.disable_value_validation():
         pydicom.dcmwrite(stream, made, enforce_file_format=True)
@@ -75,7 +75,7 @@ def dicom_bytes(made: Dataset) -> bytes:
 
 
 def compressed(made: Dataset, transfer_syntax: uid.UID, frame: bytes | None = None) -> Dataset:
-    """The data set with its picture encoded by pydicom's encoders, or replaced by an encoded frame."""
+    """The data set with its pixel data encoded by pydicom, or replaced by an encoded frame."""
     if frame is None:
         made.compress(transfer_syntax, generate_instance_uid=False)
         return made
@@ -87,7 +87,7 @@ def compressed(made: Dataset, transfer_syntax: uid.UID, frame: bytes | None = No
 
 
 def through_gdcm(made: Dataset, name: str, folder: Path) -> bytes:
-    """The file as GDCM encodes it in the transfer syntax it calls `name`."""
+    """The DICOM file encoded by GDCM; `name` is GDCM's name of the transfer syntax."""
     import gdcm
 
     plain, encoded = folder / "plain.dcm", folder / "encoded.dcm"

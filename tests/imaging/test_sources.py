@@ -24,7 +24,7 @@ def names(*inputs: Path | str) -> list[str]:
     return [source.name for source in find_sources(inputs)]
 
 
-def test_a_folder_gives_its_files_by_name_and_leaves_out_what_is_plainly_no_picture(tmp_path: Path) -> None:
+def test_a_folder_lists_its_files_by_name_and_skips_other_file_types(tmp_path: Path) -> None:
     kept = ["IM2", "a.dcm", "b/c.png", "b/truncated.dcm", "z.jpg"]
     passed_over = [".hidden", "DICOMDIR", "b/notes.TXT", "b/report.html", ".git/x.dcm", "__MACOSX/a.dcm", "Thumbs.db"]
     for name in kept + passed_over:
@@ -34,13 +34,13 @@ def test_a_folder_gives_its_files_by_name_and_leaves_out_what_is_plainly_no_pict
     assert names(tmp_path) == names(tmp_path)
 
 
-def test_a_film_called_txt_is_still_a_film(tmp_path: Path) -> None:
+def test_a_dicom_file_with_the_suffix_txt_is_listed(tmp_path: Path) -> None:
     (tmp_path / "film.txt").write_bytes(FILM)
     zipped(tmp_path / "more.zip", {"film.txt": FILM, "notes.txt": b"notes"})
     assert names(tmp_path) == ["film.txt", "more.zip/film.txt"]
 
 
-def test_a_file_given_by_name_is_never_passed_over(tmp_path: Path) -> None:
+def test_a_file_given_as_input_is_never_skipped(tmp_path: Path) -> None:
     notes = tmp_path / "notes.txt"
     notes.write_text("notes")
     assert names(notes) == ["notes.txt"]
@@ -49,13 +49,13 @@ def test_a_file_given_by_name_is_never_passed_over(tmp_path: Path) -> None:
         read_radiograph(next(find_sources([notes])))
 
 
-def test_one_path_needs_no_list(tmp_path: Path) -> None:
+def test_a_single_path_is_accepted_without_a_list(tmp_path: Path) -> None:
     (tmp_path / "film").write_bytes(FILM)
     assert [source.path for source in find_sources(tmp_path / "film")] == [tmp_path / "film"]  # type: ignore[arg-type]
     assert [source.path for source in find_sources(str(tmp_path))] == [tmp_path / "film"]
 
 
-def test_a_path_that_does_not_exist_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+def test_a_missing_path_is_an_error_before_anything_is_read(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         find_sources([tmp_path, tmp_path / "none"])
     assert caught.value.code == "no_such_file"
@@ -71,12 +71,12 @@ def test_archive_members_are_read_like_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_archives_of_every_method(method: int, tmp_path: Path) -> None:
+def test_archives_of_every_compression_method_are_read(method: int, tmp_path: Path) -> None:
     (source,) = find_sources([zipped(tmp_path / "study.zip", {"a.dcm": FILM}, method)])
     assert source.open() == FILM
 
 
-def test_an_archive_is_known_by_its_content_and_may_be_empty(tmp_path: Path) -> None:
+def test_an_archive_is_recognised_by_its_content_and_may_be_empty(tmp_path: Path) -> None:
     assert names(zipped(tmp_path / "study.dcm", {"a": FILM})) == ["a"]
     assert names(zipped(tmp_path / "empty.zip", {})) == []
 
@@ -88,7 +88,7 @@ def test_sources_may_be_opened_later_and_in_any_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
-def test_what_is_no_regular_file_gets_a_reason_and_nobody_waits_for_it(tmp_path: Path) -> None:
+def test_a_named_pipe_is_rejected_without_blocking(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (source,) = find_sources([tmp_path])
     with pytest.raises(UnsupportedFileError) as caught:
@@ -96,20 +96,20 @@ def test_what_is_no_regular_file_gets_a_reason_and_nobody_waits_for_it(tmp_path:
     assert caught.value.code == "not_a_file"
 
 
-def test_files_that_cannot_be_opened_get_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_that_cannot_be_opened_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "film.dcm").write_bytes(FILM)
 
-    def refused(*args: object, **kwargs: object) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
         raise PermissionError
 
-    monkeypatch.setattr(Path, "open", refused)
+    monkeypatch.setattr(Path, "open", refuse)
     (source,) = find_sources([tmp_path])
     with pytest.raises(UnreadableFileError) as caught:
         source.open()
     assert caught.value.code == "cannot_open"
 
 
-def test_a_source_of_nothing_is_a_wrong_call() -> None:
+def test_a_source_without_path_and_bytes_is_a_usage_error() -> None:
     with pytest.raises(UsageError):
         Source("nothing").open()
 
@@ -128,5 +128,5 @@ def test_a_source_of_nothing_is_a_wrong_call() -> None:
         ("\u202egpj.exe", "?gpj.exe"),
     ],
 )
-def test_shown_names(name: str, shown: str) -> None:
+def test_shown_name_removes_unsafe_parts(name: str, shown: str) -> None:
     assert shown_name(name) == shown

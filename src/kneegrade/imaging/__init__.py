@@ -1,14 +1,15 @@
-"""Any file → a `Radiograph` in one convention, or a `KneeGradeError` with a reason.
+"""Reading of radiographs: a file becomes a `Radiograph` in one convention, or a `KneeGradeError` with the reason.
 
-`find_sources` lists what lies in files, folders and archives, `read_radiograph` reads one of them. Foreign bytes are
-parsed and decoded in a process of their own (`child`, `worker`); the modules that run there (`decoding`, `dicom`,
-`header`, `codecs`, `grey`, `plain`) are not imported here, which keeps this import cheap.
+`find_sources` lists the images in files, folders and zip archives; `read_radiograph` reads one of them. Untrusted bytes
+are parsed and decoded in a child process (`decoding_process` starts it, `decoding_worker` runs in it). The modules that
+run only there (`decoding_worker`, `dicom`, `dicom_header`, `dicom_codecs`, `grey_levels`, `plain_images`) are not
+imported here, so that importing this package stays cheap.
 """
 
 from kneegrade.imaging.file_reader import read_radiograph
 from kneegrade.imaging.film_quality import check_crop, check_film
 from kneegrade.imaging.limits import Limits
-from kneegrade.imaging.photometry import inversion_score, looks_inverted, normalise
+from kneegrade.imaging.photometry import looks_inverted, normalise, polarity_score
 from kneegrade.imaging.radiograph import Identity, Laterality, Radiograph
 from kneegrade.imaging.sources import Source, find_sources, stem_of
 
@@ -21,9 +22,9 @@ __all__ = [
     "check_crop",
     "check_film",
     "find_sources",
-    "inversion_score",
     "looks_inverted",
     "normalise",
+    "polarity_score",
     "read_radiograph",
     "stem_of",
 ]

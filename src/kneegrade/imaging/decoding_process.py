@@ -1,12 +1,11 @@
-"""`DecodingProcess`: files are decoded where they can do no harm, in a process with a memory and a time limit.
+"""`DecodingProcess`: a child process with a memory limit and a time limit, in which untrusted files are decoded.
 
-One process serves many files, since starting one takes half a second; when it dies or is stopped, the next file
-gets a fresh one. It is a plain `python -c`, not `multiprocessing`, so that a caller's script needs no
-`if __name__ == "__main__"`, and it shares nothing with its parent but two pipes.
+One process decodes many files, because starting it takes half a second. When it crashes or is stopped, the next file
+is decoded in a new process. It is started as plain `python -c` rather than with `multiprocessing`, so that scripts
+need no `if __name__ == "__main__"`. It shares only two pipes with its parent.
 
-Messages between kneegrade and its decoding process: a JSON head and raw bytes, each with its length before it.
-
-Nothing that comes back is unpickled: the process has touched a file that nobody vouches for.
+`send` and `receive` define the message format on these pipes: the lengths of header and payload, a JSON header, and
+the payload as raw bytes. Answers are never unpickled, because the child process has parsed an untrusted file.
 """
 
 import atexit
@@ -22,44 +21,52 @@ from typing import Any, BinaryIO, cast
 from kneegrade import errors
 from kneegrade.errors import KneeGradeError, LimitExceededError, UnreadableFileError
 from kneegrade.imaging.limits import MEBIBYTE, Limits
-from kneegrade.imaging.radiograph import Picture
+from kneegrade.imaging.radiograph import DecodedImage
 
-LENGTHS = struct.Struct("<QQ")
+LENGTHS = struct.Struct("<QQ")  # bytes of the header, bytes of the payload
+PACKAGE_ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = (
+    "import sys; sys.path.append(sys.argv[1]); "
+    "from kneegrade.imaging.decoding_worker import main; main(int(sys.argv[2]))"
+)
+BYTES_PER_PIXEL = 4
+MAX_HEADER_BYTES = MEBIBYTE
+SINGLE_THREAD_ENV = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
-def send(stream: BinaryIO, head: dict[str, Any], body: bytes | memoryview = b"") -> None:
-    """Write one message and flush it."""
-    text = json.dumps(head).encode("utf-8")
-    for part in (LENGTHS.pack(len(text), len(body)) + text, body):
-        rest = memoryview(part)
-        while rest:  # a raw pipe may take less than it is given
-            rest = rest[stream.write(rest) :]
+def send(stream: BinaryIO, header: dict[str, Any], payload: bytes | memoryview = b"") -> None:
+    """Write one message and flush the stream."""
+    encoded = json.dumps(header).encode("utf-8")
+    for part in (LENGTHS.pack(len(encoded), len(payload)) + encoded, payload):
+        remaining = memoryview(part)
+        while remaining:  # an unbuffered pipe may accept only a part of the bytes
+            remaining = remaining[stream.write(remaining) :]
     stream.flush()
 
 
-def receive(stream: BinaryIO, most: int = sys.maxsize) -> tuple[dict[str, Any], bytearray]:
-    """The next message as (head, body).
+def receive(stream: BinaryIO, max_bytes: int = sys.maxsize) -> tuple[dict[str, Any], bytearray]:
+    """The next message as (header, payload).
 
     Args:
-        stream: where it comes from.
-        most: bytes that head and body may have; nothing is allocated for more.
+        stream: binary stream with `readinto`.
+        max_bytes: limit for header and payload together; a longer message is rejected before memory is allocated.
 
     Raises:
-        EOFError: the other side has gone, between messages or within one.
-        ValueError: the message is longer than allowed, or its head is no JSON.
+        EOFError: the stream ended, between messages or within one.
+        ValueError: the message is too long, or its header is not JSON.
     """
-    text_length, body_length = LENGTHS.unpack(read_exactly(stream, LENGTHS.size))
-    if text_length + body_length > most:
+    header_length, payload_length = LENGTHS.unpack(read_exactly(stream, LENGTHS.size))
+    if header_length + payload_length > max_bytes:
         raise ValueError
-    head: dict[str, Any] = json.loads(bytes(read_exactly(stream, text_length)))
-    return head, read_exactly(stream, body_length)
+    header: dict[str, Any] = json.loads(bytes(read_exactly(stream, header_length)))
+    return header, read_exactly(stream, payload_length)
 
 
 def read_exactly(stream: BinaryIO, length: int) -> bytearray:
-    """Exactly `length` bytes of the stream.
+    """The next `length` bytes of the stream.
 
     Raises:
-        EOFError: the stream ends before.
+        EOFError: the stream ended before.
     """
     buffer = bytearray(length)
     view, filled = memoryview(buffer), 0
@@ -71,18 +78,11 @@ def read_exactly(stream: BinaryIO, length: int) -> bytearray:
     return buffer
 
 
-PACKAGE_ROOT = Path(__file__).resolve().parents[2]
-PROGRAM = (
-    "import sys; sys.path.append(sys.argv[1]); "
-    "from kneegrade.imaging.decoding_worker import main; main(int(sys.argv[2]))"
-)
-BYTES_PER_PIXEL = 4
-LONGEST_HEAD = MEBIBYTE
-ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-
-
 class DecodingProcess:
-    """A process that decodes one file at a time, started at the first file and again whenever it has gone."""
+    """A child process that decodes one file at a time; it starts with the first file and restarts when it has ended.
+
+    Safe to use from several threads: requests are serialised by a lock.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -92,74 +92,87 @@ class DecodingProcess:
 
     @property
     def pid(self) -> int | None:
-        """Process id while it runs, else None."""
+        """Process id while the process is running, otherwise None."""
         return self._process.pid if self._process is not None and self._process.poll() is None else None
 
-    def decode(self, source: Path | bytes, limits: Limits) -> Picture:
-        """The picture in a file or in the bytes of one.
+    def decode(self, source: Path | bytes, limits: Limits) -> DecodedImage:
+        """The decoded image.
+
+        Args:
+            source: path of a file, or its bytes.
+            limits: limits for the file and for the process.
 
         Raises:
-            KneeGradeError: with a reason, for whatever cannot be read.
+            KneeGradeError: the file cannot be decoded; the message gives the reason.
         """
-        head = {"limits": limits.as_dict(), "path": None if isinstance(source, bytes) else str(source)}
+        request = {"limits": limits.as_dict(), "path": None if isinstance(source, bytes) else str(source)}
         with self._lock:
-            answer, pixels = self._answer(head, source if isinstance(source, bytes) else b"", limits)
+            answer, pixels = self._request_with_retry(request, source if isinstance(source, bytes) else b"", limits)
         try:
-            outcome = _error(answer) if "error" in answer else Picture.from_head(answer, pixels)
-        except (KeyError, TypeError, ValueError):  # a codec has written where it should not
-            raise UnreadableFileError("The decoder gave no sensible answer on this file.", code="damaged") from None
+            outcome = _error_in(answer) if "error" in answer else DecodedImage.from_metadata(answer, pixels)
+        except (KeyError, TypeError, ValueError):  # a codec overwrote the answer
+            raise UnreadableFileError(
+                "The decoder returned an invalid answer for this file; use another copy of the file.", code="damaged"
+            ) from None
         if isinstance(outcome, KneeGradeError):
             raise outcome
         return outcome
 
     def close(self) -> None:
-        """Stop the process, if it runs; a later `decode` starts a fresh one."""
+        """Stop the process if it is running; a later `decode` starts a new one."""
         process, self._process = self._process, None
         if process is not None and self._owner == os.getpid():
             process.kill()
             _close_pipes(process)
             process.wait()
 
-    def abandon(self) -> None:
-        """Let go of a process that belongs to the parent of this one, after a fork."""
+    def detach(self) -> None:
+        """Release the process without stopping it; for a forked child, whose parent owns the process."""
         process, self._process = self._process, None
         if process is not None:
             _close_pipes(process)
-            process.returncode = 0  # not to be waited for here
+            process.returncode = 0  # the parent waits for the process, not this one
 
-    def _answer(self, head: dict[str, Any], body: bytes, limits: Limits) -> tuple[dict[str, Any], bytearray]:
-        """The answer to one request. Only a fresh process can blame its death on the file, hence the second try."""
-        is_fresh = self.pid is None
+    def _request_with_retry(
+        self, header: dict[str, Any], payload: bytes, limits: Limits
+    ) -> tuple[dict[str, Any], bytearray]:
+        """The answer to a request, with one retry in a new process.
+
+        A crash is attributed to the file only in a new process: an older process may have been damaged by earlier
+        files.
+        """
+        is_new_process = self.pid is None
         try:
-            return self._ask(head, body, limits)
+            return self._request(header, payload, limits)
         except UnreadableFileError:
-            if is_fresh:
+            if is_new_process:
                 raise
-        return self._ask(head, body, limits)
+        return self._request(header, payload, limits)
 
-    def _ask(self, head: dict[str, Any], body: bytes, limits: Limits) -> tuple[dict[str, Any], bytearray]:
-        """The answer of the process that runs, or of a fresh one, within the time limit."""
-        process = self._running(limits)
-        expired = threading.Event()
-        timer = threading.Timer(limits.child_seconds, _stop, (process, expired))
+    def _request(self, header: dict[str, Any], payload: bytes, limits: Limits) -> tuple[dict[str, Any], bytearray]:
+        """The answer of the running process, or of a new one, within the time limit."""
+        process = self._running_process(limits)
+        has_expired = threading.Event()
+        timer = threading.Timer(limits.child_seconds, _kill_expired, (process, has_expired))
         timer.daemon = True
         timer.start()
         try:
-            send(cast(BinaryIO, process.stdin), head, body)
-            return receive(cast(BinaryIO, process.stdout), BYTES_PER_PIXEL * limits.pixels + LONGEST_HEAD)
+            send(cast(BinaryIO, process.stdin), header, payload)
+            return receive(cast(BinaryIO, process.stdout), BYTES_PER_PIXEL * limits.pixels + MAX_HEADER_BYTES)
         except (EOFError, OSError, ValueError):
             self.close()
-            raise _death(process.returncode, expired.is_set(), limits) from None
-        except BaseException:  # interrupted within an answer: what follows in the pipe would belong to this file
+            raise _exit_error(process.returncode, has_expired.is_set(), limits) from None
+        except BaseException:  # after an interrupt, the rest of this answer would remain in the pipe
             self.close()
             raise
         finally:
             timer.cancel()
             timer.join()
-            if expired.is_set():
+            if has_expired.is_set():
                 self.close()
 
-    def _running(self, limits: Limits) -> "subprocess.Popen[bytes]":
+    def _running_process(self, limits: Limits) -> "subprocess.Popen[bytes]":
+        """The current process if it is running with the same memory limit, otherwise a new one."""
         if self._process is not None and (self.pid is None or self._memory_bytes != limits.child_memory_bytes):
             self.close()
         if self._process is None:
@@ -168,14 +181,14 @@ class DecodingProcess:
 
 
 def _start(memory_bytes: int) -> "subprocess.Popen[bytes]":
-    """A process that has said it is ready."""
+    """A new process that has sent its ready message."""
     process = subprocess.Popen(
         [sys.executable, "-P", "-c", PROGRAM, str(PACKAGE_ROOT), str(memory_bytes)],
-        bufsize=0,  # no buffer, hence no lock that a fork could copy while it is held
+        bufsize=0,  # no buffer: a buffer has a lock, which a fork could copy in the locked state
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env={**os.environ, **ONE_THREAD},
+        env={**os.environ, **SINGLE_THREAD_ENV},
     )
     try:
         receive(cast(BinaryIO, process.stdout))
@@ -196,48 +209,49 @@ def _close_pipes(process: "subprocess.Popen[bytes]") -> None:
         cast(BinaryIO, stream).close()
 
 
-def _stop(process: "subprocess.Popen[bytes]", expired: threading.Event) -> None:
-    expired.set()
+def _kill_expired(process: "subprocess.Popen[bytes]", has_expired: threading.Event) -> None:
+    has_expired.set()
     process.kill()
 
 
-def _death(returncode: int | None, is_expired: bool, limits: Limits) -> KneeGradeError:
-    if is_expired:
+def _exit_error(returncode: int | None, has_expired: bool, limits: Limits) -> KneeGradeError:
+    if has_expired:
         return LimitExceededError(
             f"Decoding the file took longer than the allowed {limits.child_seconds:g} s.", code="time"
         )
     return UnreadableFileError(
-        f"The decoder broke down on this file (exit status {returncode}): it is damaged or asks for too much memory.",
+        f"The decoder crashed on this file (exit status {returncode}): the file is damaged or needs too much memory.",
         code="decoder_died",
     )
 
 
-def _error(answer: dict[str, Any]) -> KneeGradeError:
-    kind = getattr(errors, str(answer["error"]), KneeGradeError)
-    if not (isinstance(kind, type) and issubclass(kind, KneeGradeError)):
-        kind = KneeGradeError
-    return kind(str(answer["message"]), code=str(answer["code"]))
+def _error_in(answer: dict[str, Any]) -> KneeGradeError:
+    """The exception that the child process reported; an unknown class name gives a plain `KneeGradeError`."""
+    error_class = getattr(errors, str(answer["error"]), KneeGradeError)
+    if not (isinstance(error_class, type) and issubclass(error_class, KneeGradeError)):
+        error_class = KneeGradeError
+    return error_class(str(answer["message"]), code=str(answer["code"]))
 
 
 _shared = DecodingProcess()
 
 
 def decoding_process() -> DecodingProcess:
-    """The process that this interpreter's readings share."""
+    """The decoding process shared by all calls in this interpreter."""
     return _shared
 
 
-def _renew() -> None:
-    """Give a forked child a process of its own: pipes and a lock of the parent's are not its to use."""
+def _reset_after_fork() -> None:
+    """Give a forked child its own decoding process: the parent's pipes and lock must not be used by the child."""
     global _shared
-    _shared.abandon()
+    _shared.detach()
     _shared = DecodingProcess()
 
 
-def _close() -> None:
+def _close_at_exit() -> None:
     _shared.close()
 
 
-atexit.register(_close)
+atexit.register(_close_at_exit)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew)
+    os.register_at_fork(after_in_child=_reset_after_fork)

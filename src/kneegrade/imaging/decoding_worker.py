@@ -1,8 +1,7 @@
-"""The decoding process: reads requests from its standard input, answers on its standard output, ends with the input.
+"""The program of the decoding process: it answers requests on standard input with images on standard output.
 
-Started by `kneegrade.imaging.decoding_process`; nothing else should call it.
-
-Bytes → `Picture`: what the decoding process does with one file.
+`decode` selects the reader by the first bytes of a file. The process ends when its standard input ends. It is started
+by `kneegrade.imaging.decoding_process` only.
 """
 
 import contextlib
@@ -19,26 +18,85 @@ from kneegrade.errors import KneeGradeError, LimitExceededError, UnreadableFileE
 from kneegrade.imaging.decoding_process import receive, send
 from kneegrade.imaging.dicom import is_dicom, read_dicom
 from kneegrade.imaging.limits import Limits
-from kneegrade.imaging.plain_images import read_plain
-from kneegrade.imaging.radiograph import Picture
+from kneegrade.imaging.plain_images import read_plain_image
+from kneegrade.imaging.radiograph import DecodedImage
 
 PLAIN_MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 OTHER_FORMATS = {
     b"%PDF": "a PDF document",
     b"PK\x03\x04": "a zip archive",
     b"\x1f\x8b": "a gzip archive",
-    b"GIF8": "a GIF picture",
-    b"BM": "a BMP picture",
-    b"RIFF": "a WebP picture",
-    b"\0\0\0\x0cjP  ": "a JPEG 2000 picture outside DICOM",
+    b"GIF8": "a GIF image",
+    b"BM": "a BMP image",
+    b"RIFF": "a WebP image",
+    b"\0\0\0\x0cjP  ": "a JPEG 2000 image outside DICOM",
 }
 
 
-def decode(data: bytes, limits: Limits) -> Picture:
-    """The picture in the bytes of a file.
+def main(memory_bytes: int) -> None:
+    """Answer requests until the input ends, with an address space of at most `memory_bytes`."""
+    limit_memory(memory_bytes)
+    logging.disable(logging.CRITICAL)
+    with os.fdopen(os.dup(1), "wb") as answers:
+        os.dup2(2, 1)  # output printed by codecs must not be mixed with the answers
+        serve(sys.stdin.buffer, answers)
+
+
+def limit_memory(memory_bytes: int) -> None:
+    """Limit the address space of this process, on systems that support it."""
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        soft = memory_bytes if hard == resource.RLIM_INFINITY else min(memory_bytes, hard)
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def serve(requests: BinaryIO, answers: BinaryIO) -> None:
+    """Send the ready message, then answer each request until the input ends."""
+    send(answers, {"ready": True})
+    while True:
+        try:
+            header, payload = receive(requests)
+        except EOFError:
+            return
+        send(answers, *answer(header, payload))
+
+
+def answer(header: dict[str, Any], payload: bytearray) -> tuple[dict[str, Any], bytes | memoryview]:
+    """The answer to one request: metadata and pixels, or class name, code and message of a `KneeGradeError`."""
+    try:
+        limits = Limits(**header["limits"])
+        data = bytes(payload) if header["path"] is None else read_file(Path(header["path"]), limits)
+        image = decode(data, limits)
+        return image.metadata(), np.ascontiguousarray(image.pixels).data.cast("B")
+    except KneeGradeError as error:
+        return _error_header(error), b""
+    except MemoryError:
+        return _error_header(LimitExceededError("The file needs more memory than allowed.", code="memory")), b""
+    except Exception:
+        return _error_header(UnreadableFileError("The file could not be read.", code="damaged")), b""
+
+
+def read_file(path: Path, limits: Limits) -> bytes:
+    """The bytes of a file, at most one more than allowed.
 
     Raises:
-        KneeGradeError: with a reason, for whatever cannot be read.
+        UnreadableFileError: the file cannot be opened.
+    """
+    try:
+        with path.open("rb") as stream:
+            return stream.read(limits.file_bytes + 1)
+    except OSError as error:
+        reason = error.strerror or "unknown reason"
+        raise UnreadableFileError(f"The file cannot be opened ({reason}).", code="cannot_open") from None
+
+
+def decode(data: bytes, limits: Limits) -> DecodedImage:
+    """The image in the bytes of a file.
+
+    Raises:
+        KneeGradeError: the file cannot be decoded; the message gives the reason.
     """
     if len(data) > limits.file_bytes:
         raise LimitExceededError(f"The file is larger than the allowed {limits.file_bytes} bytes.", code="file_size")
@@ -49,71 +107,14 @@ def decode(data: bytes, limits: Limits) -> Picture:
         if is_dicom(data):
             return read_dicom(data, limits)
         if data.startswith(PLAIN_MAGIC):
-            return read_plain(data, limits)
+            return read_plain_image(data, limits)
     for magic, name in OTHER_FORMATS.items():
         if data.startswith(magic):
-            raise UnsupportedFileError(f"The file is {name}; give DICOM, PNG, JPEG or TIFF.", code="format")
-    raise UnreadableFileError("The file is not DICOM, PNG, JPEG or TIFF, whatever its name says.", code="format")
+            raise UnsupportedFileError(f"The file is {name}; use DICOM, PNG, JPEG or TIFF.", code="format")
+    raise UnreadableFileError(
+        "The content of the file is not DICOM, PNG, JPEG or TIFF, whatever its extension is.", code="format"
+    )
 
 
-def main(memory_bytes: int) -> None:
-    """Serve until the input ends, within `memory_bytes` of address space."""
-    limit_memory(memory_bytes)
-    logging.disable(logging.CRITICAL)
-    with os.fdopen(os.dup(1), "wb") as answers:
-        os.dup2(2, 1)  # a codec that prints must not print into an answer
-        serve(sys.stdin.buffer, answers)
-
-
-def limit_memory(memory_bytes: int) -> None:
-    """Cap the address space of this process where the system can."""
-    with contextlib.suppress(ImportError, OSError, ValueError):
-        import resource
-
-        _, hard = resource.getrlimit(resource.RLIMIT_AS)
-        capped = memory_bytes if hard == resource.RLIM_INFINITY else min(memory_bytes, hard)
-        resource.setrlimit(resource.RLIMIT_AS, (capped, hard))
-
-
-def serve(requests: BinaryIO, answers: BinaryIO) -> None:
-    """Say "ready", then answer each request until there are no more."""
-    send(answers, {"ready": True})
-    while True:
-        try:
-            head, body = receive(requests)
-        except EOFError:
-            return
-        send(answers, *answer(head, body))
-
-
-def answer(head: dict[str, Any], body: bytearray) -> tuple[dict[str, Any], bytes | memoryview]:
-    """The answer to one request: the picture, or the name, code and message of a `KneeGradeError`."""
-    try:
-        limits = Limits(**head["limits"])
-        data = bytes(body) if head["path"] is None else read_file(Path(head["path"]), limits)
-        picture = decode(data, limits)
-        return picture.head(), np.ascontiguousarray(picture.pixels).data.cast("B")
-    except KneeGradeError as error:
-        return _reason(error), b""
-    except MemoryError:
-        return _reason(LimitExceededError("The file asks for more memory than allowed.", code="memory")), b""
-    except Exception:
-        return _reason(UnreadableFileError("The file could not be read.", code="damaged")), b""
-
-
-def read_file(path: Path, limits: Limits) -> bytes:
-    """The bytes of a file, at most one more than allowed.
-
-    Raises:
-        UnreadableFileError: it cannot be opened.
-    """
-    try:
-        with path.open("rb") as stream:
-            return stream.read(limits.file_bytes + 1)
-    except OSError as error:
-        reason = error.strerror or "unknown reason"
-        raise UnreadableFileError(f"The file cannot be opened ({reason}).", code="cannot_open") from None
-
-
-def _reason(error: KneeGradeError) -> dict[str, Any]:
+def _error_header(error: KneeGradeError) -> dict[str, Any]:
     return {"error": type(error).__name__, "code": error.code, "message": error.message}

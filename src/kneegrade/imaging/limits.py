@@ -1,4 +1,4 @@
-"""`Limits`: how much a file may ask for before it is refused. The DICOM stack has no such limits of its own."""
+"""`Limits`: the resources that one input may use before it is rejected. The DICOM libraries have no such limits."""
 
 from dataclasses import asdict, dataclass, fields
 
@@ -9,20 +9,20 @@ MEBIBYTE = 1024 * 1024
 
 @dataclass(frozen=True)
 class Limits:
-    """Caps on one input; every one of them must be a positive number.
+    """Limits for one input; each is a positive number.
 
     Attributes:
-        file_bytes: size of a file, before it is opened.
-        pixels: rows times columns that a header may declare.
-        nesting: depth of sequences within sequences.
+        file_bytes: size of a file, checked before the file is opened.
+        pixels: rows times columns declared by the header.
+        nesting: depth of nested DICOM sequences.
         child_memory_bytes: address space of the decoding process.
-        child_seconds: wall time the decoding process may spend on one file.
-        zip_members: entries of one archive.
-        zip_member_bytes: unpacked size of one entry.
-        zip_ratio: unpacked size over packed size of one entry; entries under a mebibyte are not asked.
+        child_seconds: wall-clock time of the decoding process for one file, in seconds.
+        zip_members: number of members in one zip archive.
+        zip_member_bytes: uncompressed size of one member.
+        zip_ratio: uncompressed size over compressed size of one member; not checked for members below 1 MiB.
 
     Raises:
-        UsageError: a cap is zero, negative or not a number.
+        UsageError: a limit is zero, negative or not a number.
     """
 
     file_bytes: int = 256 * MEBIBYTE
@@ -36,9 +36,10 @@ class Limits:
 
     def __post_init__(self) -> None:
         for item in fields(self):
-            if not getattr(self, item.name) > 0:
-                raise UsageError(f"The limit {item.name} must be a positive number.", code="limits")
+            value = getattr(self, item.name)
+            if not value > 0:
+                raise UsageError(f"The limit {item.name} is {value}; expected a positive number.", code="limits")
 
     def as_dict(self) -> dict[str, int | float]:
-        """The caps by name, as they travel to the decoding process."""
+        """The limits by name, as sent to the decoding process."""
         return asdict(self)

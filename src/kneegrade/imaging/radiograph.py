@@ -1,7 +1,4 @@
-"""`Radiograph`: a picture in one convention, whatever file it came from.
-
-`Picture`: what the decoding process finds in a file, before photometry.
-"""
+"""`Radiograph`: an image in one convention, whatever file it came from; `DecodedImage`: its state before photometry."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -16,7 +13,7 @@ Laterality = Literal["R", "L", "both", "unknown"]
 
 @dataclass(frozen=True)
 class Identity:
-    """DICOM identifiers of the source, empty strings for plain images. Never logged, never printed."""
+    """DICOM UIDs of the source; empty strings for other formats. They are never logged and never printed."""
 
     study_instance_uid: str = ""
     series_instance_uid: str = ""
@@ -25,43 +22,18 @@ class Identity:
 
 
 @dataclass(frozen=True, eq=False)
-class Radiograph:
-    """A radiograph as the later stages see it.
+class DecodedImage:
+    """A decoded file: grey levels with the polarity given by its tags, and the attributes from its header.
 
     Attributes:
-        pixels: (H, W) float32 in [0, 1], bone bright, first row on top as stored.
-        pixel_spacing_mm: (row, column) distance of pixel centres in mm, or None where it cannot be trusted.
-        spacing_source: DICOM keyword the spacing came from, "user", or None.
-        laterality: side stated by the file or the user.
-        laterality_source: DICOM keyword, "user", or None.
-        view: the stated view position (for example "PA"), or None.
-        identity: UIDs, kept out of logs.
-        warnings: what a reader should know about this file.
-    """
-
-    pixels: NDArray[np.float32]
-    pixel_spacing_mm: tuple[float, float] | None = None
-    spacing_source: str | None = None
-    laterality: Laterality = "unknown"
-    laterality_source: str | None = None
-    view: str | None = None
-    identity: Identity = field(default_factory=Identity, repr=False)
-    warnings: tuple[Finding, ...] = ()
-
-
-@dataclass(frozen=True, eq=False)
-class Picture:
-    """A decoded file: grey values in one direction, and what its header says.
-
-    Attributes:
-        pixels: (H, W) float32, any range, bright where the file's own tags say bright; NaN where it is padding.
-        pixel_spacing_mm: (row, column) or None.
-        spacing_source: DICOM keyword of the spacing, or None.
-        laterality: side stated by the file.
-        laterality_source: DICOM keyword of the side, or None.
-        view: stated view position, or None.
+        pixels: (H, W) float32 of any range, bright where the tags of the file require it; NaN marks padding.
+        pixel_spacing_mm: (row, column) spacing in mm, or None.
+        spacing_source: DICOM keyword from which the spacing was read, or None.
+        laterality: side stated in the file.
+        laterality_source: DICOM keyword from which the side was read, or None.
+        view: ViewPosition, for example "PA", or None.
         identity: UIDs.
-        warnings: what a reader should know.
+        warnings: findings about this file for the reader.
     """
 
     pixels: NDArray[np.float32]
@@ -73,8 +45,8 @@ class Picture:
     identity: Identity = field(default_factory=Identity, repr=False)
     warnings: tuple[Finding, ...] = ()
 
-    def head(self) -> dict[str, Any]:
-        """Everything but the pixels, as JSON can hold it."""
+    def metadata(self) -> dict[str, Any]:
+        """The shape and all attributes but the pixels, as JSON types."""
         return {
             "shape": list(self.pixels.shape),
             "pixel_spacing_mm": self.pixel_spacing_mm,
@@ -87,16 +59,41 @@ class Picture:
         }
 
     @classmethod
-    def from_head(cls, head: dict[str, Any], body: bytearray) -> "Picture":
-        """The picture that `head` and its raw float32 pixels describe."""
-        spacing = head["pixel_spacing_mm"]
+    def from_metadata(cls, metadata: dict[str, Any], pixel_bytes: bytearray) -> "DecodedImage":
+        """The image with these metadata and these raw float32 pixels."""
+        spacing = metadata["pixel_spacing_mm"]
         return cls(
-            pixels=np.frombuffer(body, dtype=np.float32).reshape(head["shape"]),
+            pixels=np.frombuffer(pixel_bytes, dtype=np.float32).reshape(metadata["shape"]),
             pixel_spacing_mm=None if spacing is None else (float(spacing[0]), float(spacing[1])),
-            spacing_source=head["spacing_source"],
-            laterality=head["laterality"],
-            laterality_source=head["laterality_source"],
-            view=head["view"],
-            identity=Identity(**head["identity"]),
-            warnings=tuple(Finding(code, message) for code, message in head["warnings"]),
+            spacing_source=metadata["spacing_source"],
+            laterality=metadata["laterality"],
+            laterality_source=metadata["laterality_source"],
+            view=metadata["view"],
+            identity=Identity(**metadata["identity"]),
+            warnings=tuple(Finding(code, message) for code, message in metadata["warnings"]),
         )
+
+
+@dataclass(frozen=True, eq=False)
+class Radiograph:
+    """A radiograph in the convention of all later stages.
+
+    Attributes:
+        pixels: (H, W) float32 in [0, 1], bone bright, rows and columns in the stored order.
+        pixel_spacing_mm: (row, column) distance between pixel centres in mm, or None when it is missing or unreliable.
+        spacing_source: DICOM keyword from which the spacing was read, "user", or None.
+        laterality: side stated in the file or by the user.
+        laterality_source: DICOM keyword from which the side was read, "user", or None.
+        view: ViewPosition, for example "PA", or None.
+        identity: UIDs, kept out of logs.
+        warnings: findings about this file for the reader.
+    """
+
+    pixels: NDArray[np.float32]
+    pixel_spacing_mm: tuple[float, float] | None = None
+    spacing_source: str | None = None
+    laterality: Laterality = "unknown"
+    laterality_source: str | None = None
+    view: str | None = None
+    identity: Identity = field(default_factory=Identity, repr=False)
+    warnings: tuple[Finding, ...] = ()

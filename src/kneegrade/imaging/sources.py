@@ -1,7 +1,7 @@
-"""`find_sources`: files, folders and zip archives → one `Source` per picture, in a stable order.
+"""`find_sources`: the images in files, folders and zip archives, one `Source` each, in a reproducible order.
 
-No name inside an archive is used as a path: members are read into memory, never unpacked to disk, and their names
-are only shown, cleaned.
+Names inside an archive are never used as paths: members are read into memory and are not extracted to disk. Names are
+only displayed, after `shown_name` removed unsafe parts.
 """
 
 import os
@@ -20,7 +20,7 @@ from kneegrade.errors import (
 from kneegrade.imaging.limits import MEBIBYTE, Limits
 
 DEFAULT_LIMITS = Limits()
-HARMLESS_SUFFIXES = frozenset(
+NON_IMAGE_SUFFIXES = frozenset(
     {
         ".txt",
         ".csv",
@@ -40,22 +40,22 @@ HARMLESS_SUFFIXES = frozenset(
         ".js",
     }
 )
-PICTURE_ENDINGS = frozenset({"dcm", "dicom", "png", "jpg", "jpeg", "tif", "tiff"})
+IMAGE_EXTENSIONS = frozenset({"dcm", "dicom", "png", "jpg", "jpeg", "tif", "tiff"})
 SKIPPED_NAMES = frozenset({"DICOMDIR", "__MACOSX", "Thumbs.db", "desktop.ini"})
 ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
 DICOM_MAGIC_END = 132
-CHUNK = MEBIBYTE
+CHUNK_BYTES = MEBIBYTE
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """One thing to read.
+    """One image to read: a file on disk or a member of a zip archive.
 
     Attributes:
-        name: how a report shows it: the file's name, or its place below the given folder or archive.
-        path: where it lies on disk, None for a member of an archive.
-        error: why it may not be read, or None.
-        load: gives the bytes of a member, None for a file on disk.
+        name: name for reports: the file name, or the path relative to the given folder or archive.
+        path: path on disk; None for a member of an archive.
+        error: the reason why the source cannot be read, or None.
+        load: function that returns the bytes of a member; None for a file on disk.
     """
 
     name: str
@@ -64,41 +64,41 @@ class Source:
     load: Callable[[], bytes] | None = field(default=None, repr=False)
 
     def open(self) -> Path | bytes:
-        """What `read_radiograph` reads.
+        """The path of the file or the bytes of the member, as input of `read_radiograph`.
 
         Raises:
-            KneeGradeError: the source may not be read.
+            KneeGradeError: the source cannot be read.
         """
         if self.error is not None:
             raise self.error
         if self.load is not None:
             return self.load()
         if self.path is None:
-            raise UsageError("The source has neither a path nor bytes.", code="source")
+            raise UsageError("The source has neither a path nor bytes; set `path` or `load`.", code="source")
         return self.path
 
 
 def find_sources(inputs: Iterable[str | Path], limits: Limits = DEFAULT_LIMITS) -> Iterator[Source]:
-    """The pictures in files, folders and zip archives, in the order given, folders sorted by name.
+    """The images in files, folders and zip archives, in the given order; folders and archives are sorted by name.
 
-    Hidden files, DICOMDIR and what is plainly no picture (text, tables, web pages) are passed over within folders and
-    archives; everything else becomes a source, if only to say why it cannot be read.
+    Within folders and archives, hidden files, DICOMDIR and files of other types (text, tables, web pages) are skipped.
+    Every other file becomes a source; a file that cannot be read becomes a source with an error.
 
     Args:
         inputs: paths of files, folders or zip archives.
-        limits: caps on archives and their members.
+        limits: limits for archives and their members.
 
     Raises:
-        UsageError: an input does not exist; raised before the first source comes out.
+        UsageError: an input does not exist. It is raised by this call, before the first source is produced.
     """
     paths = [Path(item) for item in ([inputs] if isinstance(inputs, str | Path) else inputs)]
     for path in paths:
         if not path.exists():
             raise UsageError(f"{shown_name(str(path))} does not exist; check the path.", code="no_such_file")
-    return _find(paths, limits)
+    return _iterate(paths, limits)
 
 
-def _find(paths: list[Path], limits: Limits) -> Iterator[Source]:
+def _iterate(paths: list[Path], limits: Limits) -> Iterator[Source]:
     for path in paths:
         if path.is_dir():
             yield from _in_folder(path, limits)
@@ -107,7 +107,7 @@ def _find(paths: list[Path], limits: Limits) -> Iterator[Source]:
 
 
 def shown_name(name: str) -> str:
-    r"""A name fit for a report: relative, with forward slashes, without steps upwards and control characters.
+    r"""A name that is safe to display: relative, with forward slashes, without ".." and control characters.
 
     Example:
         >>> shown_name("../../etc/passwd"), shown_name("C:\\films\\knee.dcm"), shown_name("a/./b")
@@ -118,14 +118,14 @@ def shown_name(name: str) -> str:
 
 
 def stem_of(name: str) -> str:
-    """A source's name without the ending of a picture; other dots, as in UIDs, stay.
+    """The name of a source without its image extension; other dots, as in UIDs, are kept.
 
     Example:
         >>> stem_of("a/film.DCM"), stem_of("1.2.840.3")
         ('a/film', '1.2.840.3')
     """
-    stem, dot, ending = name.rpartition(".")
-    return stem if dot and ending.lower() in PICTURE_ENDINGS else name
+    stem, dot, extension = name.rpartition(".")
+    return stem if dot and extension.lower() in IMAGE_EXTENSIONS else name
 
 
 def _in_folder(folder: Path, limits: Limits) -> Iterator[Source]:
@@ -153,24 +153,26 @@ def _in_file(path: Path, name: str, limits: Limits, *, is_folder_input: bool) ->
     if start.startswith(ZIP_MAGIC):
         prefix = f"{name}/" if is_folder_input else ""
         yield from _in_archive(path, name, prefix, limits)
-    elif not (is_folder_input and _is_harmless(name, start)):
+    elif not (is_folder_input and _is_non_image(name, start)):
         yield Source(name, path)
 
 
-def _is_harmless(name: str, start: bytes) -> bool:
-    return PurePosixPath(name).suffix.lower() in HARMLESS_SUFFIXES and start[128:132] != b"DICM"
+def _is_non_image(name: str, start: bytes) -> bool:
+    """True when the suffix is that of another file type and the content does not begin as DICOM."""
+    return PurePosixPath(name).suffix.lower() in NON_IMAGE_SUFFIXES and start[128:132] != b"DICM"
 
 
 def _in_archive(path: Path, name: str, prefix: str, limits: Limits) -> Iterator[Source]:
     try:
         archive = zipfile.ZipFile(path)
-    except Exception:  # a directory that lies raises more than BadZipFile
+    except Exception:  # a malformed central directory raises other exceptions than BadZipFile
         yield Source(name, error=UnreadableFileError("The zip archive is damaged or truncated.", code="damaged"))
         return
     members = [member for member in archive.infolist() if not member.is_dir()]
     if len(members) > limits.zip_members:
         error = LimitExceededError(
-            f"The zip archive holds more than the allowed {limits.zip_members} members.", code="zip_members"
+            f"The zip archive has {len(members)} members, more than the allowed {limits.zip_members}.",
+            code="zip_members",
         )
         yield Source(name, error=error)
         return
@@ -181,43 +183,46 @@ def _in_archive(path: Path, name: str, prefix: str, limits: Limits) -> Iterator[
 
 
 def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, limits: Limits) -> Iterator[Source]:
-    error = _member_problem(member, limits)
+    error = _member_error(member, limits)
     if error is None:
         try:
-            start = _unpack(archive, member, DICOM_MAGIC_END)
-        except KneeGradeError as problem:
-            error, start = problem, b""
+            start = _read_member(archive, member, DICOM_MAGIC_END)
+        except KneeGradeError as read_error:
+            error, start = read_error, b""
         if start.startswith(ZIP_MAGIC):
-            error = UnsupportedFileError("A zip archive within a zip archive is not read.", code="nested_zip")
-        elif error is None and _is_harmless(name, start):
+            error = UnsupportedFileError(
+                "Nested zip archives are not supported; extract the outer archive first.", code="nested_zip"
+            )
+        elif error is None and _is_non_image(name, start):
             return
     if error is not None:
-        if not _is_harmless(name, b""):
+        if not _is_non_image(name, b""):
             yield Source(name, error=error)
         return
 
     def load() -> bytes:
-        return _unpack(archive, member, limits.zip_member_bytes)
+        return _read_member(archive, member, limits.zip_member_bytes)
 
     yield Source(name, load=load)
 
 
-def _member_problem(member: zipfile.ZipInfo, limits: Limits) -> KneeGradeError | None:
+def _member_error(member: zipfile.ZipInfo, limits: Limits) -> KneeGradeError | None:
+    """The reason to reject a member by its entry in the archive's directory, or None."""
     if member.flag_bits & 0x1:
-        return UnsupportedFileError("The member is encrypted; unpack the archive first.", code="encrypted")
+        return UnsupportedFileError("The zip member is encrypted; extract the archive first.", code="encrypted")
     if member.file_size > limits.zip_member_bytes:
         return LimitExceededError(
-            f"The member is larger than the allowed {limits.zip_member_bytes} bytes.", code="zip_member_size"
+            f"The zip member is larger than the allowed {limits.zip_member_bytes} bytes.", code="zip_member_size"
         )
     if member.file_size > max(MEBIBYTE, limits.zip_ratio * member.compress_size):
         return LimitExceededError(
-            f"The member unpacks to more than {limits.zip_ratio:g} times its size.", code="zip_ratio"
+            f"The zip member expands to more than {limits.zip_ratio:g} times its compressed size.", code="zip_ratio"
         )
     return None
 
 
-def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, most: int) -> bytes:
-    """The first `most` bytes of a member; its checksum is verified when that is all of it.
+def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, max_bytes: int) -> bytes:
+    """The first `max_bytes` bytes of a member; the checksum is verified when the member ends within them.
 
     Raises:
         UnreadableFileError: the member is damaged.
@@ -225,8 +230,8 @@ def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, most: int) -> byt
     try:
         with archive.open(member) as stream:
             data = bytearray()
-            while len(data) < most and (chunk := stream.read(min(CHUNK, most - len(data)))):
+            while len(data) < max_bytes and (chunk := stream.read(min(CHUNK_BYTES, max_bytes - len(data)))):
                 data += chunk
             return bytes(data)
-    except Exception:  # each of the four methods of compression has errors of its own
+    except Exception:  # each of the four compression methods raises its own exceptions
         raise UnreadableFileError("The member of the zip archive is damaged.", code="damaged") from None

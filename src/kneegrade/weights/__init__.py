@@ -1,4 +1,4 @@
-"""The shipped weights, their checksums and their descriptions."""
+"""Files of network weights with checksums, the weights shipped with the package, and fusion for inference."""
 
 from kneegrade.weights.weights_file import (
     Weights,

@@ -1,4 +1,4 @@
-"""Networks for predictions: every normalisation folded into the convolution before it; where bfloat16 pays."""
+"""Networks optimised for inference: batch normalisations fused into convolutions, and detection of native bfloat16."""
 
 from copy import deepcopy
 from itertools import pairwise
@@ -12,19 +12,21 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def fuse_batchnorm(network: Network) -> Network:
-    """A copy in evaluation mode that gives the same numbers up to rounding, in fewer passes over memory.
+    """A copy in evaluation mode, with every batch normalisation fused into the convolution before it.
 
-    A batch normalisation registered right after a convolution is taken to read it, as in all networks of this package.
+    The copy gives the same output up to rounding and reads and writes memory fewer times. A batch normalisation that is
+    registered directly after a convolution is assumed to follow it in the forward pass, as in all networks of this
+    package.
     """
-    lean = deepcopy(network).eval()
-    for module in list(lean.modules()):
-        for (first, convolution), (second, norm) in pairwise(list(module.named_children())):
-            if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                setattr(module, first, fuse_conv_bn_eval(convolution, norm))
-                setattr(module, second, nn.Identity())
-    return lean
+    fused = deepcopy(network).eval()
+    for module in list(fused.modules()):
+        for (conv_name, conv), (norm_name, norm) in pairwise(list(module.named_children())):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(module, conv_name, fuse_conv_bn_eval(conv, norm))
+                setattr(module, norm_name, nn.Identity())
+    return fused
 
 
 def has_native_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16 itself; others only imitate it, slowly."""
+    """True when the CPU has bfloat16 instructions; other CPUs emulate bfloat16, which is slow."""
     return any(getattr(torch.cpu, name, bool)() for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))

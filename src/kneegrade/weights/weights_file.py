@@ -1,11 +1,10 @@
-"""Weights on disk: a safetensors file and a JSON sidecar of the same name that describes it and holds its SHA-256.
+"""Weights on disk: a safetensors file, and a JSON sidecar of the same name with its description and its SHA-256.
 
-No pickle anywhere: nothing in these files can run.
+No pickle is involved: loading these files cannot execute code.
 """
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
@@ -14,22 +13,23 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from kneegrade.errors import WeightsError
+from kneegrade.files import replacing
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-SHIPPED = {"grader": "kneegrade-taught", "detector": "detector"}
+SHIPPED = {"grader": "kneegrade-taught", "detector": "detector"}  # kind -> file stem
 
 
 @dataclass(frozen=True, eq=False)
 class Weights:
-    """Checked weights.
+    """Weights whose checksum was verified.
 
     Attributes:
-        name: as the sidecar says.
-        sha256: of the safetensors file, checked.
-        tensors: float tensors in float32.
-        description: the whole sidecar.
+        name: name in the sidecar.
+        sha256: SHA-256 of the safetensors file, verified.
+        tensors: tensors by name; floating-point tensors are float32.
+        description: content of the sidecar.
     """
 
     name: str
@@ -38,90 +38,101 @@ class Weights:
     description: Mapping[str, Any]
 
     def part(self, prefix: str) -> dict[str, "Tensor"]:
-        """The tensors below `prefix.`, without it."""
+        """The tensors whose names begin with `prefix.`, with the prefix removed from the names."""
         start = prefix + "."
         return {key[len(start) :]: value for key, value in self.tensors.items() if key.startswith(start)}
 
 
 def shipped_path(kind: str) -> Path:
-    """Path of the packaged weights of one kind, "grader" or "detector"."""
+    """Path of the weights shipped with the package, of kind "grader" or "detector"."""
     return Path(str(files("kneegrade").joinpath(f"weights/{SHIPPED[kind]}.safetensors")))
 
 
 def read_description(path: Path) -> dict[str, Any]:
-    """The sidecar of a safetensors file, without reading the weights.
+    """The content of the sidecar of the safetensors file `path`; the weights are not read.
 
     Raises:
-        WeightsError: no sidecar, or one that is not a JSON object with `name`, `kind` and `sha256`.
+        WeightsError: the sidecar is missing, or is not a JSON object with `name`, `kind` and `sha256`.
     """
     sidecar = path.with_suffix(".json")
     try:
         description = json.loads(sidecar.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise WeightsError(f"The weights' description {sidecar.name} is missing or is not JSON.") from error
+        raise WeightsError(
+            f"The description of the weights, {sidecar.name}, is missing or is not valid JSON; install the weights "
+            "again."
+        ) from error
     if not isinstance(description, dict) or not {"name", "kind", "sha256"} <= description.keys():
-        raise WeightsError(f"The weights' description {sidecar.name} lacks name, kind or sha256.")
+        raise WeightsError(
+            f"The description of the weights, {sidecar.name}, lacks name, kind or sha256; install the weights again."
+        )
     return description
 
 
 def load_weights(path: Path, kind: str) -> Weights:
-    """Weights of `kind` from `path`, their checksum verified before anything is parsed.
+    """The weights in `path`, with the checksum verified before anything is parsed.
+
+    Args:
+        path: safetensors file with a JSON sidecar.
+        kind: expected kind, "grader" or "detector".
 
     Raises:
-        WeightsError: missing or damaged file, another kind, or a checksum that differs by as little as one bit.
+        WeightsError: the file or its sidecar is missing or damaged, the kind is another one, or the checksum differs.
     """
     from safetensors.torch import load
 
     description = read_description(path)
     if description["kind"] != kind:
-        raise WeightsError(f"{path.name} holds {description['kind']} weights, expected {kind} weights.")
+        raise WeightsError(f"{path.name} contains {description['kind']} weights; expected {kind} weights.")
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise WeightsError(f"The weights {path.name} are missing; install them again.") from error
+        raise WeightsError(f"The weights file {path.name} is missing or cannot be read; install it again.") from error
     found = hashlib.sha256(data).hexdigest()
     if found != description["sha256"]:
         raise WeightsError(
-            f"The weights {path.name} are damaged: their SHA-256 starts with {found[:12]}, "
-            f"{description['sha256'][:12]} was expected. Install them again."
+            f"The weights file {path.name} is damaged: its SHA-256 starts with {found[:12]}, expected "
+            f"{description['sha256'][:12]}; install it again."
         )
     return Weights(description["name"], found, unpacked(load(data)), description)
 
 
 def load_part(
-    network: "nn.Module", held: Weights, prefix: str, renamed: Mapping[str, str] = MappingProxyType({})
+    network: "nn.Module", weights: Weights, prefix: str, renamed: Mapping[str, str] = MappingProxyType({})
 ) -> None:
-    """Load the tensors below `prefix.` into a network.
+    """Load the tensors whose names begin with `prefix.` into a network.
 
     Args:
-        network: the module to fill.
-        held: checked weights.
-        prefix: of the tensors' names.
-        renamed: first part of a name in files of earlier versions → its present name.
+        network: the module that receives the tensors.
+        weights: verified weights.
+        prefix: first part of the tensor names.
+        renamed: first part of a name in files of earlier versions -> its current name.
 
     Raises:
-        WeightsError: they are not this network's.
+        WeightsError: names or shapes do not match the network.
     """
     state = {}
-    for key, value in held.part(prefix).items():
+    for key, value in weights.part(prefix).items():
         first, _, rest = key.partition(".")
         state[f"{renamed[first]}.{rest}" if first in renamed else key] = value
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        raise WeightsError(f"The weights {held.name} do not fit this version of kneegrade.") from error
+        raise WeightsError(
+            f"The weights {weights.name} do not fit this version of kneegrade; install matching weights."
+        ) from error
 
 
 def identity_of(description: Mapping[str, Any]) -> dict[str, str]:
-    """Name and SHA-256 of described weights, for what refers to them."""
+    """Name and SHA-256 from a description, by which other files refer to these weights."""
     return {key: description[key] for key in ("name", "sha256")}
 
 
 def packed(tensors: Mapping[str, "Tensor"]) -> dict[str, "Tensor"]:
-    """The tensors as a file holds them, on the CPU.
+    """The tensors in the form that is stored in a file, contiguous and on the CPU.
 
-    Weights of convolutions and linear layers (names ending in `weight`, two axes or more) are in bfloat16, all else as
-    it is; what normalisations count batches with is left out.
+    Weights of convolutions and linear layers (names that end in `weight`, two or more axes) become bfloat16; other
+    tensors keep their dtype. The batch counters of normalisation layers (`num_batches_tracked`) are dropped.
     """
     import torch
 
@@ -133,18 +144,27 @@ def packed(tensors: Mapping[str, "Tensor"]) -> dict[str, "Tensor"]:
 
 
 def unpacked(tensors: Mapping[str, "Tensor"]) -> dict[str, "Tensor"]:
-    """The tensors as `load_weights` gives them, from those that a file holds: float tensors in float32.
+    """Stored tensors in the form that `load_weights` returns: floating-point tensors as float32.
 
-    `unpacked(packed(state))` is what a network has after it was saved and loaded. Whatever is measured of a network or
-    fitted to it is taken from it in that state.
+    `unpacked(packed(state))` is the state of a network after saving and loading. Measurements and calibration use the
+    network in that state, because it includes the rounding to bfloat16.
     """
     return {key: t.float() if t.is_floating_point() else t for key, t in tensors.items()}
 
 
 def save_weights(path: Path, tensors: Mapping[str, "Tensor"], description: Mapping[str, Any]) -> str:
-    """Write `path` and its sidecar, each to a temporary file first; the SHA-256 comes back.
+    """Write `packed(tensors)` to `path` and the description to its sidecar, each atomically.
 
-    The file holds `packed(tensors)`.
+    Args:
+        path: safetensors file to write.
+        tensors: tensors by name.
+        description: content of the sidecar; `sha256` is added.
+
+    Returns:
+        SHA-256 of the safetensors file.
+
+    Raises:
+        UsageError: a file cannot be written.
     """
     from safetensors.torch import save
 
@@ -152,7 +172,6 @@ def save_weights(path: Path, tensors: Mapping[str, "Tensor"], description: Mappi
     digest = hashlib.sha256(data).hexdigest()
     sidecar = json.dumps({**description, "sha256": digest}, indent=1, ensure_ascii=False) + "\n"
     for target, content in ((path, data), (path.with_suffix(".json"), sidecar.encode())):
-        partial = target.with_name(target.name + ".tmp")
-        partial.write_bytes(content)
-        os.replace(partial, target)
+        with replacing(target, "wb") as stream:
+            stream.write(content)
     return digest

@@ -32,18 +32,18 @@ def test_big_endian_tiff_keeps_every_value() -> None:
     np.testing.assert_array_equal(pixels_of(saved(image, "TIFF")), stored(16))
 
 
-def test_floating_tiff_keeps_every_value() -> None:
+def test_floating_point_tiff_keeps_every_value() -> None:
     np.testing.assert_array_equal(
         pixels_of(saved(Image.fromarray(knee().astype(np.float32)), "TIFF")), knee().astype(np.float32)
     )
 
 
-def test_jpeg() -> None:
+def test_jpeg_is_read_within_its_compression_error() -> None:
     assert np.abs(pixels_of(saved(Image.fromarray(stored(8)), "JPEG", quality=98)) - stored(8)).max() <= 8
 
 
 @pytest.mark.parametrize("mode", ["RGB", "CMYK", "P", "RGBA", "LA"])
-def test_grey_pictures_in_colour_modes_stay_what_they_are(mode: str) -> None:
+def test_grey_images_in_colour_modes_keep_their_values(mode: str) -> None:
     grey = Image.fromarray(stored(8))
     image = grey.quantize(256) if mode == "P" else grey.convert("RGB").convert(mode)
     kind = "TIFF" if mode == "CMYK" else "PNG"
@@ -68,35 +68,35 @@ def test_transparent_pixels_are_black() -> None:
 @pytest.mark.parametrize(
     ("orientation", "upright"), [(1, lambda a: a), (3, lambda a: a[::-1, ::-1]), (6, lambda a: np.rot90(a, -1))]
 )
-def test_exif_orientation(orientation: int, upright) -> None:
+def test_exif_orientation_is_applied(orientation: int, upright) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = saved(Image.fromarray(stored(8)), "PNG", exif=exif)
     np.testing.assert_array_equal(pixels_of(data), upright(stored(8)))
 
 
-def test_printing_density_is_no_spacing() -> None:
+def test_print_resolution_is_not_used_as_pixel_spacing() -> None:
     data = saved(Image.fromarray(stored(8)), "PNG", dpi=(254, 254))
     radiograph = read_radiograph(data)
     assert radiograph.pixel_spacing_mm is None
     assert radiograph.spacing_source is None
 
 
-def test_many_pages_are_refused() -> None:
+def test_several_pages_are_rejected() -> None:
     page = Image.fromarray(stored(8))
     with pytest.raises(UnsupportedFileError) as caught:
         pixels_of(saved(page, "TIFF", save_all=True, append_images=[page]))
     assert caught.value.code == "multi_frame"
 
 
-def test_more_pixels_than_allowed_are_refused_by_the_header() -> None:
+def test_more_pixels_than_allowed_are_rejected_by_the_header() -> None:
     with pytest.raises(LimitExceededError) as caught:
         pixels_of(saved(Image.fromarray(stored(8)), "PNG"), Limits(pixels=100))
     assert caught.value.code == "pixels"
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF"])
-def test_truncated_files_are_refused(kind: str) -> None:
+def test_truncated_files_are_rejected(kind: str) -> None:
     data = saved(Image.fromarray(stored(8)), kind)
     with pytest.raises(UnreadableFileError) as caught:
         pixels_of(data[: len(data) // 2])

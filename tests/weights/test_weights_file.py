@@ -15,15 +15,15 @@ def saved(tmp_path):
     return path, tensors
 
 
-def test_what_is_saved_is_loaded(saved):
+def test_saved_weights_are_loaded_unchanged(saved):
     path, tensors = saved
-    held = load_weights(path, "grader")
-    assert held.name == "w"
-    for key, value in held.part("a").items():
+    weights = load_weights(path, "grader")
+    assert weights.name == "w"
+    for key, value in weights.part("a").items():
         torch.testing.assert_close(value, tensors[f"a.{key}"], rtol=0, atol=0)
 
 
-def test_what_is_packed_is_what_a_file_gives_back(tmp_path):
+def test_loaded_tensors_equal_unpacked_packed_tensors(tmp_path):
     generator = torch.Generator().manual_seed(0)
     tensors = {
         "conv.weight": torch.randn(4, 3, 3, 3, generator=generator).to(memory_format=torch.channels_last),
@@ -32,20 +32,20 @@ def test_what_is_packed_is_what_a_file_gives_back(tmp_path):
         "bias": torch.randn(4, 4, generator=generator),
         "visible": torch.ones(3, dtype=torch.bool),
     }
-    held = packed(tensors)
-    assert {key: value.dtype for key, value in held.items()} == {
+    weights = packed(tensors)
+    assert {key: value.dtype for key, value in weights.items()} == {
         "conv.weight": torch.bfloat16, "norm.weight": torch.float32, "bias": torch.float32, "visible": torch.bool,
     }  # fmt: skip
     save_weights(tmp_path / "w.safetensors", tensors, {"name": "w", "kind": "grader"})
     loaded = load_weights(tmp_path / "w.safetensors", "grader").tensors
-    assert loaded.keys() == held.keys()
-    for key, value in unpacked(held).items():
+    assert loaded.keys() == weights.keys()
+    for key, value in unpacked(weights).items():
         assert torch.equal(loaded[key], value), key
     assert not torch.equal(loaded["conv.weight"], tensors["conv.weight"])
 
 
 @pytest.mark.parametrize("position", [0, 10, -1])
-def test_one_flipped_bit_is_found(saved, position):
+def test_a_flipped_bit_is_detected(saved, position):
     path, _ = saved
     data = bytearray(path.read_bytes())
     data[position] ^= 1
@@ -54,7 +54,7 @@ def test_one_flipped_bit_is_found(saved, position):
         load_weights(path, "grader")
 
 
-def test_another_kind_a_missing_file_and_a_bad_description(saved):
+def test_wrong_kind_missing_file_and_invalid_description_are_errors(saved):
     path, _ = saved
     with pytest.raises(WeightsError, match="detector"):
         load_weights(path, "detector")
@@ -72,11 +72,11 @@ def test_another_kind_a_missing_file_and_a_bad_description(saved):
 
 
 @pytest.mark.parametrize("kind", ["grader", "detector"])
-def test_shipped_weights_are_whole_attributed_and_small(kind):
+def test_shipped_weights_are_valid_attributed_and_below_20_mb(kind):
     path = shipped_path(kind)
-    held = load_weights(path, kind)
+    weights = load_weights(path, kind)
     assert path.stat().st_size <= 20e6
-    assert any("CC BY 4.0" in line for line in held.description["attribution"])
-    assert held.description["licence"] == "Apache-2.0"
-    assert "recipe" in held.description
-    assert '"/' not in json.dumps(held.description)  # no absolute path of the machine that trained them
+    assert any("CC BY 4.0" in line for line in weights.description["attribution"])
+    assert weights.description["licence"] == "Apache-2.0"
+    assert "recipe" in weights.description
+    assert '"/' not in json.dumps(weights.description)  # no absolute path of the machine that trained them

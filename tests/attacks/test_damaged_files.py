@@ -1,4 +1,4 @@
-"""Bad files: one sentence with a reason, nothing of the patient in it, and the next file is read."""
+"""Damaged files: the message is one sentence without patient data, and the next file is read."""
 
 import io
 import struct
@@ -36,7 +36,7 @@ def code_of(data: bytes, limits: Limits | None = None) -> str:
     return caught.value.code
 
 
-def test_in_a_folder_every_bad_file_is_a_row_and_the_good_ones_are_read(tmp_path: Path) -> None:
+def test_every_bad_file_of_a_folder_is_reported_and_the_others_are_read(tmp_path: Path) -> None:
     made = {
         "a_text.dcm": b"text renamed",
         "b_empty.dcm": b"",
@@ -67,7 +67,7 @@ def test_in_a_folder_every_bad_file_is_a_row_and_the_good_ones_are_read(tmp_path
     }
 
 
-def test_the_extension_does_not_matter(tmp_path: Path) -> None:
+def test_the_file_extension_is_ignored(tmp_path: Path) -> None:
     for name, data in {"film.png": FILM, "film.dcm": saved("PNG"), "film": saved("TIFF")}.items():
         (tmp_path / name).write_bytes(data)
         assert read_radiograph(tmp_path / name).pixels.shape == (ROWS, COLUMNS)
@@ -75,7 +75,7 @@ def test_the_extension_does_not_matter(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [(65535, 65535), (ROWS + 1, COLUMNS), (ROWS, 60000), (1, 65535), (0, COLUMNS)])
 @pytest.mark.parametrize("syntax", [uid.ExplicitVRLittleEndian, uid.RLELossless, uid.JPEG2000Lossless])
-def test_rows_and_columns_that_lie_are_refused(size: tuple[int, int], syntax: uid.UID) -> None:
+def test_false_rows_and_columns_are_rejected(size: tuple[int, int], syntax: uid.UID) -> None:
     made = dataset()
     if syntax.is_encapsulated:
         compressed(made, syntax)
@@ -83,13 +83,13 @@ def test_rows_and_columns_that_lie_are_refused(size: tuple[int, int], syntax: ui
     assert code_of(dicom_bytes(made)) == ("pixels" if size[0] * size[1] > 100_000_000 else "damaged")
 
 
-def test_more_pixel_data_than_declared_are_not_read_as_another_picture() -> None:
+def test_excess_pixel_data_are_ignored() -> None:
     made = dataset(Rows=ROWS - 50)
     np.testing.assert_array_equal(decode(dicom_bytes(made), Limits()).pixels, stored(12)[: ROWS - 50])
 
 
 @pytest.mark.parametrize("syntax", [uid.RLELossless, uid.JPEGLSLossless, uid.JPEG2000Lossless])
-def test_every_truncation_of_a_compressed_film_is_read_or_has_a_reason(syntax: uid.UID) -> None:
+def test_truncated_compressed_films_are_read_or_rejected(syntax: uid.UID) -> None:
     data = dicom_bytes(compressed(dataset(), syntax))
     for length in range(0, len(data) - 40, max(1, len(data) // 23)):
         assert_read_or_refused(data[:length])
@@ -109,7 +109,7 @@ def assert_read_or_refused(data: bytes) -> None:
 
 
 @pytest.mark.parametrize("kind", ["native", "RLE", "JPEG-LS", "JPEG 2000", "PNG", "JPEG", "TIFF"])
-def test_flipped_bytes_are_read_or_have_a_reason(kind: str) -> None:
+def test_files_with_random_bytes_changed_are_read_or_rejected(kind: str) -> None:
     syntaxes = {"RLE": uid.RLELossless, "JPEG-LS": uid.JPEGLSLossless, "JPEG 2000": uid.JPEG2000Lossless}
     if kind == "native":
         data = FILM
@@ -128,15 +128,15 @@ def test_flipped_bytes_are_read_or_have_a_reason(kind: str) -> None:
     assert read_radiograph(FILM).pixels.shape == (ROWS, COLUMNS)
 
 
-def test_png_that_declares_a_billion_pixels_is_refused_by_its_header() -> None:
+def test_a_png_that_declares_a_billion_pixels_is_rejected_by_its_header() -> None:
     data = bytearray(saved("PNG"))
     data[16:24] = struct.pack(">LL", 40_000, 40_000)
     data[29:33] = struct.pack(">L", zlib.crc32(data[12:29]))
     assert code_of(bytes(data)) == "pixels"
 
 
-def test_film_of_too_much_memory_is_refused_in_the_child_and_the_next_is_read() -> None:
-    large = np.zeros((9900, 9900), np.uint16)  # 784 MB as 16 bit integers and as float32 side by side
+def test_a_film_that_needs_too_much_memory_is_rejected_and_the_next_is_read() -> None:
+    large = np.zeros((9900, 9900), np.uint16)  # 784 MB for the 16-bit integers and the float32 copy together
     stream = io.BytesIO()
     Image.fromarray(large).save(stream, "PNG", compress_level=1)
     limits = Limits(child_memory_bytes=700 * MEBIBYTE)
@@ -147,19 +147,19 @@ def test_film_of_too_much_memory_is_refused_in_the_child_and_the_next_is_read() 
     assert read_radiograph(FILM, limits=limits).pixels.shape == (ROWS, COLUMNS)
 
 
-def test_memory_cannot_be_capped_everywhere_and_that_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_system_that_refuses_the_memory_limit_is_not_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     resource = pytest.importorskip("resource")
 
-    def refused(*args: object) -> None:
+    def refuse(*args: object) -> None:
         raise OSError
 
-    monkeypatch.setattr(resource, "setrlimit", refused)
+    monkeypatch.setattr(resource, "setrlimit", refuse)
     before = resource.getrlimit(resource.RLIMIT_AS)
     limit_memory(1 << 40)
     assert resource.getrlimit(resource.RLIMIT_AS) == before
 
 
-def test_dicom_without_preamble_is_known_by_its_first_element() -> None:
+def test_dicom_without_preamble_is_recognised_by_its_first_element() -> None:
     made = dataset()
     for syntax in (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian):
         made.file_meta.TransferSyntaxUID = syntax

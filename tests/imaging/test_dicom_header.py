@@ -13,7 +13,7 @@ from kneegrade.imaging.decoding_worker import decode
 from kneegrade.imaging.limits import Limits
 
 
-def picture_of(made: Dataset, limits: Limits | None = None):
+def decoded_image(made: Dataset, limits: Limits | None = None):
     return decode(dicom_bytes(made), limits or Limits())
 
 
@@ -44,16 +44,16 @@ def codes(findings) -> list[str]:
         ({"PixelAspectRatio": [1, 1]}, None, None, []),
     ],
 )
-def test_spacing(elements, spacing, source, warned) -> None:
+def test_pixel_spacing_its_source_and_warnings(elements, spacing, source, warned) -> None:
     made = dataset()
     for keyword, value in elements.items():
         setattr(made, keyword, value)
-    picture = picture_of(made)
-    assert (picture.pixel_spacing_mm, picture.spacing_source, codes(picture.warnings)) == (spacing, source, warned)
+    image = decoded_image(made)
+    assert (image.pixel_spacing_mm, image.spacing_source, codes(image.warnings)) == (spacing, source, warned)
 
 
 @pytest.mark.parametrize("values", [(), (0.1,), (0.1, float("nan")), (float("inf"), 0.1), (0.1, 0.1, 0.1)])
-def test_spacing_that_is_no_pair_of_lengths(values: tuple[float, ...]) -> None:
+def test_spacing_that_is_not_a_pair_of_lengths_is_invalid(values: tuple[float, ...]) -> None:
     problem = header.spacing_problem("PixelSpacing", values)
     assert problem is not None
     assert problem.code == "spacing_invalid"
@@ -93,35 +93,35 @@ def spacing_file(pixel: object, imager: object) -> bytes:
 
 
 @pytest.mark.parametrize("kind", BAD_SPACINGS)
-def test_a_bad_pixel_spacing_leaves_the_good_one_of_the_detector(kind: str) -> None:
+def test_imager_pixel_spacing_replaces_an_invalid_pixel_spacing(kind: str) -> None:
     pixel, problems = BAD_SPACINGS[kind]
-    picture = decode(spacing_file(pixel, [0.2, 0.2]), Limits())
-    assert (picture.pixel_spacing_mm, picture.spacing_source) == ((0.2, 0.2), "ImagerPixelSpacing")
-    assert codes(picture.warnings) == [*problems, "magnification_uncorrected"]
-    messages = [finding.message for finding in picture.warnings]
+    image = decode(spacing_file(pixel, [0.2, 0.2]), Limits())
+    assert (image.pixel_spacing_mm, image.spacing_source) == ((0.2, 0.2), "ImagerPixelSpacing")
+    assert codes(image.warnings) == [*problems, "magnification_uncorrected"]
+    messages = [finding.message for finding in image.warnings]
     assert not any("millimetres are withheld" in message for message in messages)
     assert all(message.startswith("PixelSpacing") for message in messages[:-1])
 
 
 @pytest.mark.parametrize("kind", BAD_SPACINGS)
-def test_a_bad_pixel_spacing_alone_is_no_spacing(kind: str) -> None:
+def test_an_invalid_pixel_spacing_alone_gives_no_spacing(kind: str) -> None:
     pixel, problems = BAD_SPACINGS[kind]
-    picture = decode(spacing_file(pixel, None), Limits())
-    assert (picture.pixel_spacing_mm, picture.spacing_source) == (None, None)
-    assert codes(picture.warnings) == problems
+    image = decode(spacing_file(pixel, None), Limits())
+    assert (image.pixel_spacing_mm, image.spacing_source) == (None, None)
+    assert codes(image.warnings) == problems
 
 
-def test_two_bad_spacings_are_both_named() -> None:
-    picture = decode(spacing_file([0, 0], [0.15, 0.16]), Limits())
-    assert (picture.pixel_spacing_mm, picture.spacing_source) == (None, None)
-    assert codes(picture.warnings) == ["spacing_invalid", "spacing_unequal"]
-    assert [finding.message.split()[0] for finding in picture.warnings] == ["PixelSpacing", "ImagerPixelSpacing"]
+def test_two_invalid_spacings_are_both_reported() -> None:
+    image = decode(spacing_file([0, 0], [0.15, 0.16]), Limits())
+    assert (image.pixel_spacing_mm, image.spacing_source) == (None, None)
+    assert codes(image.warnings) == ["spacing_invalid", "spacing_unequal"]
+    assert [finding.message.split()[0] for finding in image.warnings] == ["PixelSpacing", "ImagerPixelSpacing"]
 
 
-def test_a_good_pixel_spacing_is_read_whatever_the_detector_says() -> None:
-    picture = decode(spacing_file([0.15, 0.15], [0, 0]), Limits())
-    assert (picture.pixel_spacing_mm, picture.spacing_source) == ((0.15, 0.15), "PixelSpacing")
-    assert picture.warnings == ()
+def test_a_valid_pixel_spacing_takes_precedence_over_an_invalid_imager_pixel_spacing() -> None:
+    image = decode(spacing_file([0.15, 0.15], [0, 0]), Limits())
+    assert (image.pixel_spacing_mm, image.spacing_source) == ((0.15, 0.15), "PixelSpacing")
+    assert image.warnings == ()
 
 
 @pytest.mark.parametrize(
@@ -135,44 +135,44 @@ def test_a_good_pixel_spacing_is_read_whatever_the_detector_says() -> None:
         ("Laterality", "", "unknown"),
     ],
 )
-def test_laterality(keyword: str, value: str, side: str) -> None:
-    picture = picture_of(dataset(**{keyword: value}))
-    assert (picture.laterality, picture.laterality_source) == (side, keyword if side != "unknown" else None)
+def test_laterality_and_its_source(keyword: str, value: str, side: str) -> None:
+    image = decoded_image(dataset(**{keyword: value}))
+    assert (image.laterality, image.laterality_source) == (side, keyword if side != "unknown" else None)
 
 
-def test_image_laterality_goes_before_laterality() -> None:
-    assert picture_of(dataset(Laterality="L", ImageLaterality="R")).laterality == "R"
+def test_image_laterality_takes_precedence_over_laterality() -> None:
+    assert decoded_image(dataset(Laterality="L", ImageLaterality="R")).laterality == "R"
 
 
-def test_laterality_of_frames_and_of_regions() -> None:
+def test_laterality_in_functional_groups_and_in_anatomic_region_modifiers() -> None:
     anatomy, groups = Dataset(), Dataset()
     anatomy.FrameLaterality = "R"
     groups.FrameAnatomySequence = Sequence([anatomy])
-    picture = picture_of(dataset(SharedFunctionalGroupsSequence=[groups]))
-    assert (picture.laterality, picture.laterality_source) == ("R", "FrameLaterality")
+    image = decoded_image(dataset(SharedFunctionalGroupsSequence=[groups]))
+    assert (image.laterality, image.laterality_source) == ("R", "FrameLaterality")
     modifier, region = Dataset(), Dataset()
     modifier.CodeValue, modifier.CodingSchemeDesignator = "7771000", "SCT"
     region.AnatomicRegionModifierSequence = Sequence([modifier])
-    picture = picture_of(dataset(AnatomicRegionSequence=[region]))
-    assert (picture.laterality, picture.laterality_source) == ("L", "AnatomicRegionModifierSequence")
+    image = decoded_image(dataset(AnatomicRegionSequence=[region]))
+    assert (image.laterality, image.laterality_source) == ("L", "AnatomicRegionModifierSequence")
 
 
 def test_view_and_identity() -> None:
-    picture = picture_of(dataset(ViewPosition="PA"))
-    assert picture.view == "PA"
-    assert picture.identity.sop_instance_uid == "1.2.3"
-    assert "1.2.3" not in repr(picture)
+    image = decoded_image(dataset(ViewPosition="PA"))
+    assert image.view == "PA"
+    assert image.identity.sop_instance_uid == "1.2.3"
+    assert "1.2.3" not in repr(image)
 
 
 @pytest.mark.parametrize("modality", ["CR", "DX", "RF", "XA", "RG", "OT", ""])
-def test_projection_modalities_are_read(modality: str) -> None:
-    assert picture_of(dataset(Modality=modality)).pixels.size
+def test_radiographic_modalities_are_read(modality: str) -> None:
+    assert decoded_image(dataset(Modality=modality)).pixels.size
 
 
 @pytest.mark.parametrize("modality", ["MR", "CT", "US", "NM", "MG", "IO", "<b>"])
-def test_other_modalities_are_refused(modality: str) -> None:
+def test_other_modalities_are_rejected(modality: str) -> None:
     with pytest.raises(UnsupportedFileError) as caught:
-        picture_of(dataset(Modality=modality))
+        decoded_image(dataset(Modality=modality))
     assert caught.value.code == "modality"
     assert "<" not in caught.value.message
 
@@ -186,32 +186,32 @@ def test_other_modalities_are_refused(modality: str) -> None:
         ({}, []),
     ],
 )
-def test_burned_in_text_is_warned_of(elements, warned) -> None:
-    assert codes(picture_of(dataset(**elements)).warnings) == warned
+def test_burned_in_text_gives_a_warning(elements, warned) -> None:
+    assert codes(decoded_image(dataset(**elements)).warnings) == warned
 
 
-def test_many_frames_are_refused() -> None:
+def test_several_frames_are_rejected() -> None:
     with pytest.raises(UnsupportedFileError) as caught:
-        picture_of(dataset(NumberOfFrames=3))
+        decoded_image(dataset(NumberOfFrames=3))
     assert caught.value.code == "multi_frame"
 
 
-def test_more_pixels_than_allowed_are_refused_by_the_header() -> None:
+def test_more_pixels_than_allowed_are_rejected_by_the_header() -> None:
     with pytest.raises(LimitExceededError) as caught:
-        picture_of(dataset(Rows=20_000, Columns=20_000))
+        decoded_image(dataset(Rows=20_000, Columns=20_000))
     assert caught.value.code == "pixels"
 
 
 @pytest.mark.parametrize("size", [{"Rows": 0}, {"Columns": None}, {"Rows": 151}, {"Rows": 9000}])
-def test_sizes_that_do_not_fit_are_refused(size) -> None:
+def test_sizes_that_do_not_match_the_pixel_data_are_rejected(size) -> None:
     with pytest.raises(UnreadableFileError) as caught:
-        picture_of(dataset(**size))
+        decoded_image(dataset(**size))
     assert caught.value.code == "damaged"
 
 
-def test_documents_hold_no_picture() -> None:
+def test_documents_without_image_are_rejected() -> None:
     with pytest.raises(UnsupportedFileError) as caught:
-        picture_of(dataset(Modality="SR", PixelData=None))
+        decoded_image(dataset(Modality="SR", PixelData=None))
     assert caught.value.code == "not_an_image"
 
 
@@ -225,56 +225,56 @@ def nested(levels: int) -> Dataset:
     return made
 
 
-def test_nesting_is_capped() -> None:
-    assert picture_of(nested(5), Limits(nesting=5)).pixels.size
+def test_nesting_is_limited() -> None:
+    assert decoded_image(nested(5), Limits(nesting=5)).pixels.size
     with pytest.raises(LimitExceededError) as caught:
-        picture_of(nested(6), Limits(nesting=5))
+        decoded_image(nested(6), Limits(nesting=5))
     assert caught.value.code == "nesting"
 
 
-def test_values_that_cannot_be_converted_count_as_absent() -> None:
+def test_values_that_cannot_be_converted_are_treated_as_absent() -> None:
     class Broken(Dataset):
         def get(self, *args, **kwargs):
             raise ValueError("patient's name")
 
     broken = Broken()
-    assert header.text(broken, "Modality") == ""
-    assert header.numbers(broken, "PixelSpacing") == ()
-    assert header.items(broken, "VOILUTSequence") == ()
+    assert header.get_text(broken, "Modality") == ""
+    assert header.get_numbers(broken, "PixelSpacing") == ()
+    assert header.get_items(broken, "VOILUTSequence") == ()
     made = Dataset()
     made[0x00280030] = DataElement(0x00280030, "OB", b"\1\2")
-    assert header.numbers(made, "PixelSpacing") == ()
+    assert header.get_numbers(made, "PixelSpacing") == ()
 
 
-def test_broken_sequences_do_not_hide_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_broken_sequences_do_not_prevent_reading_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
     made = nested(1)
-    honest = Dataset.__getitem__
+    original = Dataset.__getitem__
 
     def broken(self, key):
         if key == 0x00081110:
             raise ValueError
-        return honest(self, key)
+        return original(self, key)
 
     monkeypatch.setattr(Dataset, "__getitem__", broken)
-    header.refuse_deep_nesting(made, Limits(nesting=1))
+    header.check_nesting(made, Limits(nesting=1))
 
     def endless(self, key):
         raise RecursionError
 
     monkeypatch.setattr(Dataset, "__getitem__", endless)
     with pytest.raises(RecursionError):
-        header.refuse_deep_nesting(made, Limits())
+        header.check_nesting(made, Limits())
 
 
-def test_nothing_of_the_patient_is_in_a_message() -> None:
+def test_messages_contain_no_patient_data() -> None:
     for elements in ({"Modality": "MR"}, {"Rows": 9000}, {"NumberOfFrames": 2}, {"PixelData": None}):
         with pytest.raises(KneeGradeError) as caught:
-            picture_of(dataset(**elements))
+            decoded_image(dataset(**elements))
         assert "Nobody" not in str(caught.value)
 
 
-def test_spacing_is_a_plain_pair_of_floats() -> None:
-    spacing = picture_of(dataset(PixelSpacing=[0.2, 0.2])).pixel_spacing_mm
+def test_spacing_is_a_pair_of_builtin_floats() -> None:
+    spacing = decoded_image(dataset(PixelSpacing=[0.2, 0.2])).pixel_spacing_mm
     assert spacing is not None
     assert all(type(value) is float for value in spacing)
     assert np.isclose(spacing[0], 0.2)

@@ -1,4 +1,4 @@
-"""The decoding process: whatever happens to it, the caller gets a `KneeGradeError` and the next file works."""
+"""The decoding process: every failure gives a `KneeGradeError`, and the next file is decoded."""
 
 import io
 import os
@@ -34,24 +34,24 @@ def assert_reads(process: DecodingProcess, limits: Limits | None = None) -> None
 
 
 @pytest.fixture
-def saboteur(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Decoding processes that do what the first word of a file says, before they read it."""
-    deeds = (
+def faulty_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decoding processes that fail in the way named by the content of the file."""
+    program = (
         "import os, signal, sys, time; sys.path.append(sys.argv[1])\n"
-        "from kneegrade.imaging import worker\n"
-        "honest = worker.decode\n"
+        "from kneegrade.imaging import decoding_worker as worker\n"
+        "original = worker.decode\n"
         "def decode(data, limits):\n"
         "    if data == b'abort': os.abort()\n"
         "    if data == b'exit': os._exit(3)\n"
         "    if data == b'hang': time.sleep(600)\n"
-        "    if data == b'greedy': bytearray(limits.child_memory_bytes)\n"
+        "    if data == b'allocate': bytearray(limits.child_memory_bytes)\n"
         "    if data == b'print': os.write(1, b'x' * 5000); print('y' * 5000, flush=True); data = b''\n"
-        "    if data == b'strange': raise ZeroDivisionError\n"
-        "    return honest(data, limits)\n"
+        "    if data == b'divide': raise ZeroDivisionError\n"
+        "    return original(data, limits)\n"
         "worker.decode = decode\n"
         "worker.main(int(sys.argv[2]))\n"
     )
-    monkeypatch.setattr(child, "PROGRAM", deeds)
+    monkeypatch.setattr(child, "PROGRAM", program)
 
 
 @pytest.mark.parametrize(
@@ -60,18 +60,18 @@ def saboteur(monkeypatch: pytest.MonkeyPatch) -> None:
         ("os.write(1, struct.pack('<QQ', 2, 1 << 60))", "decoder_died"),
         ("os.write(1, struct.pack('<QQ', 5, 0) + b'{not}')", "decoder_died"),
         ("send(out, {'shape': [2, 2]}, b'four')", "damaged"),
-        ("send(out, {**Picture(np.zeros((2, 2), np.float32)).head(), 'shape': [3, 3]}, bytes(16))", "damaged"),
+        ("send(out, {**DecodedImage(np.zeros((2, 2), np.float32)).metadata(), 'shape': [3, 3]}, bytes(16))", "damaged"),
         ("send(out, {'error': 'UsageError'})", "damaged"),
         ("send(out, [])", "damaged"),
     ],
 )
-def test_an_answer_that_makes_no_sense_is_a_reason(
+def test_an_invalid_answer_is_reported_as_unreadable_file(
     process: DecodingProcess, monkeypatch: pytest.MonkeyPatch, answer: str, code: str
 ) -> None:
     program = (
         "import os, struct, sys, time; sys.path.append(sys.argv[1])\n"
         "import numpy as np\n"
-        "from kneegrade.imaging.radiograph import Picture\n"
+        "from kneegrade.imaging.radiograph import DecodedImage\n"
         "from kneegrade.imaging.decoding_process import receive, send\n"
         "out = os.fdopen(os.dup(1), 'wb'); send(out, {'ready': True})\n"
         f"receive(sys.stdin.buffer); {answer}; time.sleep(600)\n"
@@ -85,16 +85,16 @@ def test_an_answer_that_makes_no_sense_is_a_reason(
     assert_reads(process)
 
 
-def test_files_and_bytes_come_back_with_all_that_their_header_says(process: DecodingProcess, tmp_path: Path) -> None:
+def test_files_and_bytes_are_decoded_with_their_header_attributes(process: DecodingProcess, tmp_path: Path) -> None:
     (tmp_path / "film.dcm").write_bytes(FILM)
     for source in (FILM, tmp_path / "film.dcm"):
-        picture = process.decode(source, Limits())
-        np.testing.assert_array_equal(picture.pixels, stored(12))
-        assert (picture.pixel_spacing_mm, picture.spacing_source) == ((0.2, 0.2), "PixelSpacing")
-        assert (picture.laterality, picture.identity.study_instance_uid) == ("L", "1.2.4")
+        image = process.decode(source, Limits())
+        np.testing.assert_array_equal(image.pixels, stored(12))
+        assert (image.pixel_spacing_mm, image.spacing_source) == ((0.2, 0.2), "PixelSpacing")
+        assert (image.laterality, image.identity.study_instance_uid) == ("L", "1.2.4")
 
 
-def test_one_process_serves_many_files_and_none_runs_before_the_first(process: DecodingProcess) -> None:
+def test_one_process_decodes_many_files_and_starts_with_the_first(process: DecodingProcess) -> None:
     assert process.pid is None
     assert_reads(process)
     first = process.pid
@@ -109,19 +109,19 @@ def test_one_process_serves_many_files_and_none_runs_before_the_first(process: D
     assert process.pid != first
 
 
-@pytest.mark.usefixtures("saboteur")
-@pytest.mark.parametrize("deed", [b"abort", b"exit"])
-def test_a_decoder_that_ends_its_process_is_a_reason(process: DecodingProcess, deed: bytes) -> None:
+@pytest.mark.usefixtures("faulty_decoder")
+@pytest.mark.parametrize("action", [b"abort", b"exit"])
+def test_a_crash_of_the_decoder_is_reported(process: DecodingProcess, action: bytes) -> None:
     assert_reads(process)
     with pytest.raises(UnreadableFileError) as caught:
-        process.decode(deed, Limits())
+        process.decode(action, Limits())
     assert caught.value.code == "decoder_died"
     assert process.pid is None
     assert_reads(process)
 
 
-@pytest.mark.usefixtures("saboteur")
-def test_a_decoder_that_takes_too_long_is_stopped(process: DecodingProcess) -> None:
+@pytest.mark.usefixtures("faulty_decoder")
+def test_a_decoder_is_stopped_at_the_time_limit(process: DecodingProcess) -> None:
     limits = Limits(child_seconds=0.2)
     with pytest.raises(LimitExceededError, match=r"0\.2 s") as caught:
         process.decode(b"hang", limits)
@@ -130,35 +130,35 @@ def test_a_decoder_that_takes_too_long_is_stopped(process: DecodingProcess) -> N
     assert_reads(process)
 
 
-@pytest.mark.usefixtures("saboteur")
+@pytest.mark.usefixtures("faulty_decoder")
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux caps the address space of a process reliably")
-def test_a_decoder_that_asks_for_too_much_memory_is_refused_and_goes_on(process: DecodingProcess) -> None:
+def test_a_decoder_that_exceeds_the_memory_limit_reports_it_and_continues(process: DecodingProcess) -> None:
     limits = Limits(child_memory_bytes=2048 * MEBIBYTE)
     with pytest.raises(LimitExceededError) as caught:
-        process.decode(b"greedy", limits)
+        process.decode(b"allocate", limits)
     assert caught.value.code == "memory"
     pid = process.pid
     assert_reads(process, limits)
     assert process.pid == pid
 
 
-@pytest.mark.usefixtures("saboteur")
-def test_a_decoder_that_prints_does_not_print_into_an_answer(process: DecodingProcess) -> None:
+@pytest.mark.usefixtures("faulty_decoder")
+def test_output_printed_by_a_decoder_is_not_mixed_with_answers(process: DecodingProcess) -> None:
     with pytest.raises(UnreadableFileError) as caught:
         process.decode(b"print", Limits())
     assert caught.value.code == "empty"
     assert_reads(process)
 
 
-@pytest.mark.usefixtures("saboteur")
-def test_errors_of_any_other_kind_are_a_reason(process: DecodingProcess) -> None:
+@pytest.mark.usefixtures("faulty_decoder")
+def test_unexpected_exceptions_are_reported(process: DecodingProcess) -> None:
     with pytest.raises(UnreadableFileError, match="could not be read") as caught:
-        process.decode(b"strange", Limits())
+        process.decode(b"divide", Limits())
     assert caught.value.code == "damaged"
     assert_reads(process)
 
 
-def test_another_memory_limit_gets_another_process(process: DecodingProcess) -> None:
+def test_another_memory_limit_starts_another_process(process: DecodingProcess) -> None:
     assert_reads(process)
     first = process.pid
     assert_reads(process, Limits(child_memory_bytes=3072 * MEBIBYTE))
@@ -177,7 +177,7 @@ def test_a_process_killed_between_files_is_replaced(process: DecodingProcess) ->
     assert process.pid != first
 
 
-def test_a_process_that_does_not_start_is_a_reason(process: DecodingProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_does_not_start_is_reported(process: DecodingProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(child, "PROGRAM", "raise SystemExit(1)")
         with pytest.raises(KneeGradeError) as caught:
@@ -186,46 +186,46 @@ def test_a_process_that_does_not_start_is_a_reason(process: DecodingProcess, mon
     assert_reads(process)
 
 
-def test_an_interrupt_leaves_no_half_read_answer_behind(
+def test_an_interrupt_leaves_no_partial_answer_in_the_pipe(
     process: DecodingProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert_reads(process)
 
-    def interrupted(*args: object) -> None:
+    def interrupt(*args: object) -> None:
         raise KeyboardInterrupt
 
     for name in ("receive", "_start"):
         with monkeypatch.context() as patch:
-            patch.setattr(child, name, interrupted)
+            patch.setattr(child, name, interrupt)
             with pytest.raises(KeyboardInterrupt):
                 process.decode(dicom_bytes(dataset(4095 - stored(12))), Limits())
         assert process.pid is None
         assert_reads(process)
         process.close()
     with monkeypatch.context() as patch:
-        patch.setattr(child, "receive", interrupted)  # now while the process starts
+        patch.setattr(child, "receive", interrupt)  # while the process starts
         with pytest.raises(KeyboardInterrupt):
             process.decode(FILM, Limits())
     assert_reads(process)
 
 
-def test_threads_take_turns(process: DecodingProcess) -> None:
-    right: list[bool] = []
+def test_requests_of_several_threads_are_serialised(process: DecodingProcess) -> None:
+    is_correct: list[bool] = []
 
     def read(step: int) -> None:
         values = stored(12) // step
         pixels = process.decode(dicom_bytes(dataset(values)), Limits()).pixels
-        right.append(bool(np.array_equal(pixels, values)))
+        is_correct.append(bool(np.array_equal(pixels, values)))
 
     threads = [threading.Thread(target=read, args=(step,)) for step in range(1, 9)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert right == [True] * 8
+    assert is_correct == [True] * 8
 
 
-def test_closing_what_another_process_owns_touches_nothing(process: DecodingProcess) -> None:
+def test_close_does_not_stop_a_process_owned_by_another_process(process: DecodingProcess) -> None:
     assert_reads(process)
     running = process._process
     assert running is not None
@@ -236,22 +236,22 @@ def test_closing_what_another_process_owns_touches_nothing(process: DecodingProc
     assert_reads(process)
 
 
-def test_errors_keep_their_class_code_and_message_on_the_way(process: DecodingProcess) -> None:
+def test_errors_keep_their_class_code_and_message(process: DecodingProcess) -> None:
     with pytest.raises(UnsupportedFileError) as caught:
         process.decode(dicom_bytes(dataset(Modality="CT")), Limits())
     assert (caught.value.code, "CT" in caught.value.message) == ("modality", True)
     for name in ("SystemExit", "annotations", "Nonsense"):
-        assert type(child._error({"error": name, "message": "m", "code": "c"})) is KneeGradeError
+        assert type(child._error_in({"error": name, "message": "m", "code": "c"})) is KneeGradeError
 
 
-def test_files_that_vanish_or_may_not_be_opened_have_a_reason(process: DecodingProcess, tmp_path: Path) -> None:
+def test_missing_files_are_reported_without_their_name(process: DecodingProcess, tmp_path: Path) -> None:
     with pytest.raises(UnreadableFileError) as caught:
         process.decode(tmp_path / "patient name.dcm", Limits())
     assert caught.value.code == "cannot_open"
     assert "patient" not in caught.value.message
 
 
-def test_the_shared_process_outlives_a_bad_file() -> None:
+def test_the_shared_process_survives_a_bad_file() -> None:
     read_radiograph(FILM)
     pid = child.decoding_process().pid
     with pytest.raises(KneeGradeError):
@@ -261,10 +261,10 @@ def test_the_shared_process_outlives_a_bad_file() -> None:
 
 
 @pytest.mark.parametrize("cut", [0, 5, 16, 20, -1])
-def test_messages_that_are_cut_off_are_an_end_of_file(cut: int) -> None:
+def test_a_truncated_message_raises_eof_error(cut: int) -> None:
     stream = io.BytesIO()
     send(stream, {"a": [1, None]}, b"body")
-    whole = stream.getvalue()
-    assert receive(io.BytesIO(whole)) == ({"a": [1, None]}, bytearray(b"body"))
+    message = stream.getvalue()
+    assert receive(io.BytesIO(message)) == ({"a": [1, None]}, bytearray(b"body"))
     with pytest.raises(EOFError):
-        receive(io.BytesIO(whole[:cut]))
+        receive(io.BytesIO(message[:cut]))

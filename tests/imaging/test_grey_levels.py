@@ -5,11 +5,11 @@ from pydicom.dataset import Dataset
 
 from kneegrade.imaging import read_radiograph
 from kneegrade.imaging.decoding_worker import decode
-from kneegrade.imaging.grey_levels import lookup_table, padding_mask, through_window, values_of_interest
+from kneegrade.imaging.grey_levels import apply_voi, apply_window, padding_mask, read_lut
 from kneegrade.imaging.limits import Limits
 
 
-def picture_of(made: Dataset):
+def decoded_image(made: Dataset):
     return decode(dicom_bytes(made), Limits())
 
 
@@ -38,7 +38,7 @@ def test_tags_invert_exactly_once(photometric: str, shape: str | None, is_negati
     np.testing.assert_allclose(radiograph.pixels, read_radiograph(dataset()).pixels, atol=1e-5)
 
 
-def test_negative_without_a_tag_is_inverted_by_its_pixels() -> None:
+def test_a_negative_without_tag_is_inverted_by_its_pixels() -> None:
     radiograph = read_radiograph(dataset(4095 - stored(12)))
     assert bone_minus_air(radiograph.pixels) > 0.5
     assert [finding.code for finding in radiograph.warnings] == ["inverted_by_pixels"]
@@ -46,7 +46,7 @@ def test_negative_without_a_tag_is_inverted_by_its_pixels() -> None:
 
 def test_rescale_is_applied() -> None:
     made = dataset(RescaleSlope="2.5", RescaleIntercept="-100", RescaleType="US")
-    np.testing.assert_allclose(picture_of(made).pixels, stored(12) * 2.5 - 100, rtol=1e-6)
+    np.testing.assert_allclose(decoded_image(made).pixels, stored(12) * 2.5 - 100, rtol=1e-6)
 
 
 def table(first: int, entries: np.ndarray, bits: int = 16, as_bytes: bool = True) -> Dataset:
@@ -61,76 +61,76 @@ def table(first: int, entries: np.ndarray, bits: int = 16, as_bytes: bool = True
 
 
 @pytest.mark.parametrize("as_bytes", [True, False])
-def test_modality_and_interest_tables_are_applied_in_that_order(as_bytes: bool) -> None:
+def test_modality_lut_is_applied_before_voi_lut(as_bytes: bool) -> None:
     made = dataset()
     made.ModalityLUTSequence = [table(0, np.arange(4096)[::-1], as_bytes=as_bytes)]
     made.ModalityLUTSequence[0].ModalityLUTType = "US"
     made.VOILUTSequence = [table(1000, np.arange(2000) * 3, as_bytes=as_bytes)]
     expected = np.clip(4095 - stored(12).astype(int) - 1000, 0, 1999) * 3
-    np.testing.assert_array_equal(picture_of(made).pixels, expected)
+    np.testing.assert_array_equal(decoded_image(made).pixels, expected)
 
 
-def test_table_for_signed_values_starts_below_zero() -> None:
+def test_lut_of_signed_values_starts_below_zero() -> None:
     made = dataset(stored(12, signed=True), VOILUTSequence=[table(-2048, np.arange(4096) * 2)])
-    np.testing.assert_array_equal(picture_of(made).pixels, (stored(12, signed=True).astype(int) + 2048) * 2)
+    np.testing.assert_array_equal(decoded_image(made).pixels, (stored(12, signed=True).astype(int) + 2048) * 2)
 
 
-def test_table_of_8_bits_and_of_all_65536_entries() -> None:
+def test_lut_with_8_bits_and_lut_with_65536_entries() -> None:
     item = Dataset()
     item.LUTDescriptor = [4, 0, 8]
     item.add_new(0x00283006, "OW", bytes([9, 7, 5, 3]))
-    assert lookup_table(item, Dataset())[0].tolist() == [9, 7, 5, 3]
-    entries, first = lookup_table(table(0, np.arange(65536)), Dataset())
+    assert read_lut(item, Dataset())[0].tolist() == [9, 7, 5, 3]
+    entries, first = read_lut(table(0, np.arange(65536)), Dataset())
     assert (len(entries), first, entries[-1]) == (65536, 0, 65535)
 
 
-def test_malformed_tables_are_left_out() -> None:
+def test_malformed_luts_are_ignored() -> None:
     made = dataset()
     made.ModalityLUTSequence = [Dataset()]
     empty = table(0, np.arange(4))
     empty["LUTData"].value = b""
     made.VOILUTSequence = [empty]
-    np.testing.assert_array_equal(picture_of(made).pixels, stored(12))
+    np.testing.assert_array_equal(decoded_image(made).pixels, stored(12))
 
 
-def test_window_is_linear_as_the_standard_says() -> None:
+def test_linear_window_follows_the_standard() -> None:
     made = dataset(WindowCenter=["2048", "10"], WindowWidth=["2000", "10"])
     expected = np.clip((stored(12) - 2047.5) / 1999 + 0.5, 0, 1)
-    np.testing.assert_allclose(picture_of(made).pixels, expected, atol=1e-5)
+    np.testing.assert_allclose(decoded_image(made).pixels, expected, atol=1e-5)
 
 
-def test_exact_and_sigmoid_windows() -> None:
+def test_linear_exact_and_sigmoid_windows_follow_the_standard() -> None:
     ramp = np.array([[0, 50, 100]], dtype=np.float32)
-    np.testing.assert_allclose(through_window(ramp, 50, 100, "LINEAR_EXACT"), [[0, 0.5, 1]])
+    np.testing.assert_allclose(apply_window(ramp, 50, 100, "LINEAR_EXACT"), [[0, 0.5, 1]])
     np.testing.assert_allclose(
-        through_window(ramp, 50, 100, "SIGMOID"), [[1 / (1 + np.e**2), 0.5, 1 / (1 + np.e**-2)]], rtol=1e-5
+        apply_window(ramp, 50, 100, "SIGMOID"), [[1 / (1 + np.e**2), 0.5, 1 / (1 + np.e**-2)]], rtol=1e-5
     )
 
 
 @pytest.mark.parametrize("window", [("nan", "100"), ("100", "0"), ("100", "-5"), ("x", "1")])
-def test_impossible_windows_are_left_out(window: tuple[str, str]) -> None:
+def test_invalid_windows_are_ignored(window: tuple[str, str]) -> None:
     made = Dataset()
     for tag, value in zip((0x00281050, 0x00281051), window, strict=True):
         made.add_new(tag, "LO", value)
     grey = stored(12).astype(np.float32)
-    assert values_of_interest(grey, made, np.zeros(grey.shape, bool))[0] is grey
+    assert apply_voi(grey, made, np.zeros(grey.shape, bool))[0] is grey
 
 
-def test_window_that_hides_the_picture_is_left_out_with_a_warning() -> None:
-    picture = picture_of(dataset(WindowCenter="60000", WindowWidth="10"))
-    np.testing.assert_array_equal(picture.pixels, stored(12))
-    assert [finding.code for finding in picture.warnings] == ["window_ignored"]
+def test_a_window_that_clips_nearly_all_pixels_is_ignored_with_a_warning() -> None:
+    image = decoded_image(dataset(WindowCenter="60000", WindowWidth="10"))
+    np.testing.assert_array_equal(image.pixels, stored(12))
+    assert [finding.code for finding in image.warnings] == ["window_ignored"]
 
 
-def test_padding_is_black_whatever_its_value_and_does_not_move_the_grey_values() -> None:
+def test_padding_becomes_black_and_does_not_change_the_other_grey_levels() -> None:
     values = stored(12)
     values[:, :20] = 4000
     values[values == 4000] = 4001
     values[:, :20] = 4000
     made = dataset(values, PixelPaddingValue=4000)
     made["PixelPaddingValue"].VR = "US"
-    picture = picture_of(made)
-    assert np.isnan(picture.pixels).sum() == 20 * len(values)
+    image = decoded_image(made)
+    assert np.isnan(image.pixels).sum() == 20 * len(values)
     radiograph = read_radiograph(made)
     assert radiograph.pixels[:, :20].max() == 0
     np.testing.assert_allclose(radiograph.pixels[:, 20:], read_radiograph(values[:, 20:]).pixels, atol=0.02)
@@ -150,11 +150,11 @@ def test_padding_ranges_and_signs(representation: int, padding: int, limit: int 
     assert values[padding_mask(values, made)].tolist() == masked
 
 
-def test_film_of_nothing_but_padding_is_black() -> None:
+def test_a_film_with_padding_only_becomes_black() -> None:
     made = dataset(np.full((130, 140), 7, np.uint16), PixelPaddingValue=7)
     made["PixelPaddingValue"].VR = "US"
     assert read_radiograph(made).pixels.max() == 0
 
 
-def test_knee_of_these_tests_is_a_positive() -> None:
+def test_the_synthetic_knee_is_a_positive() -> None:
     assert bone_minus_air(knee()) > 0.5

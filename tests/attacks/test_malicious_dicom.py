@@ -1,9 +1,8 @@
-"""DICOM files made to hurt: one sentence each, within the limits, and the next file is read."""
+"""Malicious DICOM files: each is rejected with one sentence within the limits, and the next file is read."""
 
 import gc
 import random
 import struct
-import sys
 import zlib
 from pathlib import Path
 
@@ -20,8 +19,8 @@ from kneegrade.imaging.limits import MEBIBYTE
 FILM = dicom_bytes(dataset(PatientID="SECRET-ID"))
 
 
-def reason(data: bytes, limits: Limits | None = None) -> KneeGradeError:
-    """Why the bytes are refused; afterwards a sound film must still be read."""
+def rejection(data: bytes, limits: Limits | None = None) -> KneeGradeError:
+    """The error that rejects the bytes; a valid film must still be readable afterwards."""
     with pytest.raises(KneeGradeError) as caught:
         read_radiograph(data, limits=limits or Limits())
     assert "SECRET" not in str(caught.value)
@@ -37,7 +36,7 @@ def meta(transfer_syntax: bytes) -> bytes:
 
 
 def nested(levels: int, is_defined: bool = False) -> bytes:
-    """A file whose header is nothing but sequences in sequences."""
+    """A file whose header consists of nested sequences only."""
     body = b""
     for _ in range(levels):
         if is_defined:
@@ -51,14 +50,14 @@ def nested(levels: int, is_defined: bool = False) -> bytes:
 
 @pytest.mark.parametrize("levels", [40, 300, 3000])
 @pytest.mark.parametrize("is_defined", [True, False])
-def test_sequences_nested_too_deep(levels: int, is_defined: bool) -> None:
-    error = reason(nested(levels, is_defined))
+def test_sequences_nested_too_deeply_are_rejected(levels: int, is_defined: bool) -> None:
+    error = rejection(nested(levels, is_defined))
     assert isinstance(error, LimitExceededError)
     assert error.code == "nesting"
 
 
-def test_nesting_beyond_the_interpreter_is_a_reason_in_process_too() -> None:
-    gc.disable()  # what hypothesis and others hang on the collector cannot run where the stack ends
+def test_nesting_beyond_the_recursion_limit_is_rejected() -> None:
+    gc.disable()  # garbage collection callbacks, such as those of hypothesis, fail at the recursion limit
     try:
         with pytest.raises(LimitExceededError):
             decode(nested(3000), Limits())
@@ -71,59 +70,58 @@ def deflated(data: bytes) -> bytes:
     return packer.compress(data) + packer.flush()
 
 
-def test_deflated_bomb_is_not_unpacked() -> None:
+def test_a_deflated_bomb_is_not_inflated() -> None:
     bomb = deflated(b"\x09\x00\x10\x00OB\0\0" + struct.pack("<L", 100 * MEBIBYTE) + bytes(100 * MEBIBYTE))
-    error = reason(meta(b"1.2.840.10008.1.2.1.99") + bomb, Limits(child_memory_bytes=600 * MEBIBYTE))
+    error = rejection(meta(b"1.2.840.10008.1.2.1.99") + bomb, Limits(child_memory_bytes=600 * MEBIBYTE))
     assert (type(error), error.code) == (UnsupportedFileError, "transfer_syntax")
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="address space is not capped here")
-def test_deflated_bomb_that_hides_its_transfer_syntax_meets_the_memory_limit() -> None:
+def test_a_deflated_bomb_with_an_unusual_meta_group_is_not_inflated() -> None:
     syntax = b"1.2.840.10008.1.2.1.99"
-    honest = meta(syntax)
-    hidden = honest[:132] + b"\2\0\x01\0OB\0\0\2\0\0\0\0\1" + honest[144:]  # another order, no group length
+    original = meta(syntax)
+    unusual = original[:132] + b"\2\0\x01\0OB\0\0\2\0\0\0\0\1" + original[144:]  # no group length
     bomb = deflated(b"\x09\x00\x10\x00OB\0\0" + struct.pack("<L", 500 * MEBIBYTE) + bytes(500 * MEBIBYTE))
     limits = Limits(child_memory_bytes=600 * MEBIBYTE)
-    assert reason(hidden + bomb, limits).code in {"transfer_syntax", "memory", "decoder_died", "damaged"}
+    assert rejection(unusual + bomb, limits).code == "transfer_syntax"
 
 
 @pytest.mark.parametrize(
     ("rows", "columns"), [(65535, 65535), (10_001, 10_000), (1, 65535), (150, 161), (151, 160), (0, 160), (160, 0)]
 )
-def test_size_that_lies(rows: int, columns: int) -> None:
-    error = reason(dicom_bytes(dataset(Rows=rows, Columns=columns)))
+def test_false_sizes_are_rejected(rows: int, columns: int) -> None:
+    error = rejection(dicom_bytes(dataset(Rows=rows, Columns=columns)))
     assert error.code == ("pixels" if rows * columns > 100_000_000 else "damaged")
 
 
 @pytest.mark.parametrize("syntax", [uid.JPEG2000Lossless, uid.JPEGLSLossless])
-def test_stream_that_declares_another_size_than_the_header(syntax: uid.UID) -> None:
+def test_streams_that_declare_another_size_than_the_header_are_rejected(syntax: uid.UID) -> None:
     made = compressed(dataset(), syntax)
     made.Rows, made.Columns = made.Columns, made.Rows  # the same number of pixels
-    assert reason(dicom_bytes(made)).code == "damaged"
+    assert rejection(dicom_bytes(made)).code == "damaged"
     data = dicom_bytes(compressed(dataset(), syntax))
-    honest, bomb = ((struct.pack(">LL", 160, 150), struct.pack(">LL", 60_000, 60_000)) if "2000" in syntax.name
+    original, bomb = ((struct.pack(">LL", 160, 150), struct.pack(">LL", 60_000, 60_000)) if "2000" in syntax.name
                     else (struct.pack(">HH", 150, 160), struct.pack(">HH", 60_000, 60_000)))  # fmt: skip
-    assert data.count(honest) >= 1
-    assert reason(data.replace(honest, bomb, 1)).code == "damaged"
+    assert data.count(original) >= 1
+    assert rejection(data.replace(original, bomb, 1)).code == "damaged"
 
 
 @pytest.mark.parametrize("share", [0.01, 0.05, 0.3, 0.6, 0.9, 0.999])
-def test_truncated_at(share: float) -> None:
-    assert isinstance(reason(FILM[: int(len(FILM) * share)]), UnreadableFileError)
+def test_truncated_files_are_rejected(share: float) -> None:
+    assert isinstance(rejection(FILM[: int(len(FILM) * share)]), UnreadableFileError)
 
 
 @pytest.mark.parametrize("data", [b"", b"\0", b"DICM", bytes(128) + b"DICM", bytes(5000), b"Dear doctor,\n" * 50])
-def test_empty_short_and_renamed(data: bytes, tmp_path: Path) -> None:
-    reason(data)
+def test_empty_short_and_renamed_files_are_rejected(data: bytes, tmp_path: Path) -> None:
+    rejection(data)
     path = tmp_path / "film.dcm"
     path.write_bytes(data)
     with pytest.raises(KneeGradeError):
         read_radiograph(path)
 
 
-def test_element_that_claims_gigabytes() -> None:
+def test_an_element_that_declares_gigabytes_is_rejected() -> None:
     lying = meta(b"1.2.840.10008.1.2.1") + b"\x09\x00\x10\x00OB\0\0" + struct.pack("<L", 0xFFFFFFF0) + b"x" * 100
-    reason(lying)
+    rejection(lying)
 
 
 def encoded(name: str, folder: Path) -> bytes:
@@ -139,11 +137,11 @@ def encoded(name: str, folder: Path) -> bytes:
     ["native", "RLELossless", "JPEGLSLossless", "JPEG2000Lossless", "JPEGLosslessProcess14_1",
      "JPEGExtendedProcess2_4"],
 )  # fmt: skip
-def test_random_damage_ends_in_a_radiograph_or_a_reason(name: str, tmp_path: Path) -> None:
-    honest = encoded(name, tmp_path)
+def test_randomly_damaged_files_are_read_or_rejected(name: str, tmp_path: Path) -> None:
+    original = encoded(name, tmp_path)
     dice = random.Random(name)
     for _ in range(15):
-        data = bytearray(honest)
+        data = bytearray(original)
         for _ in range(dice.choice([1, 4, 40])):
             data[dice.randrange(132, len(data))] = dice.randrange(256)
         cut = dice.choice([len(data), len(data), dice.randrange(200, len(data))])

@@ -15,51 +15,51 @@ def codes(findings) -> list[str]:
     return [finding.code for finding in findings]
 
 
-REGION = knee(224, 224).astype(np.float32)
+CROP = knee(224, 224).astype(np.float32)
 
 
-def test_sound_pictures_have_no_findings() -> None:
+def test_good_images_have_no_findings() -> None:
     assert check_film(film(knee(600, 500))) == ()
-    assert check_crop(REGION) == ()
+    assert check_crop(CROP) == ()
 
 
-def test_blank_and_small_pictures() -> None:
+def test_blank_and_small_images_are_reported() -> None:
     assert codes(check_film(film(np.full((300, 300), 0.4)))) == ["blank"]
     assert codes(check_crop(np.full((224, 224), 0.4, np.float32))) == ["blank"]
     assert codes(check_film(film(knee(127, 300)))) == ["too_small"]
     assert codes(check_film(film(np.zeros((5, 5))))) == ["too_small", "blank"]
 
 
-def test_few_grey_levels_are_under_exposure() -> None:
+def test_few_grey_levels_are_reported_as_exposure() -> None:
     assert codes(check_film(film(np.rint(knee(300, 300) * 10) / 10))) == ["exposure"]
     assert codes(check_film(film(np.rint(knee(300, 300) * 60) / 60))) == []
 
 
-def test_clipping_is_over_exposure() -> None:
-    assert "exposure" in codes(check_crop(np.clip(REGION * 3, 0, 1)))
+def test_clipping_is_reported_as_exposure() -> None:
+    assert "exposure" in codes(check_crop(np.clip(CROP * 3, 0, 1)))
     assert "exposure" in codes(check_film(film(np.clip(knee(300, 300) * 40 - 20, 0, 1))))
 
 
-def test_little_contrast_in_a_region_is_poor_exposure() -> None:
-    assert codes(check_crop(0.5 + 0.05 * REGION)) == ["exposure"]
+def test_low_contrast_of_a_crop_is_reported_as_exposure() -> None:
+    assert codes(check_crop(0.5 + 0.05 * CROP)) == ["exposure"]
 
 
 @pytest.mark.parametrize("sigma", [3.5, 5.0, 8.0])
-def test_heavy_blur_is_refused(sigma: float) -> None:
-    assert codes(check_crop(ndimage.gaussian_filter(REGION, sigma))) == ["blur"]
+def test_strong_blur_is_reported(sigma: float) -> None:
+    assert codes(check_crop(ndimage.gaussian_filter(CROP, sigma))) == ["blur"]
     assert "blur" in codes(check_film(film(ndimage.gaussian_filter(knee(512, 512), sigma))))
 
 
-def test_a_region_of_another_size_is_not_judged() -> None:
+def test_a_crop_of_another_size_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"\(288, 288\); expected \(224, 224\)"):
         check_crop(knee(288, 288).astype(np.float32))
 
 
-def test_light_blur_is_let_through() -> None:
-    assert check_crop(ndimage.gaussian_filter(REGION, 0.8)) == ()
+def test_slight_blur_is_accepted() -> None:
+    assert check_crop(ndimage.gaussian_filter(CROP, 0.8)) == ()
 
 
-def test_smoothness_rises_with_blur_and_ignores_contrast_and_polarity() -> None:
+def test_smoothness_increases_with_blur_and_is_invariant_to_contrast_and_polarity() -> None:
     values = [smoothness(ndimage.gaussian_filter(knee(), sigma)) for sigma in (0.5, 1, 2, 4, 8)]
     assert values == sorted(values)
     assert smoothness(5 - 3 * knee()) == pytest.approx(smoothness(knee()))

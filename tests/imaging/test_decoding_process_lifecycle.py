@@ -1,4 +1,4 @@
-"""The decoding process makes no noise, imports nothing heavy into its parent and outlives nobody."""
+"""The decoding process prints nothing, imports no large package into its parent and ends with its parent."""
 
 import os
 import subprocess
@@ -28,17 +28,17 @@ SCRIPT = """
 
 
 def run_script(tmp_path: Path, more: str = "") -> list[str]:
-    """Lines that a plain script prints, started in a folder with a module that must not be imported."""
+    """Lines printed by a script that runs in a folder with a module that must not be imported."""
     (tmp_path / "film.dcm").write_bytes(FILM)
     (tmp_path / "script.py").write_text(textwrap.dedent(SCRIPT).format(more=more))
-    (tmp_path / "struct.py").write_text("raise SystemExit('a file in the working folder was imported')")
+    (tmp_path / "struct.py").write_text("raise SystemExit('a file in the working directory was imported')")
     done = subprocess.run(
         [sys.executable, "-P", "-W", "error", "script.py", "film.dcm"],
         capture_output=True,
         text=True,
         timeout=60,
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": ""},
+        env={**os.environ, "PYTHONPATH": str(child.PACKAGE_ROOT)},
     )
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.splitlines()
@@ -52,14 +52,14 @@ def is_gone(pid: int) -> bool:
     return False
 
 
-def test_a_script_without_a_main_guard_reads_quietly_and_leaves_no_process(tmp_path: Path) -> None:
-    heavy, pid = run_script(tmp_path)
-    assert heavy == "[]"
+def test_a_script_without_main_guard_prints_no_warning_and_leaves_no_process(tmp_path: Path) -> None:
+    imported, pid = run_script(tmp_path)
+    assert imported == "[]"
     assert is_gone(int(pid))
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_a_forked_child_is_as_quiet(tmp_path: Path) -> None:
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+def test_a_forked_child_prints_no_warning_and_leaves_no_process(tmp_path: Path) -> None:
     lines = run_script(
         tmp_path,
         "pid = os.fork()\nprint(read_radiograph(sys.argv[1]).pixels.shape == shape, flush=True)\n"
@@ -71,45 +71,45 @@ def test_a_forked_child_is_as_quiet(tmp_path: Path) -> None:
     assert all(is_gone(pid) for pid in pids)
 
 
-def test_an_abandoned_process_ends_by_itself() -> None:
+def test_a_detached_process_ends_when_its_pipes_close() -> None:
     process = DecodingProcess()
     process.decode(FILM, Limits())
     pid = process.pid
-    process.abandon()
-    process.abandon()
+    process.detach()
+    process.detach()
     assert process.pid is None
     os.waitpid(pid, 0)
 
 
-def test_a_fork_starts_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_forked_child_uses_its_own_decoding_process(monkeypatch: pytest.MonkeyPatch) -> None:
     inherited = DecodingProcess()
     monkeypatch.setattr(child, "_shared", inherited)
-    child._renew()
+    child._reset_after_fork()
     assert child.decoding_process() is not inherited
-    child._close()
+    child._close_at_exit()
 
 
-DYING_LATER = (
+CRASHES_AT_SECOND_FILE = (
     "import os, sys; sys.path.append(sys.argv[1])\n"
-    "from kneegrade.imaging import worker\n"
-    "honest, served = worker.decode, []\n"
+    "from kneegrade.imaging import decoding_worker as worker\n"
+    "original, served = worker.decode, []\n"
     "def decode(data, limits):\n"
     "    served.append(data)\n"
-    "    if len(served) > 1 or data == b'deadly': os._exit(9)\n"
-    "    return honest(data, limits)\n"
+    "    if len(served) > 1 or data == b'crash': os._exit(9)\n"
+    "    return original(data, limits)\n"
     "worker.decode = decode\n"
     "worker.main(int(sys.argv[2]))\n"
 )
 
 
-def test_only_a_fresh_process_blames_the_file_for_its_death(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(child, "PROGRAM", DYING_LATER)
+def test_a_crash_is_attributed_to_the_file_only_in_a_new_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child, "PROGRAM", CRASHES_AT_SECOND_FILE)
     process = DecodingProcess()
     try:
-        for _ in range(3):  # each process dies at its second file, which is then read by the next
+        for _ in range(3):  # each process crashes at its second file, which the next process decodes
             assert process.decode(FILM, Limits()).pixels.shape == (150, 160)
         with pytest.raises(UnreadableFileError) as caught:
-            process.decode(b"deadly", Limits())
+            process.decode(b"crash", Limits())
         assert caught.value.code == "decoder_died"
     finally:
         process.close()

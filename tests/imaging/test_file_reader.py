@@ -8,8 +8,7 @@ from pydicom import dcmread, uid
 from pydicom.dataset import Dataset
 
 from kneegrade.errors import KneeGradeError, LimitExceededError, UnreadableFileError, UsageError
-from kneegrade.imaging import Limits, Source, read_radiograph
-from kneegrade.imaging import file_reader as reading
+from kneegrade.imaging import Limits, Source, file_reader, read_radiograph
 
 
 @pytest.fixture
@@ -19,7 +18,7 @@ def film(tmp_path: Path) -> Path:
     return path
 
 
-def test_every_kind_of_source_gives_the_same_radiograph(film: Path) -> None:
+def test_every_type_of_source_gives_the_same_radiograph(film: Path) -> None:
     data = film.read_bytes()
     sources = [
         str(film),
@@ -40,7 +39,7 @@ def test_every_kind_of_source_gives_the_same_radiograph(film: Path) -> None:
         assert other.identity == first.identity
 
 
-def test_data_set_that_was_never_a_file() -> None:
+def test_data_set_without_file_meta_is_read() -> None:
     made = dataset()
     del made.file_meta
     np.testing.assert_array_equal(read_radiograph(made).pixels, read_radiograph(dataset()).pixels)
@@ -56,7 +55,7 @@ def test_data_set_without_transfer_syntax_keeps_its_encoding(tmp_path: Path) -> 
     np.testing.assert_array_equal(read_radiograph(read).pixels, read_radiograph(dataset()).pixels)
 
 
-def test_data_set_that_cannot_be_written_has_a_reason() -> None:
+def test_data_set_that_cannot_be_written_is_an_error() -> None:
     made = dataset()
     made["Rows"].value = "many"
     with pytest.raises(KneeGradeError):
@@ -64,13 +63,13 @@ def test_data_set_that_cannot_be_written_has_a_reason() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int64, np.float32, np.float64])
-def test_arrays_of_any_real_type(dtype) -> None:
+def test_arrays_of_any_real_dtype_are_read(dtype) -> None:
     radiograph = read_radiograph((knee() * 100).astype(dtype))
     assert (radiograph.pixels.min(), radiograph.pixels.max()) == (0, 1)
     assert radiograph.pixels[20, 80] > radiograph.pixels[20, 2]
 
 
-def test_unit_floats_keep_their_values_and_the_caller_his_array() -> None:
+def test_floats_in_the_unit_range_keep_their_values_and_the_input_is_not_modified() -> None:
     unit = (0.2 + 0.5 * knee()).astype(np.float32)
     before = unit.copy()
     np.testing.assert_array_equal(read_radiograph(unit).pixels, before)
@@ -80,29 +79,29 @@ def test_unit_floats_keep_their_values_and_the_caller_his_array() -> None:
     np.testing.assert_array_equal(unit, before)
 
 
-def test_constant_array_is_black() -> None:
+def test_a_constant_array_becomes_black() -> None:
     assert read_radiograph(np.full((130, 130), 77, np.uint8)).pixels.max() == 0
 
 
 @pytest.mark.parametrize("array", [np.zeros((3, 4, 5)), np.zeros(5), np.zeros((0, 4)), np.zeros((4, 4), complex)])
-def test_arrays_of_another_kind_are_refused(array: np.ndarray) -> None:
-    with pytest.raises(UsageError, match="give one of"):
+def test_arrays_of_another_shape_or_dtype_are_rejected(array: np.ndarray) -> None:
+    with pytest.raises(UsageError, match=r"The array has the (shape|dtype) .*expected"):
         read_radiograph(array)
 
 
-def test_array_of_too_many_pixels_is_refused() -> None:
+def test_an_array_with_too_many_pixels_is_rejected() -> None:
     with pytest.raises(LimitExceededError):
         read_radiograph(np.zeros((20, 20)), limits=Limits(pixels=399))
 
 
-def test_user_says_what_the_file_does_not() -> None:
+def test_side_and_spacing_of_the_user_complete_the_file() -> None:
     radiograph = read_radiograph(stored(12), laterality="L", pixel_spacing_mm=(0.1, 0.1))
     assert (radiograph.laterality, radiograph.laterality_source) == ("L", "user")
     assert (radiograph.pixel_spacing_mm, radiograph.spacing_source) == ((0.1, 0.1), "user")
     assert read_radiograph(stored(12), laterality="R").laterality == "R"
 
 
-def test_the_file_stays_where_the_user_says_otherwise(film: Path) -> None:
+def test_side_and_spacing_of_the_file_take_precedence_over_the_user(film: Path) -> None:
     radiograph = read_radiograph(film, laterality="L", pixel_spacing_mm=(0.1, 0.1))
     assert (radiograph.laterality, radiograph.laterality_source) == ("R", "ImageLaterality")
     assert (radiograph.pixel_spacing_mm, radiograph.spacing_source) == ((0.2, 0.2), "PixelSpacing")
@@ -120,12 +119,12 @@ def test_the_file_stays_where_the_user_says_otherwise(film: Path) -> None:
         {"pixel_spacing_mm": (0.1, 0.1, 0.1)},
     ],
 )
-def test_wrong_arguments_are_refused(arguments) -> None:
+def test_invalid_arguments_are_rejected(arguments) -> None:
     with pytest.raises(UsageError):
         read_radiograph(stored(12), **arguments)
 
 
-def test_sources_of_another_kind_are_refused(tmp_path: Path) -> None:
+def test_invalid_sources_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         read_radiograph(tmp_path / "none.dcm")
     assert caught.value.code == "no_such_file"
@@ -140,8 +139,8 @@ def test_sources_of_another_kind_are_refused(tmp_path: Path) -> None:
     assert caught.value.code == "cannot_open"
 
 
-def test_files_larger_than_allowed_are_refused_before_they_are_opened(film: Path, monkeypatch) -> None:
-    monkeypatch.setattr(reading, "decoding_process", None)  # nothing may ask for it
+def test_files_larger_than_allowed_are_rejected_before_they_are_opened(film: Path, monkeypatch) -> None:
+    monkeypatch.setattr(file_reader, "decoding_process", None)  # must not be called
     for source in (film, film.read_bytes()):
         with pytest.raises(LimitExceededError) as caught:
             read_radiograph(source, limits=Limits(file_bytes=100))
@@ -153,7 +152,7 @@ def test_limits_must_be_positive() -> None:
         Limits(child_seconds=0)
 
 
-def test_png_by_path(tmp_path: Path) -> None:
+def test_a_png_file_is_read_by_path(tmp_path: Path) -> None:
     path = tmp_path / "knee.png"
     Image.fromarray(stored(16)).save(path)
     radiograph = read_radiograph(path, laterality="L")
@@ -161,6 +160,6 @@ def test_png_by_path(tmp_path: Path) -> None:
     assert radiograph.laterality == "L"
 
 
-def test_empty_data_set_is_no_picture() -> None:
+def test_an_empty_data_set_is_an_error() -> None:
     with pytest.raises(KneeGradeError):
         read_radiograph(Dataset())

@@ -1,0 +1,57 @@
+"""Atomic writing in binary mode and its use for weights."""
+
+import os
+
+import pytest
+import torch
+
+from kneegrade.errors import UsageError
+from kneegrade.files import make_directory, replacing
+from kneegrade.weights import save_weights
+
+
+def test_bytes_are_written_unchanged(tmp_path):
+    data = b"\x00\r\n\xff"
+    with replacing(tmp_path / "a.bin", "wb") as stream:
+        stream.write(data)
+    assert (tmp_path / "a.bin").read_bytes() == data
+    assert os.listdir(tmp_path) == ["a.bin"]
+
+
+def test_newlines_of_text_are_not_translated(tmp_path):
+    with replacing(tmp_path / "a.txt") as stream:
+        stream.write("ü\r\n\n")
+    assert (tmp_path / "a.txt").read_bytes() == b"\xc3\xbc\r\n\n"
+
+
+def write_then_fail(path):
+    with replacing(path, "wb") as stream:
+        stream.write(b"part of the new content")
+        raise ValueError("interrupted")
+
+
+def test_a_failed_binary_write_keeps_the_old_content_and_leaves_no_other_file(tmp_path):
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"old")
+    with pytest.raises(ValueError, match="interrupted"):
+        write_then_fail(path)
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["a.bin"]
+
+
+def test_a_directory_that_cannot_be_created_is_a_usage_error(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(UsageError, match="could not be written") as caught:
+        make_directory(tmp_path / "file" / "folder")
+    assert caught.value.code == "not_writable"
+
+
+def test_weights_leave_only_the_weights_file_and_its_sidecar(tmp_path):
+    path = tmp_path / "w.safetensors"
+    save_weights(path, {"a.weight": torch.zeros(2, 2)}, {"name": "w", "kind": "grader"})
+    assert sorted(os.listdir(tmp_path)) == ["w.json", "w.safetensors"]
+
+
+def test_weights_in_a_missing_directory_are_a_usage_error(tmp_path):
+    with pytest.raises(UsageError, match=r"w\.safetensors could not be written"):
+        save_weights(tmp_path / "missing" / "w.safetensors", {}, {"name": "w", "kind": "grader"})
