@@ -107,8 +107,8 @@ def _bone(
     ]
     step = np.where(np.abs(points[1:, 1]) > FAR_MM, FAR_STEP_MM, NEAR_STEP_MM)
     arc = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(points, axis=0).T) / step)])
-    where = np.arange(0.0, arc[-1])
-    columns = [np.interp(where, arc, column) for column in (*points.T, *uneven)]
+    positions = np.arange(0.0, arc[-1])
+    columns = [np.interp(positions, arc, column) for column in (*points.T, *uneven)]
     return Bone(np.stack(columns[:2], axis=1), np.stack(columns[2:], axis=1), depth, wall)
 
 

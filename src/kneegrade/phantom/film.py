@@ -17,7 +17,7 @@ from kneegrade.phantom.prevalence import Prevalence
 from kneegrade.phantom.render_params import Canvas, render_params_of, stack
 from kneegrade.phantom.rois import Placement
 from kneegrade.phantom.texture import trabeculae
-from kneegrade.phantom.thickness import COARSE_MM, exact, leg_maps
+from kneegrade.phantom.thickness import COARSE_MM, full_precision, leg_maps
 from kneegrade.phantom.xray import Exposure, ExposureBatch, attenuation, develop, expose, sample_exposure
 
 FloatImage = NDArray[np.float32]
@@ -241,7 +241,7 @@ def render_scene(scene: FilmScene) -> PhantomFilm:
     """The film of a scene, with its pixels."""
     batch = ExposureBatch([scene.exposure], [scene.knee_mm])
     keys = torch.tensor([scene.key])
-    with exact(keys.device):
+    with full_precision(keys.device):
         path, body = _knees_path(scene, batch, keys) if scene.knees else _distractor_path(scene, keys)
         measured, noise = expose(path, batch, keys)
         pixels = develop(measured, body, batch, noise)[0].numpy()

@@ -13,7 +13,7 @@ from kneegrade.anatomy.landmark_scheme import FEMUR_ARTICULAR, TIBIA_ARTICULAR
 from kneegrade.phantom.phantom_knee import PhantomKnee
 from kneegrade.phantom.render_params import Canvas, RenderParams, render_params_of, stack
 from kneegrade.phantom.texture import trabeculae
-from kneegrade.phantom.thickness import coarse_step, exact, leg_maps
+from kneegrade.phantom.thickness import coarse_step, full_precision, leg_maps
 from kneegrade.phantom.xray import Exposure, ExposureBatch, attenuation, develop, expose, sample_exposure
 
 Array = NDArray[np.float64]
@@ -138,7 +138,7 @@ def render_sheets(
     to_mm = torch.tensor(np.stack([p.to_mm_matrix() for p in placements]), dtype=torch.float32, device=device)
     canvas = Canvas(to_mm, (size_px, size_px), step)
     exposure_batch = ExposureBatch(exposures, [1 / placement.px_per_mm for placement in placements], device)
-    with exact(device):
+    with full_precision(device):
         leg = leg_maps(params, canvas, trabeculae(params.key, canvas.shape, canvas.to_mm))
         soft, hard = attenuation(leg, exposure_batch)
         measured, noise = expose(soft + hard, exposure_batch, params.key)

@@ -1,7 +1,7 @@
 """Random fields of the renderer: white noise from a key, Gaussian blur, and trabecular texture.
 
 The noise depends only on a key and a pixel's number, so it is the same in any batch and, up to rounding, on any device.
-`blurred` and `slowly` blur each image of a batch with its own width; the result of an image does not depend on the
+`blurred` and `wide_blur` blur each image of a batch with its own width; the result of an image does not depend on the
 batch. `trabeculae` filters noise into vertical strands, a finer mesh and a slow mottle.
 """
 
@@ -72,7 +72,7 @@ def blurred(images: Tensor, sigma_px: Sequence[float]) -> Tensor:
     return functional.conv2d(across, kernel.transpose(2, 3), groups=len(sigma_px))[0]
 
 
-def slowly(images: Tensor, sigma_mm: float, pixel_mm: Sequence[float]) -> Tensor:
+def wide_blur(images: Tensor, sigma_mm: float, pixel_mm: Sequence[float]) -> Tensor:
     """Images (B, H, W) blurred by a wide Gaussian, computed on a downsampled copy.
 
     Args:

@@ -52,7 +52,7 @@ def coarse_step(size_px: int, size_mm: float) -> int:
 
 
 @contextmanager
-def exact(device: torch.device) -> Iterator[None]:
+def full_precision(device: torch.device) -> Iterator[None]:
     """Context in which all operations use full float32.
 
     Autocast and TF32 are disabled: coordinates rounded to a lower precision would be off by millimetres.

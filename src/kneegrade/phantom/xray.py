@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kneegrade.phantom.texture import blurred, normal_pair, slowly
+from kneegrade.phantom.texture import blurred, normal_pair, wide_blur
 from kneegrade.phantom.thickness import LegMaps
 
 ENERGY_KEV = (30.0, 40.0, 50.0, 60.0, 80.0)
@@ -151,7 +151,7 @@ def expose(path: Tensor, batch: ExposureBatch, keys: Tensor) -> tuple[Tensor, Te
     """
     light = torch.exp(-path.clamp(max=OPAQUE))
     scatter = batch["scatter"]
-    light = light + scatter / (1 - scatter) * slowly(light, SCATTER_MM, batch.sizes_mm)
+    light = light + scatter / (1 - scatter) * wide_blur(light, SCATTER_MM, batch.sizes_mm)
     light = blurred(light, batch.blur_px) * (1 + _heel(path.shape, batch))
     quanta = batch["photons_per_mm2"] * batch.pixel_mm.view(-1, 1, 1) ** 2
     noise_sd = (light / quanta + batch["electronic"] ** 2).sqrt()
@@ -197,5 +197,5 @@ def _heel(shape: torch.Size, batch: ExposureBatch) -> Tensor:
 def _body_trend(shown: Tensor, leg: Tensor, batch: ExposureBatch) -> Tensor:
     """Slow brightness trend (B, H, W) in the leg, relative to its mean; 0 far from the leg, so that air stays dark."""
     weight, mean = leg.float(), _mean(shown, leg)
-    share = slowly(weight, TREND_MM, batch.sizes_mm)
-    return slowly((shown - mean).clamp(max=METAL) * weight, TREND_MM, batch.sizes_mm) / (share + 0.02)
+    share = wide_blur(weight, TREND_MM, batch.sizes_mm)
+    return wide_blur((shown - mean).clamp(max=METAL) * weight, TREND_MM, batch.sizes_mm) / (share + 0.02)
