@@ -1,8 +1,8 @@
-"""Synthetic knee radiographs with known truth: grades, outline, joint space, from a seed and an index alone.
+"""Synthetic knee radiographs with known truth: grades, landmarks and joint space, reproducible from (seed, index).
 
-`sample_knee` draws a knee, `render_rois` pictures many alone, on any device, `render_film` a whole film; `write_film`
-and `write_cohort` put films on disk. Grades and shapes follow aggregates of the Osteoarthritis Initiative; no picture
-of a person is used.
+`sample_knee` draws one knee. `render_rois` renders a batch of single knees on any device, `render_film` a whole film.
+`write_film` and `write_cohort` write films to disk. Grades and shapes follow aggregate statistics of the
+Osteoarthritis Initiative; no patient's image is used.
 """
 
 from kneegrade.phantom.film import FilmOptions, PhantomFilm, compose_film, render_film

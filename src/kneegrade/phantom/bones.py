@@ -1,8 +1,8 @@
-"""The bones of one knee as arrays: contours with what the renderer needs to know along them, and across their height.
+"""The bones of one knee as arrays: contours with attributes along them, and depth tables over y.
 
-A bone is a rounded plate: at a distance d inside its contour a ray crosses D·sqrt(1 - (1 - d/R)²) of it, R the local
-rounding radius (an attribute of the contour) and D the local depth (a table over y). The cortex is what lies between
-two such shells.
+A bone is a rounded plate. At a distance d inside its contour a ray crosses a thickness of D·sqrt(1 - (1 - d/R)²), where
+R is the local rounding radius (an attribute of the contour) and D the local depth (a table over y). The cortex is the
+space between an outer and an inner surface of this form.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,10 @@ Array = NDArray[np.float64]
 ATTRIBUTES = ("radius", "cortex", "density", "sclerosis", "line", "line_depth", "rim")
 ATTRIBUTE_SMOOTHING_MM = 4.0
 TABLE_Y_MM = np.arange(-340.0, 341.0, 2.0)
-NEAR_STEP_MM, FAR_STEP_MM, FAR_MM = 0.8, 5.0, 75.0  # distance of contour points; the shafts begin at FAR_MM
+NEAR_STEP_MM, FAR_STEP_MM, FAR_MM = 0.8, 5.0, 75.0  # spacing of contour points for |y| below and above FAR_MM
+
+# Relative variation of each attribute along a contour, and its length scale in mm.
+UNEVENNESS = ((0.15, 8.0), (0.3, 6.0), (0.35, 6.0), (0.3, 8.0), (0.6, 5.0), (0.3, 8.0), (0.4, 6.0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,10 +32,15 @@ class Bone:
 
     Attributes:
         points: (M, 2) float64 mm, the closed contour.
-        attributes: (M, 7) in the order of `ATTRIBUTES`: rounding radius and cortical thickness in mm; mineral share of
-            that cortex; extra mineral share of the bone below, fading over some mm; strength of a second, parallel
-            line and its depth in mm; how many mm a thinner rim, front or back, stands out beyond the contour.
-        depth, wall: (341,) over `TABLE_Y_MM`, anteroposterior depth D and thickness of front and back walls in mm.
+        attributes: (M, 7) in the order of `ATTRIBUTES`:
+            radius: rounding radius in mm.
+            cortex: cortical thickness in mm.
+            density: mineral fraction of the cortex.
+            sclerosis: relative increase of the mineral of the subchondral bone; decays with depth.
+            line, line_depth: strength of a second, parallel line and its depth in mm.
+            rim: extent in mm, beyond the contour, of a thinner anterior or posterior rim.
+        depth: (341,) over `TABLE_Y_MM`, anteroposterior depth D in mm.
+        wall: (341,) over `TABLE_Y_MM`, thickness of the anterior and posterior walls in mm.
     """
 
     points: Array
@@ -53,22 +61,22 @@ def bones_of(knee: PhantomKnee) -> tuple[Bone, Bone, Bone]:
 
 
 def _roughened(contour: Contour, strength_mm: float, rng: np.random.Generator) -> Contour:
-    """The contour with small bumps and hollows of some 6 mm, as real margins have; joint surfaces stay as they are."""
+    """The contour with small bumps and dents about 6 mm long, as on real margins; joint surfaces are not changed."""
     u = contour.station
-    surface = np.maximum(_bump(u, 11.0, 25.0), _bump(u, 46.0, 64.0))
-    wobble = (_waves(len(u), 2.5, rng) * strength_mm * (1 - surface))[:, None]
+    surface = np.maximum(_soft_indicator(u, 11.0, 25.0), _soft_indicator(u, 46.0, 64.0))
+    displacement = (_waves(len(u), 2.5, rng) * strength_mm * (1 - surface))[:, None]
     tangent = np.roll(contour.points, -3, axis=0) - np.roll(contour.points, 3, axis=0)
     normal = np.stack([tangent[:, 1], -tangent[:, 0]], axis=1) / np.maximum(np.hypot(*tangent.T), 1e-9)[:, None]
-    return Contour(contour.points + wobble * normal, contour.station)
+    return Contour(contour.points + displacement * normal, contour.station)
 
 
-def _bump(u: Array, first: float, last: float) -> Array:
-    """1 from `first` to `last`, 0 beyond, linear over one unit outside."""
+def _soft_indicator(u: Array, first: float, last: float) -> Array:
+    """Weights that are 1 from `first` to `last`, and fall linearly to 0 within one unit outside."""
     return np.asarray(np.clip(np.minimum(u - first, last - u) + 1, 0.0, 1.0))
 
 
 def _waves(count: int, smoothing_mm: float, rng: np.random.Generator) -> Array:
-    """Smooth noise (count,) of unit strength along a contour, clipped at 2."""
+    """Smooth noise (count,) along a contour, with unit standard deviation, clipped at ±2."""
     knots = max(8, int(2 * count * STEP_MM / smoothing_mm))
     smooth = gaussian_filter1d(rng.standard_normal(knots), 2.0, mode="wrap") * np.sqrt(4 * np.sqrt(np.pi))
     waves = np.interp(np.linspace(0, knots, count, endpoint=False), np.arange(knots), smooth)
@@ -76,25 +84,21 @@ def _waves(count: int, smoothing_mm: float, rng: np.random.Generator) -> Array:
 
 
 def _along(station: Array, knots: Sequence[tuple[float, float]]) -> Array:
-    """Values along a contour, linear between (u, value) knots, softened so that no seam shows."""
+    """Values along a contour: linear between (u, value) knots, then smoothed to hide the knots."""
     u, value = zip(*knots, strict=True)
     return np.asarray(gaussian_filter1d(np.interp(station, u, value), ATTRIBUTE_SMOOTHING_MM / STEP_MM, mode="nearest"))
 
 
 def _over_height(knots: Sequence[tuple[float, float]]) -> Array:
-    """Values over `TABLE_Y_MM`, linear between (y, value) knots, softened."""
+    """Values over `TABLE_Y_MM`: linear between (y, value) knots, then smoothed."""
     y, value = zip(*knots, strict=True)
     return np.asarray(gaussian_filter1d(np.interp(TABLE_Y_MM, y, value), 2.0, mode="nearest"))
-
-
-# How unevenly each attribute runs along a contour, relative to itself, and over how many mm.
-UNEVENNESS = ((0.15, 8.0), (0.3, 6.0), (0.35, 6.0), (0.3, 8.0), (0.6, 5.0), (0.3, 8.0), (0.4, 6.0))
 
 
 def _bone(
     contour: Contour, attributes: Sequence[Array | float], depth: Array, wall: Array, rng: np.random.Generator
 ) -> Bone:
-    """A bone with its attributes made uneven and its contour resampled, coarsely where it is straight."""
+    """A bone with random variation of its attributes; its contour is resampled coarsely on the straight shafts."""
     points = contour.points
     count = len(points)
     uneven = [
@@ -103,13 +107,13 @@ def _bone(
     ]
     step = np.where(np.abs(points[1:, 1]) > FAR_MM, FAR_STEP_MM, NEAR_STEP_MM)
     arc = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(points, axis=0).T) / step)])
-    where = np.arange(0.0, arc[-1])
-    columns = [np.interp(where, arc, column) for column in (*points.T, *uneven)]
+    positions = np.arange(0.0, arc[-1])
+    columns = [np.interp(positions, arc, column) for column in (*points.T, *uneven)]
     return Bone(np.stack(columns[:2], axis=1), np.stack(columns[2:], axis=1), depth, wall)
 
 
 def _femur(knee: PhantomKnee, contour: Contour, rng: np.random.Generator) -> Bone:
-    """Condyles rounded like wheels, thin shell below, stout cortex up the shaft."""
+    """The femur: strongly rounded condyles with a thin subchondral shell, and a thick cortex along the shaft."""
     u, build = contour.station, knee.build
     size = np.ptp(knee.outline_mm[37:, 0]) / 82.0
     shaft = build.femur_shaft.half_width_mm * 0.97
@@ -136,7 +140,7 @@ def _femur(knee: PhantomKnee, contour: Contour, rng: np.random.Generator) -> Bon
 
 
 def _tibia(knee: PhantomKnee, contour: Contour, rng: np.random.Generator) -> Bone:
-    """A flat table with a dense subchondral plate, brighter where the joint space is lost, its rims beyond."""
+    """The tibia: a flat plateau with rims and a dense subchondral plate, denser where the joint space is narrowed."""
     u, build = contour.station, knee.build
     size = np.ptp(knee.outline_mm[37:, 0]) / 82.0
     shaft = build.tibia_shaft.half_width_mm * 0.97
@@ -168,7 +172,7 @@ def _tibia(knee: PhantomKnee, contour: Contour, rng: np.random.Generator) -> Bon
 
 
 def _fibula(knee: PhantomKnee, contour: Contour, rng: np.random.Generator) -> Bone:
-    """A knob on a thin tube; the contour's station is the depth below the head's centre in mm."""
+    """The fibula: a head on a thin shaft; the contour's station is the depth in mm below the head's centre."""
     y, build = contour.station, knee.build
     top = float(knee.outline_mm[47, 1] + build.fibula_head[1])
     half = build.fibula_shaft_half

@@ -1,4 +1,4 @@
-"""What a synthetic knee looks like apart from its grades: shafts, small bones, bone substance, soft tissue."""
+"""Appearance of a synthetic knee apart from its grades: shafts, small bones, bone composition, soft tissue."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,15 +14,16 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Person:
-    """What the two knees of one person have in common.
+    """Properties that the two knees of one person share.
 
     Attributes:
-        severity: normal score of how worn the knees are.
+        severity: standard normal score of the severity of osteoarthritis.
         shape_scores: (K,) shared part of the shape scores.
-        stoutness: soft tissue relative to the median, 0.25 (thin) … 2.6 (obese).
-        bone_volume_fraction: mineral share of cancellous bone.
-        cortex: thickness of all cortices relative to the usual; texture: strength of trabecular texture.
-        thigh, calf: how much wider than at the joint the leg becomes.
+        stoutness: amount of soft tissue relative to the median, 0.25 (thin) … 2.6 (obese).
+        bone_volume_fraction: mineral fraction of cancellous bone.
+        cortex: thickness of all cortices relative to the average.
+        texture: strength of the trabecular texture.
+        thigh, calf: width of the leg at the thigh and calf relative to the joint.
     """
 
     severity: float
@@ -36,7 +37,7 @@ class Person:
 
 
 def sample_person(seed: int, number: int, modes: int) -> Person:
-    """Draw person `number` of population `seed`."""
+    """Person `number` of population `seed`; `modes` is the number K of shape scores."""
     rng = np.random.default_rng(np.random.SeedSequence([seed, number, 7]))
     stoutness = float(np.clip(rng.gamma(4.0, 0.25), 0.25, 2.6))
     return Person(
@@ -53,7 +54,7 @@ def sample_person(seed: int, number: int, modes: int) -> Person:
 
 @dataclass(frozen=True)
 class Cyst:
-    """A subchondral cyst: centre and half-axes in mm, share of bone lost inside, strength of its sclerotic rim."""
+    """A subchondral cyst: centre and half-axes in mm, fraction of bone lost inside, strength of its sclerotic rim."""
 
     centre: tuple[float, float]
     half: tuple[float, float]
@@ -63,24 +64,29 @@ class Cyst:
 
 @dataclass(frozen=True)
 class Build:
-    """Looks of one knee (lengths in mm, angles in degrees, the rest relative to 1).
+    """Appearance of one knee; lengths in mm, angles in degrees, other quantities relative to 1.
 
     Attributes:
-        femur_shaft, tibia_shaft: how the shafts go on beyond the landmarks.
-        fibula_head: centre of its head from the lateral end of the plateau (landmark 47);
-            `fibula_head_half`, `fibula_shaft_half`: half-widths.
+        femur_shaft, tibia_shaft: shape of the shafts beyond the landmarks.
+        fibula_head: (x, y) of the centre of the fibular head relative to the plateau's lateral end (landmark 47).
+        fibula_head_half, fibula_shaft_half: half-widths of the fibula.
         patella: centre x, centre y, half-width, half-height, thickness.
         fabella: centre x, centre y, half-width; half-width 0 = none.
-        bone_volume_fraction, cortex, texture: see `Person`; `tibia_share`: of that fraction in tibia and fibula.
-        sclerosis_medial, sclerosis_lateral: extra subchondral bone under the plateaus.
+        bone_volume_fraction, cortex, texture: see `Person`.
+        tibia_share: bone volume fraction of tibia and fibula relative to that of the femur.
+        sclerosis_medial, sclerosis_lateral: increase of subchondral bone under the plateaus.
         cysts: subchondral cysts.
         chondrocalcinosis: mineral in the menisci, mm along the ray; 0 = none.
-        flexion_deg: the more, the further the plateau rims and the notch's roof stand off.
-        rim_medial, rim_lateral: how far a plateau's front or back rim stands above its floor, which the outline
-            follows; `margin_rim`: the same of the femur's margins; `second_line`: depth of an inner, parallel line.
-        roughness_mm: height of small bumps of the bones' margins.
+        flexion_deg: knee flexion; moves the plateau rims, the second lines and the roof of the notch further out.
+        rim_medial, rim_lateral: height of a plateau's anterior or posterior rim above its floor (the outline follows
+            the floor).
+        margin_rim: the same at the margins of the femur.
+        second_line: depth of an inner, parallel line below the joint surface.
+        roughness_mm: height of small bumps on the bone margins.
         scar: strength of growth-plate scars.
-        leg_half_width, fat: half-width of the leg at the joint and thickness of its fat layer; `thigh`, `calf`.
+        leg_half_width: half-width of the leg at the joint.
+        fat: thickness of the fat layer.
+        thigh, calf: see `Person`.
     """
 
     femur_shaft: ShaftShape
@@ -112,7 +118,14 @@ class Build:
 
 
 def sample_build(grades: Mapping[str, int], outline: Array, person: Person, rng: np.random.Generator) -> Build:
-    """Draw everything that no grade names, scaled with the size of the bones; sclerosis and cysts follow narrowing."""
+    """The appearance of one knee, scaled with its bone size; sclerosis and cysts depend on joint space narrowing.
+
+    Args:
+        grades: the seven grades.
+        outline: (74, 2) mm.
+        person: the person of the knee.
+        rng: random generator of this knee.
+    """
     size = float(np.hypot(*(outline[TIBIA_PLATEAU_MEDIAL] - outline[TIBIA_PLATEAU_LATERAL]))) / 80.0
     notch = outline[18]
     flexion = float(rng.uniform(0.0, 25.0))
@@ -162,7 +175,7 @@ def _sample_patella(notch: Array, size: float, rng: np.random.Generator) -> tupl
 
 
 def _sample_cysts(grades: Mapping[str, int], outline: Array, rng: np.random.Generator) -> list[Cyst]:
-    """Up to two cysts a plateau, hardly any without narrowing."""
+    """Up to two cysts per plateau; cysts are rare without joint space narrowing."""
     cysts = []
     for side, first, last in (("lateral", 48, 52), ("medial", 58, 62)):
         chance = (0.0, 0.01, 0.1, 0.3)[grades[f"jsn_{side}"]]

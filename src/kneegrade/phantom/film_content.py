@@ -1,6 +1,8 @@
-"""Films without a knee, so that a finder learns to say so: blank, shafts, a hand, a skull, a chest, mere shapes.
+"""Film content other than the knee: overlays on any film, and objects of films without a knee.
 
-What lies over a film beside the leg: side markers, shutters, unexposed strips and scale marks.
+An `Overlay` has side markers, collimation borders, text, a ruler and a calibration ball. Films without a knee
+(distractors) train the knee localizer to report that there is none: blank films, shafts, a hand, a skull, a chest,
+random shapes.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,15 +20,20 @@ FloatImage = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Overlay:
-    """Markers and borders of a film.
+    """Markers and borders of a film; positions are (x, y) relative to the film's width and height.
 
     Attributes:
-        letters: text drawn beside each knee ("" = none); `places`: (x, y) shares of the film; `height_mm`: of a letter.
+        letters: marker text, one per knee ("" = none).
+        places: positions of the letters.
+        height_mm: height of a letter.
         box: "plain" bright letter, "plate" dark letter on a bright plate, "frame" bright letter on a grey plate.
-        shutter_mm: width of the border left, top, right, bottom; `shutter_grey`: its grey; `shutter_deg`: its tilt.
-        text: a line of small print at an edge ("" = none).
-        ruler: edge of a ruler with a mark every 10 mm, "left", "right" or "" (none).
-        ball_mm: diameter of a calibration ball, 0 = none; `ball_at`: (x, y) shares of the film.
+        shutter_mm: width of the collimation border on the left, top, right and bottom.
+        shutter_grey: its grey level.
+        shutter_deg: its rotation.
+        text: a line of small text near an edge ("" = none).
+        ruler: edge with a ruler that has a mark every 10 mm: "left", "right" or "" (none).
+        ball_mm: diameter of a calibration ball, 0 = none.
+        ball_at: position of the ball.
     """
 
     letters: tuple[str, ...]
@@ -43,7 +50,7 @@ class Overlay:
 
 
 def sample_overlay(rng: np.random.Generator, sides: Sequence[str]) -> Overlay:
-    """Draw markers and borders for a film with these knees."""
+    """Draw the overlay of a film that shows knees of these sides."""
     marked = rng.random(max(len(sides), 1)) < 0.75
     letters = tuple(side if mark else "" for side, mark in zip(sides or "R", marked, strict=True))
     outer = rng.uniform(0.02, 0.12, len(letters))
@@ -68,18 +75,18 @@ def sample_overlay(rng: np.random.Generator, sides: Sequence[str]) -> Overlay:
 
 
 def draw_markers(pixels: FloatImage, pixel_mm: float, overlay: Overlay) -> FloatImage:
-    """The film (H, W) with its letters, small print, ruler and calibration ball."""
+    """The film (H, W) with its letters, text, ruler and calibration ball."""
     canvas = Image.fromarray((pixels * 255).astype(np.uint8))
     draw = ImageDraw.Draw(canvas)
     height = max(6, round(overlay.height_mm / pixel_mm))
     for letter, (x, y) in zip(overlay.letters, overlay.places, strict=True):
         if letter:
-            _letter(draw, letter, (x * canvas.width, y * canvas.height), height, overlay.box)
+            _draw_letter(draw, letter, (x * canvas.width, y * canvas.height), height, overlay.box)
     if overlay.text:
         font = ImageFont.load_default(max(6, height // 2))
         draw.text((canvas.width * 0.04, canvas.height * 0.94), overlay.text, fill=230, font=font)
     if overlay.ruler:
-        _ruler(draw, canvas.width, canvas.height, pixel_mm, overlay.ruler)
+        _draw_ruler(draw, canvas.width, canvas.height, pixel_mm, overlay.ruler)
     if overlay.ball_mm:
         x, y = overlay.ball_at[0] * canvas.width, overlay.ball_at[1] * canvas.height
         half = overlay.ball_mm / pixel_mm / 2
@@ -89,9 +96,9 @@ def draw_markers(pixels: FloatImage, pixel_mm: float, overlay: Overlay) -> Float
     return np.where(changed, drawn, pixels).astype(np.float32)
 
 
-def _letter(draw: ImageDraw.ImageDraw, letter: str, middle: tuple[float, float], height: int, box: str) -> None:
-    """One marker letter with its plate."""
-    x, y = middle
+def _draw_letter(draw: ImageDraw.ImageDraw, letter: str, centre: tuple[float, float], height: int, box: str) -> None:
+    """Draw one marker letter and its plate."""
+    x, y = centre
     half = height * 0.62
     if box != "plain":
         draw.rectangle((x - half, y - half, x + half, y + half), fill=235 if box == "plate" else 90)
@@ -99,8 +106,8 @@ def _letter(draw: ImageDraw.ImageDraw, letter: str, middle: tuple[float, float],
     draw.text((x, y), letter, fill=20 if box == "plate" else 250, font=font, anchor="mm")
 
 
-def _ruler(draw: ImageDraw.ImageDraw, width: int, height: int, pixel_mm: float, edge: str) -> None:
-    """A scale of centimetres along one edge."""
+def _draw_ruler(draw: ImageDraw.ImageDraw, width: int, height: int, pixel_mm: float, edge: str) -> None:
+    """Draw a ruler with centimetre marks along one edge."""
     x, inward = (width * 0.03, 1) if edge == "left" else (width * 0.97, -1)
     thick = max(1, round(0.6 / pixel_mm))
     for number in range(int(height * pixel_mm / 10) + 1):
@@ -110,7 +117,7 @@ def _ruler(draw: ImageDraw.ImageDraw, width: int, height: int, pixel_mm: float, 
 
 
 def draw_collimation(pixels: FloatImage, pixel_mm: float, overlay: Overlay) -> FloatImage:
-    """The film (H, W) with its border outside the collimated field."""
+    """The film (H, W) with a uniform border outside the collimated field."""
     if not any(overlay.shutter_mm):
         return pixels
     rows, columns = pixels.shape
@@ -125,23 +132,31 @@ def draw_collimation(pixels: FloatImage, pixel_mm: float, overlay: Overlay) -> F
     return np.where(open_field, pixels, np.float32(overlay.shutter_grey)).astype(np.float32)
 
 
-Grid = tuple[FloatImage, FloatImage]
+Grid = tuple[FloatImage, FloatImage]  # x and y in mm, broadcastable to (H, W)
 
 
 def distractor_path(
-    shape: tuple[int, int], pixel_mm: float, exposure: Exposure, grain: FloatImage, rng: np.random.Generator
+    shape: tuple[int, int], pixel_mm: float, exposure: Exposure, texture: FloatImage, rng: np.random.Generator
 ) -> FloatImage:
-    """Line integral of attenuation (H, W) of something that is not a knee."""
+    """Line integral of attenuation (H, W) of a random object other than a knee.
+
+    Args:
+        shape: (H, W).
+        pixel_mm: size of a pixel.
+        exposure: gives the energy.
+        texture: (H, W) trabecular texture.
+        rng: random generator of the object.
+    """
     kinds: tuple[Callable[[Grid, np.random.Generator], tuple[FloatImage, FloatImage]], ...]
     kinds = (_blank, _shafts, _shafts, _hand, _skull, _chest, _shapes)
     kind = kinds[rng.integers(len(kinds))]
     x = (np.arange(shape[1], dtype=np.float32) - np.float32(shape[1] / 2)) * np.float32(pixel_mm)
     y = (np.arange(shape[0], dtype=np.float32) - np.float32(shape[0] / 2))[:, None] * np.float32(pixel_mm)
     angle = rng.uniform(0, 2 * np.pi) if kind in (_shafts, _hand, _shapes) else rng.normal(0, 0.1)
-    turned = (np.cos(angle) * x - np.sin(angle) * y, np.sin(angle) * x + np.cos(angle) * y)
-    soft, mineral = kind((turned[0].astype(np.float32), turned[1].astype(np.float32)), rng)
+    rotated_x, rotated_y = np.cos(angle) * x - np.sin(angle) * y, np.sin(angle) * x + np.cos(angle) * y
+    soft, mineral = kind((rotated_x.astype(np.float32), rotated_y.astype(np.float32)), rng)
     muscle, bone = attenuation_per_mm("muscle", exposure.energy_kev), attenuation_per_mm("bone", exposure.energy_kev)
-    textured = mineral * np.clip(1 + 0.12 * grain, 0.2, 2)
+    textured = mineral * np.clip(1 + 0.12 * texture, 0.2, 2)
     return np.asarray(muscle * soft + (bone - muscle) * textured, dtype=np.float32)
 
 
@@ -152,7 +167,7 @@ def _ellipsoid(grid: Grid, centre: tuple[float, float], half: tuple[float, float
 
 
 def _tube(grid: Grid, start: tuple[float, float], end: tuple[float, float], half: float, knob: float) -> FloatImage:
-    """Mineral thickness of a long bone from start to end (mm), widened by `knob` at both ends."""
+    """Mineral thickness in mm of a long bone from start to end, widened by the factor `knob` at both ends."""
     along = np.subtract(end, start)
     length = float(np.hypot(*along))
     u = ((grid[0] - start[0]) * along[0] + (grid[1] - start[1]) * along[1]) / length
@@ -168,13 +183,16 @@ def _tube(grid: Grid, start: tuple[float, float], end: tuple[float, float], half
 
 
 def _blank(grid: Grid, rng: np.random.Generator) -> tuple[FloatImage, FloatImage]:
-    """Nothing in the beam, or an even slab."""
+    """Nothing in the beam, or a uniform slab.
+
+    This function and the next five return the thickness in mm of soft tissue and of mineral, each (H, W).
+    """
     slab = np.zeros_like(grid[0] + grid[1]) + np.float32(rng.choice([0.0, rng.uniform(5, 80)]))
     return slab, np.zeros_like(slab)
 
 
 def _shafts(grid: Grid, rng: np.random.Generator) -> tuple[FloatImage, FloatImage]:
-    """One or two shafts of long bones without a joint (thigh, lower leg, forearm)."""
+    """One or two shafts of long bones without a joint, like a thigh, lower leg or forearm."""
     half, length = float(rng.uniform(35, 75)), 400.0
     soft = 2 * np.sqrt(np.clip(half * half - grid[0] * grid[0], 0, None))
     count = int(rng.integers(1, 3))
@@ -187,7 +205,7 @@ def _shafts(grid: Grid, rng: np.random.Generator) -> tuple[FloatImage, FloatImag
 
 
 def _hand(grid: Grid, rng: np.random.Generator) -> tuple[FloatImage, FloatImage]:
-    """Five rays of short bones from a wrist."""
+    """A hand: five rays of short bones, a wrist and a forearm."""
     palm = _ellipsoid(grid, (0, 30), (48, 60), 28)
     mineral, fingers = np.zeros_like(palm), np.zeros_like(palm)
     for ray in range(5):
@@ -203,12 +221,12 @@ def _hand(grid: Grid, rng: np.random.Generator) -> tuple[FloatImage, FloatImage]
         place = (float(rng.uniform(-24, 24)), float(rng.uniform(34, 58)))
         mineral += _ellipsoid(grid, place, (7, 7), 4)
     mineral += _tube(grid, (-14, 65), (-18, 250), 7, 2.0) + _tube(grid, (14, 65), (14, 250), 7.5, 2.2)
-    fingers = np.maximum(fingers, (np.abs(grid[0]) < 30) & (grid[1] > 60))  # and the forearm
+    fingers = np.maximum(fingers, (np.abs(grid[0]) < 30) & (grid[1] > 60))  # the forearm
     return np.maximum(gaussian_filter(fingers, 2) * np.float32(16), palm), mineral
 
 
 def _skull(grid: Grid, rng: np.random.Generator) -> tuple[FloatImage, FloatImage]:
-    """A shell with orbits and a jaw."""
+    """A skull: a shell with orbits and a jaw."""
     half = (float(rng.uniform(65, 85)), float(rng.uniform(85, 110)))
     outer = _ellipsoid(grid, (0, -20), half, 150)
     inner = _ellipsoid(grid, (0, -20), (half[0] - 6, half[1] - 6), 140)
@@ -220,22 +238,22 @@ def _skull(grid: Grid, rng: np.random.Generator) -> tuple[FloatImage, FloatImage
 
 
 def _chest(grid: Grid, rng: np.random.Generator) -> tuple[FloatImage, FloatImage]:
-    """A trunk with two dark lungs, ribs and a spine, scaled to the film."""
+    """A chest with two dark lungs, ribs and a spine, scaled to the film."""
     scale = float(np.ptp(grid[0])) / 330
-    near = (grid[0] / scale, grid[1] / scale)
-    soft = _ellipsoid(near, (0, 30), (165, 320), 130)
+    scaled = (grid[0] / scale, grid[1] / scale)
+    soft = _ellipsoid(scaled, (0, 30), (165, 320), 130)
     for side in (-1, 1):
-        soft = soft - _ellipsoid(near, (side * 72, -10), (58, 120), 90)
-    mineral = 8 * np.exp(-((near[0] / 16) ** 2)) * (1 + 0.3 * np.sin(near[1] / 5))
+        soft = soft - _ellipsoid(scaled, (side * 72, -10), (58, 120), 90)
+    mineral = 8 * np.exp(-((scaled[0] / 16) ** 2)) * (1 + 0.3 * np.sin(scaled[1] / 5))
     rise = float(rng.uniform(0.15, 0.35))
     for row in range(-7, 8):
-        bend = near[1] - row * 22 - rise * np.abs(near[0]) + near[0] ** 2 / 250
-        mineral = mineral + 2.2 * np.exp(-((bend / 4.5) ** 2)) * (np.abs(near[0]) < 140)
+        bend = scaled[1] - row * 22 - rise * np.abs(scaled[0]) + scaled[0] ** 2 / 250
+        mineral = mineral + 2.2 * np.exp(-((bend / 4.5) ** 2)) * (np.abs(scaled[0]) < 140)
     return np.clip(soft, 0, None).astype(np.float32), np.asarray(mineral, dtype=np.float32)
 
 
 def _shapes(grid: Grid, rng: np.random.Generator) -> tuple[FloatImage, FloatImage]:
-    """Scattered ellipsoids and tubes, like packing or a foot seen from anywhere."""
+    """Randomly placed ellipsoids, like packaging or a foot in any projection."""
     soft = _ellipsoid(
         grid, (float(rng.normal(0, 30)), 0), (float(rng.uniform(30, 120)), float(rng.uniform(60, 200))), 80
     )

@@ -1,6 +1,7 @@
-"""`write_example_study`: the two synthetic films and their truth that README, demo and tests use.
+"""Synthetic films as DICOM files of the DX or CR class; the same film always gives the same bytes.
 
-`write_film`: a synthetic film as a DICOM file of the DX or CR class, the same bytes for the same film.
+`write_film` writes one film. `write_example_study` writes the two films and their truth that the README, the demo and
+the tests use.
 """
 
 import hashlib
@@ -25,25 +26,29 @@ from pydicom.uid import (
 )
 
 from kneegrade.errors import UsageError
+from kneegrade.files import replacing
 from kneegrade.phantom.film import FilmOptions, PhantomFilm, render_film
 from kneegrade.version import __version__
 
 TRANSFER_SYNTAXES = {"none": ExplicitVRLittleEndian, "jpeg2000": JPEG2000Lossless, "rle": RLELossless}
-IMPLEMENTATION_UID = UID("2.25.288893312391158471229311213417613771157")  # a UUID of our own, as PS3.5 B.2 allows
+IMPLEMENTATION_UID = UID("2.25.288893312391158471229311213417613771157")  # derived from a UUID, see PS3.5 B.2
 SIDE_CODES = {"R": ("24028007", "Right"), "L": ("7771000", "Left"), "B": ("51440002", "Right and left")}
 
 
 @dataclass(frozen=True)
 class DicomOptions:
-    """How a film is stored.
+    """How a film is encoded in DICOM.
 
     Attributes:
-        bits: stored bits, 10 … 16.
-        photometric: MONOCHROME1 stores bone dark (the negative), MONOCHROME2 bone bright.
-        spacing: the attribute that states the spacing, or "none".
+        bits: bits stored, 10 … 16.
+        photometric: photometric interpretation; bone has low stored values in MONOCHROME1, high ones in MONOCHROME2.
+        spacing: attribute that holds the pixel spacing, or "none".
         compression: "none", "jpeg2000" (lossless) or "rle".
         modality: "DX" or "CR".
-        laterality: whether the side is stated.
+        laterality: whether the file states the side.
+
+    Raises:
+        UsageError: an option is out of range.
     """
 
     bits: int = 12
@@ -55,26 +60,19 @@ class DicomOptions:
 
     def __post_init__(self) -> None:
         if not 10 <= self.bits <= 16:
-            raise UsageError(f"{self.bits} bits were asked for; 10 to 16 are expected.")
+            raise UsageError(f"Bits stored: {self.bits}; expected 10 to 16.")
         if self.compression not in TRANSFER_SYNTAXES:
-            raise UsageError(f"Compression {self.compression!r} was asked for; none, jpeg2000 or rle is expected.")
-
-
-def stored_values(film: PhantomFilm, options: DicomOptions) -> NDArray[np.uint16]:
-    """The film's pixels (H, W) as stored: `bits` bits, inverted for MONOCHROME1."""
-    top = 2**options.bits - 1
-    values = np.rint(film.pixels * top).astype(np.uint16)
-    return np.asarray(top - values if options.photometric == "MONOCHROME1" else values, dtype=np.uint16)
+            raise UsageError(f"Compression {self.compression!r} is unknown; expected none, jpeg2000 or rle.")
 
 
 def write_film(path: Path, film: PhantomFilm, options: DicomOptions | None = None) -> None:
-    """Write a film; the file appears whole or not at all.
+    """Write a film to a DICOM file; an interrupted write leaves no partial file at `path`.
 
     Raises:
-        UsageError: the path's folder does not exist.
+        UsageError: the directory of `path` does not exist.
     """
     if not path.parent.is_dir():
-        raise UsageError(f"There is no folder {path.parent}; make it first.")
+        raise UsageError(f"The folder {path.parent} does not exist; create it first.")
     buffer = BytesIO()
     film_dataset(film, options or DicomOptions()).save_as(buffer, enforce_file_format=True)
     draft = path.with_name(path.name + ".part")
@@ -83,7 +81,7 @@ def write_film(path: Path, film: PhantomFilm, options: DicomOptions | None = Non
 
 
 def film_dataset(film: PhantomFilm, options: DicomOptions) -> FileDataset:
-    """The film as a pydicom data set, its identifiers made from the film's seed and index."""
+    """The film as a pydicom data set; its identifiers are derived from the film."""
     is_dx = options.modality == "DX"
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation if is_dx else ComputedRadiographyImageStorage
@@ -102,21 +100,22 @@ def film_dataset(film: PhantomFilm, options: DicomOptions) -> FileDataset:
     return dataset
 
 
-def uid(film: PhantomFilm, what: str, options: DicomOptions | None = None) -> UID:
-    """A UID under 2.25 that depends on the film, on what it names and on how the film is stored."""
-    digest = bytearray(_digest(film, f"{what} {options}")[:16])
-    digest[6], digest[8] = digest[6] & 0x0F | 0x80, digest[8] & 0x3F | 0x80  # an RFC 9562 UUID of version 8
+def uid(film: PhantomFilm, entity: str, options: DicomOptions | None = None) -> UID:
+    """A UID under 2.25, derived from the film, the entity (study, series or instance) and the DICOM options."""
+    digest = bytearray(_digest(film, f"{entity} {options}")[:16])
+    # The version (8) and variant bits of an RFC 9562 UUID.
+    digest[6], digest[8] = digest[6] & 0x0F | 0x80, digest[8] & 0x3F | 0x80
     return UID(f"2.25.{int.from_bytes(digest, 'big')}")
 
 
-def _digest(film: PhantomFilm, what: str) -> bytes:
-    """SHA-256 of the film's identity, its pixels included, and of `what`."""
-    text = f"kneegrade phantom {film.seed} {film.index} {film.options} {film.plan.layout} {what} "
+def _digest(film: PhantomFilm, entity: str) -> bytes:
+    """SHA-256 of the film's identity, its pixels and an entity."""
+    text = f"kneegrade phantom {film.seed} {film.index} {film.options} {film.plan.layout} {entity} "
     return hashlib.sha256(text.encode() + film.pixels.tobytes()).digest()
 
 
 def _patient_and_study(dataset: Dataset, film: PhantomFilm, options: DicomOptions) -> None:
-    """Patient, study, series and equipment: synthetic throughout."""
+    """Set the patient, study, series and equipment attributes, all of them synthetic."""
     rng = np.random.default_rng(np.random.SeedSequence([film.seed, film.index, 4]))
     number = f"{film.seed:04d}-{film.index:06d}"
     dataset.SpecificCharacterSet = "ISO_IR 192"
@@ -141,15 +140,15 @@ def _patient_and_study(dataset: Dataset, film: PhantomFilm, options: DicomOption
 
 
 def _acquisition(dataset: Dataset, film: PhantomFilm, options: DicomOptions) -> None:
-    """Body part, side, view, exposure and spacing."""
+    """Set body part, side, view, exposure and pixel spacing."""
     dataset.BodyPartExamined, dataset.ViewPosition = "KNEE", film.plan.view
-    dataset.PatientOrientation = ["L", "F"]  # shown as seen from the front, whichever way the beam went
+    dataset.PatientOrientation = ["L", "F"]  # displayed as seen from the front, for AP and PA
     dataset.AnatomicRegionSequence = [_code("72696002", "SCT", "Knee")]
     view = codes.cid4010.AnteroPosterior if film.plan.view == "AP" else codes.cid4010.PosteroAnterior
     dataset.ViewCodeSequence = [_code(view.value, "SCT", view.meaning)]
     sides = "B" if len(film.knees) == 2 else "".join(knee.side for knee in film.knees)
     if options.modality == "DX":
-        dataset.ImageLaterality = "U"  # required there, even where it is not stated
+        dataset.ImageLaterality = "U"  # required in DX, even if unknown
     if options.laterality and sides:
         dataset.ImageLaterality = sides
         modifier = _code(SIDE_CODES[sides][0], "SCT", SIDE_CODES[sides][1])
@@ -168,14 +167,14 @@ def _acquisition(dataset: Dataset, film: PhantomFilm, options: DicomOptions) -> 
 
 
 def _code(value: str, scheme: str, meaning: str) -> Dataset:
-    """One item of a coded sequence."""
+    """An item of a code sequence."""
     item = Dataset()
     item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
     return item
 
 
 def _image(dataset: Dataset, film: PhantomFilm, options: DicomOptions) -> None:
-    """Pixels and how to show them."""
+    """Set the pixel data and the attributes that describe their display."""
     values = stored_values(film, options)
     top = 2**options.bits - 1
     inverted = options.photometric == "MONOCHROME1"
@@ -194,15 +193,22 @@ def _image(dataset: Dataset, film: PhantomFilm, options: DicomOptions) -> None:
     dataset["PixelData"].VR = "OW"
 
 
+def stored_values(film: PhantomFilm, options: DicomOptions) -> NDArray[np.uint16]:
+    """Stored pixel values (H, W) of a film: scaled to `bits` bits, inverted for MONOCHROME1."""
+    top = 2**options.bits - 1
+    values = np.rint(film.pixels * top).astype(np.uint16)
+    return np.asarray(top - values if options.photometric == "MONOCHROME1" else values, dtype=np.uint16)
+
+
 EXAMPLE_SEED = 2021
-BILATERAL_INDEX, SINGLE_INDEX = 1127, 121  # KL 0 beside KL 3; KL 2
+BILATERAL_INDEX, SINGLE_INDEX = 1127, 121  # KL 0 and KL 3; KL 2
 
 
 def write_example_study(directory: Path) -> None:
-    """Write `bilateral.dcm`, `single_right.dcm` and `truth.json` into a folder, made if need be.
+    """Write `bilateral.dcm`, `single_right.dcm` and `truth.json` into a folder, which is created if missing.
 
-    The bilateral film is 12-bit MONOCHROME1, JPEG 2000 lossless, with its detector's spacing; the single one is 16-bit
-    MONOCHROME2 without any spacing.
+    The bilateral film is 12-bit MONOCHROME1, JPEG 2000 lossless, with the pixel spacing at the detector. The single
+    film is 16-bit MONOCHROME2 without pixel spacing.
     """
     directory.mkdir(parents=True, exist_ok=True)
     bilateral = render_film(EXAMPLE_SEED, BILATERAL_INDEX, FilmOptions("bilateral", "uniform", longest_px=1700))
@@ -216,11 +222,12 @@ def write_example_study(directory: Path) -> None:
         "bilateral.dcm": film_truth(bilateral),
         "single_right.dcm": film_truth(single),
     }
-    (directory / "truth.json").write_text(json.dumps(truth, indent=1) + "\n", encoding="utf-8")
+    with replacing(directory / "truth.json") as stream:
+        stream.write(json.dumps(truth, indent=1) + "\n")
 
 
 def film_truth(film: PhantomFilm) -> dict[str, Any]:
-    """What is known of a film, ready for JSON; joint space in mm of the knee, not of its magnified shadow."""
+    """Truth of a film as a JSON-serialisable dictionary; joint space widths are in mm of the knee, not magnified."""
     return {
         "seed": film.seed,
         "index": film.index,

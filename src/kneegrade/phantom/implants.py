@@ -1,4 +1,4 @@
-"""Metal in a knee: replaced joints, plates, screws and staples, so that a quality gate can learn to see them."""
+"""Metal in a knee: arthroplasties, plates, screws and staples, as training data for the detection of implants."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,18 +11,18 @@ Material = Literal["titanium", "steel"]
 Kind = Literal["total_knee", "partial_knee", "plate", "screws", "staple"]
 
 KINDS: tuple[Kind, ...] = ("total_knee", "partial_knee", "plate", "screws", "staple")
-SHARES = (0.4, 0.15, 0.15, 0.2, 0.1)
+KIND_SHARES = (0.4, 0.15, 0.15, 0.2, 0.1)
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A straight piece of metal with round ends.
+    """A straight metal part with round ends.
 
     Attributes:
-        start, end: its axis in mm of the knee.
-        half_width: in mm, in the plane of the picture.
-        depth: thickness in mm along the ray; None for a round rod, as thick as it is wide.
-        material: cobalt-chromium is counted as steel, its neighbour.
+        start, end: end points (x, y) of its axis in mm of the knee.
+        half_width: half-width in mm in the image plane.
+        depth: thickness in mm along the ray; None for a round rod, which is as thick as it is wide.
+        material: cobalt–chromium is modelled as steel, whose attenuation is similar.
     """
 
     start: tuple[float, float]
@@ -34,21 +34,21 @@ class Bar:
 
 @dataclass(frozen=True)
 class Implant:
-    """What was put in: its kind and its pieces."""
+    """An implant: its kind and its metal parts."""
 
     kind: Kind
     bars: tuple[Bar, ...]
 
     @property
     def is_arthroplasty(self) -> bool:
-        """Whether joint surfaces were replaced, so that nothing is left to grade."""
+        """Whether joint surfaces are replaced, so that the knee cannot be graded."""
         return self.kind in ("total_knee", "partial_knee")
 
 
 def sample_implant(seed: int, index: int, outline: Array) -> Implant:
-    """Draw the implant of knee `index` of population `seed`, fitted to its outline (74, 2) mm."""
+    """The implant of knee `index` of population `seed`, fitted to its outline (74, 2) mm."""
     rng = np.random.default_rng(np.random.SeedSequence([seed, index, 9]))
-    kind = KINDS[rng.choice(len(KINDS), p=SHARES)]
+    kind = KINDS[rng.choice(len(KINDS), p=KIND_SHARES)]
     size = float(outline[63, 0] - outline[47, 0]) / 80.0
     if kind == "total_knee":
         bars = [*_condyles(outline, range(10, 27), rng), *_tray(outline, 46, 64, rng)]
@@ -73,13 +73,13 @@ def sample_implant(seed: int, index: int, outline: Array) -> Implant:
 def _bar(
     start: tuple[float, float], end: tuple[float, float], half: float, depth: float | None, material: Material
 ) -> Bar:
-    """A bar of plain floats."""
+    """A `Bar` with all numbers converted to Python floats."""
     (a, b), (c, d) = start, end
     return Bar((float(a), float(b)), (float(c), float(d)), float(half), depth, material)
 
 
 def _condyles(outline: Array, numbers: range, rng: np.random.Generator) -> list[Bar]:
-    """A shell along the femur's joint surface."""
+    """A metal shell along the joint surface of the femur, over the given landmark numbers."""
     half, depth = float(rng.uniform(1.8, 3.0)), float(rng.uniform(18, 40))
     points = outline[list(numbers)] - [0.0, half]
     pairs = zip(points[:-1].tolist(), points[1:].tolist(), strict=True)
@@ -87,7 +87,7 @@ def _condyles(outline: Array, numbers: range, rng: np.random.Generator) -> list[
 
 
 def _tray(outline: Array, first: int, last: int, rng: np.random.Generator) -> list[Bar]:
-    """A flat tray in place of the plateau."""
+    """A flat tray that replaces the plateau between two landmarks."""
     half = float(rng.uniform(1.5, 2.5))
     (x0, y0), (x1, y1) = outline[first], outline[last]
     level = float(max(y0, y1)) + 2.0
@@ -95,13 +95,13 @@ def _tray(outline: Array, first: int, last: int, rng: np.random.Generator) -> li
 
 
 def _stem(outline: Array, length: float, half: float) -> Bar:
-    """The keel of a tibial tray."""
+    """The stem of a tibial tray."""
     x, y = (outline[47] + outline[63]) / 2
     return _bar((x, y + 3.0), (x, y + length), half, None, "titanium")
 
 
 def _plate(outline: Array, rng: np.random.Generator, size: float) -> list[Bar]:
-    """A plate on the lateral or medial side of the tibia with its screws."""
+    """A plate with its screws on the lateral or medial side of the tibia."""
     lateral = bool(rng.random() < 0.6)
     side, inward = (outline[43], 1.0) if lateral else (outline[67], -1.0)
     top, length = float(side[1] - rng.uniform(4, 10)), float(rng.uniform(50, 110)) * size
@@ -115,7 +115,7 @@ def _plate(outline: Array, rng: np.random.Generator, size: float) -> list[Bar]:
 
 
 def _screws(outline: Array, rng: np.random.Generator) -> list[Bar]:
-    """One to three screws in femur or tibia, as after ligament repair."""
+    """One to three screws in the femur or tibia, as after ligament reconstruction."""
     bars = []
     for _ in range(int(rng.integers(1, 4))):
         below = bool(rng.random() < 0.6)
@@ -130,7 +130,7 @@ def _screws(outline: Array, rng: np.random.Generator) -> list[Bar]:
 
 
 def _staple(outline: Array, rng: np.random.Generator) -> list[Bar]:
-    """A U of thin wire on one margin of the tibia."""
+    """A U-shaped staple on the lateral or medial margin of the tibia."""
     lateral = bool(rng.random() < 0.5)
     (x, y), inward = (outline[44], 1.0) if lateral else (outline[66], -1.0)
     width, depth = float(rng.uniform(8, 16)), float(rng.uniform(10, 20)) * inward

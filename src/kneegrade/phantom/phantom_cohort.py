@@ -1,4 +1,4 @@
-"""`write_cohort`: many synthetic knees on disk with their manifest, resumable and the same for the same seed."""
+"""`write_cohort`: a directory of synthetic knees with their manifest; resumable, and reproducible from its seed."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -14,34 +14,38 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from kneegrade.errors import UsageError
-from kneegrade.phantom.film import FilmKnee, FilmOptions, FilmScene, Layout, compose_film, develop_film
+from kneegrade.files import replacing
+from kneegrade.phantom.film import FilmKnee, FilmOptions, FilmScene, Layout, compose_film, render_scene
 from kneegrade.phantom.film_dicom import DicomOptions, write_film
 from kneegrade.phantom.phantom_knee import PhantomKnee, check_identity, sample_knee
 from kneegrade.phantom.prevalence import Prevalence, second_reading, tuple_probabilities
 from kneegrade.phantom.rois import FOV_MM, render_roi, roi_exposure, roi_placement, roi_rotation_deg
 from kneegrade.schema import TARGET_NAMES
 
-Progress = Callable[[int, int], None]  # (done, all)
+Progress = Callable[[int, int], None]  # (done, total)
 Kind = Literal["films", "rois"]
 
 ROI_SIZE_PX = 320
 ROI_FILE, TABLE_FILE = "rois.npy", "truth.parquet"
-CHUNK = 64
-RENDERER = 2  # another number whenever the same seed gives other pictures, so that old and new ones do not mix
+CHUNK = 64  # rows per group of the manifest, and images between two checkpoints
+RENDERER = 2  # increased when the same seed gives different images, so that old and new images are not mixed
 
 
 @dataclass(frozen=True)
 class Cohort:
-    """What a cohort consists of; two that are equal have the same bytes.
+    """Specification of a cohort; equal specifications give the same bytes.
 
     Attributes:
-        number: films, or single knees.
+        number: number of films, or of single knees.
         prevalence: population of the grades.
-        seed: of the population.
+        seed: seed of the population.
         kind: "films" (DICOM) or "rois" (an array of single knees).
         implants: share of knees with metal; the grades of replaced joints are missing in the manifest.
-        distractors: share of films without a knee, listed in `no_knee.csv`; no single knee is one.
-        readers: whether the manifest holds a second reader's labels, `<grade>_reader2`.
+        distractors: share of films without a knee, which are listed in `no_knee.csv`; ignored for "rois".
+        readers: whether the manifest has the labels of a second reader, `<grade>_reader2`.
+
+    Raises:
+        UsageError: an attribute is out of range.
     """
 
     number: int
@@ -56,11 +60,11 @@ class Cohort:
         shares = (self.implants, self.distractors)
         if self.number < 1 or self.kind not in get_args(Kind) or min(shares) < 0 or max(shares) > 1:
             raise UsageError(
-                f"A cohort of {self.number} {self.kind!r} with shares {shares} of implants and distractors was asked "
-                "for; at least 1 of films or rois and shares between 0 and 1 are expected."
+                f"Invalid cohort: {self.number} {self.kind!r}, shares of implants and distractors {shares}. "
+                "Expected at least 1 of films or rois, and shares between 0 and 1."
             )
         check_identity(self.seed, 0)
-        tuple_probabilities(self.prevalence)  # refuses an unknown name before anything is written
+        tuple_probabilities(self.prevalence)  # raises for an unknown name before any file is written
 
     def knee(self, index: int) -> PhantomKnee:
         """Knee `index` of the population."""
@@ -71,80 +75,84 @@ def write_cohort(directory: Path, cohort: Cohort, progress: Progress | None = No
     """Write a cohort and return the path of its manifest, `truth.parquet`.
 
     "films" writes `number` DICOM films (about half with two knees); "rois" writes `number` single knees into
-    `rois.npy`, (number, 320, 320) uint8, which can be memory-mapped. A second call goes on where the first stopped, and
-    a larger number of films continues a smaller one.
+    `rois.npy`, (number, 320, 320) uint8, which can be memory-mapped. A second call resumes an interrupted one, and a
+    larger number of films extends an existing cohort.
 
-    The manifest has a row per knee: identity, grades (of a second reader too if asked for), landmarks in pixels,
-    outline and joint space in mm, view and exposure, and as JSON in `nuisance` the build, spurs, implant and, on films,
-    markers and borders. Every knee is of split "train": a synthetic one measures nothing that a real one should.
+    The manifest has one row per knee: identity, grades (optionally of a second reader), landmarks in pixels, outline
+    and joint space in mm, view and exposure. Its column `nuisance` is JSON with the build, spurs, implant and, for
+    films, markers and borders. Every knee has split "train": synthetic knees must not replace real ones in evaluation.
+
+    Args:
+        directory: output folder, created if missing.
+        cohort: specification of the cohort.
+        progress: called with (done, total) after each film or knee.
 
     Raises:
-        UsageError: the folder holds another cohort's pictures.
+        UsageError: the folder contains another cohort, or no film of the cohort shows a knee.
     """
     directory.mkdir(parents=True, exist_ok=True)
     whole = cohort.number if cohort.kind == "rois" else ""
     shares = f"{cohort.implants} {cohort.distractors}"
     identity = f"renderer {RENDERER} {cohort.kind} {cohort.prevalence} {cohort.seed} {shares} {whole}".strip()
     _check_marker(directory, identity)
-    rows = (_film_rows if cohort.kind == "films" else _roi_rows)(directory, cohort, progress or (lambda done, of: None))
+    rows = (_film_rows if cohort.kind == "films" else _roi_rows)(
+        directory, cohort, progress or (lambda done, total: None)
+    )
     return _write_table(directory / TABLE_FILE, rows)
 
 
 def _check_marker(directory: Path, identity: str) -> None:
-    """Note what this folder holds, and refuse to mix two cohorts."""
+    """Record the cohort's identity in the folder; raise a UsageError if the folder contains another cohort."""
     marker = directory / "cohort.txt"
     if not marker.exists():
-        _write_text(marker, identity + "\n")
+        with replacing(marker) as stream:
+            stream.write(identity + "\n")
     elif marker.read_text(encoding="utf-8").strip() != identity:
-        raise UsageError(f"{directory} holds another cohort; give an empty folder or the same settings.")
-
-
-def _write_text(path: Path, text: str) -> None:
-    """A small file that appears whole or not at all."""
-    draft = path.with_name(path.name + ".part")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
+        raise UsageError(f"{directory} contains another cohort; choose an empty folder or repeat the same settings.")
 
 
 def _write_table(path: Path, rows: Iterator[dict[str, Any]]) -> Path:
-    """Parquet of all rows, written in groups so that memory does not grow with their number."""
+    """Write all rows as Parquet, in groups, so that memory use does not grow with the number of rows."""
     draft = path.with_name(path.name + ".part")
     writer: pq.ParquetWriter | None = None
     while group := list(islice(rows, CHUNK)):
         frame = pd.DataFrame(group)
-        kinds = {name: "Int64" for name in frame.columns if name.removesuffix("_reader2") in TARGET_NAMES}
-        frame = frame.astype(kinds | {"implant": "string"})
+        dtypes = {name: "Int64" for name in frame.columns if name.removesuffix("_reader2") in TARGET_NAMES}
+        frame = frame.astype(dtypes | {"implant": "string"})
         table = pa.Table.from_pandas(frame, schema=writer.schema if writer else None, preserve_index=False)
         writer = writer or pq.ParquetWriter(draft, table.schema)
         writer.write_table(table)
     if writer is None:
-        raise UsageError("No film of this cohort shows a knee; ask for more films or fewer distractors.")
+        raise UsageError(
+            "No film of this cohort shows a knee; increase the number of films or reduce the share of distractors."
+        )
     writer.close()
     return draft.replace(path)
 
 
 def _film_rows(directory: Path, cohort: Cohort, report: Progress) -> Iterator[dict[str, Any]]:
-    """Write the films that are not there yet; the rows of all, and a list of those without a knee."""
+    """Write the films that do not exist yet and the list of films without a knee; yield the rows of all films."""
     (directory / "films").mkdir(exist_ok=True)
-    empty = []
+    without_knee = []
     for index in range(cohort.number):
         name = f"films/{index:06d}.dcm"
-        stored = dicom_options(cohort.seed, index)
+        encoding = dicom_options(cohort.seed, index)
         options = FilmOptions(_layout(cohort, index), cohort.prevalence, cohort.implants)
         scene = compose_film(cohort.seed, index, options)
         if not (directory / name).exists():
-            write_film(directory / name, develop_film(scene), stored)
+            write_film(directory / name, render_scene(scene), encoding)
         for shown in scene.knees:
-            yield _film_row(cohort, scene, shown, stored)
-        empty += [] if scene.knees else [name]
+            yield _film_row(cohort, scene, shown, encoding)
+        without_knee += [] if scene.knees else [name]
         report(index + 1, cohort.number)
     if cohort.distractors:
-        _write_text(directory / "no_knee.csv", "\n".join(["image_path", *empty]) + "\n")
+        with replacing(directory / "no_knee.csv") as stream:
+            stream.write("\n".join(["image_path", *without_knee]) + "\n")
 
 
-def _film_row(cohort: Cohort, scene: FilmScene, shown: FilmKnee, stored: DicomOptions) -> dict[str, Any]:
-    """Row of one knee of a film."""
-    rotation = next(turn for side, _, _, turn in scene.plan.places if side == shown.side)
+def _film_row(cohort: Cohort, scene: FilmScene, shown: FilmKnee, encoding: DicomOptions) -> dict[str, Any]:
+    """Manifest row of one knee of a film."""
+    rotation = next(pose.rotation_deg for pose in scene.plan.poses if pose.side == shown.side)
     name = f"films/{scene.index:06d}.dcm"
     return knee_row(cohort, shown.knee, shown.landmarks_px, name, {"overlay": asdict(scene.overlay)}) | {
         "view": scene.plan.view,
@@ -152,17 +160,17 @@ def _film_row(cohort: Cohort, scene: FilmScene, shown: FilmKnee, stored: DicomOp
         "magnification": scene.plan.magnification,
         "rotation_deg": rotation,
         "layout": scene.plan.layout,
-        "modality": stored.modality,
-        "bits": stored.bits,
-        "photometric": stored.photometric,
-        "compression": stored.compression,
-        "spacing_tag": stored.spacing,
+        "modality": encoding.modality,
+        "bits": encoding.bits,
+        "photometric": encoding.photometric,
+        "compression": encoding.compression,
+        "spacing_tag": encoding.spacing,
         **asdict(scene.exposure),
     }
 
 
 def _layout(cohort: Cohort, index: int) -> Layout:
-    """The layout of a cohort's film: half bilateral, a quarter each single, but for the share without a knee."""
+    """Layout of a film: "none" for the share of distractors, else half bilateral and a quarter for each side."""
     rng = np.random.default_rng(np.random.SeedSequence([cohort.seed, index, 5]))
     layouts: tuple[Layout, ...] = ("bilateral", "bilateral", "single_right", "single_left")
     layout = layouts[rng.integers(4)]
@@ -170,7 +178,7 @@ def _layout(cohort: Cohort, index: int) -> Layout:
 
 
 def dicom_options(seed: int, index: int) -> DicomOptions:
-    """How a cohort's film is stored: all the usual kinds, drawn from (seed, index)."""
+    """DICOM encoding of a cohort's film, drawn from (seed, index) among the common encodings."""
     rng = np.random.default_rng(np.random.SeedSequence([seed, index, 6]))
     bits = int(rng.integers(10, 17))
     inverted, is_dx = rng.random() < 0.4, rng.random() < 0.5
@@ -180,14 +188,18 @@ def dicom_options(seed: int, index: int) -> DicomOptions:
     return DicomOptions(
         bits=bits,
         photometric="MONOCHROME1" if inverted else "MONOCHROME2",
-        spacing="ImagerPixelSpacing" if is_dx else spacings[rng.integers(4)],  # a DX must state the detector's
+        spacing="ImagerPixelSpacing" if is_dx else spacings[rng.integers(4)],  # required in DX
         compression=compressions[rng.integers(4)],
         modality="DX" if is_dx else "CR",
     )
 
 
 def _roi_rows(directory: Path, cohort: Cohort, report: Progress) -> Iterator[dict[str, Any]]:
-    """Draw the single knees not drawn yet into the array; the rows of all. `done.txt` counts finished pictures."""
+    """Render the single knees that do not exist yet into `rois.npy`; yield the rows of all knees.
+
+    Until the array is complete it has the suffix ".part", and `done.txt` has the number of images that are safely
+    written to it.
+    """
     number = cohort.number
     final, draft, counter = (directory / name for name in (ROI_FILE, ROI_FILE + ".part", "done.txt"))
     done = int(counter.read_text()) if counter.exists() and draft.exists() else 0
@@ -202,7 +214,8 @@ def _roi_rows(directory: Path, cohort: Cohort, report: Progress) -> Iterator[dic
             array[index] = np.rint(render_roi(knee, ROI_SIZE_PX)[0] * 255)
             if (index + 1) % CHUNK == 0:
                 array.flush()
-                _write_text(counter, str(index + 1))
+                with replacing(counter) as stream:
+                    stream.write(str(index + 1))
             report(index + 1, number)
         yield _roi_row(cohort, knee)
     if array is not None:
@@ -213,7 +226,7 @@ def _roi_rows(directory: Path, cohort: Cohort, report: Progress) -> Iterator[dic
 
 
 def _roi_row(cohort: Cohort, knee: PhantomKnee) -> dict[str, Any]:
-    """Row of one region; its picture is number `roi_index` of the array."""
+    """Manifest row of one single knee; its image has the index `roi_index` in the array."""
     landmarks = roi_placement(knee, ROI_SIZE_PX).to_px(knee.outline_mm)
     return knee_row(cohort, knee, landmarks, ROI_FILE, {}) | {
         "view": "AP",
@@ -227,14 +240,14 @@ def _roi_row(cohort: Cohort, knee: PhantomKnee) -> dict[str, Any]:
 def knee_row(
     cohort: Cohort, knee: PhantomKnee, landmarks_px: NDArray[np.float64], path: str, drawn: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What the manifest says of any synthetic knee; grades are None where a joint is replaced.
+    """Manifest columns that films and single knees share; grades are None if the joint is replaced.
 
     Args:
-        cohort: it is of.
-        knee: itself.
-        landmarks_px: (74, 2) in pixels of the stored picture.
-        path: of the picture, from the manifest's folder.
-        drawn: what else was drawn, for the column `nuisance`.
+        cohort: the cohort of the knee.
+        knee: the knee.
+        landmarks_px: (74, 2) in pixels of the stored image.
+        path: path of the image relative to the manifest's folder.
+        drawn: further random choices for the column `nuisance`.
     """
     grades = dict(knee.grades) if knee.gradable else dict.fromkeys(TARGET_NAMES)
     second: dict[str, int | None] = {}

@@ -1,9 +1,7 @@
-"""Everything the renderer needs to know of a knee, as arrays of fixed meaning, so that many knees make one batch.
-
-Signed distance from closed contours, for a batch of contours at once.
-"""
+"""Inputs of the renderer: `RenderParams` describes the knees of a batch, `Canvas` the pixel grid to render them on."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -14,83 +12,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from kneegrade.phantom.bones import TABLE_Y_MM, bones_of
+from kneegrade.phantom.contours import NOWHERE_MM, Polygons, polygon
 from kneegrade.phantom.phantom_knee import PhantomKnee
 
 Array = NDArray[np.float64]
-
-CHUNK = 2048  # positions compared with all vertices at a time
-NOWHERE_MM = 1.0e4
-
-
-class Polygons(NamedTuple):
-    """Closed polygons of B knees, padded to one length.
-
-    Attributes:
-        vertices: (B, V, 2) float32 mm; padding lies `NOWHERE_MM` away.
-        rest: (B, V, 4 + A) float32: the vertex before, the vertex after (which runs with the inside on its right in a
-            y-down frame), and A attributes.
-    """
-
-    vertices: Tensor
-    rest: Tensor
-
-
-def polygon(points: Array, attributes: Array, size: int) -> tuple[Array, Array]:
-    """A closed polygon (M, 2) with attributes (M, A) in the layout of `Polygons`, padded to `size` vertices."""
-    following = np.roll(points, -1, axis=0)
-    area = (points[:, 0] * following[:, 1] - following[:, 0] * points[:, 1]).sum()
-    if area < 0:
-        points, attributes = points[::-1], attributes[::-1]
-    rest = np.concatenate([np.roll(points, 1, axis=0), np.roll(points, -1, axis=0), attributes], axis=1)
-    missing = size - len(points)
-    return (
-        np.pad(points, ((0, missing), (0, 0)), constant_values=NOWHERE_MM),
-        np.pad(rest, ((0, missing), (0, 0)), constant_values=NOWHERE_MM),
-    )
-
-
-def signed_distance(polygons: Polygons, positions: Tensor) -> tuple[Tensor, Tensor]:
-    """Distance (B, P) in mm, positive inside, and the attributes (B, P, A) of the nearest vertex.
-
-    The distance is that to the two edges at the nearest vertex, which is exact where vertices lie closely. Its sign
-    comes from the nearest edge's normal, at a vertex from the mean of its two edges' normals (Bærentzen and Aanæs,
-    "Signed distance computation using the angle weighted pseudonormal", IEEE TVCG 2005; in the plane the plain mean
-    has the right sign).
-
-    Args:
-        polygons: the contours.
-        positions: (B, P, 2) float32 mm.
-    """
-    vertices = polygons.vertices
-    # |p - v|² less |p|², which is the same for all vertices, is (x, y, 1) · (-2 v_x, -2 v_y, |v|²)
-    right = torch.cat([-2 * vertices, vertices.square().sum(-1, keepdim=True)], -1)
-    right = right.transpose(1, 2).contiguous()  # (B, 3, V)
-    left = torch.cat([positions, torch.ones_like(positions[..., :1])], -1)  # (B, P, 3)
-    parts = [torch.bmm(part, right).argmin(-1) for part in torch.split(left, CHUNK, 1)]
-    index = torch.cat(parts, 1).unsqueeze(-1)
-    vertex = vertices.gather(1, index.expand(-1, -1, 2))
-    rest = polygons.rest.gather(1, index.expand(-1, -1, polygons.rest.shape[-1]))
-    before, after, attributes = rest[..., :2], rest[..., 2:4], rest[..., 4:]
-    offset_a, square_a, normal_a = _from_edge(positions, vertex, before, -1.0)
-    offset_b, square_b, normal_b = _from_edge(positions, vertex, after, 1.0)
-    nearer = (square_a < square_b).unsqueeze(-1)
-    normal = torch.where(nearer, normal_a, normal_b)
-    normal = torch.where((square_a == square_b).unsqueeze(-1), normal_a + normal_b, normal)
-    offset = torch.where(nearer, offset_a, offset_b)
-    inside = (offset * normal).sum(-1) > 0
-    distance = torch.minimum(square_a, square_b).sqrt()
-    return torch.where(inside, distance, -distance), attributes
-
-
-def _from_edge(positions: Tensor, vertex: Tensor, other: Tensor, sense: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Offset from the nearest point of the edge vertex–other, its square, and the edge's unit inward normal."""
-    edge = other - vertex
-    length = edge.square().sum(-1, keepdim=True).clamp(min=1e-12)
-    share = ((positions - vertex) * edge).sum(-1, keepdim=True) / length
-    offset = positions - vertex - share.clamp(0, 1) * edge
-    normal = sense * torch.stack([-edge[..., 1], edge[..., 0]], dim=-1) * length.rsqrt()
-    return offset, offset.square().sum(-1), normal
-
 
 MAX_CYSTS = 4
 SCALARS = (
@@ -108,19 +33,19 @@ SCALARS = (
 
 
 class RenderParams(NamedTuple):
-    """One knee, or with a leading axis B a batch of them; float32 but for the key; lengths in mm.
+    """Tensors that describe one knee, or with a leading axis B a batch of knees; float32 except `key`; lengths in mm.
 
     Attributes:
         vertices, rest: `Polygons` of femur, tibia, fibula: (3, V, 2), (3, V, 4 + 7).
-        depth, wall: (3, 341) over `TABLE_Y_MM`: depth of each bone and thickness of its front and back walls.
-        leg: (2, 341): half-width of the leg and x of its middle.
+        depth, wall: (3, 341) over `TABLE_Y_MM`: depth of each bone, and thickness of its front and back walls.
+        leg: (2, 341) over `TABLE_Y_MM`: half-width of the leg, and x of its centre line.
         scalars: (10,) in the order of `SCALARS`.
         lines: (L, 10): angle in radians, centre x, y, half-length, strength, bend, three phases, width.
-        cysts: (4, 6): centre x, y, half-axes, loss, rim; half-axes 1 and loss 0 where there is none.
-        menisci: (2, 4): centre x, y and half-axes of what may be calcified.
-        patella: (5,); fabella: (3,).
+        cysts: (4, 6): centre x, y, half-axes, loss, rim; unused rows have half-axes 1 and loss 0.
+        menisci: (2, 4): centre x, y and half-axes of the region that may be calcified.
+        patella: (5,) and fabella: (3,), as in `Build`.
         bars: (P, 7): start, end, half-width, depth (0 = round rod), 1 for steel or 0 for titanium; P may be 0.
-        key: () int64 in [0, 2³¹), what noise and texture are drawn from.
+        key: () int64 in [0, 2³¹), the seed of noise and texture.
     """
 
     vertices: Tensor
@@ -137,16 +62,24 @@ class RenderParams(NamedTuple):
     bars: Tensor
     key: Tensor
 
+    def scalar(self, name: str) -> Tensor:
+        """One scalar of a batch, as (B, 1, 1)."""
+        return self.scalars[:, SCALARS.index(name), None, None]
+
+    def polygons(self, bone: int) -> Polygons:
+        """The contours of one bone of a batch: 0 femur, 1 tibia, 2 fibula."""
+        return Polygons(self.vertices[:, bone], self.rest[:, bone])
+
 
 def render_params_of(knee: PhantomKnee) -> RenderParams:
-    """The arrays of one knee, its bones' contours padded to the longest of the three."""
+    """Render parameters of one knee, with the three contours padded to the same length."""
     bones = bones_of(knee)
     longest = max(len(bone.points) for bone in bones)
     polygons = [polygon(bone.points, bone.attributes, longest) for bone in bones]
     rng = np.random.default_rng(np.random.SeedSequence([knee.seed, knee.index, 3]))
     build, (notch_x, notch_y) = knee.build, knee.outline_mm[18]
-    of_build = [getattr(build, name) for name in SCALARS[:6]]
-    values = [*of_build, notch_x, notch_y, rng.uniform(0.05, 0.45), rng.uniform(5.0, 10.0) + 0.4 * build.flexion_deg]
+    from_build = [getattr(build, name) for name in SCALARS[:6]]
+    scalars = [*from_build, notch_x, notch_y, rng.uniform(0.05, 0.45), rng.uniform(5.0, 10.0) + 0.4 * build.flexion_deg]
     cysts = np.tile([0.0, 0.0, 1.0, 1.0, 0.0, 0.0], (MAX_CYSTS, 1))
     for row, cyst in enumerate(build.cysts):
         cysts[row] = (*cyst.centre, *cyst.half, cyst.loss, cyst.rim)
@@ -158,7 +91,7 @@ def render_params_of(knee: PhantomKnee) -> RenderParams:
         depth=_tensor([bone.depth for bone in bones]),
         wall=_tensor([bone.wall for bone in bones]),
         leg=_tensor(_leg(knee)),
-        scalars=_tensor(values),
+        scalars=_tensor(scalars),
         lines=_tensor(_lines(knee, rng)),
         cysts=_tensor(cysts),
         menisci=_tensor(_menisci(knee.outline_mm)),
@@ -169,33 +102,28 @@ def render_params_of(knee: PhantomKnee) -> RenderParams:
     )
 
 
-def stack(sheets: Sequence[RenderParams], device: torch.device | str = "cpu") -> RenderParams:
-    """A batch of sheets on a device, contours and metal padded to the longest."""
-    columns = []
-    for name, parts in zip(RenderParams._fields, zip(*sheets, strict=True), strict=True):
-        same = list(parts)
-        if name in ("vertices", "rest"):
-            longest = max(part.shape[1] for part in parts)
-            same = [functional.pad(part, (0, 0, 0, longest - part.shape[1]), value=NOWHERE_MM) for part in parts]
-        elif name == "bars":
-            longest = max(part.shape[0] for part in parts)
-            same = [functional.pad(part, (0, 0, 0, longest - part.shape[0])) for part in parts]
-        columns.append(torch.stack(same).to(device))
-    return RenderParams(*columns)
-
-
 def _tensor(values: object) -> Tensor:
-    """Numbers as float32."""
+    """The values as a float32 tensor."""
     return torch.from_numpy(np.asarray(values, dtype=np.float32))
 
 
-def polygons_of(sheets: RenderParams, bone: int) -> Polygons:
-    """The contours of one bone (0 femur, 1 tibia, 2 fibula) of a batch."""
-    return Polygons(sheets.vertices[:, bone], sheets.rest[:, bone])
+def stack(params: Sequence[RenderParams], device: torch.device | str = "cpu") -> RenderParams:
+    """A batch of render parameters on a device, with contours and metal parts padded to the longest."""
+    columns = []
+    for name, parts in zip(RenderParams._fields, zip(*params, strict=True), strict=True):
+        padded = list(parts)
+        if name in ("vertices", "rest"):
+            longest = max(part.shape[1] for part in parts)
+            padded = [functional.pad(part, (0, 0, 0, longest - part.shape[1]), value=NOWHERE_MM) for part in parts]
+        elif name == "bars":
+            longest = max(part.shape[0] for part in parts)
+            padded = [functional.pad(part, (0, 0, 0, longest - part.shape[0])) for part in parts]
+        columns.append(torch.stack(padded).to(device))
+    return RenderParams(*columns)
 
 
 def _leg(knee: PhantomKnee) -> Array:
-    """Half-width and middle of the leg over `TABLE_Y_MM`."""
+    """Half-width of the leg and x of its centre line, (2, 341) over `TABLE_Y_MM`."""
     build, y = knee.build, TABLE_Y_MM
     base = build.leg_half_width
     width = base * np.interp(
@@ -208,7 +136,11 @@ def _leg(knee: PhantomKnee) -> Array:
 
 
 def _lines(knee: PhantomKnee, rng: np.random.Generator) -> Array:
-    """Growth-plate scars, walls of the condyles, edges about the spines, and lines of no name in femur and tibia."""
+    """Faint lines (L, 10) in femur and tibia, in the layout of `RenderParams.lines`.
+
+    The first three rows are growth-plate scars, the next two the walls of the condyles, the next two edges near the
+    tibial spines, the last two lines without an anatomical counterpart.
+    """
     notch_x, notch_y = (float(value) for value in knee.outline_mm[18])
     scar = 0.5 * knee.build.scar + 0.05
     wall = rng.uniform(0.0, 1.2, 2)
@@ -221,19 +153,15 @@ def _lines(knee: PhantomKnee, rng: np.random.Generator) -> Array:
         (upright - rng.normal(0.05, 0.08), notch_x + rng.uniform(9, 15), notch_y - 8, rng.uniform(8, 20), wall[1]),
         (rng.normal(0, 0.2), rng.normal(0, 5), rng.uniform(4, 11), rng.uniform(8, 18), rng.uniform(0, 0.7)),
         (rng.normal(0.7, 0.3), rng.normal(4, 5), rng.uniform(3, 12), rng.uniform(5, 14), rng.uniform(0, 0.6)),
-        (
-            rng.uniform(0, np.pi),
-            rng.normal(-24, 8),
-            notch_y - rng.normal(10, 8),
-            rng.uniform(6, 18),
-            rng.uniform(0, 0.6),
-        ),
-        (
-            rng.uniform(0, np.pi),
-            rng.normal(24, 8),
-            notch_y - rng.normal(10, 8),
-            rng.uniform(6, 18),
-            rng.uniform(0, 0.6),
+        *(
+            (
+                rng.uniform(0, np.pi),
+                rng.normal(x, 8),
+                notch_y - rng.normal(10, 8),
+                rng.uniform(6, 18),
+                rng.uniform(0, 0.6),
+            )
+            for x in (-24, 24)
         ),
     ]
     extra = [(rng.normal(0, 0.008), *rng.uniform(0, 2 * np.pi, 3), rng.uniform(0.5, 1.2)) for _ in rows]
@@ -241,9 +169,45 @@ def _lines(knee: PhantomKnee, rng: np.random.Generator) -> Array:
 
 
 def _menisci(outline: Array) -> Array:
-    """Where the two menisci lie: between the outer thirds of the joint surfaces."""
+    """Centre x, y and half-axes of the two menisci, (2, 4): they lie between the outer thirds of the joint surfaces."""
     rows = []
     for femur, tibia in ((13, 48), (23, 62)):
         x, y = (outline[femur] + outline[tibia]) / 2
         rows.append((x, y, 8.0, max(1.0, 0.35 * float(np.hypot(*(outline[femur] - outline[tibia]))))))
     return np.array(rows)
+
+
+@dataclass(frozen=True, eq=False)
+class Canvas:
+    """The pixel grid on which a batch of knees is rendered.
+
+    Attributes:
+        to_mm: (B, 2, 3) from (x, y, 1) in pixels to mm of the knee.
+        shape: (H, W).
+        step: distances from contours are computed at every `step`-th pixel and interpolated.
+    """
+
+    to_mm: Tensor
+    shape: tuple[int, int]
+    step: int
+
+    @property
+    def pixel_mm(self) -> Tensor:
+        """(B, 1, 1) size of a pixel at the knee."""
+        return self.to_mm[:, :, :2].det().abs().sqrt().view(-1, 1, 1)
+
+
+def grid_mm(to_mm: Tensor, shape: tuple[int, int], step: int = 1, corner: tuple[int, int] = (0, 0)) -> Tensor:
+    """Knee coordinates (B, H, W, 2) in mm of every `step`-th pixel, starting at `corner`.
+
+    Args:
+        to_mm: (B, 2, 3) from (x, y, 1) in pixels to mm.
+        shape: (H, W) of the result.
+        step: distance between the sampled pixels, in pixels.
+        corner: (x, y) of the first pixel.
+    """
+    x = corner[0] + step * torch.arange(shape[1], device=to_mm.device, dtype=torch.float32)
+    y = corner[1] + step * torch.arange(shape[0], device=to_mm.device, dtype=torch.float32)
+    along_x = to_mm[:, None, None, :, 0] * x[None, None, :, None]
+    along_y = to_mm[:, None, None, :, 1] * y[None, :, None, None]
+    return along_x + along_y + to_mm[:, None, None, :, 2]

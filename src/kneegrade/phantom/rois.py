@@ -1,7 +1,4 @@
-"""`render_rois`: pictures of single knees, many at once, with their landmarks.
-
-Where a knee lies in a picture.
-"""
+"""`render_rois`: images of single knees, rendered in batches, with their landmarks; `Placement` maps mm to pixels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,21 +11,25 @@ from torch import Tensor
 from kneegrade.anatomy.geometry import ROI_PLATEAU_WIDTHS, roi_frame
 from kneegrade.anatomy.landmark_scheme import FEMUR_ARTICULAR, TIBIA_ARTICULAR
 from kneegrade.phantom.phantom_knee import PhantomKnee
-from kneegrade.phantom.render_params import RenderParams, render_params_of, stack
+from kneegrade.phantom.render_params import Canvas, RenderParams, render_params_of, stack
 from kneegrade.phantom.texture import trabeculae
-from kneegrade.phantom.thickness import Canvas, coarse_step, exact, leg_maps
-from kneegrade.phantom.xray import Exposure, Exposures, attenuation, develop, expose, sample_exposure
+from kneegrade.phantom.thickness import coarse_step, full_precision, leg_maps
+from kneegrade.phantom.xray import Exposure, ExposureBatch, attenuation, develop, expose, sample_exposure
 
 Array = NDArray[np.float64]
+
+ROI_ROTATION_DEG = 10.0  # largest rotation
+FOV_MM = 130.0
+USUAL_WIDTH_MM = 80.0  # typical width of a tibial plateau
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where millimetres of a knee lie in a picture: pixel = matrix @ mm + offset.
+    """Affine map from a knee to an image: pixel = matrix @ mm + offset.
 
     Attributes:
-        matrix: 2 x 2 as rows, rotation times pixels per mm, a mirror for a left knee.
-        offset: pixel (x, y) of the knee's origin, the first pixel's centre at (0, 0).
+        matrix: 2 x 2 as rows: rotation times pixels per mm, with a reflection for a left knee.
+        offset: pixel (x, y) of the knee's origin; the centre of the first pixel is (0, 0).
     """
 
     matrix: tuple[tuple[float, float], tuple[float, float]]
@@ -36,17 +37,23 @@ class Placement:
 
     @classmethod
     def of(cls, origin_px: tuple[float, float], px_per_mm: float, rotation_deg: float, mirrored: bool) -> "Placement":
-        """A placement by the knee origin's pixel, the scale, a clockwise rotation and the side."""
+        """A placement from the pixel of the knee's origin, the scale, a clockwise rotation and the side."""
         angle = np.deg2rad(rotation_deg)
-        turn = px_per_mm * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        matrix = px_per_mm * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
         if mirrored:
-            turn = turn * [-1.0, 1.0]
-        (a, b), (c, d) = turn.tolist()
+            matrix = matrix * [-1.0, 1.0]
+        (a, b), (c, d) = matrix.tolist()
         return cls(((a, b), (c, d)), (float(origin_px[0]), float(origin_px[1])))
 
     @classmethod
     def level(cls, outline_mm: Array, size_px: int, widths: float = ROI_PLATEAU_WIDTHS) -> "Placement":
-        """The region of interest of an outline (74, 2): level with the plateau, lateral on the left, no mirror."""
+        """The crop that networks see: level with the plateau, lateral side on the left, not mirrored.
+
+        Args:
+            outline_mm: (74, 2) landmarks in mm.
+            size_px: side of the crop.
+            widths: extent of the crop in plateau widths.
+        """
         frame = roi_frame(outline_mm, size_px, widths)
         (a, b), (c, d) = np.linalg.inv(frame.matrix[:, :2]).tolist()
         x, y = frame.to_roi(np.zeros((1, 2)))[0].tolist()
@@ -67,30 +74,27 @@ class Placement:
         return np.concatenate([inverse, -inverse @ np.asarray(self.offset)[:, None]], axis=1)
 
 
-ROI_ROTATION_DEG = 10.0
-FOV_MM = 130.0
-USUAL_WIDTH_MM = 80.0  # of a tibial plateau
-
-
 def render_roi(
     knee: PhantomKnee, size_px: int = 320, fov_mm: float = FOV_MM, *, rotation_deg: float | None = None,
     exposure: Exposure | None = None,
 ) -> tuple[NDArray[np.float32], Array]:  # fmt: skip
     """Pixels (S, S) float32 in [0, 1], bone bright, and landmarks (74, 2) float64 in pixels, of one knee.
 
-    The knee appears as it would on a film: the lateral side of a right knee on the image's left, of a left knee on
-    its right. The same knee gives the same picture every time.
+    The knee appears as on a film: the lateral side of a right knee is on the left of the image, that of a left knee on
+    the right. The same knee always gives the same image.
 
     Args:
-        knee: what to draw.
-        size_px: side S of the square.
-        fov_mm: what the side shows, in millimetres of the knee.
+        knee: the knee to render.
+        size_px: side S of the square image.
+        fov_mm: field of view along one side, in millimetres of the knee.
         rotation_deg: clockwise rotation; drawn within ±10° if None.
-        exposure: technique and look; drawn if None.
+        exposure: exposure and image processing; drawn if None.
     """
     placement = roi_placement(knee, size_px, fov_mm, rotation_deg)
-    look = exposure or roi_exposure(knee)
-    pixels = render_sheets(stack([render_params_of(knee)]), [placement], [look], size_px, coarse_step(size_px, fov_mm))
+    step = coarse_step(size_px, fov_mm)
+    pixels = render_sheets(
+        stack([render_params_of(knee)]), [placement], [exposure or roi_exposure(knee)], size_px, step
+    )
     return pixels[0].numpy(), placement.to_px(knee.outline_mm)
 
 
@@ -98,52 +102,58 @@ def render_rois(
     knees: Sequence[PhantomKnee], size_px: int = 320, widths: float | None = None,
     device: torch.device | str = "cpu",
 ) -> tuple[Tensor, Array]:  # fmt: skip
-    """Pictures (B, S, S) float32 in [0, 1] on a device, and landmarks (B, 74, 2) float64 in pixels, of many knees.
+    """Images (B, S, S) float32 in [0, 1] on a device, and landmarks (B, 74, 2) float64 in pixels, of B knees.
 
     Args:
-        knees: what to draw, each as it would be drawn alone.
-        size_px: side S.
-        widths: if given, the region of interest as networks see it, of so many plateau widths: level, lateral on the
-            left in every knee. Otherwise each knee as `render_roi` shows it.
+        knees: the knees to render; the image of a knee does not depend on the others.
+        size_px: side S of the square images.
+        widths: if given, render the crop that networks see, of this extent in plateau widths: level with the plateau,
+            lateral side on the left for both sides. If None, render each knee as `render_roi` does.
         device: where to render.
     """
     if widths is None:
         placements = [roi_placement(knee, size_px) for knee in knees]
     else:
         placements = [Placement.level(knee.outline_mm, size_px, widths) for knee in knees]
-    sheets = stack([render_params_of(knee) for knee in knees], device)
+    params = stack([render_params_of(knee) for knee in knees], device)
     step = coarse_step(size_px, FOV_MM if widths is None else widths * USUAL_WIDTH_MM)
-    pixels = render_sheets(sheets, placements, [roi_exposure(knee) for knee in knees], size_px, step)
-    landmarks = [place.to_px(knee.outline_mm) for place, knee in zip(placements, knees, strict=True)]
+    pixels = render_sheets(params, placements, [roi_exposure(knee) for knee in knees], size_px, step)
+    landmarks = [placement.to_px(knee.outline_mm) for placement, knee in zip(placements, knees, strict=True)]
     return pixels, np.stack(landmarks)
 
 
 def render_sheets(
-    sheets: RenderParams, placements: Sequence[Placement], exposures: Sequence[Exposure], size_px: int, step: int
+    params: RenderParams, placements: Sequence[Placement], exposures: Sequence[Exposure], size_px: int, step: int
 ) -> Tensor:
-    """Pictures (B, S, S) float32 in [0, 1] of a batch of knees, on the batch's device; `step` as in `Canvas`."""
-    device = sheets.key.device
+    """Images (B, S, S) float32 in [0, 1] of a batch of knees, on the device of the batch.
+
+    Args:
+        params: a batch of B knees.
+        placements: where each knee lies in its image.
+        exposures: one per knee.
+        size_px: side S of the square images.
+        step: see `Canvas`.
+    """
+    device = params.key.device
     to_mm = torch.tensor(np.stack([p.to_mm_matrix() for p in placements]), dtype=torch.float32, device=device)
     canvas = Canvas(to_mm, (size_px, size_px), step)
-    with exact(device):
-        return _drawn(sheets, canvas, exposures, [1 / place.px_per_mm for place in placements])
-
-
-def _drawn(sheets: RenderParams, canvas: Canvas, exposures: Sequence[Exposure], pixel_mm: Sequence[float]) -> Tensor:
-    """Pictures (B, S, S) of a batch of knees."""
-    leg = leg_maps(sheets, canvas, trabeculae(sheets.key, canvas.shape, canvas.to_mm))
-    looks = Exposures(exposures, pixel_mm, sheets.key.device)
-    soft, hard = attenuation(leg, looks)
-    measured, grain = expose(soft + hard, looks, sheets.key)
-    return develop(measured, leg.muscle + leg.fat > 0, looks, grain)
+    exposure_batch = ExposureBatch(exposures, [1 / placement.px_per_mm for placement in placements], device)
+    with full_precision(device):
+        leg = leg_maps(params, canvas, trabeculae(params.key, canvas.shape, canvas.to_mm))
+        soft, hard = attenuation(leg, exposure_batch)
+        measured, noise = expose(soft + hard, exposure_batch, params.key)
+        return develop(measured, leg.muscle + leg.fat > 0, exposure_batch, noise)
 
 
 def roi_placement(
     knee: PhantomKnee, size_px: int, fov_mm: float = FOV_MM, rotation_deg: float | None = None
 ) -> Placement:
-    """Where the knee lies in its own square: joint in the middle, turned as drawn or as asked, a left one mirrored."""
-    turn = roi_rotation_deg(knee) if rotation_deg is None else rotation_deg
-    matrix = Placement.of((0.0, 0.0), size_px / fov_mm, turn, knee.side == "L").matrix
+    """The placement of a knee in its own square image: joint in the centre, left knees mirrored.
+
+    The rotation is drawn by `roi_rotation_deg` if None.
+    """
+    rotation_deg = roi_rotation_deg(knee) if rotation_deg is None else rotation_deg
+    matrix = Placement.of((0.0, 0.0), size_px / fov_mm, rotation_deg, knee.side == "L").matrix
     femur, tibia = knee.outline_mm[list(FEMUR_ARTICULAR)], knee.outline_mm[list(TIBIA_ARTICULAR)]
     joint = np.asarray(matrix) @ ((femur.mean(axis=0) + tibia.mean(axis=0)) / 2)
     middle = (size_px - 1) / 2
@@ -151,11 +161,11 @@ def roi_placement(
 
 
 def roi_rotation_deg(knee: PhantomKnee) -> float:
-    """The rotation drawn for a knee's own picture, within ±10°."""
+    """The rotation drawn for a knee's own image, within ±10°."""
     rng = np.random.default_rng(np.random.SeedSequence([knee.seed, knee.index, 10]))
     return float(np.clip(rng.normal(0.0, 4.0), -ROI_ROTATION_DEG, ROI_ROTATION_DEG))
 
 
 def roi_exposure(knee: PhantomKnee) -> Exposure:
-    """The exposure drawn for a knee's own picture."""
+    """The exposure drawn for a knee's own image."""
     return sample_exposure(np.random.default_rng(np.random.SeedSequence([knee.seed, knee.index, 1])))

@@ -1,9 +1,10 @@
-"""From thickness to grey levels, for batches of pictures: attenuation, scatter, blur, noise, the look-up of a vendor.
+"""From thickness to grey levels, for batches of images: attenuation, scatter, blur, noise, a vendor's processing.
 
-Mass attenuation coefficients of cortical bone, soft tissue and adipose tissue (ICRU-44 compositions), titanium and
-iron are those of Hubbell and Seltzer, NISTIR 5632 (NIST, https://physics.nist.gov/xaamdi), at single energies from 30
-to 80 keV; between them the logarithms are interpolated. A 50–75 kVp beam behind a leg has an effective energy of
-34–52 keV.
+The mass attenuation coefficients of cortical bone, soft tissue and adipose tissue (ICRU-44 compositions), titanium and
+iron come from Hubbell and Seltzer, NISTIR 5632 (NIST, https://physics.nist.gov/xaamdi), at single energies from 30 to
+80 keV, with log-log interpolation between them. A 50–75 kVp beam behind a leg has an effective energy of 34–52 keV.
+
+Order of use: `attenuation` (line integrals), `expose` (measured by a detector), `develop` (shown as grey levels).
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kneegrade.phantom.texture import blurred, normal_pair, slowly
+from kneegrade.phantom.texture import blurred, normal_pair, wide_blur
 from kneegrade.phantom.thickness import LegMaps
 
 ENERGY_KEV = (30.0, 40.0, 50.0, 60.0, 80.0)
@@ -25,27 +26,29 @@ MASS_ATTENUATION_CM2_G = {  # at ENERGY_KEV
     "steel": (8.176, 3.629, 1.958, 1.205, 0.5952),
 }
 DENSITY_G_CM3 = {"bone": 1.92, "muscle": 1.06, "fat": 0.95, "titanium": 4.54, "steel": 7.87}
-OPAQUE = 9.0  # attenuation beyond which no detector tells more
-METAL = 1.5  # attenuation above the leg's mean that only metal has; it does not count as a slow change
+OPAQUE = 9.0  # attenuation above which no detector measures a difference
+METAL = 1.5  # only metal exceeds the leg's mean attenuation by more; the excess is not part of the slow trend
 SCATTER_MM, TREND_MM, SHARPENING_MM = 18.0, 22.0, 0.9
 
 
 @dataclass(frozen=True)
 class Exposure:
-    """How a film is exposed and shown.
+    """Exposure and image processing of one film.
 
     Attributes:
         energy_kev: effective energy.
-        scatter: scattered share of the light reaching the detector behind the leg, 0 … 0.5.
+        scatter: scatter fraction at the detector behind the leg, 0 … 0.5.
         blur_mm: standard deviation of the system's blur (focal spot and detector).
-        photons_per_mm2: quanta per mm² where nothing lies in the beam.
-        electronic: read-out noise relative to the open beam.
-        heel: change of the beam from edge to edge that flat-fielding left, as a share; `heel_deg`: its direction.
-        flattening: share of the slow brightness changes taken out, as vendors' dynamic-range compression does.
+        photons_per_mm2: quanta per mm² in the unattenuated beam.
+        electronic: read-out noise relative to the unattenuated beam.
+        heel: relative change of the beam from edge to edge that remains after flat-field correction (heel effect).
+        heel_deg: direction of that change.
+        flattening: share of the slow brightness trend that is removed (dynamic-range compression).
         sharpening: strength of edge enhancement.
-        level, contrast: mean and standard deviation of the grey levels of the leg before the look-up curve.
-        sigmoid: bend of the look-up curve at its ends (0 = none); gamma: its exponent.
-        speckle: detector-scale grain in grey levels, 0 … 0.02.
+        level, contrast: mean and standard deviation of the grey levels of the leg before the look-up table.
+        sigmoid: curvature of the look-up table at its ends (0 = none).
+        gamma: exponent of the look-up table.
+        speckle: standard deviation of pixel noise in grey levels, 0 … 0.02.
     """
 
     energy_kev: float
@@ -65,7 +68,7 @@ class Exposure:
 
 
 def sample_exposure(rng: np.random.Generator, whole_film: bool = False) -> Exposure:
-    """Draw technique, detector and vendor of one film; a whole film is shown with the air around the leg dark."""
+    """Draw the exposure, detector and image processing of one film; whole films have a lower mean grey level."""
     return Exposure(
         energy_kev=float(rng.uniform(34.0, 52.0)),
         scatter=float(rng.uniform(0.05, 0.45)),
@@ -84,13 +87,13 @@ def sample_exposure(rng: np.random.Generator, whole_film: bool = False) -> Expos
     )
 
 
-class Exposures:
-    """The exposures of a batch: each attribute of `Exposure` as a tensor (B, 1, 1), and pixel sizes.
+class ExposureBatch:
+    """The exposures of a batch: each attribute of `Exposure` as a tensor (B, 1, 1), and the pixel sizes.
 
     Args:
-        exposures: one per picture.
-        pixel_mm: size of a pixel at the knee, one per picture.
-        device: of the tensors.
+        exposures: one per image.
+        pixel_mm: size of a pixel at the knee, one per image.
+        device: device of the tensors.
     """
 
     def __init__(
@@ -124,69 +127,75 @@ def attenuation_per_mm(material: str, energy_kev: float) -> float:
     return float(mass * DENSITY_G_CM3[material] / 10.0)
 
 
-def attenuation(leg: LegMaps, exposures: Exposures) -> tuple[Tensor, Tensor]:
-    """Line integrals of attenuation (B, H, W), without unit: of soft tissue, and what bone and metal add to it."""
-    bone, muscle, fat = (exposures.attenuation_per_mm(name) for name in ("bone", "muscle", "fat"))
+def attenuation(leg: LegMaps, batch: ExposureBatch) -> tuple[Tensor, Tensor]:
+    """Line integrals of attenuation (B, H, W), dimensionless: soft tissue, and the excess of bone and metal over it."""
+    bone, muscle, fat = (batch.attenuation_per_mm(name) for name in ("bone", "muscle", "fat"))
     soft = muscle * leg.muscle + fat * leg.fat
     hard = (bone - muscle) * leg.mineral
     if leg.titanium is not None and leg.steel is not None:
-        hard = hard + exposures.attenuation_per_mm("titanium") * leg.titanium
-        hard = hard + exposures.attenuation_per_mm("steel") * leg.steel
+        hard = hard + batch.attenuation_per_mm("titanium") * leg.titanium
+        hard = hard + batch.attenuation_per_mm("steel") * leg.steel
     return soft, hard
 
 
-def expose(path: Tensor, exposures: Exposures, keys: Tensor) -> tuple[Tensor, Tensor]:
-    """Measured attenuation (B, H, W): Beer–Lambert light with scatter, blur and noise, and its negative logarithm.
+def expose(path: Tensor, batch: ExposureBatch, keys: Tensor) -> tuple[Tensor, Tensor]:
+    """Measured attenuation (B, H, W), and standard normal noise (B, H, W) for `develop`.
 
-    Also a field of standard normal noise (B, H, W) for later use.
-    """
-    light = torch.exp(-path.clamp(max=OPAQUE))
-    share = exposures["scatter"]
-    light = light + share / (1 - share) * slowly(light, SCATTER_MM, exposures.sizes_mm)
-    light = blurred(light, exposures.blur_px) * (1 + _heel(path.shape, exposures))
-    quanta = exposures["photons_per_mm2"] * exposures.pixel_mm.view(-1, 1, 1) ** 2
-    spread = (light / quanta + exposures["electronic"] ** 2).sqrt()
-    noise, more = normal_pair(keys, 1, (path.shape[1], path.shape[2]))
-    return -(light + spread * noise).clamp(min=2e-4).log(), more
-
-
-def develop(measured: Tensor, leg: Tensor, exposures: Exposures, grain: Tensor) -> Tensor:
-    """Grey levels (B, H, W) float32 in [0, 1], bone bright, as a vendor's software would show measured attenuation.
+    The intensity follows the Beer–Lambert law, with scatter, blur, heel effect, quantum and read-out noise; the result
+    is its negative logarithm.
 
     Args:
-        measured: (B, H, W).
-        leg: (B, H, W) bool, where the leg lies.
-        exposures: of the pictures.
-        grain: (B, H, W) standard normal noise.
+        path: (B, H, W) line integrals of attenuation.
+        batch: exposures of the images.
+        keys: (B,) int64, seeds of the noise.
     """
-    shown = measured - exposures["flattening"] * _body_trend(measured, leg, exposures)
-    sigma = [SHARPENING_MM / size if size < 0.8 else 0.0 for size in exposures.sizes_mm]
-    shown = shown + exposures["sharpening"] * (shown - blurred(shown, sigma))
+    light = torch.exp(-path.clamp(max=OPAQUE))
+    scatter = batch["scatter"]
+    light = light + scatter / (1 - scatter) * wide_blur(light, SCATTER_MM, batch.sizes_mm)
+    light = blurred(light, batch.blur_px) * (1 + _heel(path.shape, batch))
+    quanta = batch["photons_per_mm2"] * batch.pixel_mm.view(-1, 1, 1) ** 2
+    noise_sd = (light / quanta + batch["electronic"] ** 2).sqrt()
+    detector_noise, pixel_noise = normal_pair(keys, 1, (path.shape[1], path.shape[2]))
+    return -(light + noise_sd * detector_noise).clamp(min=2e-4).log(), pixel_noise
+
+
+def develop(measured: Tensor, leg: Tensor, batch: ExposureBatch, noise: Tensor) -> Tensor:
+    """Grey levels (B, H, W) float32 in [0, 1], bone bright: measured attenuation after a vendor's image processing.
+
+    Args:
+        measured: (B, H, W) from `expose`.
+        leg: (B, H, W) bool mask of the leg.
+        batch: exposures of the images.
+        noise: (B, H, W) standard normal noise.
+    """
+    shown = measured - batch["flattening"] * _body_trend(measured, leg, batch)
+    sigma = [SHARPENING_MM / size if size < 0.8 else 0.0 for size in batch.sizes_mm]
+    shown = shown + batch["sharpening"] * (shown - blurred(shown, sigma))
     mean = _mean(shown, leg)
-    spread = _mean((shown - mean) ** 2, leg).sqrt().clamp(min=0.05)
-    grey = exposures["level"] + exposures["contrast"] * (shown - mean) / spread
-    grey = torch.lerp(grey, 0.5 + 0.5 * torch.tanh(2.2 * (grey - 0.5)) / np.tanh(1.1), exposures["sigmoid"])
-    grey = grey.clamp(0, 1) ** exposures["gamma"]
-    return (grey + exposures["speckle"] * grain * (grey > 0)).clamp(0, 1)
+    deviation = _mean((shown - mean) ** 2, leg).sqrt().clamp(min=0.05)
+    grey = batch["level"] + batch["contrast"] * (shown - mean) / deviation
+    grey = torch.lerp(grey, 0.5 + 0.5 * torch.tanh(2.2 * (grey - 0.5)) / np.tanh(1.1), batch["sigmoid"])
+    grey = grey.clamp(0, 1) ** batch["gamma"]
+    return (grey + batch["speckle"] * noise * (grey > 0)).clamp(0, 1)
 
 
 def _mean(values: Tensor, leg: Tensor) -> Tensor:
-    """Mean (B, 1, 1) over the leg, summed in float64 so that the order of summation does not show."""
+    """Mean (B, 1, 1) over the leg, summed in float64 so that the order of summation has no effect."""
     total = (values * leg).sum((1, 2), keepdim=True, dtype=torch.float64)
     return (total / leg.sum((1, 2), keepdim=True).clamp(min=1)).float()
 
 
-def _heel(shape: torch.Size, exposures: Exposures) -> Tensor:
-    """Relative change of the beam across the picture (B, H, W), 0 in its middle."""
-    device = exposures.pixel_mm.device
+def _heel(shape: torch.Size, batch: ExposureBatch) -> Tensor:
+    """Relative change of the beam across the image (B, H, W), 0 in the centre."""
+    device = batch.pixel_mm.device
     y = torch.linspace(-0.5, 0.5, shape[1], device=device).view(1, -1, 1)
     x = torch.linspace(-0.5, 0.5, shape[2], device=device).view(1, 1, -1)
-    angle = torch.deg2rad(exposures["heel_deg"])
-    return exposures["heel"] * (x * angle.cos() + y * angle.sin())
+    angle = torch.deg2rad(batch["heel_deg"])
+    return batch["heel"] * (x * angle.cos() + y * angle.sin())
 
 
-def _body_trend(shown: Tensor, leg: Tensor, exposures: Exposures) -> Tensor:
-    """Slow brightness changes (B, H, W) within the leg about their mean; 0 far from it, so that air stays dark."""
+def _body_trend(shown: Tensor, leg: Tensor, batch: ExposureBatch) -> Tensor:
+    """Slow brightness trend (B, H, W) in the leg, relative to its mean; 0 far from the leg, so that air stays dark."""
     weight, mean = leg.float(), _mean(shown, leg)
-    share = slowly(weight, TREND_MM, exposures.sizes_mm)
-    return slowly((shown - mean).clamp(max=METAL) * weight, TREND_MM, exposures.sizes_mm) / (share + 0.02)
+    share = wide_blur(weight, TREND_MM, batch.sizes_mm)
+    return wide_blur((shown - mean).clamp(max=METAL) * weight, TREND_MM, batch.sizes_mm) / (share + 0.02)
