@@ -9,7 +9,7 @@ from kneegrade.anatomy.joint_space import joint_space_width
 from kneegrade.anatomy.landmark_scheme import NUM_LANDMARKS
 from kneegrade.cohorts import check_manifest, landmark_array, load_manifest
 from kneegrade.errors import UsageError
-from kneegrade.phantom import Cohort, film, phantom_cohort, write_cohort
+from kneegrade.phantom import Cohort, FilmOptions, film, phantom_cohort, render_film, write_cohort
 from kneegrade.phantom.phantom_cohort import dicom_options
 from kneegrade.schema import TARGET_NAMES
 
@@ -128,3 +128,19 @@ def test_two_cohorts_in_one_folder_and_invalid_cohorts_raise_errors(tmp_path):
         Cohort(1, "rare")
     with pytest.raises(UsageError, match="between 0 and 1"):
         Cohort(1, implants=2.0)
+
+
+def test_films_of_a_given_size_show_the_same_knees(tmp_path):
+    cohort = Cohort(2, seed=9, longest_px=300)
+    write_cohort(tmp_path, cohort)
+    table = pd.read_parquet(tmp_path / "truth.parquet")
+    path = table["image_path"].iloc[0]
+    index = int(path.split("/")[-1].removesuffix(".dcm"))
+    layout = phantom_cohort._layout(cohort, index)
+    drawn = render_film(9, index, FilmOptions(layout, longest_px=300))
+    assert max(drawn.pixels.shape) == 300
+    assert pydicom.dcmread(tmp_path / path).pixel_array.shape == drawn.pixels.shape
+    landmarks = landmark_array(table[table["image_path"] == path])
+    np.testing.assert_allclose(landmarks, [knee.landmarks_px for knee in drawn.knees], atol=0.01)
+    with pytest.raises(UsageError, match="another cohort"):
+        write_cohort(tmp_path, Cohort(2, seed=9, longest_px=400))

@@ -43,6 +43,7 @@ class Cohort:
         implants: share of knees with metal; the grades of replaced joints are missing in the manifest.
         distractors: share of films without a knee, which are listed in `no_knee.csv`; ignored for "rois".
         readers: whether the manifest has the labels of a second reader, `<grade>_reader2`.
+        longest_px: longer side of the films in pixels; None for their full resolution; ignored for "rois".
 
     Raises:
         UsageError: an attribute is out of range.
@@ -55,6 +56,7 @@ class Cohort:
     implants: float = 0.0
     distractors: float = 0.0
     readers: bool = False
+    longest_px: int | None = None
 
     def __post_init__(self) -> None:
         shares = (self.implants, self.distractors)
@@ -94,6 +96,8 @@ def write_cohort(directory: Path, cohort: Cohort, progress: Progress | None = No
     whole = cohort.number if cohort.kind == "rois" else ""
     shares = f"{cohort.implants} {cohort.distractors}"
     identity = f"renderer {RENDERER} {cohort.kind} {cohort.prevalence} {cohort.seed} {shares} {whole}".strip()
+    if cohort.longest_px is not None:
+        identity += f" {cohort.longest_px} px"
     _check_marker(directory, identity)
     rows = (_film_rows if cohort.kind == "films" else _roi_rows)(
         directory, cohort, progress or (lambda done, total: None)
@@ -137,7 +141,7 @@ def _film_rows(directory: Path, cohort: Cohort, report: Progress) -> Iterator[di
     for index in range(cohort.number):
         name = f"films/{index:06d}.dcm"
         encoding = dicom_options(cohort.seed, index)
-        options = FilmOptions(_layout(cohort, index), cohort.prevalence, cohort.implants)
+        options = FilmOptions(_layout(cohort, index), cohort.prevalence, cohort.implants, longest_px=cohort.longest_px)
         scene = compose_film(cohort.seed, index, options)
         if not (directory / name).exists():
             write_film(directory / name, render_scene(scene), encoding)
