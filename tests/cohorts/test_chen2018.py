@@ -62,7 +62,7 @@ def zipped(crops, prefixes):
 
 
 def test_manifest_from_published_archive(crops):
-    """In both sizes below a folder of its own; a name that leads out of it stays within."""
+    """The archive has both sizes in folders; a member name with `..` is written inside the target folder."""
     with chen2018_folder(zipped(crops, ["ClsKLData/kneeKL224/", "ClsKLData/kneeKL299/"])) as folder:
         table = chen2018_manifest(folder)
         assert table["kl"].tolist() == [0, 3, 2]
@@ -93,7 +93,7 @@ def confident(grade):
 
 
 def test_kl_from_confident_oarsi_grades_matches_kl_read():
-    """KL is nearly a function of the six: from sure ones it comes out right far more often than the commonest grade."""
+    """KL is nearly a function of the six OARSI grades: confident grades give the KL read for most knees."""
     counts = grade_tuple_counts()
     tuples = np.array(list(counts))
     drawn = tuples[
@@ -147,11 +147,13 @@ def test_only_training_crops_are_softened_and_landmarks_can_be_omitted(crops_wit
     assert "landmarks_px" not in table
     kl = target_distributions(table)[:, :5]
     first, second, third = (kl[table["knee_id"].str.contains(n)][0] for n in ("9000001", "9000002", "9000003"))
-    assert 0.6 <= first[0] < 0.8  # read 0, although all six say otherwise
+    assert 0.6 <= first[0] < 0.8  # read 0, although all six OARSI grades imply a higher KL
     assert first[1:].sum() > 0.2
     assert second.argmax() == 3
     np.testing.assert_array_equal(third, [0, 0, 1, 0, 0])
-    assert (table["jsn_medial_probabilities"].str[0] > 0.9).all()  # OARSI labels themselves are those given KL
+    assert (
+        table["jsn_medial_probabilities"].str[0] > 0.9
+    ).all()  # the OARSI labels themselves are those conditioned on KL
 
 
 def test_softening_requires_soft_labels(crops_with_soft_labels):

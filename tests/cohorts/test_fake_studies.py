@@ -75,7 +75,7 @@ def test_sixty_people_have_every_special_case(tmp_path):
                   "barcodes without their zeros", "DICOM files of an unknown character set", "series of other joints",
                   "early films read again by project 37", "rows that repeat another"):  # fmt: skip
         assert planted[case] > 0, case
-    readings = oai_readings(oai_files(tmp_path))  # those without a film too
+    readings = oai_readings(oai_files(tmp_path))  # including those without a film
     assert count_half_grades(readings) == planted["half grades"]
     assert readings[list(TARGET_NAMES)].isna().all(axis=1).sum() == planted["knees with no grade read"]
     unread = readings["osteophyte_femur_medial"].isna() & readings["kl"].notna()

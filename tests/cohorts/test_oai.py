@@ -26,7 +26,7 @@ def oai_films(root, counts=None):
 
 
 def write_table(root, code, rows, lower=False, name=None):
-    """rows: (ID, SIDE, READPRJ, barcode, [seven cells])."""
+    """Write a table of readings; rows are (ID, SIDE, READPRJ, barcode, [seven cells])."""
     header = ["ID", "SIDE", "READPRJ", f"V{code}BARCDBU", *(f"V{code}{end}" for end in ENDS)]
     lines = ["|".join([*map(str, row[:4]), *row[4]]) for row in rows]
     text = "\r\n".join(["|".join(name.lower() if lower else name for name in header), *lines]) + "\r\n"
@@ -126,7 +126,7 @@ KNEE, HAND = "Bilateral PA Fixed Flexion Knee", "PA Right Hand"
 
 @pytest.fixture
 def download(tmp_path):
-    """Six people; one film is not on disk, one barcode in no list, one leads to another person's film."""
+    """Eight people; one film is missing, one barcode is not listed, and one belongs to a film of another person."""
     people = [9000001 + i for i in range(8)]
     whole, none = seven(2, 1, 1, 1, 1, 1, 1), ".A"
     rows = []
@@ -221,7 +221,7 @@ def test_measured_joint_space_widths_are_added(download):
 
 
 def packed(film: Path, members: dict[str, bytes]) -> None:
-    """Put an archive in the place of a film's folder."""
+    """Replace the folder of a film by an archive."""
     with tarfile.open(film.parent.with_name(film.parent.name + ".tar.gz"), "w:gz") as archive:
         for name, content in members.items():
             member = tarfile.TarInfo(name)
@@ -237,7 +237,7 @@ def test_packed_films_are_counted_or_unpacked(download, tmp_path):
     counts = Counts()
     fewer = oai_manifest(download, counts=counts)
     assert counts.by_name["films packed as .tar.gz, excluded (unpack them or use --unpack-to)"] == 1
-    for _ in range(2):  # the second time it lies there already
+    for _ in range(2):  # the second time it is already unpacked
         counts = Counts()
         table = oai_manifest(download, counts=counts, unpack_to=tmp_path / "out")
         assert counts.by_name["films unpacked from .tar.gz"] == 1
@@ -260,7 +260,7 @@ def test_archive_without_film_or_damaged_is_counted(download, tmp_path, members)
 
 
 def test_sas_tables_are_read_like_text(download, monkeypatch):
-    """pandas reads the file; what it gives (floats, NaN) means what the text means. No SAS file is at hand."""
+    """The result of pandas (floats, NaN) is replaced by a fake, because no SAS file may be distributed."""
     text = read_table(download / "tables" / "kXR_SQ_BU00.txt")
     frame = text.replace(r"^\..*$", np.nan, regex=True).apply(pd.to_numeric, errors="coerce")
     monkeypatch.setattr(pd, "read_sas", lambda path, **options: frame.reset_index(drop=True))

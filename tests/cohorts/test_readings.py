@@ -80,7 +80,7 @@ def test_unreadable_table_is_reported(tmp_path):
 
 
 def test_trailing_separator_and_unclosed_quotes_do_not_shift_cells(tmp_path):
-    """pandas alone would take the first column for an index, and swallow lines after an open quote."""
+    """pandas would take the first column for an index, and swallow lines after an unclosed quote."""
     (tmp_path / "t.txt").write_text('ID|NOTE|X\n1|5" film|2|\n\n2|say "so|3|\n')
     table = read_table(tmp_path / "t.txt")
     assert table.loc[2].tolist() == ["1", '5" film', "2"]
@@ -97,7 +97,7 @@ SAS_FILE = Path(os.environ.get("KNEEGRADE_SAS7BDAT", "nowhere"))
 
 
 @pytest.mark.skipif(
-    not SAS_FILE.is_file(), reason="KNEEGRADE_SAS7BDAT names no .sas7bdat file, and none may be shipped"
+    not SAS_FILE.is_file(), reason="KNEEGRADE_SAS7BDAT is not the path of a .sas7bdat file, and none may be distributed"
 )
 def test_real_sas_table_is_read_as_text():
     table = read_table(SAS_FILE)
