@@ -7,14 +7,14 @@ import pandas as pd
 import pytest
 
 from kneegrade.cohorts import Counts, cohort_summary, load_manifest, oai_manifest
-from kneegrade.cohorts.oai import COLUMNS, oai_files
+from kneegrade.cohorts.oai import GRADE_COLUMNS, oai_files
 from kneegrade.cohorts.oai import oai_films as films_of
 from kneegrade.cohorts.oai import oai_readings as readings_of
 from kneegrade.cohorts.readings import read_table
 from kneegrade.errors import CohortError
 from kneegrade.schema import TARGET_NAMES
 
-ENDS = [COLUMNS[name] for name in TARGET_NAMES]
+ENDS = [GRADE_COLUMNS[name] for name in TARGET_NAMES]
 
 
 def oai_readings(root, visits=None, counts=None):
@@ -26,7 +26,7 @@ def oai_films(root, counts=None):
 
 
 def write_table(root, code, rows, lower=False, name=None):
-    """rows: (ID, SIDE, READPRJ, barcode, [seven cells])."""
+    """Write a table of readings; rows are (ID, SIDE, READPRJ, barcode, [seven cells])."""
     header = ["ID", "SIDE", "READPRJ", f"V{code}BARCDBU", *(f"V{code}{end}" for end in ENDS)]
     lines = ["|".join([*map(str, row[:4]), *row[4]]) for row in rows]
     text = "\r\n".join(["|".join(name.lower() if lower else name for name in header), *lines]) + "\r\n"
@@ -38,7 +38,7 @@ def seven(kl, *others):
     return [str(kl), *map(str, others or (0,) * 6)]
 
 
-def test_spellings_codes_and_half_grades(tmp_path):
+def test_labels_codes_and_half_grades(tmp_path):
     write_table(tmp_path, "00", [
         (9000001, "1: Right", 15, "016600000001", seven(2, "1: 1", "1.4", 0, "1: 1", ".A: Not Expected", ".")),
         (9000001, "2: Left", 15, "16600000001", seven(0)),
@@ -53,7 +53,7 @@ def test_spellings_codes_and_half_grades(tmp_path):
     assert (readings["barcode"] == "016600000001").all()
 
 
-def test_early_visits_take_project_15_and_late_ones_37_or_42(tmp_path):
+def test_early_visits_prefer_project_15_and_late_visits_37_or_42(tmp_path):
     write_table(tmp_path, "00", [(9000001, 1, 37, "1", seven(3)), (9000001, 1, 15, "1", seven(2)),
                                  (9000002, 1, 37, "2", seven(4))])  # fmt: skip
     write_table(tmp_path, "08", [(9000001, 1, 42, "3", seven(1)), (9000001, 1, 37, "3", seven(2)),
@@ -63,24 +63,24 @@ def test_early_visits_take_project_15_and_late_ones_37_or_42(tmp_path):
     assert readings["kl"].to_dict() == {
         ("oai-9000001", 0): 2, ("oai-9000002", 0): 4, ("oai-9000001", 72): 2, ("oai-9000002", 72): 3
     }  # fmt: skip
-    assert counts.met["read by two projects, one chosen"] == 2
-    assert counts.met["read by another project alone"] == 1
-    assert counts.met["READPRJ 42 counted as 37"] == 1
+    assert counts.by_name["second readings of a knee by another project, excluded"] == 2
+    assert counts.by_name["knees read only by a project not usual for the visit"] == 1
+    assert counts.by_name["readings of project 42, counted as project 37"] == 1
 
 
-def test_equal_rows_are_dropped_and_contradicting_ones_refused(tmp_path):
+def test_duplicate_rows_are_dropped_and_contradictions_reported(tmp_path):
     rows = [(9000001, 1, 15, "1", seven(2)), (9000001, 1, 15, "1", seven(2))]
     write_table(tmp_path, "00", rows)
     counts = Counts()
     assert len(oai_readings(tmp_path, counts=counts)) == 1
-    assert counts.met["rows that repeat another, dropped"] == 1
+    assert counts.by_name["duplicate rows, excluded"] == 1
     write_table(tmp_path, "00", [rows[0], (9000001, 1, 15, "1", seven(3))])
     with pytest.raises(CohortError, match="row 3, column kl: '3'; expected 2, as in row 2"):
         oai_readings(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("row", "told"),
+    ("row", "message"),
     [
         ((9000001, 3, 15, "1", seven(2)), "column SIDE: '3'; expected one of 1, 2"),
         ((9000001, 1, 16, "1", seven(2)), "column READPRJ: '16'; expected one of 15, 37, 42"),
@@ -89,17 +89,17 @@ def test_equal_rows_are_dropped_and_contradicting_ones_refused(tmp_path):
         ((9000001, 1, 15, "1", seven(1, "4", 0, 0, 0, 0, 0)), "column V00XRJSL: '4'; expected a grade from 0 to 3"),
     ],
 )
-def test_wrong_values_are_sentences(tmp_path, row, told):
+def test_invalid_value_is_reported_with_column(tmp_path, row, message):
     write_table(tmp_path, "00", [row])
-    with pytest.raises(CohortError, match=told):
+    with pytest.raises(CohortError, match=message):
         oai_readings(tmp_path)
 
 
-def test_a_missing_table_an_unknown_visit_and_a_wrong_table_are_named(tmp_path):
+def test_missing_unknown_and_ambiguous_tables_are_reported(tmp_path):
     with pytest.raises(CohortError, match="no table kXR_SQ_BU"):
         oai_readings(tmp_path)
     write_table(tmp_path, "00", [(9000001, 1, 15, "1", seven(2))])
-    with pytest.raises(CohortError, match="Visits 02"):
+    with pytest.raises(CohortError, match="Unknown visits: 02"):
         oai_readings(tmp_path, ["00", "02"])
     write_table(tmp_path, "00", [(9000001, 1, 15, "1", seven(2))], name="kxr_sq_bu01.txt")
     with pytest.raises(CohortError, match="lacks the columns V01BARCDBU, V01XRKL"):
@@ -107,7 +107,7 @@ def test_a_missing_table_an_unknown_visit_and_a_wrong_table_are_named(tmp_path):
     with pytest.raises(CohortError, match="no table kXR_SQ_BU10"):
         oai_readings(tmp_path, ["00", "10"])
     write_table(tmp_path / "again", "00", [(9000001, 1, 15, "1", seven(2))])
-    with pytest.raises(CohortError, match="are tables of one visit"):
+    with pytest.raises(CohortError, match="are tables of the same visit"):
         oai_readings(tmp_path)
 
 
@@ -126,7 +126,7 @@ KNEE, HAND = "Bilateral PA Fixed Flexion Knee", "PA Right Hand"
 
 @pytest.fixture
 def download(tmp_path):
-    """Six people; one film is not on disk, one barcode in no list, one leads to another person's film."""
+    """Eight people; one film is missing, one barcode is not listed, and one belongs to a film of another person."""
     people = [9000001 + i for i in range(8)]
     whole, none = seven(2, 1, 1, 1, 1, 1, 1), ".A"
     rows = []
@@ -141,7 +141,7 @@ def download(tmp_path):
     return tmp_path
 
 
-def test_films_are_found_by_barcode_and_what_is_lost_is_counted(download):
+def test_films_are_matched_by_barcode_and_excluded_knees_counted(download):
     films = oai_films(download)
     assert len(films) == 7
     assert films["barcode"].is_unique
@@ -149,23 +149,23 @@ def test_films_are_found_by_barcode_and_what_is_lost_is_counted(download):
     counts = Counts()
     table = oai_manifest(download, counts=counts)
     assert len(table) == 10
-    assert counts.met["knees whose barcode is in no contents.csv"] == 2
-    assert counts.met["knees whose film is not on disk"] == 2
-    assert counts.met["knees whose barcode leads to another person's film"] == 2
-    assert counts.met["knees without a film, left out"] == 6
+    assert counts.by_name["knees whose barcode is not listed in any contents.csv"] == 2
+    assert counts.by_name["knees whose film is listed but not on disk"] == 2
+    assert counts.by_name["knees whose barcode belongs to a film of another person"] == 2
+    assert counts.by_name["knees without a film, excluded"] == 6
     assert table["view"].eq("PA").all()
     text = cohort_summary(table, counts)
     assert "10 knees of 5 people on 5 films" in text
-    assert "knees without a film, left out: 6" in text
+    assert "knees without a film, excluded: 6" in text
 
 
-def test_both_knees_of_a_film_share_it_and_the_split(download):
+def test_both_knees_of_a_film_are_in_one_split(download):
     table = oai_manifest(download)
     assert (table.groupby("image_path")["split"].nunique() == 1).all()
     assert (table.groupby("image_path")["side"].nunique() == 2).all()
 
 
-def test_the_papers_protocol_keeps_all_seven_grades_or_none(download):
+def test_paper_protocol_keeps_all_seven_grades_or_none(download):
     table = oai_manifest(download, protocol="paper")
     read = table[list(TARGET_NAMES)].notna()
     assert (read.all(axis=1) | ~read.any(axis=1)).all()
@@ -177,24 +177,24 @@ def test_the_papers_protocol_keeps_all_seven_grades_or_none(download):
     assert natural["osteophyte_femur_medial"].isna().any()
 
 
-def test_a_manifest_survives_its_file(download, tmp_path):
+def test_manifest_is_unchanged_after_writing_and_loading(download, tmp_path):
     oai_manifest(download).to_parquet(tmp_path / "m.parquet")
     read = load_manifest(tmp_path / "m.parquet")
     assert read["kl"].tolist() == oai_manifest(download)["kl"].tolist()
     assert np.isin(read["visit"], [0]).all()
 
 
-def test_a_reading_without_a_barcode_gets_no_film(tmp_path):
+def test_reading_without_barcode_has_no_film(tmp_path):
     write_table(tmp_path, "00", [(9000001, 1, 15, ".", seven(2)), (9000002, 1, 15, "0166", seven(1))])
     contents = [("0.C.2/9000001/20040101/1", 9000001, "", KNEE), ("0.C.2/9000002/20040101/2", 9000002, "0166", KNEE)]
     release(tmp_path / "OAI_00m", [row[0] for row in contents], contents)
     counts = Counts()
     table = oai_manifest(tmp_path, counts=counts)
     assert table["subject_id"].tolist() == ["oai-9000002"]
-    assert counts.met["knees without a barcode"] == 1
+    assert counts.by_name["knees without a barcode"] == 1
 
 
-def test_paths_do_not_depend_on_where_the_manifest_lies(download, tmp_path, monkeypatch):
+def test_image_paths_do_not_depend_on_manifest_folder(download, tmp_path, monkeypatch):
     monkeypatch.chdir(download)
     table = oai_manifest(Path("."))
     (tmp_path / "elsewhere").mkdir()
@@ -202,7 +202,7 @@ def test_paths_do_not_depend_on_where_the_manifest_lies(download, tmp_path, monk
     assert all(Path(path).is_file() for path in load_manifest(tmp_path / "elsewhere" / "m.parquet")["image_path"])
 
 
-def test_the_split_does_not_depend_on_which_films_are_there(download):
+def test_split_does_not_depend_on_films_on_disk(download):
     whole = oai_manifest(download).drop_duplicates("subject_id").set_index("subject_id")["split"]
     Path(oai_manifest(download)["image_path"].iloc[0]).unlink()
     fewer = oai_manifest(download).drop_duplicates("subject_id").set_index("subject_id")["split"]
@@ -210,18 +210,18 @@ def test_the_split_does_not_depend_on_which_films_are_there(download):
     assert (fewer == whole[fewer.index]).all()
 
 
-def test_measured_widths_come_along(download):
+def test_measured_joint_space_widths_are_added(download):
     lines = ["ID|SIDE|V00MCMJSW|V00LJSW825", "9000001|1|4.25|6.5", "9000001|2|.|.", "9000003|1: Right|3.0|5.0"]
     (download / "tables" / "kxr_qjsw_duryea00.txt").write_text("\n".join(lines))
     counts = Counts()
     table = oai_manifest(download, counts=counts).set_index(["subject_id", "side"])
     assert table.loc[("oai-9000001", "R"), "joint_space_medial_mm"] == 4.25
     assert pd.isna(table.loc[("oai-9000001", "L"), "joint_space_medial_mm"])
-    assert counts.met["knees with a measured joint space"] == 2
+    assert counts.by_name["knees with a measured joint space width"] == 2
 
 
 def packed(film: Path, members: dict[str, bytes]) -> None:
-    """Put an archive in the place of a film's folder."""
+    """Replace the folder of a film by an archive."""
     with tarfile.open(film.parent.with_name(film.parent.name + ".tar.gz"), "w:gz") as archive:
         for name, content in members.items():
             member = tarfile.TarInfo(name)
@@ -231,16 +231,16 @@ def packed(film: Path, members: dict[str, bytes]) -> None:
     film.parent.rmdir()
 
 
-def test_packed_films_are_told_or_unpacked(download, tmp_path):
+def test_packed_films_are_counted_or_unpacked(download, tmp_path):
     path = Path(oai_manifest(download)["image_path"].iloc[0])
     packed(path, {"a/readme": b"-", "a/001": b"film"})
     counts = Counts()
     fewer = oai_manifest(download, counts=counts)
-    assert counts.met["films still packed as .tar.gz: unpack them, or give --unpack-to"] == 1
-    for _ in range(2):  # the second time it lies there already
+    assert counts.by_name["films packed as .tar.gz, excluded (unpack them or use --unpack-to)"] == 1
+    for _ in range(2):  # the second time it is already unpacked
         counts = Counts()
         table = oai_manifest(download, counts=counts, unpack_to=tmp_path / "out")
-        assert counts.met["films unpacked from .tar.gz"] == 1
+        assert counts.by_name["films unpacked from .tar.gz"] == 1
         assert len(table) == len(fewer) + 2
         film = Path(table["image_path"].iloc[0])
         assert film.is_relative_to(tmp_path / "out")
@@ -248,19 +248,19 @@ def test_packed_films_are_told_or_unpacked(download, tmp_path):
 
 
 @pytest.mark.parametrize("members", [{"../../001x": b"1", "b": b"2"}, None])
-def test_an_archive_without_a_film_or_a_damaged_one_is_counted(download, tmp_path, members):
+def test_archive_without_film_or_damaged_is_counted(download, tmp_path, members):
     path = Path(oai_manifest(download)["image_path"].iloc[0])
     packed(path, members or {"001": b"film"})
     if members is None:
         path.parent.with_name(path.parent.name + ".tar.gz").write_bytes(b"\x1f\x8b broken")
     counts = Counts()
     oai_manifest(download, counts=counts, unpack_to=tmp_path / "out")
-    assert counts.met["archives without a film, or damaged"] == 1
+    assert counts.by_name["archives that are damaged or hold no film"] == 1
     assert not list(tmp_path.rglob("001x"))
 
 
 def test_sas_tables_are_read_like_text(download, monkeypatch):
-    """pandas reads the file; what it gives (floats, NaN) means what the text means. No SAS file is at hand."""
+    """The result of pandas (floats, NaN) is replaced by a fake, because no SAS file may be distributed."""
     text = read_table(download / "tables" / "kXR_SQ_BU00.txt")
     frame = text.replace(r"^\..*$", np.nan, regex=True).apply(pd.to_numeric, errors="coerce")
     monkeypatch.setattr(pd, "read_sas", lambda path, **options: frame.reset_index(drop=True))

@@ -1,4 +1,8 @@
-"""Labelled tables → one manifest."""
+"""Studies' and users' own tables and films → one manifest of labelled knees.
+
+A study's table is read into readings (one row per knee and visit), readings and films are joined, and the result is
+a manifest with a train, validation and test split. `manifest` describes the format.
+"""
 
 from kneegrade.cohorts.build_manifest import cohort_summary, csv_manifest, most_manifest, oai_manifest, phantom_manifest
 from kneegrade.cohorts.chen2018 import chen2018_folder, chen2018_manifest

@@ -1,8 +1,7 @@
-"""Whole studies, from folder to manifest: tables, films and protocol put together.
+"""From readings and films to a manifest: which knees are included, with which labels, in which split.
 
-From readings and films to a manifest: which knees take part, with which labels, in which split.
-
-What a cohort turned out to hold, as Markdown: knees by visit and split, grades beside the paper's, oddities.
+One function per source of data (`oai_manifest`, `most_manifest`, `phantom_manifest`, `csv_manifest`) joins readings and
+films; `manifest_from_readings` applies the protocol and the split to each; `cohort_summary` describes the result.
 """
 
 from collections.abc import Iterable
@@ -14,7 +13,7 @@ import pandas as pd
 
 from kneegrade.cohorts.manifest import check_manifest
 from kneegrade.cohorts.most import most_films, most_readings
-from kneegrade.cohorts.oai import oai_files, oai_films, oai_readings, with_widths
+from kneegrade.cohorts.oai import add_joint_space_widths, oai_files, oai_films, oai_readings
 from kneegrade.cohorts.own_tables import load_column_map, own_table_readings
 from kneegrade.cohorts.readings import Counts
 from kneegrade.errors import CohortError
@@ -23,97 +22,217 @@ from kneegrade.phantom.prevalence import PAPER_COUNTS
 from kneegrade.schema import TARGET_NAMES, TARGETS
 
 Protocol = Literal["paper", "natural"]
-SPLITS = ("train", "train", "val", "test")  # 2:1:1
+SPLIT_CYCLE = ("train", "train", "val", "test")  # 2:1:1
 
 
-def manifest_of(
-    readings: pd.DataFrame, source: str, protocol: Protocol = "natural", *, seed: int = 0, counts: Counts | None = None
-) -> pd.DataFrame:
-    """The manifest of readings that have an `image_path`.
-
-    "paper": knees with all seven grades are labelled; all others lose what grades they have and are trained on without
-    labels, but for those of people in validation or test, which are left out. "natural": every knee with every grade it
-    has. Either way people are split 2:1:1, alike in their worst KL grade, whether or not their films are there; in
-    "paper" those with a labelled knee, the rest being trained on. Another protocol or other visits give another split.
+def oai_manifest(
+    root: Path, visits: Iterable[str] | None = None, protocol: Protocol = "natural", *, seed: int = 0,
+    counts: Counts | None = None, unpack_to: Path | None = None,
+) -> pd.DataFrame:  # fmt: skip
+    """Return the manifest of an OAI download; see `kneegrade.cohorts.oai` and `manifest_from_readings`.
 
     Args:
-        readings: see `kneegrade.cohorts.readings`; knees without a film are left out and counted.
-        source: name of the cohort.
+        root: folder that holds tables and films, at any depth.
+        visits: codes of the visits to read ("00", "01", …); all by default.
         protocol: "paper" or "natural".
-        seed: of the split.
-        counts: what was left out is added.
+        seed: seed of the split.
+        counts: numbers for `cohort_summary` are added.
+        unpack_to: folder below which films packed as `.tar.gz` are unpacked; None excludes them.
 
     Raises:
-        CohortError: no knee has a film.
+        CohortError: tables or films are missing or invalid.
+    """
+    counts, root = Counts() if counts is None else counts, root.resolve()
+    files = oai_files(root)
+    readings, films = oai_readings(files, visits, counts), oai_films(files, counts, unpack_to)
+    readings = add_joint_space_widths(readings, files, counts)
+    films = films.rename(columns={"subject_id": "film_subject"})
+    merged = readings.merge(films, on="barcode", how="left", validate="many_to_one")
+    other_person = merged["film_subject"].notna() & (merged["film_subject"] != merged["subject_id"])
+    counts.add("knees whose barcode belongs to a film of another person", int(other_person.sum()))
+    counts.add("knees without a barcode", int((merged["barcode"] == "").sum()))
+    unlisted = merged["film_subject"].isna() & (merged["barcode"] != "")
+    counts.add("knees whose barcode is not listed in any contents.csv", int(unlisted.sum()))
+    not_on_disk = merged["film_subject"].notna() & merged["path"].isna()
+    counts.add("knees whose film is listed but not on disk", int(not_on_disk.sum()))
+    merged["image_path"] = merged["path"].where(~other_person)
+    readings = merged.drop(columns=["film_subject", "path"])
+    return manifest_from_readings(readings, "oai", protocol, seed=seed, counts=counts)
+
+
+def most_manifest(
+    root: Path, protocol: Protocol = "natural", *, seed: int = 0, counts: Counts | None = None
+) -> pd.DataFrame:
+    """Return the manifest of a MOST download; see `kneegrade.cohorts.most` and `manifest_from_readings`.
+
+    Args:
+        root: folder that holds the table and the films, at any depth.
+        protocol: "paper" or "natural".
+        seed: seed of the split.
+        counts: numbers for `cohort_summary` are added.
+
+    Raises:
+        CohortError: the table or the films are missing or invalid.
+    """
+    counts, root = Counts() if counts is None else counts, root.resolve()
+    films = most_films(root, counts)
+    merged = most_readings(root, counts).merge(films, on=["subject_id", "visit"], how="left", validate="many_to_one")
+    merged = merged.rename(columns={"path": "image_path"})
+    return manifest_from_readings(merged, "most", protocol, seed=seed, counts=counts)
+
+
+def phantom_manifest(
+    root: Path, protocol: Protocol = "natural", *, seed: int = 0, counts: Counts | None = None
+) -> pd.DataFrame:
+    """Return the manifest of films that `kneegrade phantom` wrote, with landmarks; people are split as in a study.
+
+    Knees with a joint replacement have no grades. A network that was trained on phantoms knows their appearance: its
+    metrics on other phantoms say nothing about real knees.
+
+    Args:
+        root: folder with `truth.parquet`.
+        protocol: "paper" or "natural".
+        seed: seed of the split.
+        counts: numbers for `cohort_summary` are added.
+
+    Raises:
+        CohortError: the folder holds no phantom films.
+    """
+    table_file = root / TABLE_FILE
+    if not table_file.is_file():
+        raise CohortError(f"{root} holds no {TABLE_FILE}. Create one with `kneegrade phantom --films -o {root}`.")
+    table = pd.read_parquet(table_file)
+    if (table["image_path"] == ROI_FILE).any():
+        raise CohortError(
+            f"{root} holds single-knee crops (--rois). Expected whole films; create them with "
+            "`kneegrade phantom --films`."
+        )
+    counts = Counts() if counts is None else counts
+    counts.add("knees with a joint replacement, without grades", int(table["kl"].isna().sum()))
+    films = [root.resolve() / image for image in table["image_path"]]
+    table["image_path"] = [str(film) if film.is_file() else None for film in films]
+    readings = table.drop(columns=["split", "source", "knee_id"])
+    return manifest_from_readings(readings, "phantom", protocol, seed=seed, counts=counts)
+
+
+def csv_manifest(
+    path: Path, mapping: Path | None = None, protocol: Protocol = "natural", *, seed: int = 0,
+    counts: Counts | None = None,
+) -> pd.DataFrame:  # fmt: skip
+    """Return the manifest of a user's own table; see `kneegrade.cohorts.own_tables` and `manifest_from_readings`.
+
+    Args:
+        path: text or `.sas7bdat` table; its stem is the name of the cohort.
+        mapping: YAML file with the names of the columns; None expects the names of a manifest.
+        protocol: "paper" or "natural".
+        seed: seed of the split; not used if the table has a split.
+        counts: numbers for `cohort_summary` are added.
+
+    Raises:
+        CohortError: the table or the mapping is invalid.
+    """
+    counts = Counts() if counts is None else counts
+    readings = own_table_readings(path, load_column_map(mapping), counts)
+    return manifest_from_readings(readings, path.stem, protocol, seed=seed, counts=counts)
+
+
+def manifest_from_readings(
+    readings: pd.DataFrame, source: str, protocol: Protocol = "natural", *, seed: int = 0, counts: Counts | None = None
+) -> pd.DataFrame:
+    """Return the manifest of the readings that have an `image_path`.
+
+    Protocols:
+
+    - "paper": knees with all seven grades are labelled. All others lose the grades they have; those of people in the
+      training split are kept as unlabelled knees, those of people in validation or test are excluded.
+    - "natural": every knee is included with every grade it has.
+
+    People are split 2:1:1 into train, val and test, stratified by their worst KL grade, whether or not their films are
+    on disk. With "paper" only people with a labelled knee are split; the others go to train. The split depends on the
+    protocol and on the visits.
+
+    Args:
+        readings: readings (see `kneegrade.cohorts.readings`) with `image_path`, missing where there is no film, and
+            optionally `split`.
+        source: name of the cohort.
+        protocol: "paper" or "natural".
+        seed: seed of the split; not used if the readings have a split.
+        counts: numbers of excluded knees are added.
+
+    Raises:
+        CohortError: no reading has the grades that the protocol needs, or no reading has a film.
     """
     counts = Counts() if counts is None else counts
     table, names = readings.reset_index(drop=True), list(TARGET_NAMES)
     labelled = table[names].notna().all(axis=1) if protocol == "paper" else table[names].notna().any(axis=1)
     if not labelled.any():
-        raise CohortError(
-            f"None of the {len(table)} readings has {'all seven grades' if protocol == 'paper' else 'a grade'}."
-        )
-    if "split" not in table.columns:  # a table of one's own may say
+        required = "all seven grades" if protocol == "paper" else "a grade"
+        raise CohortError(f"None of the {len(table)} readings has {required}.")
+    if "split" not in table.columns:
         table["split"] = table["subject_id"].map(split_by_subject(table[labelled], seed)).fillna("train")
     if protocol == "paper":
         table.loc[~labelled, names] = pd.NA
-        out = ~labelled & (table["split"] != "train")
-        counts.add("unlabelled knees of people in validation or test, left out", int(out.sum()))
-        table = table[~out]
-    there = table["image_path"].notna()
-    counts.add("knees without a film, left out", int((~there).sum()))
-    if not there.any():
-        raise CohortError(f"None of the {len(table)} readings has its film; the barcodes or the folders differ.")
-    table = table[there].reset_index(drop=True)
+        excluded = ~labelled & (table["split"] != "train")
+        counts.add("knees without all seven grades in validation or test, excluded", int(excluded.sum()))
+        table = table[~excluded]
+    has_film = table["image_path"].notna()
+    counts.add("knees without a film, excluded", int((~has_film).sum()))
+    if not has_film.any():
+        raise CohortError(f"None of the {len(table)} readings has a film on disk. Check barcodes, paths and folders.")
+    table = table[has_film].reset_index(drop=True)
     months = table["visit"].astype(int).map("{:03d}".format)
     people = table["subject_id"].str.removeprefix(f"{source}-")
     table["knee_id"] = source + "-" + people + "-" + months + "-" + table["side"]
-    again = table.groupby("knee_id").cumcount()
-    table.loc[again > 0, "knee_id"] += "-" + (again[again > 0] + 1).astype(str)
+    repetition = table.groupby("knee_id").cumcount()
+    table.loc[repetition > 0, "knee_id"] += "-" + (repetition[repetition > 0] + 1).astype(str)
     table["source"] = source
     check_manifest(table)
     return table
 
 
 def split_by_subject(table: pd.DataFrame, seed: int = 0) -> dict[str, str]:
-    """Subject → "train", "val" or "test", 2:1:1, in each stratum of the worst KL grade (-1 where KL was never read)."""
+    """Return subject → "train", "val" or "test", 2:1:1 in each stratum of the worst KL grade (-1 if never read)."""
     worst = table.assign(kl=table["kl"].astype("Int64").fillna(-1)).groupby("subject_id")["kl"].max()
     generator = np.random.default_rng(seed)
     order = generator.permutation(len(worst))
-    ranked = worst.iloc[order].sort_values(kind="stable")  # strata one after the other, shuffled within
-    return {subject: SPLITS[i % len(SPLITS)] for i, subject in enumerate(ranked.index)}
+    ranked = worst.iloc[order].sort_values(kind="stable")  # one stratum after the other, shuffled within
+    return {subject: SPLIT_CYCLE[i % len(SPLIT_CYCLE)] for i, subject in enumerate(ranked.index)}
 
 
 def cohort_summary(table: pd.DataFrame, counts: Counts) -> str:
-    """Markdown about a manifest and what was met while it was made.
+    """Return a summary of a manifest as Markdown: knees by visit and split, grades, and special cases.
 
     Args:
         table: the manifest.
-        counts: of oddities; reasons for missing grades are named "<grade>: <reason>".
+        counts: numbers collected while the manifest was built; reasons for missing grades are named
+            "<grade>: <reason>".
     """
     names = list(TARGET_NAMES)
-    whole = int(table[names].notna().all(axis=1).sum())
-    some = int(table[names].notna().any(axis=1).sum())
+    complete = int(table[names].notna().all(axis=1).sum())
+    graded = int(table[names].notna().any(axis=1).sum())
     parts = [
-        f"{len(table):,} knees of {table['subject_id'].nunique():,} people on {table['image_path'].nunique():,} films; "
-        f"{whole:,} with all seven grades, {some - whole:,} with some, {len(table) - some:,} with none.",
-        _counted(table),
-        _grades(table),
-        _oddities(counts),
+        f"{len(table):,} knees of {table['subject_id'].nunique():,} people on {table['image_path'].nunique():,} films: "
+        f"{complete:,} with all seven grades, {graded - complete:,} with some grades, {len(table) - graded:,} without "
+        "grades.",
+        _knees_by_visit(table),
+        _grade_distribution(table),
+        _special_cases(counts),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _counted(table: pd.DataFrame) -> str:
+def _knees_by_visit(table: pd.DataFrame) -> str:
+    """Return a Markdown table of the number of knees by visit and split."""
     visits = table["visit"] if "visit" in table.columns else pd.Series(0, index=table.index)
     counted = pd.crosstab(visits, table["split"])
     rows = [f"| {visit} | " + " | ".join(f"{number:,}" for number in row) + " |" for visit, row in
             zip(counted.index, counted.to_numpy(), strict=True)]  # fmt: skip
-    header = "| months | " + " | ".join(counted.columns) + " |"
-    return "\n".join(["### Knees", "", header, "|---" * (len(counted.columns) + 1) + "|", *rows])
+    header = "| visit (months) | " + " | ".join(counted.columns) + " |"
+    return "\n".join(["### Knees by visit and split", "", header, "|---" * (len(counted.columns) + 1) + "|", *rows])
 
 
-def _grades(table: pd.DataFrame) -> str:
+def _grade_distribution(table: pd.DataFrame) -> str:
+    """Return a Markdown table of the frequency of every grade, with that of the paper's cohort."""
     header = "| grade | " + " | ".join(TARGET_NAMES) + " |"
     rows = []
     for grade in range(5):
@@ -124,97 +243,16 @@ def _grades(table: pd.DataFrame) -> str:
                 continue
             read = table[target.name].dropna()
             share = (read == grade).mean() if len(read) else 0.0
-            papers = PAPER_COUNTS[target.name]
-            cells.append(f"{int((read == grade).sum()):,} ({share:.1%}; paper {papers[grade] / sum(papers):.1%})")
+            paper = PAPER_COUNTS[target.name]
+            cells.append(f"{int((read == grade).sum()):,} ({share:.1%}; paper {paper[grade] / sum(paper):.1%})")
         rows.append(f"| {grade} | " + " | ".join(cells) + " |")
     missing = "| missing | " + " | ".join(f"{int(table[name].isna().sum()):,}" for name in TARGET_NAMES) + " |"
-    return "\n".join(["### Grades, beside the paper's Table 1", "", header, "|---" * 8 + "|", *rows, missing])
+    return "\n".join(["### Grades, compared with Table 1 of the paper", "", header, "|---" * 8 + "|", *rows, missing])
 
 
-def _oddities(counts: Counts) -> str:
-    if not counts.met:
+def _special_cases(counts: Counts) -> str:
+    """Return a Markdown list of the counted special cases, "" if there are none."""
+    if not counts.by_name:
         return ""
-    lines = [f"- {name}: {number:,}" for name, number in sorted(counts.met.items())]
-    return "\n".join(["### What was met", "", *lines])
-
-
-def oai_manifest(
-    root: Path, visits: Iterable[str] | None = None, protocol: Protocol = "natural", *, seed: int = 0,
-    counts: Counts | None = None, unpack_to: Path | None = None,
-) -> pd.DataFrame:  # fmt: skip
-    """The manifest of an OAI download; see `oai`, `protocol`.
-
-    Films still packed as `.tar.gz` are unpacked below `unpack_to`; without it they are left out and counted.
-
-    Raises:
-        CohortError: tables or films are missing or are not what they should be.
-    """
-    counts, root = Counts() if counts is None else counts, root.resolve()
-    files = oai_files(root)
-    readings, films = oai_readings(files, visits, counts), oai_films(files, counts, unpack_to)
-    readings = with_widths(readings, files, counts)
-    films = films.rename(columns={"subject_id": "on_film"})
-    merged = readings.merge(films, on="barcode", how="left", validate="many_to_one")
-    other = merged["on_film"].notna() & (merged["on_film"] != merged["subject_id"])
-    counts.add("knees whose barcode leads to another person's film", int(other.sum()))
-    counts.add("knees without a barcode", int((merged["barcode"] == "").sum()))
-    unlisted = merged["on_film"].isna() & (merged["barcode"] != "")
-    counts.add("knees whose barcode is in no contents.csv", int(unlisted.sum()))
-    counts.add("knees whose film is not on disk", int((merged["on_film"].notna() & merged["path"].isna()).sum()))
-    merged["image_path"] = merged["path"].where(~other)
-    return manifest_of(merged.drop(columns=["on_film", "path"]), "oai", protocol, seed=seed, counts=counts)
-
-
-def most_manifest(
-    root: Path, protocol: Protocol = "natural", *, seed: int = 0, counts: Counts | None = None
-) -> pd.DataFrame:
-    """The manifest of a MOST download; see `most`, `protocol`.
-
-    Raises:
-        CohortError: the table or the films are missing or are not what they should be.
-    """
-    counts, root = Counts() if counts is None else counts, root.resolve()
-    films = most_films(root, counts)
-    merged = most_readings(root, counts).merge(films, on=["subject_id", "visit"], how="left", validate="many_to_one")
-    merged = merged.rename(columns={"path": "image_path"})
-    return manifest_of(merged, "most", protocol, seed=seed, counts=counts)
-
-
-def phantom_manifest(
-    root: Path, protocol: Protocol = "natural", *, seed: int = 0, counts: Counts | None = None
-) -> pd.DataFrame:
-    """The manifest of films that `kneegrade phantom` wrote, with their landmarks; people are split like any study's.
-
-    Knees whose joint is replaced have no grades. A network that learnt from phantoms has seen their kind: what it
-    scores on others measures nothing that a real knee would.
-
-    Raises:
-        CohortError: no phantom films there.
-    """
-    table_file = root / TABLE_FILE
-    if not table_file.is_file():
-        raise CohortError(f"{root} holds no {TABLE_FILE}; `kneegrade phantom --films -o {root}` writes one.")
-    table = pd.read_parquet(table_file)
-    if (table["image_path"] == ROI_FILE).any():
-        raise CohortError(f"{root} holds single regions (--rois), no films; `kneegrade phantom --films` writes films.")
-    counts = Counts() if counts is None else counts
-    counts.add("knees whose joint is replaced, no grades", int(table["kl"].isna().sum()))
-    films = [root.resolve() / image for image in table["image_path"]]
-    table["image_path"] = [str(film) if film.is_file() else None for film in films]
-    return manifest_of(
-        table.drop(columns=["split", "source", "knee_id"]), "phantom", protocol, seed=seed, counts=counts
-    )
-
-
-def csv_manifest(
-    path: Path, mapping: Path | None = None, protocol: Protocol = "natural", *, seed: int = 0,
-    counts: Counts | None = None,
-) -> pd.DataFrame:  # fmt: skip
-    """The manifest of a table of one's own; see `mapped`.
-
-    Raises:
-        CohortError: the table or the mapping is not what it should be.
-    """
-    counts = Counts() if counts is None else counts
-    readings = own_table_readings(path, load_column_map(mapping), counts)
-    return manifest_of(readings, path.stem, protocol, seed=seed, counts=counts)
+    lines = [f"- {name}: {number:,}" for name, number in sorted(counts.by_name.items())]
+    return "\n".join(["### Rows read, special cases and missing grades", "", *lines])

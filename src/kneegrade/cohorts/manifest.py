@@ -1,12 +1,15 @@
-"""The manifest: one table of labelled knees, whatever cohort they come from.
+"""The manifest: one table of labelled knees, the same for every cohort.
 
-A Parquet file with a row per knee and picture: `image_path`, `knee_id`, `subject_id`, `side` (R|L), `split`,
-`source`; the seven grades (nullable integers: a grade never read is missing, not zero); optionally
-`<grade>_probabilities` (a list of a probability per class, a soft label that takes the place of the grade in training;
-None, NaN or a list of NaN where there is none, then the grade counts) and `landmarks_px` (148 numbers, 74 × (x, y) in
-pixels of the stored picture, first pixel's centre (0, 0), never mirrored, NaN allowed).
+A manifest is a Parquet file with one row per knee and film:
 
-Human labels to be audited: a manifest, or any table that holds at least one grade.
+- `image_path`, `knee_id`, `subject_id`, `side` (R or L), `split`, `source`: required.
+- The seven grades: nullable integers. A grade that was never read is missing, not 0.
+- `<grade>_probabilities`: optional soft label, a list with one probability per class. It replaces the grade in
+  training. Where it is None, NaN or a list of NaN, the grade is used.
+- `landmarks_px`: optional, 148 numbers, 74 × (x, y) in pixels of the stored image. The centre of the first pixel is
+  (0, 0). Left knees are not mirrored. NaN is allowed.
+
+`load_labels` also accepts other tables with at least one grade, so that their labels can be audited.
 """
 
 from pathlib import Path
@@ -16,23 +19,32 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from kneegrade.anatomy.landmark_scheme import NUM_LANDMARKS
-from kneegrade.cohorts.readings import Counts, Problem, decoded_grades, problems_at, read_table, refuse
+from kneegrade.cohorts.readings import Counts, Problem, decode_grades, problems_at, raise_problems, read_table
 from kneegrade.errors import CohortError, RecipeError
 from kneegrade.schema import ONE_HOT_LENGTH, TARGET_NAMES, TARGETS
 
-SUM_TOLERANCE = 1e-3  # by which the probabilities of a soft label may miss a sum of 1
-REQUIRED = ("image_path", "knee_id", "subject_id", "side", "split", "source")
+SUM_TOLERANCE = 1e-3  # largest accepted difference between 1 and the sum of a soft label
+REQUIRED_COLUMNS = ("image_path", "knee_id", "subject_id", "side", "split", "source")
+LABEL_COLUMNS = (
+    "knee_id", "subject_id", "side", "visit", "split", "image_path", "joint_space_medial_mm", "joint_space_lateral_mm",
+    "landmarks_px", "landmark_confidence",
+)  # fmt: skip
+NUMERIC_COLUMNS = ("visit", "joint_space_medial_mm", "joint_space_lateral_mm")
 
 
 def load_manifest(path: Path) -> pd.DataFrame:
-    """The validated table of `path`; relative image paths are taken from the manifest's folder.
+    """Return the validated table of a manifest file.
+
+    Relative image paths are resolved against the folder of the manifest.
+
+    Args:
+        path: Parquet file.
 
     Raises:
-        RecipeError: a missing column, a grade off its scale, a soft label that is no distribution, a side other than R
-            or L, or a subject in two splits.
+        RecipeError: there is no such file, it is not a Parquet table, or `check_manifest` rejects it.
     """
     if not path.is_file():
-        raise RecipeError(f"There is no manifest at {path}; `kneegrade cohort` makes one.")
+        raise RecipeError(f"There is no manifest at {path}. Create one with `kneegrade cohort`.")
     try:
         table = pd.read_parquet(path)
     except (OSError, ValueError) as error:
@@ -43,39 +55,55 @@ def load_manifest(path: Path) -> pd.DataFrame:
 
 
 def check_manifest(table: pd.DataFrame) -> None:
-    """Raise a RecipeError that names column and row where the table breaks the manifest's rules."""
-    missing = [name for name in REQUIRED if name not in table.columns]
+    """Check the rules of a manifest.
+
+    Raises:
+        RecipeError: a required column is missing, a grade is outside its scale, a soft label is not a distribution, a
+            side is neither R nor L, or a subject is in more than one split. The message names column and row.
+    """
+    missing = [name for name in REQUIRED_COLUMNS if name not in table.columns]
     if missing:
         raise RecipeError(f"The manifest lacks the columns {', '.join(missing)}.")
     if table[["image_path", "subject_id", "split"]].isna().any(axis=None):
-        raise RecipeError("The manifest has a row without image_path, subject_id or split.")
+        raise RecipeError("The manifest has a row without image_path, subject_id or split. All three are required.")
     wrong_side = ~table["side"].isin(["R", "L"])
     if wrong_side.any():
         raise RecipeError(f"Column side, row {int(wrong_side.to_numpy().argmax())}: expected R or L.")
     check_grades(table)
-    target_distributions(table)  # reads every soft label
+    target_distributions(table)  # validates every soft label
     splits = table.groupby("subject_id")["split"].nunique()
     if (splits > 1).any():
-        raise RecipeError(f"{int((splits > 1).sum())} subjects are in more than one split; splits go by subject.")
+        several = int((splits > 1).sum())
+        raise RecipeError(
+            f"{several} subjects are in more than one split. All knees of a subject must be in one split."
+        )
 
 
 def check_grades(table: pd.DataFrame) -> None:
-    """Raise a RecipeError that names column and row of a grade off its scale."""
+    """Check that every grade is on its scale.
+
+    Raises:
+        RecipeError: a grade is outside its scale. The message names column and row.
+    """
     for target in (t for t in TARGETS if t.name in table.columns):
         grades = table[target.name].dropna()
         wrong = ~grades.isin(range(target.classes))
         if wrong.any():
             row, value = grades[wrong].index[0], grades[wrong].iloc[0]
-            raise RecipeError(f"Column {target.name}, row {row}: {value} is off the scale 0 to {target.classes - 1}.")
+            raise RecipeError(
+                f"Column {target.name}, row {row}: {value} is outside the scale 0 to {target.classes - 1}."
+            )
 
 
 def target_distributions(table: pd.DataFrame) -> NDArray[np.float32]:
-    """(N, 29) float32: per knee and grade a distribution over its classes, soft where the table has probabilities,
-    one-hot where it has a grade, NaN where the grade was never read.
+    """Return (N, 29) float32 class distributions of the seven grades of every knee.
+
+    A grade is its soft label where the table has one, one-hot where it has only the grade, and NaN where the grade was
+    never read.
 
     Raises:
-        RecipeError: a soft label that is no distribution, by column and row.
-    """  # noqa: D205
+        RecipeError: a soft label is not a distribution. The message names column and row.
+    """
     result = np.full((len(table), ONE_HOT_LENGTH), np.nan, dtype=np.float32)
     for target in TARGETS:
         if target.name in table.columns:
@@ -98,14 +126,14 @@ def target_distributions(table: pd.DataFrame) -> NDArray[np.float32]:
 
 
 def _soft_label(value: object, classes: int) -> NDArray[np.float64] | None:
-    """(classes,) float64 that sums to 1, or None where there is no soft label.
+    """Return a (classes,) float64 distribution that sums to 1, or None if the cell holds no soft label.
 
     Args:
-        value: a cell of a manifest.
-        classes: of the grade.
+        value: cell of a manifest.
+        classes: number of classes of the grade.
 
     Raises:
-        ValueError: neither; the message says what was found.
+        ValueError: the cell is neither missing nor a distribution. The message says what was found.
     """
     if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
         return None
@@ -114,48 +142,44 @@ def _soft_label(value: object, classes: int) -> NDArray[np.float64] | None:
     except (TypeError, ValueError):
         soft = np.empty(())
     if soft.ndim != 1:
-        raise ValueError("no list of numbers")
+        raise ValueError("a value that is not a list of numbers")
     if len(soft) != classes:
         raise ValueError(f"{len(soft)} numbers")
     if np.isnan(soft).all():
         return None
     if not np.isfinite(soft).all():
-        raise ValueError("one that is not a finite number")
+        raise ValueError("a value that is not a finite number")
     if soft.min() < 0:
-        raise ValueError(f"a negative one, {soft.min():g}")
+        raise ValueError(f"the negative value {soft.min():g}")
     if abs(soft.sum() - 1) > SUM_TOLERANCE:
         raise ValueError(f"a sum of {soft.sum():g}")
     return np.asarray(soft / soft.sum())
 
 
 def landmark_array(table: pd.DataFrame) -> NDArray[np.float64]:
-    """(N, 74, 2) float64 landmarks of a table that has them.
+    """Return (N, 74, 2) float64 landmarks, (x, y) in pixels, of a manifest in which every knee has them.
 
     Raises:
-        RecipeError: the column is absent or a row is empty.
+        RecipeError: the column `landmarks_px` is absent or empty in a row.
     """
     if "landmarks_px" not in table.columns or table["landmarks_px"].isna().any():
-        raise RecipeError("The manifest has knees without landmarks_px; run the landmark detector on them first.")
+        raise RecipeError("The manifest has knees without landmarks_px. Run the landmark detector on them first.")
     return np.stack([np.asarray(p, dtype=np.float64).reshape(NUM_LANDMARKS, 2) for p in table["landmarks_px"]])
 
 
-CARRIED = (
-    "knee_id", "subject_id", "side", "visit", "split", "image_path", "joint_space_medial_mm", "joint_space_lateral_mm",
-    "landmarks_px", "landmark_confidence",
-)  # fmt: skip
-NUMBERS = ("visit", "joint_space_medial_mm", "joint_space_lateral_mm")
-
-
 def load_labels(path: Path) -> pd.DataFrame:
-    """The grades of a file (Int64, missing where never read), where it has them the columns in `CARRIED`, and `line`.
+    """Return the labels of a file: the seven grades (Int64, missing where never read) and further columns.
 
-    Relative image paths are taken from the file's folder.
+    The further columns are those of `LABEL_COLUMNS` that the file has and, for text and SAS files, `line` (line number
+    in the file). Relative image paths are resolved against the folder of the file.
 
     Args:
-        path: a manifest (`.parquet`), or a table of text or `.sas7bdat` whose columns have the manifest's names.
+        path: manifest (`.parquet`), or a text or `.sas7bdat` table whose columns are named as in a manifest.
 
     Raises:
-        CohortError: no such file, no grade in it, or a value that cannot be, by row and column.
+        CohortError: the file cannot be read, holds no grade, or a text cell is invalid. The message names row and
+            column.
+        RecipeError: a grade is outside its scale.
     """
     if path.suffix.lower() == ".parquet":
         try:
@@ -163,31 +187,37 @@ def load_labels(path: Path) -> pd.DataFrame:
         except (OSError, ValueError) as error:
             raise CohortError(f"{path} is not a Parquet table.") from error
     else:
-        text = read_table(path)
-        columns = {name: name.upper() for name in TARGET_NAMES}
-        grades = decoded_grades(text, columns, path.name, Counts())
-        carried = {name: text[name.upper()] for name in CARRIED if name.upper() in text.columns}
-        refuse([problem for name in NUMBERS for problem in _no_numbers(carried.get(name), path.name)])
-        table = grades.assign(**carried, line=text.index).reset_index(drop=True)
-        for name in NUMBERS:
-            if name in table.columns:
-                table[name] = pd.to_numeric(table[name].replace({"": None, ".": None}))
+        table = _labels_from_text(path)
     check_grades(table)
     if "image_path" in table.columns:
         table["image_path"] = [str(path.parent / image) for image in table["image_path"].astype(str)]
     present = [name for name in TARGET_NAMES if name in table.columns]
     if not present or table[present].isna().all(axis=None):
-        raise CohortError(f"{path.name} holds no grade; columns such as {', '.join(TARGET_NAMES[:3])} are expected.")
+        raise CohortError(
+            f"{path.name} holds no grade. Expected at least one of the columns {', '.join(TARGET_NAMES)} with values."
+        )
     missing = {name: pd.array([pd.NA] * len(table), dtype="Int64") for name in TARGET_NAMES if name not in present}
     table = table.assign(**missing)
-    grades_read = table[list(TARGET_NAMES)].astype("Int64")
-    return (
-        table[[name for name in (*CARRIED, "line") if name in table.columns]].join(grades_read).reset_index(drop=True)
-    )
+    grades = table[list(TARGET_NAMES)].astype("Int64")
+    further = [name for name in (*LABEL_COLUMNS, "line") if name in table.columns]
+    return table[further].join(grades).reset_index(drop=True)
 
 
-def _no_numbers(cells: "pd.Series[str] | None", file: str) -> list[Problem]:
-    """Cells that are neither a number nor empty."""
+def _labels_from_text(path: Path) -> pd.DataFrame:
+    """Return grades, the present `LABEL_COLUMNS` and `line` of a text or SAS table."""
+    text = read_table(path)
+    grades = decode_grades(text, {name: name.upper() for name in TARGET_NAMES}, path.name, Counts())
+    further = {name: text[name.upper()] for name in LABEL_COLUMNS if name.upper() in text.columns}
+    raise_problems([problem for name in NUMERIC_COLUMNS for problem in _not_numeric(further.get(name), path.name)])
+    table = grades.assign(**further, line=text.index).reset_index(drop=True)
+    for name in NUMERIC_COLUMNS:
+        if name in table.columns:
+            table[name] = pd.to_numeric(table[name].replace({"": None, ".": None}))
+    return table
+
+
+def _not_numeric(cells: "pd.Series[str] | None", file: str) -> list[Problem]:
+    """Return a problem for each cell that is neither a number nor empty."""
     if cells is None:
         return []
     wrong = pd.to_numeric(cells, errors="coerce").isna() & ~cells.isin(["", "."])

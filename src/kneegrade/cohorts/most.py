@@ -1,7 +1,8 @@
-"""Multicenter Osteoarthritis Study: readings in one row per person (`mostv01235xray`), films of the PA 10° view.
+"""Multicenter Osteoarthritis Study (MOST): table and films of a download.
 
-Columns `V{0,1,2,3,5}X{L|R}{KL,JSL,…}`; 8 and 9 stand for "not read", letters (P, S, X, Z) for other reasons, 1.9 and
-the like are half grades. Films lie in `<MOSTID>…/V<visit>…/…PA10…/<file>`.
+The table `mostv01235xray` has one row per person and the columns `V{0,1,2,3,5}X{L|R}{KL,JSL,…}`. 8 and 9 mean "not
+read", the letters P, S, X and Z give other reasons, and 1.9 and the like are half grades. Films of the PA 10° view lie
+in `<MOSTID>…/V<visit>…/…PA10…/<file>`.
 """
 
 import re
@@ -9,56 +10,64 @@ from pathlib import Path
 
 import pandas as pd
 
-from kneegrade.cohorts.readings import Counts, decoded_grades, problems_at, read_table, refuse
+from kneegrade.cohorts.readings import Counts, decode_grades, problems_at, raise_problems, read_table
 from kneegrade.errors import CohortError
 
-MONTHS = {"0": 0, "1": 15, "2": 30, "3": 60, "5": 84}
-COLUMNS = {
+READING_TABLE = re.compile(r"mostv01235xray\.(txt|csv|sas7bdat)", re.IGNORECASE)
+VISIT_MONTHS = {"0": 0, "1": 15, "2": 30, "3": 60, "5": 84}
+GRADE_COLUMNS = {
     "kl": "KL", "jsn_lateral": "JSL", "jsn_medial": "JSM", "osteophyte_femur_lateral": "OSFL",
     "osteophyte_femur_medial": "OSFM", "osteophyte_tibia_lateral": "OSTL", "osteophyte_tibia_medial": "OSTM",
 }  # fmt: skip
-TABLE = re.compile(r"mostv01235xray\.(txt|csv|sas7bdat)", re.IGNORECASE)
-MISSING = (8, 9)
-LETTERS = ("P", "S", "X", "Z")
-VIEW = "PA10"
+MISSING_NUMBERS = (8, 9)
+MISSING_LETTERS = ("P", "S", "X", "Z")
+VIEW_FOLDER = "PA10"
 
 
 def most_readings(root: Path, counts: Counts | None = None) -> pd.DataFrame:
-    """The readings of the table below `root`, one row per knee and visit, graded or not.
+    """Return the readings of the table below `root`, one row per knee and visit, with and without grades.
+
+    Args:
+        root: folder of a download.
+        counts: numbers of rows, half grades and missing grades are added.
 
     Raises:
-        CohortError: no table, a missing column or a value that cannot be, by file, row and column.
+        CohortError: the table or a column is missing, or a value is invalid. The message names file, row and column.
     """
     counts = Counts() if counts is None else counts
-    found = sorted(p for p in root.rglob("*") if TABLE.fullmatch(p.name))
+    found = sorted(p for p in root.rglob("*") if READING_TABLE.fullmatch(p.name))
     if not found:
         raise CohortError(f"{root} holds no table mostv01235xray (.txt, .csv or .sas7bdat).")
     path = next((p for p in found if p.suffix.lower() != ".sas7bdat"), found[0])
     table = read_table(path)
     if "MOSTID" not in table.columns:
         raise CohortError(f"{path.name} lacks the column MOSTID.")
-    refuse(problems_at(table["MOSTID"], table["MOSTID"].duplicated(), path.name, "one row per person"))
+    raise_problems(problems_at(table["MOSTID"], table["MOSTID"].duplicated(), path.name, "one row per person"))
     counts.add("rows read", len(table))
-    lettered = table.replace({letter: f".{letter}" for letter in LETTERS})
+    coded = table.replace({letter: f".{letter}" for letter in MISSING_LETTERS})
     parts = []
-    for visit, months in MONTHS.items():
+    for visit, months in VISIT_MONTHS.items():
         for side in ("R", "L"):
-            columns = {name: f"V{visit}X{side}{end}" for name, end in COLUMNS.items()}
+            columns = {name: f"V{visit}X{side}{end}" for name, end in GRADE_COLUMNS.items()}
             if not any(column in table.columns for column in columns.values()):
                 continue
-            grades = decoded_grades(lettered, columns, path.name, counts, MISSING)
-            who = grades.assign(subject_id=table["MOSTID"], side=side, visit=months)
-            parts.append(who.assign(file=path.name, row=table.index))
+            grades = decode_grades(coded, columns, path.name, counts, MISSING_NUMBERS)
+            knees = grades.assign(subject_id=table["MOSTID"], side=side, visit=months)
+            parts.append(knees.assign(file=path.name, row=table.index))
     if not parts:
         raise CohortError(f"{path.name} has none of the columns V0XRKL … V5XLOSTM.")
     return pd.concat(parts, ignore_index=True)
 
 
 def most_films(root: Path, counts: Counts | None = None) -> pd.DataFrame:
-    """The PA 10° films below `root`: `subject_id`, `visit` (months), `path`, `view`; the first of several in a folder.
+    """Return the PA 10° films below `root`: `subject_id`, `visit` (months), `path`, `view`; one per person and visit.
+
+    Args:
+        root: folder of a download.
+        counts: the number of further films of a visit is added; the first by name is used.
 
     Raises:
-        CohortError: no such film.
+        CohortError: there is no such film.
     """
     counts = Counts() if counts is None else counts
     rows = []
@@ -66,11 +75,11 @@ def most_films(root: Path, counts: Counts | None = None) -> pd.DataFrame:
         folders = path.relative_to(root).parts[:-1]
         people = [match[0] for part in folders if (match := re.match(r"M[A-Z]\d{5}", part))]
         visits = [match[1] for part in folders if (match := re.match(r"V([01235])(?!\d)", part, re.IGNORECASE))]
-        if people and visits and any(VIEW in part.upper() for part in folders):
-            rows.append({"subject_id": people[0], "visit": MONTHS[visits[0]], "path": str(path), "view": "PA"})
+        if people and visits and any(VIEW_FOLDER in part.upper() for part in folders):
+            rows.append({"subject_id": people[0], "visit": VISIT_MONTHS[visits[0]], "path": str(path), "view": "PA"})
     if not rows:
-        raise CohortError(f"{root} holds no films <MOSTID>…/V<visit>…/…{VIEW}…/<file>.")
+        raise CohortError(f"{root} holds no films. Expected files <MOSTID>…/V<visit>…/…{VIEW_FOLDER}…/<file>.")
     films = pd.DataFrame(rows)
     kept = films.drop_duplicates(["subject_id", "visit"])
-    counts.add("films beside another of the same visit, left out", len(films) - len(kept))
+    counts.add("further films of a visit, excluded", len(films) - len(kept))
     return kept

@@ -1,16 +1,18 @@
-"""Films without labels or landmarks: their knees are looked for, for adaptation and for comparing sites.
+"""A user's own data: a table of films with grades, films with landmark files, or films alone.
 
-A clinic's or a researcher's own table: a mapping file says which column holds what.
+A table is read with a mapping file (YAML) that gives the names of its columns:
 
     # mapping.yaml
     columns: {image_path: film, subject_id: patient, side: knee, kl: KL, jsn_medial: JSNm}
-    sides: {R: right, L: left}      # what the side's column holds
-    missing: [9, "n/a"]             # what stands for "not read"
-    visit: 0                        # or a column under `columns`
+    sides: {R: right, L: left}      # values of the side column
+    missing: [9, "n/a"]             # values that mean "not read"
+    visit: 0                        # months; or a column under `columns`
 
-Only `image_path`, `subject_id` and `side` must be there; paths are taken from the table's folder.
+Only `image_path`, `subject_id` and `side` are required. Image paths are resolved against the folder of the table.
 
-A user's own films with landmarks beside them: `.pts`, as BoneFinder writes and OAI has, or COCO keypoints.
+Films with landmark files (`.pts`, as BoneFinder writes them and the OAI has them, or COCO keypoints) give a manifest
+without grades, to train the landmark detector on. On films alone the detector finds the knees; that manifest is used
+for adaptation and to compare sites.
 """
 
 import re
@@ -25,18 +27,34 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from kneegrade.anatomy import LandmarkDetector, UserLandmarks, knees_from_landmarks, refusal
 from kneegrade.anatomy.geometry import pose_of
 from kneegrade.cohorts.manifest import check_manifest
-from kneegrade.cohorts.readings import Counts, Problem, decoded_grades, problems_at, read_table, refuse, unique_readings
+from kneegrade.cohorts.readings import (
+    Counts,
+    Problem,
+    decode_grades,
+    problems_at,
+    raise_problems,
+    read_table,
+    unique_readings,
+)
 from kneegrade.errors import CohortError, KneeGradeError, RecipeError
 from kneegrade.imaging import Source, check_film, find_sources, read_radiograph, stem_of
 from kneegrade.schema import TARGET_NAMES
 
-OWN = ("image_path", "subject_id", "side", "visit", "split")
-NEEDED = ("image_path", "subject_id", "side")
+KNEE_COLUMNS = ("image_path", "subject_id", "side", "visit", "split")
+REQUIRED_COLUMNS = ("image_path", "subject_id", "side")
 SPLITS = ("train", "val", "test")
+CROP_PX = 64  # of crops that are computed and not used; small to save time
 
 
 class ColumnMap(BaseModel):
-    """The mapping file; unknown keys are errors."""
+    """The mapping file of a table; unknown keys are errors.
+
+    Attributes:
+        columns: name in a manifest → name in the table.
+        sides: side → value of the side column; case does not matter.
+        missing: values that mean "not read".
+        visit: months since baseline, used if there is no visit column.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -47,59 +65,66 @@ class ColumnMap(BaseModel):
 
 
 def load_column_map(path: Path | None) -> ColumnMap:
-    """The mapping of a file; without one, columns are expected to have the manifest's own names.
+    """Return the mapping of a YAML file; None gives a mapping in which columns have the names of a manifest.
 
     Raises:
-        CohortError: no YAML, an unknown key, or a name that is no column of a manifest.
+        CohortError: the file is not YAML, or it has an unknown key or an unknown manifest column.
     """
     if path is None:
-        return ColumnMap(columns={name: name for name in (*OWN, *TARGET_NAMES)})
+        return ColumnMap(columns={name: name for name in (*KNEE_COLUMNS, *TARGET_NAMES)})
     try:
         tree: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
         mapping = ColumnMap.model_validate(tree)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise CohortError(f"The mapping {path.name} cannot be read: {type(error).__name__}.") from error
+        raise CohortError(f"The mapping {path.name} cannot be read as YAML: {type(error).__name__}.") from error
     except ValidationError as error:
         lines = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise CohortError(f"The mapping {path.name} does not fit: {lines}.") from error
-    unknown = set(mapping.columns) - {*OWN, *TARGET_NAMES}
+        raise CohortError(f"The mapping {path.name} is not valid: {lines}.") from error
+    unknown = set(mapping.columns) - {*KNEE_COLUMNS, *TARGET_NAMES}
     if unknown:
-        known = ", ".join((*OWN, *TARGET_NAMES))
-        raise CohortError(f"The mapping {path.name} names {', '.join(sorted(unknown))}; known are {known}.")
+        known = ", ".join((*KNEE_COLUMNS, *TARGET_NAMES))
+        raise CohortError(
+            f"The mapping {path.name} has the unknown columns {', '.join(sorted(unknown))}. Known columns: {known}."
+        )
     return mapping
 
 
 def own_table_readings(path: Path, mapping: ColumnMap, counts: Counts | None = None) -> pd.DataFrame:
-    """The readings of a table, with `image_path` (absolute; missing where no such file is).
+    """Return the readings of a table with `image_path` (absolute, missing where the file does not exist).
+
+    Args:
+        path: text or `.sas7bdat` table.
+        mapping: names of its columns.
+        counts: numbers of rows, half grades and missing grades are added.
 
     Raises:
-        CohortError: a missing column, or a value that cannot be, by file, row and column.
+        CohortError: a column is missing or a value is invalid. The message names file, row and column.
     """
     counts = Counts() if counts is None else counts
     table = read_table(path)
-    texts = {str(value): "" for value in mapping.missing if isinstance(value, str)}
-    numbers = tuple(value for value in mapping.missing if isinstance(value, int))
-    table = table.replace(texts)
+    missing_texts = {str(value): "" for value in mapping.missing if isinstance(value, str)}
+    missing_numbers = tuple(value for value in mapping.missing if isinstance(value, int))
+    table = table.replace(missing_texts)
     columns = {name: column.upper() for name, column in mapping.columns.items()}
-    needed = [columns.get(name, name.upper()) for name in NEEDED]
-    named = needed if mapping.columns == load_column_map(None).columns else [*needed, *columns.values()]
-    lacking = [name for name in dict.fromkeys(named) if name not in table.columns]
-    if lacking:
-        raise CohortError(f"{path.name} lacks the columns {', '.join(lacking)}; --mapping says what yours are called.")
+    required = [columns.get(name, name.upper()) for name in REQUIRED_COLUMNS]
+    expected = required if mapping.columns == load_column_map(None).columns else [*required, *columns.values()]
+    missing = [name for name in dict.fromkeys(expected) if name not in table.columns]
+    if missing:
+        raise CohortError(f"{path.name} lacks the columns {', '.join(missing)}. Give their names with --mapping.")
     counts.add("rows read", len(table))
-    image, subject, side = (table[name] for name in needed)
-    known = {text.casefold(): letter for letter, text in mapping.sides.items()}
-    sides = side.str.casefold().map(known)
-    wrong = problems_at(side, sides.isna(), path.name, "one of " + ", ".join(mapping.sides.values()))
-    empty = problems_at(subject, subject.isin(["", "."]), path.name, "a person")
+    image, subject, side_text = (table[name] for name in required)
+    letters = {text.casefold(): letter for letter, text in mapping.sides.items()}
+    side = side_text.str.casefold().map(letters)
+    wrong_sides = problems_at(side_text, side.isna(), path.name, "one of " + ", ".join(mapping.sides.values()))
+    no_subject = problems_at(subject, subject.isin(["", "."]), path.name, "an identifier of the person")
     visits, wrong_visits = _visits(table, columns.get("visit"), mapping.visit, path.name)
     split = table[columns["split"]] if columns.get("split") in table.columns else None
     wrong_splits = [] if split is None else problems_at(split, ~split.isin(SPLITS), path.name, ", ".join(SPLITS))
-    refuse([*wrong, *empty, *wrong_visits, *wrong_splits])
+    raise_problems([*wrong_sides, *no_subject, *wrong_visits, *wrong_splits])
     paths = [path.parent / text for text in image]
     films = [str(file.resolve()) if file.is_file() else None for file in paths]
-    readings = decoded_grades(table, columns, path.name, counts, numbers).assign(
-        subject_id=subject, side=sides, visit=visits, file=path.name, row=table.index,
+    readings = decode_grades(table, columns, path.name, counts, missing_numbers).assign(
+        subject_id=subject, side=side, visit=visits, file=path.name, row=table.index,
         image_path=pd.Series(films, index=table.index, dtype=object),
     )  # fmt: skip
     if split is not None:
@@ -108,6 +133,7 @@ def own_table_readings(path: Path, mapping: ColumnMap, counts: Counts | None = N
 
 
 def _visits(table: pd.DataFrame, column: str | None, default: int, file: str) -> tuple[Any, list[Problem]]:
+    """Return the visits in months, or `default` if there is no such column, and a problem per invalid value."""
     if column is None or column not in table.columns:
         return default, []
     numbers = pd.to_numeric(table[column], errors="coerce")
@@ -115,60 +141,60 @@ def _visits(table: pd.DataFrame, column: str | None, default: int, file: str) ->
     return numbers.fillna(0).astype(int), problems
 
 
-ROI_PX = 64  # of regions that nobody looks at
-
-
 def manifest_from_landmarks(
     films: Path, landmarks: UserLandmarks, subject: str = r"(.+)", split: str = "train",
     *, pixel_spacing_mm: tuple[float, float] | None = None, progress: Callable[[int, int], None] | None = None,
 ) -> tuple[pd.DataFrame, list[str]]:  # fmt: skip
-    """The manifest of a folder of films, a row per marked knee, without grades; and a line per film left out.
+    """Return the manifest of a folder of films with landmark files, and one message per film that was excluded.
+
+    The manifest has one row per knee with landmarks, no grades, and the source "marked".
 
     Args:
-        films: the folder; what lies in archives is left out.
-        landmarks: where the points of each film are.
-        subject: regular expression whose first group, found in a film's name, is the person.
-        split: of all of them.
-        pixel_spacing_mm: (row, column) of films that do not say.
-        progress: called with (done, all).
+        films: folder of films; films in archives are excluded.
+        landmarks: landmark files of the films.
+        subject: regular expression; its first group, searched in the film's file name, is the person.
+        split: split of all knees.
+        pixel_spacing_mm: (row, column) spacing of films without pixel spacing.
+        progress: called with (films done, all films).
 
     Raises:
-        RecipeError: not one film with landmarks, or a wrong regular expression.
+        RecipeError: no film has landmarks, or the regular expression is invalid.
     """
     try:
         pattern = re.compile(subject)
     except re.error as error:
         raise RecipeError(f"{subject!r} is not a regular expression: {error}.") from error
-    sources, rows, bad = list(find_sources([films])), [], []
+    sources, rows, excluded = list(find_sources([films])), [], []
     for number, source in enumerate(sources, start=1):
         try:
-            rows += _rows(source, landmarks, pattern, pixel_spacing_mm)
+            rows += _knees_with_landmarks(source, landmarks, pattern, pixel_spacing_mm)
         except KneeGradeError as error:
-            bad.append(f"{source.name}: {error.message}")
+            excluded.append(f"{source.name}: {error.message}")
         if progress:
             progress(number, len(sources))
     if not rows:
         raise RecipeError(f"{films} holds no film with landmarks in {landmarks.path.name}.")
     table = pd.DataFrame(rows).assign(split=split, source="marked")
     check_manifest(table)
-    return table, bad
+    return table, excluded
 
 
-def _rows(
+def _knees_with_landmarks(
     source: Source, landmarks: UserLandmarks, subject: re.Pattern[str], spacing_mm: tuple[float, float] | None
 ) -> list[dict[str, Any]]:
+    """Return a manifest row per knee of a film."""
     if source.path is None:
-        raise RecipeError("a film in an archive; unpack it first")
+        raise RecipeError("The film is in an archive. Unpack it first.")
     radiograph = read_radiograph(source.open(), pixel_spacing_mm=spacing_mm)
-    knees, _ = knees_from_landmarks(radiograph, landmarks.of(source.name, radiograph), ROI_PX)
+    knees, _ = knees_from_landmarks(radiograph, landmarks.of(source.name, radiograph), CROP_PX)
     stem = Path(source.name).stem
-    found = subject.search(stem)
-    if found is None:
-        raise RecipeError("its name does not match the expression for the person")
+    person = subject.search(stem)
+    if person is None:
+        raise RecipeError("The file name does not match the regular expression for the person.")
     if any(knee.side == "unknown" for knee in knees):
-        raise RecipeError("the side of a knee is unknown: tag and landmarks disagree")
+        raise RecipeError("The side of a knee is unknown: the DICOM tag and the landmarks disagree.")
     return [
-        {"image_path": str(source.path.resolve()), "knee_id": f"{stem}-{knee.side}", "subject_id": found[1],
+        {"image_path": str(source.path.resolve()), "knee_id": f"{stem}-{knee.side}", "subject_id": person[1],
          "side": knee.side, "landmarks_px": knee.landmarks_px.reshape(-1).tolist()}
         for knee in knees
     ]  # fmt: skip
@@ -177,52 +203,54 @@ def _rows(
 def manifest_from_films(
     films: Path, detector: LandmarkDetector, subject: str = "(.+)", progress: Callable[[int, int], None] | None = None
 ) -> tuple[pd.DataFrame, list[str]]:
-    """The manifest of every knee on a folder's films that can be graded, without grades; a line per film without one.
+    """Return the manifest of all gradable knees on a user's films, and one message per film that has none.
 
-    Split "train", source "unlabelled"; a knee whose side cannot be told is called by its anatomy.
+    The manifest has no grades, the split "train" and the source "unlabelled". If the side of a knee is unknown, the
+    side that its anatomy suggests is used.
 
     Args:
-        films: a film or a folder of films; what lies in archives is left out.
-        detector: finds the knees.
-        subject: regular expression whose first group, found in a film's name below `films` without its ending, is the
-            person; by default each film counts as a person of its own.
-        progress: called with (done, all).
+        films: film or folder of films; films in archives are excluded.
+        detector: landmark detector that finds the knees.
+        subject: regular expression; its first group, searched in the film's path below `films` without the suffix, is
+            the person. By default every film is a person of its own.
+        progress: called with (films done, all films).
 
     Raises:
-        CohortError: not one knee, or a wrong regular expression.
-        UsageError: nothing at `films`.
+        CohortError: no knee was found, or the regular expression is invalid.
+        UsageError: `films` does not exist.
     """
     try:
         pattern = re.compile(subject)
     except re.error as error:
         raise CohortError(f"{subject!r} is not a regular expression: {error}.") from error
-    sources, rows, bad = list(find_sources([films])), [], []
+    sources, rows, excluded = list(find_sources([films])), [], []
     for number, source in enumerate(sources, start=1):
         try:
-            found = _knees(source, detector, pattern)
+            found = _detected_knees(source, detector, pattern)
             rows += found
-            bad += [] if found else [f"{source.name}: no knee that can be graded"]
+            excluded += [] if found else [f"{source.name}: No knee that can be graded was found."]
         except KneeGradeError as error:
-            bad.append(f"{source.name}: {error.message}")
-        except Exception as error:  # one odd film must not end hours of work
-            bad.append(f"{source.name}: unexpected {type(error).__name__}: {error}")
+            excluded.append(f"{source.name}: {error.message}")
+        except Exception as error:  # one unexpected film must not end hours of work
+            excluded.append(f"{source.name}: Unexpected {type(error).__name__}: {error}")
         if progress:
             progress(number, len(sources))
     if not rows:
         raise CohortError(f"{films} holds no film with a knee that can be graded.")
-    return pd.DataFrame(rows).assign(split="train", source="unlabelled"), bad
+    return pd.DataFrame(rows).assign(split="train", source="unlabelled"), excluded
 
 
-def _knees(source: Source, detector: LandmarkDetector, subject: re.Pattern[str]) -> list[dict[str, Any]]:
+def _detected_knees(source: Source, detector: LandmarkDetector, subject: re.Pattern[str]) -> list[dict[str, Any]]:
+    """Return a manifest row per gradable knee that the detector finds on a film."""
     if source.path is None:
-        raise CohortError("a film in an archive; unpack it first")
+        raise CohortError("The film is in an archive. Unpack it first.")
     person = subject.search(stem_of(source.name))
     if person is None or not person.groups():
-        raise CohortError("its name does not match the expression for the person")
+        raise CohortError("The file name does not match the regular expression for the person.")
     radiograph = read_radiograph(source.open())
-    poor = check_film(radiograph)
-    if poor:
-        raise CohortError(poor[0].message)
+    findings = check_film(radiograph)
+    if findings:
+        raise CohortError(findings[0].message)
     knees, _ = detector.find(radiograph)
     sides = [knee.side if knee.side != "unknown" else "RL"[pose_of(knee.landmarks_px).mirrored] for knee in knees]
     return [

@@ -1,13 +1,15 @@
-"""Readings: one row per knee and visit, whatever the study; what was odd about each, and how they become a manifest.
+"""Readings: one row per knee and visit, decoded from the tables that studies publish.
 
-Columns: `subject_id`, `side` (R|L), `visit` (months), the seven grades (Int64, missing where never read); per grade
-`<grade>_missing` (the study's own reason, "" where read); `half_grades` (names of grades that were half ones, rounded
-down); `file` and `row` of origin.
+Columns of readings: `subject_id`, `side` (R or L), `visit` (months), the seven grades (Int64, missing where never
+read), per grade `<grade>_missing` (the study's reason, "" where the grade was read), `half_grades` (comma-separated
+names of the grades that were half grades and were rounded down), and `file` and `row` (origin).
 
-Tables as studies publish them: text of any separator, SAS files, coded values, codes for what is missing.
+Tables are text with any separator or SAS files. A cell of a grade is one of:
 
-A value may be a number (`3`, `3.0`), a number with its label (`3: 3`, `1: Right`), a half grade (`1.3`, a change within
-a grade), or a code that says why there is none (`.: Missing Form/Incomplete Workbook`, `.A`, `.T`).
+- a number: `3`, `3.0`
+- a number with its label: `3: 3`, `1: Right`
+- a half grade: `1.3`, a change within a grade
+- a code for a missing value: `.: Missing Form/Incomplete Workbook`, `.A`, `.T`
 """
 
 import csv
@@ -30,11 +32,36 @@ SEPARATORS = ("|", "\t", ";", ",")
 SHOWN_PROBLEMS = 8
 _NUMBER = re.compile(r"(-?\d+(?:\.\d+)?)(?:\s*:.*)?")
 _MISSING = re.compile(r"\.([A-Z]?)\s*(?::\s*(.*))?")
+_INVALID = "?"  # reason of a cell that is neither a grade nor a code for a missing value
+
+
+@dataclass
+class Counts:
+    """Numbers for the summary of a cohort.
+
+    Attributes:
+        by_name: description, a noun phrase → how often it occurred.
+    """
+
+    by_name: Counter[str] = field(default_factory=Counter)
+
+    def add(self, name: str, number: int = 1) -> None:
+        """Add to the number of a description; 0 adds no entry."""
+        if number:
+            self.by_name[name] += int(number)
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One value that cannot be what it should be; `row` counts lines of the file, the header being 1."""
+    """An invalid value of a table.
+
+    Attributes:
+        file: name of the file.
+        row: line number in the file; the header is line 1.
+        column: name of the column.
+        value: the text that was found.
+        expected: description of a valid value.
+    """
 
     file: str
     row: int
@@ -43,91 +70,104 @@ class Problem:
     expected: str
 
     def __str__(self) -> str:
-        """The sentence a researcher reads."""
+        """Return the sentence shown to the user."""
         return f"{self.file}, row {self.row}, column {self.column}: {self.value!r}; expected {self.expected}."
 
 
-def refuse(problems: Collection[Problem]) -> None:
-    """Raise a CohortError that names the first of them, if there are any."""
+def problems_at(cells: pd.Series, wrong: "pd.Series[bool]", file: str, expected: str) -> list[Problem]:
+    """Return a problem for every cell of a column where `wrong` is true."""
+    rows, texts = cells.index[wrong].tolist(), cells[wrong].tolist()
+    return [Problem(file, row, str(cells.name), str(text), expected) for row, text in zip(rows, texts, strict=True)]
+
+
+def raise_problems(problems: Collection[Problem]) -> None:
+    """Raise a CohortError that lists the first `SHOWN_PROBLEMS` problems, if there are any."""
     if problems:
         shown = [str(problem) for problem in list(problems)[:SHOWN_PROBLEMS]]
         more = len(problems) - len(shown)
         raise CohortError("\n".join([*shown, *([f"… and {more} more."] if more else [])]))
 
 
-def problems_at(cells: pd.Series, wrong: "pd.Series[bool]", file: str, expected: str) -> list[Problem]:
-    """A problem for every cell of a column that is wrong."""
-    rows, texts = cells.index[wrong].tolist(), cells[wrong].tolist()
-    return [Problem(file, row, str(cells.name), str(text), expected) for row, text in zip(rows, texts, strict=True)]
-
-
 def read_table(path: Path) -> pd.DataFrame:
-    """All cells as stripped text, columns upper-case, the line in the file as index ("row", the header being 1).
+    """Return all cells of a table as stripped text.
 
-    Text is Latin-1 unless it is valid UTF-8; the separator is whichever of `|`, tab, `;`, `,` the header has most of,
-    and quotes mean something only beside the last two. `.sas7bdat` is read by pandas; numbers become text as a text
-    file has them, missing ones ".".
+    Column names are upper-case. The index, named "row", is the line number in the file; the header is line 1.
+
+    Text is decoded as UTF-8 if it is valid UTF-8, else as Latin-1. The separator is the one of `|`, tab, `;` and `,`
+    that occurs most often in the header. Quotes have a meaning only with `;` and `,`. `.sas7bdat` files are read by
+    pandas; numbers become text as in a text file, and missing values become ".".
 
     Raises:
-        CohortError: an unreadable file, a line with more or fewer cells than the header, or a column that occurs twice.
+        CohortError: the file cannot be read, a line has more or fewer cells than the header, or a column name occurs
+            twice.
     """
     try:
         if path.suffix.lower() == ".sas7bdat":
             table = _as_text(pd.read_sas(path, format="sas7bdat", encoding="latin-1"))
             table.index = pd.RangeIndex(2, len(table) + 2)
         else:
-            table = _from_text(path.read_bytes())
+            table = _parse_text(path.read_bytes())
     except (OSError, ValueError, csv.Error) as error:
         raise CohortError(f"{path.name} cannot be read as a table: {error}.") from error
     table.columns = pd.Index([str(column).strip().upper() for column in table.columns])
     table.index.name = "row"
-    twice = table.columns[table.columns.duplicated()]
-    if len(twice):
-        raise CohortError(f"{path.name} has the column {twice[0]} twice.")
+    duplicates = table.columns[table.columns.duplicated()]
+    if len(duplicates):
+        raise CohortError(f"{path.name} has the column {duplicates[0]} twice. Rename or remove one of them.")
     return table
 
 
-def _from_text(data: bytes) -> pd.DataFrame:
+def _parse_text(data: bytes) -> pd.DataFrame:
+    """Return the cells of a text table.
+
+    Not parsed by pandas, which would take the first column for an index if lines end with a separator, and would
+    swallow lines after an unclosed quote.
+
+    Raises:
+        ValueError: a line has more or fewer cells than the header.
+    """
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         text = data.decode("latin-1")
-    first = text.partition("\n")[0]
-    separator = max(SEPARATORS, key=first.count)
+    first_line = text.partition("\n")[0]
+    separator = max(SEPARATORS, key=first_line.count)
     quoting: Literal[0, 3] = csv.QUOTE_NONE if separator in "|\t" else csv.QUOTE_MINIMAL
     reader = csv.reader(StringIO(text, newline=""), delimiter=separator, quoting=quoting)
     header = next(reader, [])
     lines, cells = [], []
     for row in reader:
-        kept = row[:-1] if len(row) == len(header) + 1 and not row[-1].strip() else row  # a separator at the line's end
+        kept = row[:-1] if len(row) == len(header) + 1 and not row[-1].strip() else row  # line ends with a separator
         if not any(cell.strip() for cell in kept):
             continue
         if len(kept) != len(header):
-            raise ValueError(f"line {reader.line_num} has {len(kept)} cells, the header {len(header)}")
+            raise ValueError(f"line {reader.line_num} has {len(kept)} cells, the header has {len(header)}")
         lines.append(reader.line_num)
         cells.append([cell.strip() for cell in kept])
     return pd.DataFrame(cells, columns=header, index=pd.Index(lines, dtype="int64"), dtype=str)
 
 
 def _as_text(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the cells of a SAS table as a text file would have them."""
+
     def text(value: object) -> str:
         if value is None or value != value:
             return "."
         return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
 
-    worded: pd.DataFrame = table.apply(lambda column: column.map(text))
-    return worded
+    texts: pd.DataFrame = table.apply(lambda column: column.map(text))
+    return texts
 
 
 @dataclass(frozen=True, eq=False)
-class Coded:
-    """A column, decoded.
+class DecodedColumn:
+    """The decoded cells of one grade.
 
     Attributes:
-        values: (N,) float64, NaN where missing; half grades are whole (rounded down).
-        reasons: (N,) why a value is missing, "" where it is not.
-        half: (N,) bool, the value was a half grade.
-        problems: values that are neither.
+        values: (N,) float64 whole grades, NaN where missing; half grades are rounded down.
+        reasons: (N,) text, why a value is missing, "" where it is not.
+        half: (N,) bool, True where the value was a half grade.
+        problems: cells that are neither a grade nor a code for a missing value.
     """
 
     values: NDArray[np.float64]
@@ -136,77 +176,62 @@ class Coded:
     problems: tuple[Problem, ...]
 
 
-def decode(cells: pd.Series, file: str, highest: int, missing: Collection[int] = ()) -> Coded:
-    """The grades of a column of text, 0 … `highest`.
+def decode_column(cells: pd.Series, file: str, highest: int, missing: Collection[int] = ()) -> DecodedColumn:
+    """Return the grades 0 … `highest` of a column of text.
 
     Args:
-        cells: text, named like the column, its index the lines of the file.
-        file: name for messages.
-        highest: largest grade; half grades above it (3.5 of 3) belong to it.
-        missing: numbers that stand for "not read" (MOST: 8 and 9).
+        cells: text; its name is the column, its index holds the line numbers of the file.
+        file: file name for messages.
+        highest: highest grade; a half grade above it (3.5 of 3) is rounded down to it.
+        missing: numbers that mean "not read" (MOST: 8 and 9).
     """
-    known = {text: _decoded(text, highest, missing) for text in cells.unique()}
-    values = cells.map({text: value for text, (value, _, _) in known.items()}).to_numpy(dtype=np.float64)
-    reasons = cells.map({text: reason for text, (_, reason, _) in known.items()}).to_numpy(dtype=object)
-    half = cells.map({text: half for text, (_, _, half) in known.items()}).to_numpy(dtype=np.bool_)
-    expected = f"a grade from 0 to {highest}, or a code for missing such as '.A'"
-    problems = problems_at(cells, pd.Series(reasons == "?", index=cells.index), file, expected)
-    return Coded(values, reasons, half, tuple(problems))
+    decoded = {text: _decode_cell(text, highest, missing) for text in cells.unique()}
+    values = cells.map({text: value for text, (value, _, _) in decoded.items()}).to_numpy(dtype=np.float64)
+    reasons = cells.map({text: reason for text, (_, reason, _) in decoded.items()}).to_numpy(dtype=object)
+    half = cells.map({text: half for text, (_, _, half) in decoded.items()}).to_numpy(dtype=np.bool_)
+    expected = f"a grade from 0 to {highest}, or a code for a missing value such as '.A'"
+    problems = problems_at(cells, pd.Series(reasons == _INVALID, index=cells.index), file, expected)
+    return DecodedColumn(values, reasons, half, tuple(problems))
 
 
-def _decoded(text: str, highest: int, missing: Collection[int]) -> tuple[float, str, bool]:
-    """(value, reason it is missing, whether a half grade); the reason "?" means neither grade nor code."""
+def _decode_cell(text: str, highest: int, missing: Collection[int]) -> tuple[float, str, bool]:
+    """Return (value, reason why it is missing, whether it was a half grade); the reason of a bad cell is `_INVALID`."""
     if not text:
         return np.nan, "empty", False
     number = _NUMBER.fullmatch(text)
     if number is None:
         code = _MISSING.fullmatch(text)
         if code is None:
-            return np.nan, "?", False
+            return np.nan, _INVALID, False
         return np.nan, code[2] or (f".{code[1]}" if code[1] else "."), False
     value = float(number[1])
     if value in missing:
         return np.nan, f"code {int(value)}", False
     whole = float(np.floor(value))
-    return (whole, "", whole != value) if 0 <= whole <= highest else (np.nan, "?", False)
+    return (whole, "", whole != value) if 0 <= whole <= highest else (np.nan, _INVALID, False)
 
 
-def whole_numbers(cells: pd.Series, file: str, allowed: Collection[int]) -> tuple[pd.Series, list[Problem]]:
-    """A column of whole numbers with or without labels (`1: Right`), as Int64, and the values that are not allowed."""
+def decode_integers(cells: pd.Series, file: str, allowed: Collection[int]) -> tuple[pd.Series, list[Problem]]:
+    """Return a column of integers with or without labels (`1: Right`) as Int64, and a problem per value not allowed."""
     numbers = cells.str.extract(r"^(\d+)(?:\.0+)?(?:\s*:.*)?$")[0].astype("Int64")
     expected = "one of " + ", ".join(map(str, sorted(allowed)))
     return numbers, problems_at(cells, ~numbers.isin(allowed).fillna(False), file, expected)
 
 
-ORIGIN = ("file", "row")
-
-
-@dataclass
-class Counts:
-    """What was met on the way, for the summary: name of the oddity → how often."""
-
-    met: Counter[str] = field(default_factory=Counter)
-
-    def add(self, name: str, number: int = 1) -> None:
-        """Count an oddity."""
-        if number:
-            self.met[name] += int(number)
-
-
-def decoded_grades(
+def decode_grades(
     table: pd.DataFrame, columns: Mapping[str, str], file: str, counts: Counts, missing: tuple[int, ...] = ()
 ) -> pd.DataFrame:
-    """Grades, `<grade>_missing` and `half_grades` of a table of text, on its index.
+    """Return the grades, `<grade>_missing` and `half_grades` of a table of text, with the index of the table.
 
     Args:
-        table: as `read_table` gives it.
-        columns: grade name → column; a grade or a column that is not there counts as never read.
-        file: name for messages.
-        counts: half grades and reasons are added.
-        missing: numbers that stand for "not read".
+        table: result of `read_table`.
+        columns: grade name → column; a grade without a column is never read.
+        file: file name for messages.
+        counts: half grades and reasons for missing grades are added.
+        missing: numbers that mean "not read".
 
     Raises:
-        CohortError: a value that is neither a grade nor a code.
+        CohortError: a cell is neither a grade nor a code for a missing value.
     """
     result, problems, half = pd.DataFrame(index=table.index), list[Problem](), np.full(len(table), "", dtype=object)
     for target in TARGETS:
@@ -216,41 +241,42 @@ def decoded_grades(
             result[f"{target.name}_missing"] = "no column"
             counts.add(f"{target.name}: no column", len(table))
             continue
-        coded = decode(table[column], file, target.classes - 1, missing)
-        problems += coded.problems
-        result[target.name] = pd.array(coded.values, dtype="Float64").astype("Int64")
-        result[f"{target.name}_missing"] = coded.reasons
-        half[coded.half] = np.where(half[coded.half] == "", target.name, half[coded.half] + f",{target.name}")
-        counts.add("half grades rounded down", int(coded.half.sum()))
-        for reason, number in Counter(coded.reasons[coded.reasons != ""]).items():
+        decoded = decode_column(table[column], file, target.classes - 1, missing)
+        problems += decoded.problems
+        result[target.name] = pd.array(decoded.values, dtype="Float64").astype("Int64")
+        result[f"{target.name}_missing"] = decoded.reasons
+        half[decoded.half] = np.where(half[decoded.half] == "", target.name, half[decoded.half] + f",{target.name}")
+        counts.add("half grades rounded down", int(decoded.half.sum()))
+        for reason, number in Counter(decoded.reasons[decoded.reasons != ""]).items():
             counts.add(f"{target.name}: {reason}", number)
-    refuse(problems)
+    raise_problems(problems)
     return result.assign(half_grades=half)
 
 
 def unique_readings(table: pd.DataFrame, key: list[str], counts: Counts) -> pd.DataFrame:
-    """One row per key: equal repetitions dropped and counted, contradicting ones refused.
+    """Return one row per key; duplicate rows are dropped and counted.
 
     Raises:
-        CohortError: two rows of one key with different grades; the sentence names both.
+        CohortError: two rows with the same key have different grades. The message names both rows.
     """
     repeated = table[table.duplicated(key, keep=False)]
     problems = []
     for _, group in repeated.groupby(key, sort=False):
         first = group.iloc[0]
         for _, other in group.iloc[1:].iterrows():
-            differing = [n for n in TARGET_NAMES if not _same(first[n], other[n])]
+            differing = [n for n in TARGET_NAMES if not _equal(first[n], other[n])]
             if differing:
                 name = differing[0]
                 expected = f"{first[name]}, as in row {first['row']} for the same knee, visit and project"
                 problems.append(Problem(other["file"], int(other["row"]), name, str(other[name]), expected))
-    refuse(problems)
+    raise_problems(problems)
     kept = table.drop_duplicates(key)
-    counts.add("rows that repeat another, dropped", len(table) - len(kept))
+    counts.add("duplicate rows, excluded", len(table) - len(kept))
     return kept
 
 
-def _same(first: Any, second: Any) -> bool:
+def _equal(first: Any, second: Any) -> bool:
+    """Return whether two grades are equal; two missing grades are."""
     if pd.isna(first) or pd.isna(second):
         return bool(pd.isna(first) and pd.isna(second))
     return bool(first == second)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import typer
 
-from kneegrade.commands import cohorts, grading, measuring, sites, training
+from kneegrade.commands import cohort, grading, measuring, sites, training
 from kneegrade.errors import KneeGradeError
 
 app = typer.Typer(
@@ -18,8 +18,8 @@ VERBS: tuple[Callable[..., None], ...] = (
     sites.calibrate, sites.drift, sites.gate,
 )  # fmt: skip
 COHORTS: tuple[Callable[..., None], ...] = (
-    cohorts.oai, cohorts.most, cohorts.chen2018, cohorts.phantom, cohorts.csv, cohorts.pts, cohorts.fake_oai,
-    cohorts.fake_most,
+    cohort.oai, cohort.most, cohort.chen2018, cohort.phantom, cohort.csv, cohort.pts, cohort.fake_oai,
+    cohort.fake_most,
 )  # fmt: skip
 cohort_app = typer.Typer(no_args_is_help=True, help="Turn a labelled cohort into a manifest.")
 for verb in VERBS:
