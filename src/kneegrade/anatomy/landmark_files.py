@@ -256,7 +256,7 @@ def write_coco(path: Path, films: Iterable[CocoFilm]) -> None:
         stream.write(json.dumps(to_coco(films)))
 
 
-def state_of(path: Path) -> tuple[Path, int, int]:
+def file_state(path: Path) -> tuple[Path, int, int]:
     """Return path, modification time in ns and size in bytes: a key to cache the content of a file by."""
     status = path.stat()
     return path, status.st_mtime_ns, status.st_size
@@ -268,7 +268,7 @@ def read_coco(path: Path) -> dict[str, CocoFilm]:
     Raises:
         UnreadableFileError: not a COCO keypoints file, or an annotation without 74 labelled points.
     """
-    return _read_coco(*state_of(path))
+    return _read_coco(*file_state(path))
 
 
 @lru_cache(maxsize=2)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from kneegrade.anatomy.geometry import pose_of
 from kneegrade.anatomy.knee import Knee, knee_at, points_inside
-from kneegrade.anatomy.landmark_files import CocoFilm, Unit, read_coco, read_pts, state_of
+from kneegrade.anatomy.landmark_files import CocoFilm, Unit, file_state, read_coco, read_pts
 from kneegrade.anatomy.landmark_scheme import NUM_LANDMARKS, TIBIA_PLATEAU_LATERAL, TIBIA_PLATEAU_MEDIAL
 from kneegrade.anatomy.landmarks import Landmarks
 from kneegrade.anatomy.laterality import assign_sides
@@ -81,7 +81,7 @@ class UserLandmarks:
     def first(self, names: Iterable[str]) -> str | None:
         """Return the first of several possible names of a film for which there are landmarks, or None."""
         if self.path.suffix.lower() == ".json":
-            known = _coco_names(*state_of(self.path))
+            known = _coco_names(*file_state(self.path))
             return next((known[part] for name in names for part in (name, stem_of(name)) if part in known), None)
         if self.path.is_file():
             return next((name for name in names if self.path.stem in (name, stem_of(name))), None)
@@ -144,7 +144,7 @@ class UserLandmarks:
 
 @lru_cache(maxsize=2)
 def _coco_names(path: Path, changed_ns: int, size: int) -> dict[str, str]:
-    """Return the names that films may have → their keys in a COCO file; the arguments are those of `state_of`."""
+    """Return the names that films may have → their keys in a COCO file; the arguments are those of `file_state`."""
     return {part: key for key in read_coco(path) for part in (stem_of(key), key)}
 
 
