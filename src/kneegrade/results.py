@@ -1,6 +1,6 @@
-"""What comes out of grading: findings, graded knees, graded radiographs and the report of a run.
+"""Result types: findings, graded knees, graded radiographs and the report of a run.
 
-Plain frozen dataclasses that know nothing but the schema, so that every report format can be written from them.
+Plain frozen dataclasses that depend on the schema alone. Every report format is written from them.
 """
 
 from collections.abc import Mapping
@@ -11,29 +11,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 Side = Literal["R", "L", "unknown"]
-WIDE_SET = 3  # grades in a set that leave a knee open
+UNCERTAIN_SET_SIZE = 3  # a prediction set of this size or larger makes a grade uncertain
 FEMUR: Final = slice(0, 37)  # rows of the 74 landmarks, each bone from lateral to medial
 TIBIA: Final = slice(37, 74)
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing a reader should know. `code` is stable; `message` is one sentence without patient data."""
+    """Information for the reader of a report.
+
+    Attributes:
+        code: stable, machine-readable name of the kind of finding.
+        message: one or two sentences for a person, without patient data.
+    """
 
     code: str
     message: str
 
 
-OPEN = Finding("open_grade", "Of some grade three or more values remain possible.")
+UNCERTAIN_GRADE = Finding(
+    "open_grade", "At least one grade is uncertain: its prediction set has three or more values. Grade it by eye."
+)
 
 
 @dataclass(frozen=True)
 class GradeResult:
-    """One grade with its calibrated probabilities (one per class, summing to 1).
+    """One grade of a knee.
 
-    `prediction_set` holds neighbouring grades, the one given among them, which together have the true one with the
-    probability `Report.set_level` in knees like those that the weights were calibrated on; None where the weights bring
-    no sets.
+    Attributes:
+        grade: the reported grade.
+        probabilities: calibrated probability of each class; they sum to 1.
+        prediction_set: consecutive grades, including `grade`, that contain the true grade with probability
+            `Report.set_level` in knees like those of the calibration; None if the weights have no prediction sets.
     """
 
     grade: int
@@ -43,12 +52,12 @@ class GradeResult:
 
 @dataclass(frozen=True)
 class Quality:
-    """How much a knee is like those that the network may be believed on.
+    """Quality control of a knee: similarity to the knees that the network was trained for.
 
     Attributes:
-        score: 0 … 1; about a share s of sound knees score s or less.
-        findings: what is unusual.
-        reason: why the knee is not to be graded, or None.
+        score: 0 … 1; a share s of normal knees has a score of about s or less.
+        findings: unusual properties of the knee.
+        reason: reason not to grade the knee, or None.
     """
 
     score: float
@@ -58,14 +67,14 @@ class Quality:
 
 @dataclass(frozen=True)
 class Coherence:
-    """How well the seven grades go together, before and after decoding.
+    """Consistency of the seven grades with each other, before and after decoding.
 
     Attributes:
         log_probability: g(P) (paper, Eq. 3) of the network's own probabilities P, the softmax of its logits before
             calibration and decoding.
-        decoding_shift: how far calibration and decoding moved the grades: sum over the seven grades of |grade given −
+        decoding_shift: change of the grades by calibration and decoding: sum over the seven grades of |reported grade −
             most probable grade of P|.
-        findings: rules that the grades given break, and grades given that are not their likeliest.
+        findings: rules that the reported grades violate, and reported grades that are not the most probable ones.
     """
 
     log_probability: float
@@ -75,10 +84,11 @@ class Coherence:
 
 @dataclass(frozen=True)
 class JointSpaceWidth:
-    """Joint space in millimetres in the plane of the stated spacing.
+    """Joint-space widths in millimetres, in the plane of the pixel spacing.
 
-    `medial` is the minimum width of the medial compartment, `lateral` the width at x = 0.825 of the tibial width
-    counted from the medial edge.
+    Attributes:
+        medial: minimum width of the medial compartment.
+        lateral: width at x = 0.825 of the tibial width, measured from the medial edge.
     """
 
     medial: float
@@ -87,7 +97,7 @@ class JointSpaceWidth:
 
 @dataclass(frozen=True)
 class Measurement:
-    """A value and its standard error, both in the same unit."""
+    """A value and its standard error, in the same unit."""
 
     value: float
     error: float
@@ -95,15 +105,17 @@ class Measurement:
 
 @dataclass(frozen=True)
 class JointSpace:
-    """Joint space and what goes with it, each with the standard error that the landmarks' errors give it.
+    """Joint-space measurements with the standard errors that follow from the landmark errors.
+
+    Widths are fractions of the tibial width; x is measured from the medial edge, as a fraction of the tibial width.
 
     Attributes:
-        medial: minimum width over 0.15 ≤ x ≤ 0.30, as a fraction of the tibial width.
-        lateral: width at x = 0.825, likewise.
-        fixed: x → width there, likewise; x counts from the medial edge as a fraction of the tibial width.
-        convergence_deg: joint-line convergence angle, positive where the joint opens laterally.
-        tibial_width_px: distance of the plateau's ends in pixels of the film.
-        mm_per_px: where the spacing is trusted, else None.
+        medial: minimum width over 0.15 ≤ x ≤ 0.30.
+        lateral: width at x = 0.825.
+        fixed: x → width at x.
+        convergence_deg: joint-line convergence angle in degrees, positive if the joint opens laterally.
+        tibial_width_px: distance between the ends of the tibial plateau in pixels of the film.
+        mm_per_px: pixel spacing, or None if there is none that can be trusted.
     """
 
     medial: Measurement
@@ -114,7 +126,7 @@ class JointSpace:
     mm_per_px: float | None = None
 
     def mm(self, width: Measurement) -> Measurement | None:
-        """A width in millimetres in the plane of the stated spacing, or None without one."""
+        """Return a width in millimetres, in the plane of the pixel spacing, or None without a trusted spacing."""
         if self.mm_per_px is None:
             return None
         tibia_mm = self.tibial_width_px.value * self.mm_per_px
@@ -122,20 +134,20 @@ class JointSpace:
 
     @property
     def width_mm(self) -> JointSpaceWidth | None:
-        """The two widths in millimetres, or None without a trusted spacing."""
+        """Medial and lateral width in millimetres, or None without a trusted spacing."""
         medial, lateral = self.mm(self.medial), self.mm(self.lateral)
         return JointSpaceWidth(medial.value, lateral.value) if medial and lateral else None
 
 
 @dataclass(frozen=True)
 class EvidenceTerms:
-    """The terms that one class-centred logit is the sum of: femur + tibia + region + constant = logit.
+    """Terms of one class-centred logit: femur + tibia + region + constant = logit.
 
     Attributes:
-        femur: sum of the contributions of the femur's 37 landmarks.
-        tibia: likewise of the tibia's.
-        region: contribution of the mean of the feature map; 0 where the network has no global branch.
-        constant: the same for every knee: bias, and the mean features of the training set.
+        femur: sum of the contributions of the 37 landmarks of the femur.
+        tibia: sum of the contributions of the 37 landmarks of the tibia.
+        region: contribution of the mean of the feature map; 0 if the network has no global branch.
+        constant: the same for every knee: bias and contribution of the mean features of the training set.
     """
 
     femur: float
@@ -145,28 +157,28 @@ class EvidenceTerms:
 
     @property
     def logit(self) -> float:
-        """The network's logit less the mean over the classes, before calibration and decoding."""
+        """The network's logit minus its mean over the classes, before calibration and decoding."""
         return self.femur + self.tibia + self.region + self.constant
 
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What the network's logits are made of, and what the pictures of a report are drawn from.
+    """Exact additive decomposition of the network's logits, and the crop that the report shows.
 
-    For each grade, the contributions summed over the landmarks, plus `region_term`, plus `constant`, are the network's
-    class-centred logits (the logits less their mean over the classes). Calibration and decoding come after them and are
-    no part of the sum.
+    For each grade, the sum of the contributions over the landmarks, plus `region_term`, plus `constant`, is the
+    network's class-centred logits (the logits minus their mean over the classes). Calibration and decoding are applied
+    afterwards and are not part of the sum.
 
     Attributes:
-        roi: (S, S) uint8, the region the network read, lateral on the image's left, bone bright.
-        landmarks_roi_px: (74, 2) float64, (x, y) in pixels of `roi`, first pixel's centre = (0, 0).
-        landmark_visible: (74,) bool, False where a landmark lies outside the picture and was not read.
-        contributions: grade name → (74, classes) float64, what each landmark adds to each class-centred logit,
+        roi: (S, S) uint8, the crop that the network read, lateral on the left of the image, bone bright.
+        landmarks_roi_px: (74, 2) float64, (x, y) in pixels of `roi`, centre of the first pixel at (0, 0).
+        landmark_visible: (74,) bool, False if a landmark is outside the image and was not read.
+        contributions: grade name → (74, classes) float64, contribution of each landmark to each class-centred logit,
             relative to the mean features of the training set.
-        region_term: grade name → (classes,) float64, what the mean of the feature map (the global branch) adds,
-            likewise; zeros where the network has no global branch.
-        constant: grade name → (classes,) float64, the same for every knee: class-centred bias, and what the mean
-            features of the training set add.
+        region_term: grade name → (classes,) float64, contribution of the mean of the feature map (the global branch),
+            relative to that of the training set; zeros if the network has no global branch.
+        constant: grade name → (classes,) float64, the same for every knee: class-centred bias and contribution of the
+            mean features of the training set.
     """
 
     roi: NDArray[np.uint8]
@@ -177,14 +189,14 @@ class Evidence:
     constant: Mapping[str, NDArray[np.float64]]
 
     def terms(self, name: str, grade: int) -> EvidenceTerms:
-        """The terms of the logit of one class of one grade.
+        """Return the terms of the logit of one class.
 
         Args:
-            name: of the grade, such as "kl".
+            name: of the grade, for example "kl".
             grade: the class.
 
         Raises:
-            KeyError: there is no evidence on a grade of this name.
+            KeyError: no evidence for a grade of this name.
         """
         column = self.contributions[name][:, grade]
         return EvidenceTerms(
@@ -197,22 +209,23 @@ class Evidence:
 
 @dataclass(frozen=True, eq=False)
 class GradedKnee:
-    """One knee of a radiograph; `grades` is None where it is not gradable.
+    """One knee of a radiograph.
 
     Attributes:
         side: side of the patient's body.
-        reason: why the knee is not gradable, else None.
-        grades: the seven grades by name, in the order of the schema, or None.
-        landmarks_px: (74, 2) float64 (x, y) in pixels of the source film, first pixel's centre = (0, 0), or None.
-        landmark_confidence: 0 … 1, mean of `point_confidence` over the joint surfaces, times the probability that this
-            is a knee seen from the front (1 for landmarks that the user brought).
-        point_confidence: (74,) probability of each landmark to lie within 2 % of the tibial width of its true place.
-        landmarks_outside: indices of landmarks that the picture does not show; the shape model placed them.
-        side_confidence: 0.5 … 1, of the anatomy's own call of the side.
+        reason: reason not to grade the knee, or None.
+        grades: the seven grades by name, in the order of the schema; None if the knee is not gradable.
+        coherence: consistency of the seven grades, or None.
         joint_space: widths and angle, or None.
-        evidence: what the logits are made of, or None.
-        quality: from the weights' gate; score 0 and the reason as its finding for a knee refused before the gate; None
-            where the weights bring no gate.
+        landmarks_px: (74, 2) float64, (x, y) in pixels of the source film, centre of the first pixel at (0, 0).
+        landmark_confidence: 0 … 1; mean of `point_confidence` over the joint surfaces, times the probability that this
+            is a knee in a frontal view (1 for landmarks provided by the user).
+        point_confidence: (74,) probability that a landmark is within 2 % of the tibial width of its true position.
+        landmarks_outside: indices of landmarks outside the image, which the shape model placed.
+        side_confidence: probability, 0.5 … 1, of the side that the anatomy indicates.
+        evidence: decomposition of the logits, or None.
+        quality: result of the quality control. For a knee refused before it, the score is 0 and the reason is the
+            finding. None if the weights have no quality control.
     """
 
     side: Side
@@ -230,25 +243,25 @@ class GradedKnee:
 
     @property
     def abstain(self) -> bool:
-        """Whether a reader should decide alone: no grades, an unusual knee, or a set of `WIDE_SET` grades or more."""
+        """True if a reader should grade the knee: it has no grades, is unusual, or has an uncertain grade."""
         return self.grades is None or bool(self.doubts)
 
     @property
     def doubts(self) -> tuple[Finding, ...]:
-        """Why a graded knee's grades are left to a reader; empty where they are not, and for a refused knee."""
+        """Reasons why a reader should check a graded knee; empty for a knee that is not graded."""
         if self.grades is None:
             return ()
-        wide = any(len(grade.prediction_set or ()) >= WIDE_SET for grade in self.grades.values())
-        return (*(self.quality.findings if self.quality else ()), *((OPEN,) if wide else ()))
+        uncertain = any(len(grade.prediction_set or ()) >= UNCERTAIN_SET_SIZE for grade in self.grades.values())
+        return (*(self.quality.findings if self.quality else ()), *((UNCERTAIN_GRADE,) if uncertain else ()))
 
     @property
     def status(self) -> Literal["graded", "not_gradable"]:
-        """`graded` exactly when there are grades."""
+        """State of the knee: "graded" if it has grades, else "not_gradable"."""
         return "graded" if self.grades is not None else "not_gradable"
 
     @property
     def joint_space_width_mm(self) -> JointSpaceWidth | None:
-        """Joint space in millimetres, or None without a trusted spacing."""
+        """Joint-space widths in millimetres, or None without a trusted spacing."""
         return None if self.joint_space is None else self.joint_space.width_mm
 
 
@@ -256,7 +269,12 @@ class GradedKnee:
 class GradedRadiograph:
     """One input file: its knees, or the reason why there are none.
 
-    `failed` is True when the file could not be read at all; a readable film without a gradable knee is not failed.
+    Attributes:
+        source: path of the file relative to the input folder or archive.
+        knees: detected knees, from left to right for a viewer to whom the femur is on top.
+        reason: reason why there are no knees, or None.
+        warnings: findings about the film as a whole.
+        failed: True if the file could not be read; a readable film without a gradable knee has not failed.
     """
 
     source: str
@@ -267,7 +285,7 @@ class GradedRadiograph:
 
     @property
     def status(self) -> Literal["graded", "not_gradable", "failed"]:
-        """`graded` when at least one knee has grades."""
+        """State: "failed" if the file could not be read, "graded" if any knee has grades, else "not_gradable"."""
         if self.failed:
             return "failed"
         return "graded" if any(knee.status == "graded" for knee in self.knees) else "not_gradable"
@@ -275,16 +293,16 @@ class GradedRadiograph:
 
 @dataclass(frozen=True, eq=False)
 class AuditedKnee:
-    """A knee whose human labels are worth a second look.
+    """A knee whose human labels should be reviewed.
 
     Attributes:
-        name: how the labels' file calls it.
-        labels: grade name → grade as read; those never read absent.
-        score: how odd the oddest label is, natural logarithm of odds.
-        suspect: name of that grade, or None.
-        expected: what goes best with the other labels, or with a network's prediction.
-        findings: what is odd, in words.
-        region: (S, S) uint8 picture of the knee, lateral left, or None.
+        name: of the knee in the file of labels.
+        labels: grade name → grade as read; missing grades are absent.
+        score: natural logarithm of the odds of the most probable alternative against the most unusual label.
+        suspect: name of the grade with that label, or None.
+        expected: most probable value of that grade given the other labels, or the value a network predicts; or None.
+        findings: inconsistencies of the labels.
+        region: (S, S) uint8 crop of the knee, lateral on the left, or None.
     """
 
     name: str
@@ -298,7 +316,13 @@ class AuditedKnee:
 
 @dataclass(frozen=True)
 class WeightsIdentity:
-    """Which weights graded: registry name, SHA-256 of the safetensors file, and in a sentence what they learnt from."""
+    """Identity of the weights that graded.
+
+    Attributes:
+        name: in the registry of weights.
+        sha256: of the safetensors file.
+        learnt_from: one sentence about the training data, or None.
+    """
 
     name: str
     sha256: str
@@ -307,7 +331,15 @@ class WeightsIdentity:
 
 @dataclass(frozen=True)
 class Report:
-    """All radiographs of one run, in the order they were given; `set_level` is that of prediction sets, if any."""
+    """Result of one run.
+
+    Attributes:
+        radiographs: in the order of the input.
+        weights: that graded.
+        version: of kneegrade.
+        set_level: probability with which a prediction set contains the true grade; None without prediction sets.
+        limits: statements on the permitted use.
+    """
 
     radiographs: tuple[GradedRadiograph, ...]
     weights: WeightsIdentity
@@ -319,7 +351,7 @@ class Report:
 
     @property
     def all_graded(self) -> bool:
-        """True when there are radiographs, every one is graded and no knee in it was refused."""
+        """True if there is at least one radiograph and every knee of every radiograph is graded."""
         return bool(self.radiographs) and all(
             radiograph.status == "graded" and all(knee.status == "graded" for knee in radiograph.knees)
             for radiograph in self.radiographs

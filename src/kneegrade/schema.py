@@ -1,7 +1,7 @@
-"""The seven grades of a knee: names, scales, compartments and the layout of the one-hot vector.
+"""The seven grades of a knee: names, scales, compartments and positions in the one-hot vector.
 
-Pure data. The order is the one of the paper (Zheng et al., MICCAI 2021): Kellgren-Lawrence, then the two
-joint-space narrowings, then the four osteophytes, each lateral before medial and femur before tibia.
+The order is that of the paper (Zheng et al., MICCAI 2021): Kellgren-Lawrence, then the two joint-space narrowings, then
+the four osteophyte grades, with lateral before medial and femur before tibia.
 """
 
 import csv
@@ -9,18 +9,19 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-Tuple7 = tuple[int, int, int, int, int, int, int]
+GradeTuple = tuple[int, int, int, int, int, int, int]
 
 
 @dataclass(frozen=True)
 class Target:
-    """One grade that a reader gives to a knee.
+    """One of the seven grades.
 
     Attributes:
-        name: key used in tables, JSON and weights.
-        label: what a report prints.
-        classes: number of grades; the scale is 0 … classes - 1.
-        compartment: landmarks its head reads: "all", "FL", "FM", "TL" or "TM" (METHOD: keypoint pooling).
+        name: key in tables, JSON files and weights.
+        label: text in reports.
+        classes: number of grades; the scale is 0 … classes − 1.
+        compartment: key of `landmark_scheme.COMPARTMENTS`, the landmarks that the head of this grade reads: "all",
+            "FL", "FM", "TL" or "TM".
         offset: first position in the one-hot vector of length `ONE_HOT_LENGTH`.
     """
 
@@ -55,11 +56,11 @@ OARSI_MEANING: tuple[str, ...] = ("normal", "mild", "moderate", "severe")
 
 
 @cache
-def grade_tuple_counts() -> dict[Tuple7, int]:
-    """Number of knees per seven-tuple of grades, in the order of `TARGETS`.
+def grade_tuple_counts() -> dict[GradeTuple, int]:
+    """Return the number of knees for each combination of the seven grades, in the order of `TARGETS`.
 
-    Aggregate over 5,507 baseline knees of the Osteoarthritis Initiative whose seven grades were all read centrally
-    (`data/PROVENANCE.md`); 786 of the 20,480 possible tuples occur.
+    The counts are an aggregate over 5,507 baseline knees of the Osteoarthritis Initiative for which all seven grades
+    were read centrally (`data/PROVENANCE.md`); 786 of the 20,480 possible combinations occur.
 
     Example:
         >>> counts = grade_tuple_counts()
@@ -68,9 +69,9 @@ def grade_tuple_counts() -> dict[Tuple7, int]:
     """
     text = files("kneegrade").joinpath("data/grade_tuple_counts.csv").read_text(encoding="utf-8")
     rows = csv.DictReader(text.splitlines())
-    return {_tuple7(row): int(row["count"]) for row in rows}
+    return {_grades_of(row): int(row["count"]) for row in rows}
 
 
-def _tuple7(row: dict[str, str]) -> Tuple7:
+def _grades_of(row: dict[str, str]) -> GradeTuple:
     kl, jsl, jsm, fl, fm, tl, tm = (int(row[name]) for name in TARGET_NAMES)
     return kl, jsl, jsm, fl, fm, tl, tm

@@ -1,4 +1,4 @@
-"""The shipped detector on phantom films of seeds that it was not trained on."""
+"""The shipped detector on phantom films with seeds that were not used for training."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def plateau_width(landmarks):
 
 @pytest.mark.parametrize("layout", ["bilateral", "single_right", "single_left"])
 @pytest.mark.parametrize("index", [0, 1])
-def test_knees_sides_and_landmarks_of_a_film(detector, layout, index):
+def test_knees_sides_and_landmarks_of_a_film_are_correct(detector, layout, index):
     film = render_film(SEED, index, FilmOptions(layout, longest_px=900))
     knees, warnings = detector.find(read_radiograph(film.pixels))
     assert [knee.side for knee in knees] == [knee.side for knee in film.knees]
@@ -34,7 +34,7 @@ def test_knees_sides_and_landmarks_of_a_film(detector, layout, index):
         assert found.on_film_share == 1.0
 
 
-def test_the_region_is_what_the_film_shows_there(detector):
+def test_crop_and_landmarks_of_a_left_knee_are_mirrored_together(detector):
     film = render_film(SEED, 3, FilmOptions("single_left", longest_px=900))
     (knee,), _ = detector.find(read_radiograph(film.pixels))
     assert knee.frame.mirrored
@@ -44,16 +44,16 @@ def test_the_region_is_what_the_film_shows_there(detector):
 
 
 @pytest.mark.parametrize("index", range(4))
-def test_what_is_no_knee_is_not_taken_for_one(detector, index):
+def test_a_film_without_a_knee_gives_no_confident_knee(detector, index):
     film = render_film(SEED, index, FilmOptions("none", longest_px=600))
     knees, _ = detector.find(read_radiograph(film.pixels))
     assert all(knee.landmark_confidence < 0.65 for knee in knees)
 
 
-def test_the_confidence_of_a_knee_is_that_of_its_points_times_that_it_is_one(detector):
+def test_confidence_is_the_mean_point_confidence_times_the_knee_probability(detector):
     for layout in ("single_left", "none"):
         film = render_film(SEED, 3, FilmOptions(layout, longest_px=900))
         for found in detector.search(read_radiograph(film.pixels).pixels):
-            share = found.outline.point_confidence[list(ARTICULAR)].mean()
-            assert 0 < found.fits < 1
-            assert found.confidence == pytest.approx(found.fits * share)
+            mean = found.outline.point_confidence[list(ARTICULAR)].mean()
+            assert 0 < found.knee_probability < 1
+            assert found.confidence == pytest.approx(found.knee_probability * mean)

@@ -19,14 +19,14 @@ def test_mean_is_linear_in_the_grades():
     assert not np.allclose(one, zero)
 
 
-def test_landmarks_run_from_lateral_to_medial_and_the_tibia_lies_below():
+def test_landmarks_run_from_lateral_to_medial_and_the_tibia_is_below_the_femur():
     mean = MODEL.mean()
     assert mean[12, 0] < mean[24, 0]
     assert mean[47, 0] < mean[63, 0]
     assert mean[37:, 1].mean() > mean[:37, 1].mean()
 
 
-def test_samples_scatter_as_the_modes_say():
+def test_samples_have_the_standard_deviation_of_the_modes():
     rng = np.random.default_rng(0)
     samples = np.stack([MODEL.sample({"kl": 1}, rng, limit=10.0) for _ in range(1500)])
     expected = np.sqrt(np.einsum("k,knd->nd", MODEL.mode_sd_mm**2, MODEL.modes**2))
@@ -34,7 +34,7 @@ def test_samples_scatter_as_the_modes_say():
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
-def test_missing_points_are_completed(mirrored: bool):
+def test_points_of_weight_zero_are_completed(mirrored: bool):
     truth = placed(MODEL.sample({"kl": 2}, np.random.default_rng(5), limit=1.5))
     if mirrored:
         truth = truth * [-1, 1]
@@ -50,7 +50,7 @@ def test_missing_points_are_completed(mirrored: bool):
     assert (np.linalg.det(fit.matrix) < 0) == mirrored
 
 
-def test_fit_moves_with_its_points():
+def test_fit_rotates_with_its_points():
     shape = MODEL.sample({}, np.random.default_rng(1))
     one, other = (MODEL.fit(placed(shape, angle), np.ones(74)) for angle in (0.0, 90.0))
     moved = (one.points - [640, 480]) @ np.array([[0.0, 1.0], [-1.0, 0.0]]) + [640, 480]
@@ -78,6 +78,6 @@ def test_similarity_recovers_rotation_scale_and_shift():
     ("points", "weights"),
     [(np.zeros((73, 2)), np.ones(73)), (np.zeros((74, 2)), np.zeros(74)), (np.full((74, 2), np.nan), np.ones(74))],
 )
-def test_unusable_points_are_refused(points: np.ndarray, weights: np.ndarray):
+def test_unusable_points_raise_a_usage_error(points: np.ndarray, weights: np.ndarray):
     with pytest.raises(UsageError):
         MODEL.fit(points, weights)

@@ -31,7 +31,7 @@ def random_mixture(generator, components=4):
     return alpha, mean, covariance
 
 
-def test_log_density_against_scipy():
+def test_log_probability_against_scipy():
     generator = np.random.default_rng(0)
     alpha, mean, covariance = random_mixture(generator)
     points = generator.random((20, ONE_HOT_LENGTH))
@@ -41,7 +41,7 @@ def test_log_density_against_scipy():
     np.testing.assert_allclose(ours.log_probability(torch.from_numpy(points)).numpy(), expected, rtol=2e-4)
 
 
-def test_floor_raises_small_eigenvalues_only():
+def test_the_floor_raises_only_small_eigenvalues():
     covariance = np.diag(np.r_[1e-9, np.ones(ONE_HOT_LENGTH - 1)])[None]
     floored = GradeMixture.from_moments(np.ones(1), np.zeros((1, ONE_HOT_LENGTH)), covariance, floor=0.04)
     assert floored.log_determinant.item() == pytest.approx(math.log(0.04))
@@ -54,7 +54,7 @@ def test_gradient_against_finite_differences_in_float64():
     assert torch.autograd.gradcheck(mixture.log_probability, (point,), eps=1e-6, atol=1e-5)
 
 
-def test_coherent_grades_score_above_shuffled_ones_above_nothing(mixture):
+def test_observed_grades_have_a_higher_density_than_shuffled_and_uniform_ones(mixture):
     counts = grade_tuple_counts()
     rows = np.repeat(np.array(list(counts)), list(counts.values()), axis=0)
     generator = np.random.default_rng(0)
@@ -63,10 +63,10 @@ def test_coherent_grades_score_above_shuffled_ones_above_nothing(mixture):
     def mean_g(vectors):
         return mixture.log_probability(torch.from_numpy(vectors)).mean().item()
 
-    coherent, mixed = mean_g(one_hot(rows)), mean_g(one_hot(shuffled))
+    observed, shuffled_g = mean_g(one_hot(rows)), mean_g(one_hot(shuffled))
     uniform = mean_g(np.concatenate([np.full((1, k), 1 / k) for k in CLASSES], axis=1))
-    assert coherent > mixed + 5
-    assert coherent > uniform + 5
+    assert observed > shuffled_g + 5
+    assert observed > uniform + 5
 
 
 def test_one_hot_layout():
@@ -74,7 +74,7 @@ def test_one_hot_layout():
     assert np.flatnonzero(row).tolist() == [4, 5, 10, 15, 20, 21, 26]
 
 
-def test_probabilities_are_concatenated_in_the_schemas_order():
+def test_probabilities_are_concatenated_in_the_order_of_the_schema():
     logits = {t.name: torch.full((2, t.classes), float(i)) for i, t in enumerate(TARGETS)}
     vector = concatenate_probabilities(dict(reversed(logits.items())))
     torch.testing.assert_close(vector[0], torch.tensor([1 / k for k in CLASSES for _ in range(k)]))
@@ -84,7 +84,7 @@ def test_probabilities_are_concatenated_in_the_schemas_order():
 @pytest.mark.parametrize("tau", [0.25, 0.5, 1.5])
 @pytest.mark.parametrize("g", [-1e5, -300.0, -30.0, -1e-3, 0.0, 7.0, 100.0])
 def test_incoherence_loss_against_mpmath(g, tau, dtype):
-    """Value and gradient of Eq. 4, in arithmetic of 60 digits."""
+    """Value and gradient of Eq. 4 against arithmetic with 60 digits."""
     with mpmath.workdps(60):
         x = -mpmath.mpf(tau) * mpmath.mpf(g)
         expected = float(mpmath.log1p(mpmath.exp(x)) / tau)
@@ -98,7 +98,7 @@ def test_incoherence_loss_against_mpmath(g, tau, dtype):
     assert value.grad.item() == pytest.approx(slope, rel=rel, abs=1e-12)
 
 
-def test_tuples_are_counted_where_all_seven_grades_are_known():
+def test_only_knees_with_all_seven_grades_are_counted():
     targets = one_hot(np.array([[1, 0, 1, 0, 0, 0, 0]] * 3 + [[4, 0, 3, 1, 2, 3, 0]])).astype(np.float32)
     targets[2, 5:9] = np.nan
     assert tuple_counts(targets) == {(1, 0, 1, 0, 0, 0, 0): 2, (4, 0, 3, 1, 2, 3, 0): 1}

@@ -1,4 +1,4 @@
-"""What a trunk does to grey values before its first convolution."""
+"""Normalisation of grey values before the first convolution of the trunk."""
 
 from dataclasses import asdict
 
@@ -20,7 +20,7 @@ def grey(number=2, side=64):
 
 
 def random_trunk(name="resnet18", **settings):
-    """A trunk in evaluation mode whose batch normalisations differ from the identity."""
+    """A trunk in evaluation mode with random batch normalisations."""
     generator = torch.Generator().manual_seed(5)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(6)
@@ -34,7 +34,7 @@ def random_trunk(name="resnet18", **settings):
 
 
 def stages(trunk, channels):
-    """The feature map of (B, 3, H, W) channels, as they are, after the trunk's last stage."""
+    """Feature map of the trunk for an input (B, 3, H, W) that is already normalised."""
     x = trunk.maxpool(trunk.relu(trunk.bn1(trunk.conv1(channels))))
     for stage in range(trunk.stages):
         x = getattr(trunk, f"layer{stage + 1}")(x)
@@ -42,12 +42,12 @@ def stages(trunk, channels):
 
 
 @torch.no_grad()
-def test_imagenet_subtracts_the_mean_and_divides_by_the_deviation_of_each_channel():
+def test_imagenet_normalisation_subtracts_the_mean_and_divides_by_the_standard_deviation():
     trunk, seen = random_trunk(input_normalization="imagenet"), []
     trunk.conv1.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-    picture = grey()
-    features = trunk(picture)
-    plain = picture.numpy()[:, 0].astype(np.float64)
+    image = grey()
+    features = trunk(image)
+    plain = image.numpy()[:, 0].astype(np.float64)
     expected = np.stack([(plain - mean) / std for mean, std in zip(MEAN, STD, strict=True)], axis=1)
     assert seen[0].dtype == torch.float32
     np.testing.assert_allclose(seen[0].numpy(), expected, rtol=0, atol=1e-6)
@@ -57,13 +57,13 @@ def test_imagenet_subtracts_the_mean_and_divides_by_the_deviation_of_each_channe
 
 @torch.no_grad()
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_none_repeats_the_grey_channel_bit_for_bit(layout):
-    trunk, picture = random_trunk(input_normalization="none").to(memory_format=layout), grey()
-    assert torch.equal(trunk(picture), stages(trunk, picture.expand(-1, 3, -1, -1)))
-    assert torch.equal(random_trunk().to(memory_format=layout)(picture), trunk(picture))
+def test_without_normalisation_the_grey_channel_is_repeated_bit_for_bit(layout):
+    trunk, image = random_trunk(input_normalization="none").to(memory_format=layout), grey()
+    assert torch.equal(trunk(image), stages(trunk, image.expand(-1, 3, -1, -1)))
+    assert torch.equal(random_trunk().to(memory_format=layout)(image), trunk(image))
 
 
-def test_the_convention_is_in_buffers_that_no_file_holds_and_that_move_with_the_network():
+def test_mean_and_deviation_are_buffers_outside_the_state_dict_that_move_with_the_network():
     network = GradingNetwork(ModelConfig("resnet18", roi_px=64, input_normalization="imagenet"))
     plain = GradingNetwork(ModelConfig("resnet18", roi_px=64))
     assert network.state_dict().keys() == plain.state_dict().keys()
@@ -77,33 +77,34 @@ def test_the_convention_is_in_buffers_that_no_file_holds_and_that_move_with_the_
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
-def test_folding_batch_normalisations_keeps_the_normalisation_of_the_input(name):
+def test_fusing_batch_normalisation_keeps_the_normalisation_of_the_input(name):
     trunk = random_trunk(name, input_normalization="imagenet")
-    lean = fuse_batchnorm(trunk)
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in lean.modules())
-    torch.testing.assert_close(lean(grey()), trunk(grey()), rtol=1e-3, atol=1e-4)
-    assert not torch.allclose(lean(grey()), fuse_batchnorm(random_trunk(name))(grey()), rtol=1e-2, atol=1e-2)
+    fused = fuse_batchnorm(trunk)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in fused.modules())
+    torch.testing.assert_close(fused(grey()), trunk(grey()), rtol=1e-3, atol=1e-4)
+    assert not torch.allclose(fused(grey()), fuse_batchnorm(random_trunk(name))(grey()), rtol=1e-2, atol=1e-2)
 
 
-def described(model):
+def weights_with(model):
+    """Weights without tensors whose description has this model."""
     return Weights("w", "", {}, {"name": "w", "kind": "grader", "sha256": "", "model": model})
 
 
-def test_a_description_says_the_convention_and_an_older_one_means_none():
-    plan = ModelConfig("resnet18", input_normalization="imagenet")
-    assert model_config_of(described(asdict(plan))) == plan
-    older = {key: value for key, value in asdict(plan).items() if key != "input_normalization"}
-    assert model_config_of(described(older)).input_normalization == "none"
+def test_a_description_without_input_normalization_means_none():
+    config = ModelConfig("resnet18", input_normalization="imagenet")
+    assert model_config_of(weights_with(asdict(config))) == config
+    older = {key: value for key, value in asdict(config).items() if key != "input_normalization"}
+    assert model_config_of(weights_with(older)).input_normalization == "none"
 
 
 @pytest.mark.parametrize("found", ["clip", None])
-def test_a_convention_that_is_not_known_is_refused(found):
+def test_an_unknown_input_normalization_raises_a_weights_error(found):
     with pytest.raises(WeightsError, match="do not fit"):
-        model_config_of(described({**asdict(ModelConfig()), "input_normalization": found}))
+        model_config_of(weights_with({**asdict(ModelConfig()), "input_normalization": found}))
 
 
 @torch.no_grad()
-def test_the_shipped_weights_give_the_logits_that_they_gave_before_there_was_a_convention():
+def test_the_logits_of_the_shipped_weights_are_unchanged():
     held = load_weights(shipped_path("grader"), "grader")
     assert "input_normalization" not in held.description["model"]
     network = load_network(held)
@@ -120,6 +121,6 @@ def test_the_shipped_weights_give_the_logits_that_they_gave_before_there_was_a_c
     }
     for name, expected in before.items():
         torch.testing.assert_close(logits[name], torch.tensor(expected), rtol=0, atol=2e-3)
-    network._features = lambda picture: stages(network.trunk, picture.expand(-1, 3, -1, -1))
+    network._features = lambda image: stages(network.trunk, image.expand(-1, 3, -1, -1))
     for name, expected in network(roi, points, visible).logits.items():
         assert torch.equal(logits[name], expected), name

@@ -1,4 +1,4 @@
-"""Radiograph → Knee: landmark scheme, shape model, detector, sides, region of interest, joint space."""
+"""Radiograph → Knee: landmark detection, side of the body, normalised crop and joint space."""
 
 from kneegrade.anatomy.detector import LandmarkDetector
 from kneegrade.anatomy.geometry import ROI_PLATEAU_WIDTHS, RoiFrame, roi_frame

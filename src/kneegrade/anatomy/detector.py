@@ -1,4 +1,8 @@
-"""Radiograph → knees: find, locate 74 points, call the side, cut the region of interest."""
+"""`LandmarkDetector`: radiograph → knees with 74 landmarks, side of the body and normalised crop.
+
+Three networks run one after the other: the knee localizer on the whole film, the coarse landmark network on a wide crop
+of each candidate in both orientations, and the fine landmark network on level crops with lateral on the left.
+"""
 
 import math
 from collections.abc import Sequence
@@ -9,13 +13,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kneegrade.anatomy.geometry import Pose, RoiFrame, extract_crop, frame_at, pose_of, roi_frame, stretch_contrast
+from kneegrade.anatomy.geometry import RoiFrame, extract_crop, frame_at, pose_of, roi_frame, stretch_contrast
 from kneegrade.anatomy.knee import Knee, knee_at, points_inside
 from kneegrade.anatomy.landmark_networks import (
-    APART,
     COARSE,
     FINE,
     LANDMARK_STRIDE,
+    MIN_SEPARATION,
     Candidate,
     LocatedLandmarks,
     PyramidNetwork,
@@ -33,165 +37,181 @@ from kneegrade.results import Finding
 from kneegrade.weights import load_part, load_weights, shipped_path
 from kneegrade.weights.fusion import fuse_batchnorm, has_native_bfloat16
 
-FINDER_THRESHOLD = 0.15  # low, since the locators have the last word
-PLAUSIBLE = 0.5  # confidence of a knee
-SECOND_WIDTHS = 1.15  # of the square of the second, closer look
-SURE_SCORE = 0.6  # a place that the finder is so sure of is reported even where no outline fits (an implant, say)
+MAX_KNEES = 2
+LOCALIZER_THRESHOLD = 0.15  # low, because the landmark networks decide
+MIN_CONFIDENCE = 0.5  # of a knee that is reported
+MIN_SCORE_ALONE = 0.6  # localizer score from which a knee is reported even if its landmarks are poor, as at an implant
+SECOND_PASS_WIDTHS = 1.15  # side of the crop of the second fine pass, in plateau widths
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
-    """One knee before its side is settled.
+class DetectedKnee:
+    """One detected knee, before its side is assigned.
 
     Attributes:
-        outline: in film pixels.
-        lateral_left: probability that lateral lies on the left when the femur is up.
-        fits: the fine locator's probability that it looks at a knee in its place.
-        score: the finder's, 0 … 1.
+        outline: landmarks in pixels of the film.
+        lateral_left: probability that lateral is on the left when the femur is on top.
+        knee_probability: output of the fine landmark network, probability that its crop is level and centred on a knee.
+        score: of the knee localizer, 0 … 1.
     """
 
     outline: Landmarks
     lateral_left: float
-    fits: float
+    knee_probability: float
     score: float
 
     @property
     def confidence(self) -> float:
-        """Expected share of articular points within 2 % of the tibial width, times `fits`; 0 … 1."""
-        return self.fits * self.outline.confidence
+        """Expected share of articular landmarks within 2 % of the tibial width, times `knee_probability`; 0 … 1."""
+        return self.knee_probability * self.outline.confidence
 
 
 class LandmarkDetector:
-    """Finds the knees of radiographs.
+    """Detects the knees of radiographs and their landmarks.
 
     Args:
-        weights: a detector's safetensors file; the shipped one by default.
+        weights: safetensors file of a detector; the shipped one by default.
         device: "cpu" or "cuda".
-        roi_px: side of the regions that are cut for the grader.
+        roi_px: side of the crops for the grading network.
 
     Raises:
-        WeightsError: weights missing, damaged, of another kind or of another version.
+        WeightsError: the weights are missing, damaged, of another kind or of another version.
     """
 
     def __init__(self, weights: Path | None = None, device: str = "cpu", roi_px: int = 224) -> None:
-        held = load_weights(weights or shipped_path("detector"), "detector")
+        loaded = load_weights(weights or shipped_path("detector"), "detector")
         self.device = torch.device(device)
         self.roi_px = roi_px
-        self.finder, self.coarse, self.fine = (
-            knee_localizer_network(),
-            coarse_landmark_network(),
-            fine_landmark_network(),
-        )
-        for name in ("finder", "coarse", "fine"):
-            network: PyramidNetwork = getattr(self, name)
-            load_part(network, held, name)
-            lean = fuse_batchnorm(network).requires_grad_(False)
-            setattr(self, name, lean.to(self.device, memory_format=torch.channels_last))  # type: ignore[call-overload]
+
+        def prepared(network: PyramidNetwork, part: str) -> PyramidNetwork:
+            load_part(network, loaded, part)
+            fused = fuse_batchnorm(network).requires_grad_(False)
+            return fused.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+        self.knee_localizer = prepared(knee_localizer_network(), "finder")
+        self.coarse = prepared(coarse_landmark_network(), "coarse")
+        self.fine = prepared(fine_landmark_network(), "fine")
         self.in_bfloat16 = self.device.type == "cpu" and has_native_bfloat16()
-        self.shape = ShapeModel.load()
+        self.shape_model = ShapeModel.load()
 
     def find(self, radiograph: Radiograph) -> tuple[tuple[Knee, ...], tuple[Finding, ...]]:
-        """Knees as an upright viewer sees them from left to right, and warnings about their sides; perhaps none."""
-        found = self.search(radiograph.pixels)
-        calls, warnings = assign_sides([knee.lateral_left for knee in found], radiograph.laterality)
-        return tuple(self._knee(radiograph, f, c) for f, c in zip(found, calls, strict=True)), warnings
+        """Return the knees of a radiograph, at most two, and warnings about their sides.
+
+        Knees are ordered from left to right for a viewer to whom the femur is on top.
+        """
+        detected = self.search(radiograph.pixels)
+        calls, warnings = assign_sides([knee.lateral_left for knee in detected], radiograph.laterality)
+        knees = (self._knee(radiograph, knee, call) for knee, call in zip(detected, calls, strict=True))
+        return tuple(knees), warnings
 
     @torch.inference_mode()
-    def search(self, pixels: NDArray[np.float32]) -> list[Found]:
-        """At most two knees on a film (H, W) in [0, 1], ordered as an upright viewer sees them.
+    def search(self, pixels: NDArray[np.float32]) -> list[DetectedKnee]:
+        """Return at most two knees of a film (H, W) in [0, 1], ordered as in `find`.
 
-        What does not look like a knee comes along where the finder is sure of one, or where there is nothing better:
-        the gate refuses it.
+        An implausible detection is included if the localizer is confident of it, or if there is no better one; a later
+        check refuses to grade it and states why.
         """
-        candidates = localize_knees(self.finder, pixels, FINDER_THRESHOLD, self.device)
-        found = sorted(self._locate(pixels, candidates), key=lambda knee: -knee.confidence)
-        knees: list[Found] = []
-        for knee in found:
-            believed = knee.confidence >= PLAUSIBLE or knee.score >= SURE_SCORE
-            if believed and len(knees) < 2 and not any(_overlap(knee, other) for other in knees):
-                knees.append(knee)
-        return sorted(knees or found[:1], key=_place_across)
+        candidates = localize_knees(self.knee_localizer, pixels, LOCALIZER_THRESHOLD, self.device)
+        detected = sorted(self._locate(pixels, candidates), key=lambda knee: -knee.confidence)
+        kept: list[DetectedKnee] = []
+        for knee in detected:
+            accepted = knee.confidence >= MIN_CONFIDENCE or knee.score >= MIN_SCORE_ALONE
+            if accepted and len(kept) < MAX_KNEES and not any(_same_knee(knee, other) for other in kept):
+                kept.append(knee)
+        return sorted(kept or detected[:1], key=lambda knee: pose_of(knee.outline.points_px).across)
 
-    def _locate(self, pixels: NDArray[np.float32], candidates: Sequence[Candidate]) -> list[Found]:
-        """Every candidate's outline: coarse in both orientations, then fine in the better one, twice, averaged."""
+    def _locate(self, pixels: NDArray[np.float32], candidates: Sequence[Candidate]) -> list[DetectedKnee]:
+        """Return the landmarks of every candidate.
+
+        The coarse network reads both orientations, of which the more probable one is kept. The fine network then reads
+        two crops, the second one about the result of the first, and the two results are averaged.
+        """
         if not candidates:
             return []
         poses = [c.pose for c in candidates]
         plain = [frame_at(p, COARSE.size_px, COARSE.widths) for p in poses]
-        turned = [
-            frame_at(Pose(p.centre, p.width, p.down, mirrored=True), COARSE.size_px, COARSE.widths) for p in poses
-        ]
-        located = self._read(self.coarse, pixels, plain + turned)
+        mirrored = [frame_at(replace(p, mirrored=True), COARSE.size_px, COARSE.widths) for p in poses]
+        located = self._read(self.coarse, pixels, plain + mirrored)
         logits = ((located.score[: len(poses)] - located.score[len(poses) :]) / 2).tolist()
-        frames = [a if logit >= 0 else b for a, b, logit in zip(plain, turned, logits, strict=True)]
+        frames = [p if logit >= 0 else m for p, m, logit in zip(plain, mirrored, logits, strict=True)]
         rows = [i if logit >= 0 else i + len(poses) for i, logit in enumerate(logits)]
-        rough = [_outline(pixels, located, row, frame) for row, frame in zip(rows, frames, strict=True)]
-        rough = [regularize_by_shape(o, self.shape).moved(f.matrix) for o, f in zip(rough, frames, strict=True)]
-        fine, fits = self._finely(pixels, rough, rough, FINE.widths)
-        again, _ = self._finely(pixels, fine, rough, SECOND_WIDTHS)
-        mean = [replace(o, points_px=(o.points_px + other.points_px) / 2) for o, other in zip(fine, again, strict=True)]
+        coarse = [_landmarks(pixels, located, row, frame) for row, frame in zip(rows, frames, strict=True)]
+        coarse = [regularize_by_shape(c, self.shape_model).moved(f.matrix) for c, f in zip(coarse, frames, strict=True)]
+        first, probabilities = self._refine(pixels, coarse, coarse, FINE.widths)
+        second, _ = self._refine(pixels, first, coarse, SECOND_PASS_WIDTHS)
+        mean = [replace(a, points_px=(a.points_px + b.points_px) / 2) for a, b in zip(first, second, strict=True)]
         return [
-            Found(replace(o, seen=points_inside(o.points_px, pixels.shape)), _sigmoid(logit), fit, candidate.score)
-            for o, logit, fit, candidate in zip(mean, logits, fits, candidates, strict=True)
+            DetectedKnee(
+                outline=replace(landmarks, seen=points_inside(landmarks.points_px, pixels.shape)),
+                lateral_left=_sigmoid(logit),
+                knee_probability=probability,
+                score=candidate.score,
+            )
+            for landmarks, logit, probability, candidate in zip(mean, logits, probabilities, candidates, strict=True)
         ]
 
-    def _finely(
-        self, pixels: NDArray[np.float32], about: Sequence[Landmarks], rough: Sequence[Landmarks], widths: float
+    def _refine(
+        self,
+        pixels: NDArray[np.float32],
+        around: Sequence[Landmarks],
+        coarse: Sequence[Landmarks],
+        plateau_widths: float,
     ) -> tuple[list[Landmarks], list[float]]:
-        """What the fine locator sees in level squares of `widths` about outlines; `rough` serves beyond the squares."""
-        frames = [roi_frame(o.points_px, FINE.size_px, widths) for o in about]
+        """Return landmarks and knee probabilities of the fine network, in crops centred on the knees `around`.
+
+        Landmarks outside the crops are taken from `coarse`.
+        """
+        frames = [roi_frame(landmarks.points_px, FINE.size_px, plateau_widths) for landmarks in around]
         located = self._read(self.fine, pixels, frames)
-        outlines = [self._merged(pixels, located, i, pair) for i, pair in enumerate(zip(frames, rough, strict=True))]
-        return outlines, torch.sigmoid(located.score).tolist()
+        merged = [
+            self._merge(_landmarks(pixels, located, row, frame), landmarks, frame)
+            for row, (frame, landmarks) in enumerate(zip(frames, coarse, strict=True))
+        ]
+        return merged, torch.sigmoid(located.score).tolist()
+
+    def _merge(self, fine: Landmarks, coarse_on_film: Landmarks, frame: RoiFrame) -> Landmarks:
+        """Return the fine landmarks, completed by coarse ones outside the crop, in pixels of the film."""
+        coarse = coarse_on_film.moved(_film_to_crop(frame))
+        in_crop = points_inside(coarse.points_px, (frame.size_px, frame.size_px))
+        merged = Landmarks(
+            np.where(in_crop[:, None], fine.points_px, coarse.points_px),
+            np.where(in_crop[:, None, None], fine.covariance_px2, coarse.covariance_px2),
+            np.where(in_crop, fine.seen, coarse.seen),
+        )
+        return regularize_by_shape(merged, self.shape_model).moved(frame.matrix)
 
     def _read(
         self, network: PyramidNetwork, pixels: NDArray[np.float32], frames: Sequence[RoiFrame]
     ) -> LocatedLandmarks:
-        squares = torch.cat([stretch_contrast(*extract_crop(pixels, frame)) for frame in frames])
-        squares = squares.to(self.device, memory_format=torch.channels_last)
+        """Return what a landmark network reads in the crops of a film."""
+        crops = torch.cat([stretch_contrast(*extract_crop(pixels, frame)) for frame in frames])
+        crops = crops.to(self.device, memory_format=torch.channels_last)  # (B, 1, S, S)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.in_bfloat16):
-            maps, score = network(squares)
+            maps, score = network(crops)
         return read_points(maps.float().cpu(), score.float().cpu())
 
-    def _merged(
-        self, pixels: NDArray[np.float32], located: LocatedLandmarks, row: int, where: tuple[RoiFrame, Landmarks]
-    ) -> Landmarks:
-        """The fine outline, with the coarse one where the fine square does not reach, in film pixels."""
-        frame, rough = where
-        fine, wide = _outline(pixels, located, row, frame), rough.moved(_inverse(frame))
-        reached = points_inside(wide.points_px, (frame.size_px, frame.size_px))
-        both = Landmarks(
-            np.where(reached[:, None], fine.points_px, wide.points_px),
-            np.where(reached[:, None, None], fine.covariance_px2, wide.covariance_px2),
-            np.where(reached, fine.seen, wide.seen),
-        )
-        return regularize_by_shape(both, self.shape).moved(frame.matrix)
-
-    def _knee(self, radiograph: Radiograph, found: Found, call: SideCall) -> Knee:
-        return knee_at(radiograph, found.outline, call, (found.confidence, self.roi_px))
+    def _knee(self, radiograph: Radiograph, detected: DetectedKnee, call: SideCall) -> Knee:
+        return knee_at(radiograph, detected.outline, call, (detected.confidence, self.roi_px))
 
 
-def _outline(pixels: NDArray[np.float32], located: LocatedLandmarks, row: int, frame: RoiFrame) -> Landmarks:
-    """Row `row` of what was located, in the pixels of its square."""
+def _landmarks(pixels: NDArray[np.float32], located: LocatedLandmarks, row: int, frame: RoiFrame) -> Landmarks:
+    """Return row `row` of a batch of located landmarks, in pixels of its crop."""
     points = located.points_px[row].double().numpy()
     seen = points_inside(frame.to_source(points), pixels.shape)
     return landmarks_from_heatmaps(points, located.covariance_px2[row].double().numpy(), seen, LANDMARK_STRIDE)
 
 
-def _inverse(frame: RoiFrame) -> NDArray[np.float64]:
-    """(2, 3) from source pixels to pixels of the square."""
-    turn = np.linalg.inv(frame.matrix[:, :2])
-    return np.concatenate([turn, -turn @ frame.matrix[:, 2:]], axis=1).astype(np.float64)
+def _film_to_crop(frame: RoiFrame) -> NDArray[np.float64]:
+    """Return the inverse of `frame.matrix`, (2, 3)."""
+    inverse = np.linalg.inv(frame.matrix[:, :2])
+    return np.concatenate([inverse, -inverse @ frame.matrix[:, 2:]], axis=1).astype(np.float64)
 
 
 def _sigmoid(logit: float) -> float:
     return 1 / (1 + math.exp(-logit))
 
 
-def _overlap(knee: Found, other: Found) -> bool:
-    here, there = pose_of(knee.outline.points_px), pose_of(other.outline.points_px)
-    return math.dist(here.centre, there.centre) < APART * max(here.width, there.width)
-
-
-def _place_across(knee: Found) -> float:
-    return pose_of(knee.outline.points_px).across
+def _same_knee(knee: DetectedKnee, other: DetectedKnee) -> bool:
+    """Return whether two detections are too near to each other to be two knees."""
+    pose, other_pose = pose_of(knee.outline.points_px), pose_of(other.outline.points_px)
+    return math.dist(pose.centre, other_pose.centre) < MIN_SEPARATION * max(pose.width, other_pose.width)

@@ -1,13 +1,17 @@
-"""The region of interest of one knee: a square, level with the plateau, lateral on the image's left.
+"""Normalised crop of a knee: a square that is level with the tibial plateau and has lateral on its left.
 
-Its side is `ROI_PLATEAU_WIDTHS` tibial-plateau widths, so that it needs no pixel spacing. A left knee is mirrored here
-and nowhere else: the frame is read off the landmarks, whose order runs lateral → medial in every knee.
+The side of the square is `ROI_PLATEAU_WIDTHS` widths of the tibial plateau, so no pixel spacing is needed. A left knee
+is mirrored here and nowhere else: landmarks are numbered from lateral to medial in every knee, and the frame follows
+from them.
+
+Coordinates are (x, y) in pixels, x to the right and y down, with the centre of the first pixel at (0, 0).
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
@@ -28,42 +32,14 @@ Points = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class RoiFrame:
-    """Where a region lies in its source picture.
-
-    Attributes:
-        matrix: (2, 3) float64 mapping (x, y, 1) of the region to (x, y) of the source, both in pixels with the first
-            pixel's centre at (0, 0).
-        size_px: side of the region in its own pixels.
-    """
-
-    matrix: Points
-    size_px: int
-
-    @property
-    def mirrored(self) -> bool:
-        """True where the region is the source's mirror image (lateral lies on the source's right)."""
-        return float(np.linalg.det(self.matrix[:, :2])) < 0
-
-    def to_source(self, points: Points) -> Points:
-        """(N, 2) pixels of the region → pixels of the source."""
-        return points @ self.matrix[:, :2].T + self.matrix[:, 2]
-
-    def to_roi(self, points: Points) -> Points:
-        """(N, 2) pixels of the source → pixels of the region."""
-        inverse = np.linalg.inv(self.matrix[:, :2]).astype(np.float64)
-        return (points - self.matrix[:, 2]) @ inverse.T
-
-
-@dataclass(frozen=True)
 class Pose:
-    """Where a knee lies in a picture: all in pixels of that picture, y pointing down.
+    """Position, size and orientation of a knee in an image, in pixels of that image.
 
     Attributes:
-        centre: (x, y) of the joint, the middle of the two articular curves' centroids.
-        width: distance of the plateau's ends (landmarks 47 and 63).
-        down: unit vector from femur to tibia, perpendicular to the plateau.
-        mirrored: True where lateral lies on the right of a viewer who sees `down` pointing down.
+        centre: (x, y) of the joint: the midpoint between the centroids of the two joint surfaces.
+        width: distance between the ends of the tibial plateau (landmarks 47 and 63).
+        down: (x, y) unit vector from femur to tibia, perpendicular to the plateau.
+        mirrored: True if lateral is on the right when the image is turned so that `down` points down.
     """
 
     centre: tuple[float, float]
@@ -73,82 +49,141 @@ class Pose:
 
     @property
     def across(self) -> float:
-        """Place across the film for a viewer to whom the femur is up, in pixels; grows to the viewer's right."""
+        """Horizontal position of the joint in pixels when the image is turned so that the femur is on top."""
         return self.centre[0] * self.down[1] - self.centre[1] * self.down[0]
 
 
 def pose_of(landmarks_px: Points) -> Pose:
-    """The pose of a knee from its 74 landmarks (shaft ends may be NaN), lateral → medial in every knee."""
-    across = landmarks_px[TIBIA_PLATEAU_MEDIAL] - landmarks_px[TIBIA_PLATEAU_LATERAL]
-    width = float(np.hypot(*across))
+    """Return the pose of a knee.
+
+    Args:
+        landmarks_px: (74, 2) float64, each bone from lateral to medial; shaft ends may be NaN.
+    """
+    plateau = landmarks_px[TIBIA_PLATEAU_MEDIAL] - landmarks_px[TIBIA_PLATEAU_LATERAL]
+    width = float(np.hypot(*plateau))
     femur, tibia = landmarks_px[FEMUR_ARTICULAR].mean(0), landmarks_px[TIBIA_ARTICULAR].mean(0)
-    down = np.array([-across[1], across[0]]) / width
-    mirrored = (
-        float((np.nanmean(landmarks_px[TIBIA_BODY], axis=0) - np.nanmean(landmarks_px[FEMUR_BODY], axis=0)) @ down) < 0
-    )
+    down = np.array([-plateau[1], plateau[0]]) / width
+    femur_to_tibia = np.nanmean(landmarks_px[TIBIA_BODY], axis=0) - np.nanmean(landmarks_px[FEMUR_BODY], axis=0)
+    mirrored = float(femur_to_tibia @ down) < 0
     down = -down if mirrored else down
     x, y = (femur + tibia) / 2
     return Pose((float(x), float(y)), width, (float(down[0]), float(down[1])), mirrored)
 
 
-def frame_at(pose: Pose, size_px: int, widths: float = ROI_PLATEAU_WIDTHS) -> RoiFrame:
-    """The square frame of side `widths` plateau widths about a pose, lateral on its left, femur on top."""
+@dataclass(frozen=True)
+class RoiFrame:
+    """Affine map from a square crop to its source image.
+
+    Attributes:
+        matrix: (2, 3) float64; maps (x, y, 1) in pixels of the crop to (x, y) in pixels of the source.
+        size_px: side of the crop in pixels of the crop.
+    """
+
+    matrix: Points
+    size_px: int
+
+    @property
+    def mirrored(self) -> bool:
+        """True if the crop is a mirror image of the source, that is, if lateral is on the right of the source."""
+        return float(np.linalg.det(self.matrix[:, :2])) < 0
+
+    def to_source(self, points: Points) -> Points:
+        """Map points (N, 2) from pixels of the crop to pixels of the source."""
+        return points @ self.matrix[:, :2].T + self.matrix[:, 2]
+
+    def to_roi(self, points: Points) -> Points:
+        """Map points (N, 2) from pixels of the source to pixels of the crop."""
+        inverse = np.linalg.inv(self.matrix[:, :2]).astype(np.float64)
+        return (points - self.matrix[:, 2]) @ inverse.T
+
+
+def frame_at(pose: Pose, size_px: int, plateau_widths: float = ROI_PLATEAU_WIDTHS) -> RoiFrame:
+    """Return the frame of the square crop centred on a pose, with lateral on the left and the femur on top.
+
+    Args:
+        pose: position, size and orientation of the knee in the source image.
+        size_px: side of the crop in pixels of the crop.
+        plateau_widths: side of the crop in widths of the tibial plateau.
+    """
     down = np.array(pose.down)
     right = np.array([down[1], -down[0]])
     if pose.mirrored:
         right = -right
-    axes = widths * pose.width / size_px * np.stack([right, down], axis=1)  # columns
+    axes = plateau_widths * pose.width / size_px * np.stack([right, down], axis=1)  # columns: crop x, crop y
     corner = np.array(pose.centre) - axes @ np.full(2, (size_px - 1) / 2)
     return RoiFrame(np.concatenate([axes, corner[:, None]], axis=1), size_px)
 
 
-def roi_frame(landmarks_px: Points, size_px: int, widths: float = ROI_PLATEAU_WIDTHS) -> RoiFrame:
-    """The frame of a knee from its 74 landmarks in source pixels."""
-    return frame_at(pose_of(landmarks_px), size_px, widths)
+def roi_frame(landmarks_px: Points, size_px: int, plateau_widths: float = ROI_PLATEAU_WIDTHS) -> RoiFrame:
+    """Return the frame of the square crop of a knee; see `frame_at`.
+
+    Args:
+        landmarks_px: (74, 2) float64 in pixels of the source, each bone from lateral to medial.
+        size_px: side of the crop in pixels of the crop.
+        plateau_widths: side of the crop in widths of the tibial plateau.
+    """
+    return frame_at(pose_of(landmarks_px), size_px, plateau_widths)
 
 
 def sample_affine(images: Tensor, matrices: Tensor, size_px: int) -> tuple[Tensor, Tensor]:
-    """Regions cut from a batch of pictures by bilinear interpolation, and where they hold pixels.
+    """Return square crops of a batch of images, sampled by bilinear interpolation, and their coverage masks.
 
     Args:
         images: (B, 1, H, W) float.
-        matrices: (B, 2, 3) region pixels → picture pixels.
-        size_px: S.
+        matrices: (B, 2, 3), each mapping (x, y, 1) in pixels of the crop to (x, y) in pixels of the image.
+        size_px: side S of the crops.
 
     Returns:
-        ((B, 1, S, S) same dtype, zero outside the picture; (B, 1, S, S) bool, True inside it).
+        Crops (B, 1, S, S) of the dtype of `images`, zero outside the image, and a mask (B, 1, S, S) bool, True inside
+        the image.
     """
     height, width = images.shape[-2:]
     axis = torch.arange(size_px, device=images.device, dtype=images.dtype)
     y, x = torch.meshgrid(axis, axis, indexing="ij")
-    flat = torch.stack([x, y, torch.ones_like(x)], dim=-1).reshape(-1, 3)  # (S·S, 3)
+    pixels = rearrange(torch.stack([x, y, torch.ones_like(x)], dim=-1), "h w c -> (h w) c")  # (S·S, 3)
     with torch.autocast(images.device.type, enabled=False):  # coordinates in bfloat16 would be off by pixels
-        points = (flat @ matrices.to(images.dtype).transpose(1, 2)).reshape(-1, size_px, size_px, 2)
+        points = pixels @ matrices.to(images.dtype).transpose(1, 2)  # (B, S·S, 2)
+    points = rearrange(points, "b (h w) xy -> b h w xy", h=size_px)
     last = torch.tensor([width - 1, height - 1], device=images.device, dtype=images.dtype)
-    inside = ((points >= 0) & (points <= last)).all(-1).unsqueeze(1)
-    cut = functional.grid_sample(images, 2 * points / last - 1, mode="bilinear", align_corners=True)
-    return cut * inside, inside
+    inside = ((points >= 0) & (points <= last)).all(-1).unsqueeze(1)  # (B, 1, S, S)
+    crops = functional.grid_sample(images, 2 * points / last - 1, mode="bilinear", align_corners=True)
+    return crops * inside, inside
 
 
-def stretch_contrast(regions: Tensor, inside: Tensor) -> Tensor:
-    """Regions (B, 1, S, S) rescaled so that their own 1st and 99th percentiles become 0 and 1, clipped; padding 0."""
-    thinned = regions[..., ::2, ::2].masked_fill(~inside[..., ::2, ::2], torch.nan).flatten(1)
-    marks = torch.tensor([LOW_PERCENTILE / 100, HIGH_PERCENTILE / 100], device=regions.device, dtype=regions.dtype)
-    low, high = torch.nanquantile(thinned, marks, dim=1).nan_to_num(0.0)
+def stretch_contrast(crops: Tensor, inside: Tensor) -> Tensor:
+    """Return crops rescaled so that the 1st and 99th percentile of each become 0 and 1.
+
+    Args:
+        crops: (B, 1, S, S) float.
+        inside: (B, 1, S, S) bool, True where the source image covers the crop; percentiles use these pixels alone.
+
+    Returns:
+        (B, 1, S, S), clipped to [0, 1]; 0 outside the image.
+    """
+    every_second = crops[..., ::2, ::2].masked_fill(~inside[..., ::2, ::2], torch.nan).flatten(1)
+    shares = torch.tensor([LOW_PERCENTILE / 100, HIGH_PERCENTILE / 100], device=crops.device, dtype=crops.dtype)
+    low, high = torch.nanquantile(every_second, shares, dim=1).nan_to_num(0.0)
     span = (high - low).clamp(min=1e-4)
-    stretched: Tensor = (regions - low.view(-1, 1, 1, 1)) / span.view(-1, 1, 1, 1)
+    stretched: Tensor = (crops - rearrange(low, "b -> b 1 1 1")) / rearrange(span, "b -> b 1 1 1")
     return stretched.clamp(0, 1) * inside
 
 
 def extract_crop(pixels: NDArray[np.float32], frame: RoiFrame) -> tuple[Tensor, Tensor]:
-    """One region of a film (1, 1, S, S) float32, and where the film covers it (1, 1, S, S) bool.
+    """Return the crop of a radiograph in a frame, and its coverage mask.
 
-    A film at least twice as fine as the region is first averaged down by a whole factor, which leaves the film less
-    than twice as fine. The contrast is the film's.
+    If a crop pixel spans two or more image pixels, the image is first reduced by an integer factor by block averaging,
+    which leaves less than two image pixels per crop pixel. The contrast of the image is not changed.
+
+    Args:
+        pixels: (H, W) float32.
+        frame: of the crop, with side S.
+
+    Returns:
+        Crop (1, 1, S, S) float32, zero outside the image, and a mask (1, 1, S, S) bool, True inside the image.
     """
-    step = float(np.sqrt(abs(np.linalg.det(frame.matrix[:, :2]))))
-    factor = max(1, int(step))
-    pixels, corner = _around(pixels, frame, factor)
+    pixels_per_crop_pixel = float(np.sqrt(abs(np.linalg.det(frame.matrix[:, :2]))))
+    factor = max(1, int(pixels_per_crop_pixel))
+    pixels, corner = _part_under(pixels, frame, factor)
     image = torch.from_numpy(np.ascontiguousarray(pixels, dtype=np.float32))[None, None]
     matrix = torch.from_numpy(frame.matrix.copy())[None]
     matrix[..., 2] -= torch.from_numpy(corner)
@@ -159,16 +194,16 @@ def extract_crop(pixels: NDArray[np.float32], frame: RoiFrame) -> tuple[Tensor, 
     return sample_affine(image, matrix.float(), frame.size_px)
 
 
-def _around(pixels: NDArray[np.float32], frame: RoiFrame, factor: int) -> tuple[NDArray[np.float32], Points]:
-    """The part of a film that a region lies on, and where its first pixel is (x, y), a multiple of `factor`.
+def _part_under(pixels: NDArray[np.float32], frame: RoiFrame, factor: int) -> tuple[NDArray[np.float32], Points]:
+    """Return the part of an image under a crop, and the (x, y) of its first pixel, which are multiples of `factor`.
 
-    Where the region runs off the film, the part ends with the film; it holds at least one pixel.
+    If the crop extends beyond the image, the part ends at the border of the image; it has at least one pixel.
     """
     last = frame.size_px - 1.0
     corners = frame.to_source(np.array([[0.0, 0.0], [last, 0.0], [0.0, last], [last, last]]))
-    most = np.array([pixels.shape[1] - 1, pixels.shape[0] - 1])
-    room = 2 * factor
-    low = np.clip(np.floor(corners.min(0)) - room, 0, most).astype(int)
-    high = np.clip(np.ceil(corners.max(0)) + room, 0, most).astype(int)
+    limit = np.array([pixels.shape[1] - 1, pixels.shape[0] - 1])
+    margin = 2 * factor
+    low = np.clip(np.floor(corners.min(0)) - margin, 0, limit).astype(int)
+    high = np.clip(np.ceil(corners.max(0)) + margin, 0, limit).astype(int)
     low -= low % factor
     return pixels[low[1] : high[1] + 1, low[0] : high[0] + 1], low.astype(np.float64)

@@ -1,7 +1,4 @@
-"""`Knee`: one knee of a radiograph, found and brought into the normalised orientation.
-
-Whether what was found can be graded honestly: a first gate on landmarks and picture.
-"""
+"""`Knee`: a detected knee with its landmarks and normalised crop, and the first check whether it can be graded."""
 
 from dataclasses import dataclass
 
@@ -16,24 +13,39 @@ from kneegrade.imaging.film_quality import REGION_PX, check_crop
 from kneegrade.imaging.radiograph import Radiograph
 from kneegrade.results import Finding, Side
 
+MIN_LANDMARK_CONFIDENCE = 0.5  # below it, the detection is not accepted as a knee in a frontal view
+MIN_ARTICULAR_SHARE_ON_FILM = 0.9
+
+VIEW = Finding(
+    "view",
+    "The bone outlines are not those of a natural knee in a frontal view (perhaps another view, an implant or not a "
+    "knee), so the knee is not graded. Check the view, or grade by eye.",
+)
+JOINT_CUT_OFF = Finding(
+    "joint_cut_off",
+    "The joint is cut off by the border of the film, so the knee is not graded. Provide a film that shows the whole "
+    "joint.",
+)
+
 
 @dataclass(frozen=True, eq=False)
 class Knee:
-    """One knee as the network sees it.
+    """A knee in the normalised orientation: the input of the grading network.
 
     Attributes:
-        side: of the patient's body; "unknown" where tag, position and anatomy disagree.
-        side_confidence: probability of the anatomy's call, 0.5 … 1.
-        outline: the 74 points in pixels of the source film, and their errors.
-        landmark_confidence: 0 … 1, mean of the outline's `point_confidence` over the articular points, times the
-            probability that this is a knee seen from the front (1 for landmarks that the user brought).
-        roi: (S, S) float32 in [0, 1], lateral on the left, bone bright, padding 0.
-        inside: (S, S) bool, False where the film ends.
-        roi_landmarks_px: (74, 2) float64 in pixels of `roi`.
-        visible: (74,) bool, False for a landmark outside the region or the film.
-        on_film_share: share of the articular landmarks that lie on the film, 0 … 1.
-        frame: from region to source.
-        poor: what forbids to grade the knee by its picture (`check_crop`), found on a region of 224 px whatever S.
+        side: side of the patient's body; "unknown" if tag, position and anatomy contradict each other.
+        side_confidence: probability, 0.5 … 1, of the side that the anatomy indicates.
+        outline: the 74 landmarks in pixels of the source film, with their errors.
+        landmark_confidence: 0 … 1; mean of `outline.point_confidence` over the articular landmarks, times the
+            probability that the detection is a knee in a frontal view (1 for landmarks provided by the user).
+        roi: (S, S) float32 in [0, 1], lateral on the left, bone bright, 0 outside the film.
+        inside: (S, S) bool, False outside the film.
+        roi_landmarks_px: (74, 2) float64, (x, y) in pixels of `roi`.
+        visible: (74,) bool, False for a landmark outside the crop or the film.
+        on_film_share: share of the articular landmarks that are on the film, 0 … 1.
+        frame: affine map from the crop to the source film.
+        image_findings: reasons in the pixels not to grade the knee (`check_crop`), measured on a crop of 224 px
+            whatever S is.
     """
 
     side: Side
@@ -46,72 +58,68 @@ class Knee:
     visible: NDArray[np.bool_]
     on_film_share: float
     frame: RoiFrame
-    poor: tuple[Finding, ...]
+    image_findings: tuple[Finding, ...]
 
     @property
     def landmarks_px(self) -> NDArray[np.float64]:
-        """(74, 2) float64 (x, y) in pixels of the source film."""
+        """(74, 2) float64, (x, y) in pixels of the source film."""
         return self.outline.points_px
 
 
 def knee_at(radiograph: Radiograph, outline: Landmarks, call: SideCall, how: tuple[float, int]) -> Knee:
-    """The knee of an outline in film pixels.
+    """Return the knee at given landmarks, with its normalised crop.
 
     Args:
         radiograph: the film.
-        outline: in its pixels.
-        call: of the side.
-        how: confidence of the landmarks, and side of the region in pixels.
+        outline: landmarks in pixels of the film.
+        call: side of the body and its confidence.
+        how: confidence of the landmarks, 0 … 1, and side S of the crop in pixels.
     """
-    confidence, roi_px = how
+    landmark_confidence, roi_px = how
     frame = roi_frame(outline.points_px, roi_px)
-    roi, inside = _region(radiograph, frame)
-    judged = roi if roi_px == REGION_PX else _region(radiograph, roi_frame(outline.points_px, REGION_PX))[0]
+    roi, inside = _normalized_crop(radiograph, frame)
+    if roi_px == REGION_PX:
+        checked = roi
+    else:  # the thresholds of `check_crop` hold at one size only
+        checked, _ = _normalized_crop(radiograph, roi_frame(outline.points_px, REGION_PX))
     points = frame.to_roi(outline.points_px)
     on_film = points_inside(outline.points_px, radiograph.pixels.shape)
     return Knee(
         side=call.side,
         side_confidence=call.confidence,
         outline=outline,
-        landmark_confidence=confidence,
+        landmark_confidence=landmark_confidence,
         roi=roi,
         inside=inside,
         roi_landmarks_px=points,
         visible=points_inside(points, inside.shape) & on_film,
         on_film_share=float(on_film[list(ARTICULAR)].mean()),
         frame=frame,
-        poor=check_crop(judged),
+        image_findings=check_crop(checked),
     )
 
 
-def _region(radiograph: Radiograph, frame: RoiFrame) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """The region of a frame (S, S) float32 in [0, 1], contrast stretched, and where the film covers it (S, S) bool."""
-    region, inside = extract_crop(radiograph.pixels, frame)
-    return stretch_contrast(region, inside)[0, 0].numpy(), inside[0, 0].numpy()
+def _normalized_crop(radiograph: Radiograph, frame: RoiFrame) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Return the crop (S, S) float32 in [0, 1] with stretched contrast, and its coverage mask (S, S) bool."""
+    crop, inside = extract_crop(radiograph.pixels, frame)
+    return stretch_contrast(crop, inside)[0, 0].numpy(), inside[0, 0].numpy()
 
 
 def points_inside(points_px: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """(N,) bool: the point (x, y) lies on a picture of `shape` (H, W); False where it is NaN."""
+    """Return (N,) bool: True if the point (x, y) is inside an image of `shape` (H, W); False if it is NaN."""
     with np.errstate(invalid="ignore"):
-        across = (points_px[:, 0] >= 0) & (points_px[:, 0] <= shape[1] - 1)
-        return across & (points_px[:, 1] >= 0) & (points_px[:, 1] <= shape[0] - 1)
-
-
-MIN_CONFIDENCE = 0.5  # of the landmarks; below it what was found is not taken for a knee in a frontal view
-MIN_ARTICULAR_SHARE = 0.9  # of the articular landmarks that must lie on the film
-
-VIEW = Finding("view", "The outline of the joint is not that of a natural knee in a frontal view.")
-JOINT_CUT_OFF = Finding("joint_cut_off", "The joint is cut off by the border of the film.")
+        in_columns = (points_px[:, 0] >= 0) & (points_px[:, 0] <= shape[1] - 1)
+        return in_columns & (points_px[:, 1] >= 0) & (points_px[:, 1] <= shape[0] - 1)
 
 
 def refusal(knee: Knee) -> Finding | None:
-    """Why a found knee cannot be graded honestly, or None.
+    """Return the reason not to grade a detected knee, or None if it passes this first check.
 
-    A first plausibility gate: landmarks too uncertain for a frontal view of a natural knee, joint cut off by the
-    film's border, a region that is blurred or badly exposed.
+    A knee is refused if its landmarks are too uncertain for a frontal view of a natural knee, if the border of the film
+    cuts off the joint, or if the crop is blank, badly exposed or blurred.
     """
-    if knee.landmark_confidence < MIN_CONFIDENCE or not np.isfinite(knee.landmarks_px).all():
+    if knee.landmark_confidence < MIN_LANDMARK_CONFIDENCE or not np.isfinite(knee.landmarks_px).all():
         return VIEW
-    if knee.on_film_share < MIN_ARTICULAR_SHARE:
+    if knee.on_film_share < MIN_ARTICULAR_SHARE_ON_FILM:
         return JOINT_CUT_OFF
-    return knee.poor[0] if knee.poor else None
+    return knee.image_findings[0] if knee.image_findings else None

@@ -1,11 +1,13 @@
-"""Knees on a whole film: a coarse map of joint centres with size and direction, read at its peaks.
+"""The networks of the landmark detector, and how their output is read.
 
-The detector's small trunk: a pyramid network that gives maps at a fine stride from a coarse view of the picture.
+All three are small pyramid networks (`PyramidNetwork`) that return maps at a fine stride and one number per image.
 
-The 74 points of one knee: heat maps in a square about the knee, read by their expectation (integral regression).
-
-Two networks of one make. The coarse one sees a wide square in either orientation: it calls the side and places the
-knee. The fine one sees the level knee, lateral on the left, at more than twice the detail, and says whether it does.
+- Knee localizer: sees the whole film, scaled to 256 px, and returns maps of the joint centre, the size and the
+  direction of the knees.
+- Coarse landmark network: sees a wide crop in either orientation and returns 74 heat maps and the logit that lateral is
+  on the left.
+- Fine landmark network: sees a level crop with lateral on the left, at more than twice the resolution, and returns 74
+  heat maps and the logit that it shows a knee in this position.
 """
 
 import math
@@ -15,6 +17,7 @@ from itertools import pairwise
 
 import numpy as np
 import torch
+from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
@@ -22,12 +25,13 @@ from torch.nn import functional
 from kneegrade.anatomy.geometry import Pose
 from kneegrade.anatomy.landmark_scheme import NUM_LANDMARKS
 
-WIDTHS = (32, 48, 96, 160, 224)  # channels at strides 2, 4, 8, 16, 32
-SLIM = (24, 36, 64, 104, 144)  # enough where the answer is coarse
+FINE_CHANNELS = (32, 48, 96, 160, 224)  # at strides 2, 4, 8, 16, 32
+COARSE_CHANNELS = (24, 36, 64, 104, 144)  # sufficient for localisation and coarse landmarks
+PYRAMID_CHANNELS = 64
 
 
 class Block(nn.Module):
-    """Two 3×3 convolutions and a shortcut."""
+    """Residual block of two 3×3 convolutions."""
 
     def __init__(self, channels_in: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -44,7 +48,7 @@ class Block(nn.Module):
 
 
 class PyramidNetwork(nn.Module):
-    """Maps at `stride` and one number per picture.
+    """Feature pyramid network that returns maps at a fine stride and one number per image.
 
     Args:
         maps: number of output maps.
@@ -52,7 +56,7 @@ class PyramidNetwork(nn.Module):
         widths: channels at strides 2, 4, 8, 16 and 32.
     """
 
-    def __init__(self, maps: int, stride: int, widths: tuple[int, ...] = WIDTHS) -> None:
+    def __init__(self, maps: int, stride: int, widths: tuple[int, ...] = FINE_CHANNELS) -> None:
         super().__init__()
         self.stride = stride
         self.stem = nn.Sequential(
@@ -60,38 +64,173 @@ class PyramidNetwork(nn.Module):
         )
         self.down = nn.ModuleList(nn.Sequential(Block(a, b, 2), Block(b, b, 1)) for a, b in pairwise(widths))
         levels = 4 if stride == 4 else 3
-        self.lateral = nn.ModuleList(nn.Conv2d(c, 64, 1) for c in widths[-levels:])
-        self.smooth = Block(64, 64, 1)
-        self.maps = nn.Conv2d(64, maps, 1)
+        self.lateral = nn.ModuleList(nn.Conv2d(c, PYRAMID_CHANNELS, 1) for c in widths[-levels:])
+        self.smooth = Block(PYRAMID_CHANNELS, PYRAMID_CHANNELS, 1)
+        self.maps = nn.Conv2d(PYRAMID_CHANNELS, maps, 1)
         self.scalar = nn.Linear(widths[-1], 1)
 
-    def forward(self, picture: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 1, S, S) in [0, 1], S a multiple of 32 → ((B, maps, S/stride, S/stride), (B,))."""
-        x = self.stem(picture - 0.5)
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 1, S, S) in [0, 1], S a multiple of 32 → maps (B, maps, S/stride, S/stride), scalars (B,)."""
+        x = self.stem(image - 0.5)  # (B, C, S/2, S/2)
         pyramid = []
         for stage in self.down:
             x = stage(x)
-            pyramid.append(x)
+            pyramid.append(x)  # strides 4, 8, 16, 32
         pyramid = pyramid[-len(self.lateral) :]
-        merged = self.lateral[-1](pyramid[-1])
+        merged = self.lateral[-1](pyramid[-1])  # (B, 64, S/32, S/32)
         for level in range(len(pyramid) - 2, -1, -1):
-            merged = _double(merged) + self.lateral[level](pyramid[level])
+            merged = _upsample(merged) + self.lateral[level](pyramid[level])
         return self.maps(self.smooth(merged)), self.scalar(x.mean((2, 3)))[:, 0]
 
 
-def _double(x: Tensor) -> Tensor:
-    """Twice the cells with cell 2j on the old cell j, so that cell j stays centred on pixel stride·j."""
+def _upsample(x: Tensor) -> Tensor:
+    """Return (B, C, 2h, 2w), with the new cell 2j on the old cell j, so that cell j stays centred on pixel stride·j."""
     padded = functional.pad(x, (0, 1, 0, 1), mode="replicate")
     size = (2 * x.shape[-2] + 1, 2 * x.shape[-1] + 1)
     return functional.interpolate(padded, size=size, mode="bilinear", align_corners=True)[..., :-1, :-1]
 
+
+# Knee localizer
+
+LOCALIZER_PX = 256
+LOCALIZER_STRIDE = 8
+CENTRE, LOG_WIDTH, DOWN_X, DOWN_Y = range(4)  # channels of the maps
+MAX_CANDIDATES = 4
+MIN_SEPARATION = 0.7  # plateau widths between the centres of two knees
+LONG_FILM_RATIO = 1.6  # of the sides of a film, from which it is also searched in squares
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Possible knee on a film: pose in pixels of the film (`mirrored` is always False) and score, 0 … 1."""
+
+    pose: Pose
+    score: float
+
+    def moved(self, x: float, y: float) -> "Candidate":
+        """Return the candidate shifted by (x, y) pixels."""
+        centre = (self.pose.centre[0] + x, self.pose.centre[1] + y)
+        return replace(self, pose=replace(self.pose, centre=centre))
+
+
+def knee_localizer_network() -> PyramidNetwork:
+    """Return the untrained knee localizer.
+
+    Its maps, at stride 8, are CENTRE (logit), LOG_WIDTH (logarithm of plateau width / 256 px), DOWN_X and DOWN_Y
+    (direction from femur to tibia).
+    """
+    return PyramidNetwork(maps=4, stride=LOCALIZER_STRIDE, widths=COARSE_CHANNELS)
+
+
+@torch.inference_mode()
+def localize_knees(
+    network: PyramidNetwork, pixels: NDArray[np.float32], threshold: float, device: torch.device
+) -> list[Candidate]:
+    """Return at most `MAX_CANDIDATES` candidates on a film, best first.
+
+    A film much longer than wide, such as one of whole legs, is also searched in overlapping squares, in which the knees
+    are larger.
+
+    Args:
+        network: the knee localizer.
+        pixels: (H, W) float32 in [0, 1].
+        threshold: minimum score of a candidate.
+        device: of the network.
+    """
+    film = torch.from_numpy(np.ascontiguousarray(pixels))
+    candidates: list[Candidate] = []
+    for x, y, part in [(0, 0, film), *_overlapping_squares(film)]:
+        image, factor = localizer_input(part)
+        maps, _ = network(image.to(device, memory_format=torch.channels_last))
+        candidates += [c.moved(x, y) for c in read_candidates(maps[0].cpu(), factor, threshold)]
+    return non_maximum_suppression(candidates)
+
+
+def _overlapping_squares(film: Tensor) -> Iterator[tuple[int, int, Tensor]]:
+    """Yield (x, y, part) for squares that cover a long film, with half of each square covered by the next."""
+    height, width = film.shape
+    side = min(height, width)
+    if max(height, width) < LONG_FILM_RATIO * side:
+        return
+    number = math.ceil(2 * (max(height, width) - side) / side)
+    for start in (round(i * (max(height, width) - side) / number) for i in range(number + 1)):
+        x, y = (0, start) if height > width else (start, 0)
+        yield x, y, film[y : y + side, x : x + side]
+
+
+def localizer_input(pixels: Tensor) -> tuple[Tensor, float]:
+    """Return the input of the knee localizer, and the number of film pixels per input pixel.
+
+    Args:
+        pixels: (H, W) in [0, 1].
+
+    Returns:
+        (1, 1, 256, 256): the film scaled to fit, with stretched contrast, padded with zeros at the bottom and on the
+        right; and the scale factor.
+    """
+    factor = max(pixels.shape) / LOCALIZER_PX
+    size = [max(1, round(side / factor)) for side in pixels.shape]
+    scaled = functional.interpolate(pixels[None, None], size=size, mode="bilinear", antialias=True, align_corners=False)
+    low, high = torch.quantile(scaled, torch.tensor([0.01, 0.99]))
+    scaled = ((scaled - low) / (high - low).clamp(min=1e-4)).clamp(0, 1)
+    return functional.pad(scaled, (0, LOCALIZER_PX - size[1], 0, LOCALIZER_PX - size[0])), factor
+
+
+def read_candidates(maps: Tensor, factor: float, threshold: float) -> list[Candidate]:
+    """Return at most `MAX_CANDIDATES` candidates from the maps of the localizer, best first.
+
+    A candidate is a cell with the highest score of its 3×3 neighbourhood; its position is the score-weighted mean of
+    that neighbourhood.
+
+    Args:
+        maps: (4, 32, 32), the network's output for one film.
+        factor: film pixels per input pixel.
+        threshold: minimum score of a candidate.
+    """
+    score = torch.sigmoid(maps[CENTRE].float())
+    peaks = (score == functional.max_pool2d(score[None], 3, 1, 1)[0]) & (score >= threshold)
+    return non_maximum_suppression(
+        [
+            Candidate(_pose_at(maps, score, row, column, factor), float(score[row, column]))
+            for row, column in peaks.nonzero().tolist()
+        ]
+    )
+
+
+def _pose_at(maps: Tensor, score: Tensor, row: int, column: int, factor: float) -> Pose:
+    """Return the pose, in pixels of the film, that the maps give at one cell."""
+    rows = slice(max(row - 1, 0), row + 2)
+    columns = slice(max(column - 1, 0), column + 2)
+    near = score[rows, columns]
+    y = (near.sum(1) * torch.arange(rows.start, rows.start + near.shape[0])).sum() / near.sum()
+    x = (near.sum(0) * torch.arange(columns.start, columns.start + near.shape[1])).sum() / near.sum()
+    width = float(torch.exp(maps[LOG_WIDTH, row, column].float().clamp(-4, 1))) * LOCALIZER_PX * factor
+    down = maps[[DOWN_X, DOWN_Y], row, column].float()
+    down = down / down.norm().clamp(min=1e-6)
+    # Pixel i of the scaled film covers film pixels around (i + ½)·factor − ½.
+    centre = tuple(float((axis * LOCALIZER_STRIDE + 0.5) * factor - 0.5) for axis in (x, y))
+    return Pose((centre[0], centre[1]), width, (float(down[0]), float(down[1])), mirrored=False)
+
+
+def non_maximum_suppression(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Return the best `MAX_CANDIDATES` candidates that are `MIN_SEPARATION` plateau widths apart, best first."""
+    kept: list[Candidate] = []
+    for candidate in sorted(candidates, key=lambda c: -c.score):
+        pose = candidate.pose
+        separate = all(math.dist(pose.centre, k.pose.centre) > MIN_SEPARATION * pose.width for k in kept)
+        if separate and len(kept) < MAX_CANDIDATES:
+            kept.append(candidate)
+    return kept
+
+
+# Landmark networks
 
 LANDMARK_STRIDE = 4
 
 
 @dataclass(frozen=True)
 class View:
-    """What a locator sees of a knee: a square of `size_px` that spans `widths` plateau widths."""
+    """Input of a landmark network: a square crop of `size_px` pixels whose side is `widths` plateau widths."""
 
     size_px: int
     widths: float
@@ -103,14 +242,13 @@ FINE = View(256, 1.25)
 
 @dataclass(frozen=True)
 class LocatedLandmarks:
-    """Points read in a batch of squares.
+    """Landmarks of a batch of crops, as a landmark network locates them.
 
     Attributes:
-        points_px: (B, 74, 2) float32 (x, y) in pixels of the square.
-        covariance_px2: (B, 74, 2, 2) float32, of each heat map about its point: how sharp the call is, and along
-            which direction it is not.
-        score: (B,) logit; coarse: lateral lies on the square's left; fine: this is a level knee, in the middle, lateral
-            on the left.
+        points_px: (B, 74, 2) float32, (x, y) in pixels of the crop.
+        covariance_px2: (B, 74, 2, 2) float32, covariance of each heat map.
+        score: (B,) logit. Coarse network: lateral is on the left of the crop. Fine network: the crop is level and
+            centred on a knee with lateral on the left.
     """
 
     points_px: Tensor
@@ -119,143 +257,37 @@ class LocatedLandmarks:
 
 
 def coarse_landmark_network() -> PyramidNetwork:
-    """The untrained coarse locator: 74 heat maps at stride 4 and one logit for lateral on the left."""
-    return PyramidNetwork(NUM_LANDMARKS, LANDMARK_STRIDE, SLIM)
+    """Return the untrained coarse network: 74 heat maps at stride 4, and the logit that lateral is on the left."""
+    return PyramidNetwork(NUM_LANDMARKS, LANDMARK_STRIDE, COARSE_CHANNELS)
 
 
 def fine_landmark_network() -> PyramidNetwork:
-    """The untrained fine locator: 74 heat maps at stride 4 and one logit for a knee in its place."""
-    return PyramidNetwork(NUM_LANDMARKS, LANDMARK_STRIDE, WIDTHS)
+    """Return the untrained fine network: 74 heat maps at stride 4, and the logit that the crop shows a knee."""
+    return PyramidNetwork(NUM_LANDMARKS, LANDMARK_STRIDE, FINE_CHANNELS)
 
 
 def read_points(maps: Tensor, score: Tensor) -> LocatedLandmarks:
-    """Sub-pixel points from a locator's output ((B, 74, h, w), (B,)): the mean of each softmaxed map.
+    """Return the landmarks of heat maps: expectation and covariance of the softmax of each map.
 
     Sun et al., "Integral human pose regression", ECCV 2018.
+
+    Args:
+        maps: (B, 74, h, w) logits.
+        score: (B,) logits.
     """
-    expectation, chance = expected_cells(maps)
-    across, down = chance.sum(2), chance.sum(3)
+    expectation, probability = expected_cells(maps)
     x = torch.arange(maps.shape[-1], device=maps.device) - expectation[..., :1]  # (B, 74, w)
-    y = torch.arange(maps.shape[-2], device=maps.device) - expectation[..., 1:]
-    xx, yy = (across * x**2).sum(-1), (down * y**2).sum(-1)
-    xy = torch.einsum("bnhw,bnh,bnw->bn", chance, y, x)
-    covariance = torch.stack([xx, xy, xy, yy], dim=-1).reshape(*xx.shape, 2, 2)
+    y = torch.arange(maps.shape[-2], device=maps.device) - expectation[..., 1:]  # (B, 74, h)
+    xx = (probability.sum(2) * x**2).sum(-1)  # (B, 74)
+    yy = (probability.sum(3) * y**2).sum(-1)
+    xy = torch.einsum("bnhw,bnh,bnw->bn", probability, y, x)
+    covariance = rearrange([xx, xy, xy, yy], "(row column) b n -> b n row column", row=2)
     return LocatedLandmarks(expectation * LANDMARK_STRIDE, covariance * LANDMARK_STRIDE**2, score.float())
 
 
 def expected_cells(maps: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, 74, 2) expected (x, y) in cells, and the softmaxed maps (B, 74, h, w), in float32."""
-    chance = maps.float().flatten(2).softmax(-1).reshape(maps.shape)
-    x = (chance.sum(2) * torch.arange(maps.shape[-1], device=maps.device)).sum(-1)
-    y = (chance.sum(3) * torch.arange(maps.shape[-2], device=maps.device)).sum(-1)
-    return torch.stack([x, y], dim=-1), chance
-
-
-LOCALIZER_PX = 256
-LOCALIZER_STRIDE = 8
-MOST = 4
-APART = 0.7  # plateau widths between two knees
-LONG = 1.6  # a film's sides, from which it is searched in parts too
-CENTRE, LOG_WIDTH, DOWN_X, DOWN_Y = range(4)  # the finder's maps
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A place that looks like a knee: its pose in film pixels (never mirrored) and a score 0 … 1."""
-
-    pose: Pose
-    score: float
-
-    def moved(self, x: float, y: float) -> "Candidate":
-        """The same place on a film of which this was a part with its first pixel at (x, y)."""
-        centre = (self.pose.centre[0] + x, self.pose.centre[1] + y)
-        return replace(self, pose=replace(self.pose, centre=centre))
-
-
-def knee_localizer_network() -> PyramidNetwork:
-    """The untrained finder: maps CENTRE (logit), LOG_WIDTH (of plateau width / 256 px), DOWN_X, DOWN_Y at stride 8."""
-    return PyramidNetwork(maps=4, stride=LOCALIZER_STRIDE, widths=SLIM)
-
-
-@torch.inference_mode()
-def localize_knees(
-    network: PyramidNetwork, pixels: NDArray[np.float32], threshold: float, device: torch.device
-) -> list[Candidate]:
-    """At most `MOST` candidates on a film (H, W) float32 in [0, 1], best first.
-
-    A film much longer than wide, as one of whole legs, is also searched in overlapping squares, where knees are larger.
-    """
-    film = torch.from_numpy(np.ascontiguousarray(pixels))
-    found: list[Candidate] = []
-    for x, y, part in [(0, 0, film), *_squares(film)]:
-        picture, factor = localizer_input(part)
-        maps, _ = network(picture.to(device, memory_format=torch.channels_last))
-        found += [c.moved(x, y) for c in read_candidates(maps[0].cpu(), factor, threshold)]
-    return spread_out(found)
-
-
-def _squares(film: Tensor) -> Iterator[tuple[int, int, Tensor]]:
-    """(x, y, part) of squares of the shorter side that cover a long film, each half over the next."""
-    height, width = film.shape
-    side = min(height, width)
-    if max(height, width) < LONG * side:
-        return
-    number = math.ceil(2 * (max(height, width) - side) / side)
-    for start in (round(i * (max(height, width) - side) / number) for i in range(number + 1)):
-        x, y = (0, start) if height > width else (start, 0)
-        yield x, y, film[y : y + side, x : x + side]
-
-
-def spread_out(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """The best `MOST` candidates, best first; of two nearer than `APART` plateau widths the better stays."""
-    kept: list[Candidate] = []
-    for candidate in sorted(candidates, key=lambda c: -c.score):
-        pose = candidate.pose
-        apart = all(math.dist(pose.centre, k.pose.centre) > APART * pose.width for k in kept)
-        if apart and len(kept) < MOST:
-            kept.append(candidate)
-    return kept
-
-
-def localizer_input(pixels: Tensor) -> tuple[Tensor, float]:
-    """A film (H, W) in [0, 1] shrunk to fit (1, 1, 256, 256), zero below and right; and film pixels per input pixel."""
-    factor = max(pixels.shape) / LOCALIZER_PX
-    size = [max(1, round(side / factor)) for side in pixels.shape]
-    shrunk = functional.interpolate(pixels[None, None], size=size, mode="bilinear", antialias=True, align_corners=False)
-    low, high = torch.quantile(shrunk, torch.tensor([0.01, 0.99]))
-    shrunk = ((shrunk - low) / (high - low).clamp(min=1e-4)).clamp(0, 1)
-    return functional.pad(shrunk, (0, LOCALIZER_PX - size[1], 0, LOCALIZER_PX - size[0])), factor
-
-
-def read_candidates(maps: Tensor, factor: float, threshold: float) -> list[Candidate]:
-    """At most `MOST` candidates from the finder's maps (4, 32, 32), best first.
-
-    A peak is a cell that is the largest of its 3×3 neighbours; its place is refined by the scores around it.
-
-    Args:
-        maps: the network's output for one film.
-        factor: film pixels per input pixel.
-        threshold: least score of a candidate.
-    """
-    score = torch.sigmoid(maps[CENTRE].float())
-    peaks = (score == functional.max_pool2d(score[None], 3, 1, 1)[0]) & (score >= threshold)
-    return spread_out(
-        [
-            Candidate(_pose_at(maps, score, row, column, factor), float(score[row, column]))
-            for row, column in peaks.nonzero().tolist()
-        ]
-    )
-
-
-def _pose_at(maps: Tensor, score: Tensor, row: int, column: int, factor: float) -> Pose:
-    rows = slice(max(row - 1, 0), row + 2)
-    columns = slice(max(column - 1, 0), column + 2)
-    near = score[rows, columns]
-    y = (near.sum(1) * torch.arange(rows.start, rows.start + near.shape[0])).sum() / near.sum()
-    x = (near.sum(0) * torch.arange(columns.start, columns.start + near.shape[1])).sum() / near.sum()
-    width = float(torch.exp(maps[LOG_WIDTH, row, column].float().clamp(-4, 1))) * LOCALIZER_PX * factor
-    down = maps[[DOWN_X, DOWN_Y], row, column].float()
-    down = down / down.norm().clamp(min=1e-6)
-    # A pixel i of the shrunk picture covers film pixels around (i + ½)·factor − ½.
-    centre = tuple(float((axis * LOCALIZER_STRIDE + 0.5) * factor - 0.5) for axis in (x, y))
-    return Pose((centre[0], centre[1]), width, (float(down[0]), float(down[1])), mirrored=False)
+    """Return the expectation (x, y) in cells, (B, 74, 2), and the softmax, (B, 74, h, w), of heat maps; float32."""
+    probability = maps.float().flatten(2).softmax(-1).reshape(maps.shape)
+    x = (probability.sum(2) * torch.arange(maps.shape[-1], device=maps.device)).sum(-1)
+    y = (probability.sum(3) * torch.arange(maps.shape[-2], device=maps.device)).sum(-1)
+    return torch.stack([x, y], dim=-1), probability

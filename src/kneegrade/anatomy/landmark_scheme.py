@@ -1,9 +1,11 @@
-"""The 74-point knee scheme as data: which index is where, and which landmarks each grade reads.
+"""The 74-point knee landmark scheme: index ranges of bones and joint surfaces, and landmarks per compartment.
 
-0-based, each bone running lateral → medial in the normalised orientation (lateral on the image's left):
-femur 0–36 with the intercondylar notch at 18, tibia 37–73 with the valley between the spines at 55. The articular
-parts are 12–24 and 47–63. The paper does not list its compartments; ours split each bone at its middle point, which
-both sides share.
+Indices are 0-based. In the normalised orientation (lateral on the left of the image) each bone is numbered from lateral
+to medial: femur 0–36, with the intercondylar notch at 18, and tibia 37–73, with the valley between the tibial spines at
+55. The joint surfaces (articular landmarks) are 12–24 on the femur and 47–63 on the tibia.
+
+The paper does not list the landmarks of its compartments. Here each bone is split at its middle landmark (notch or
+valley), which belongs to both sides.
 """
 
 NUM_LANDMARKS = 74
@@ -13,13 +15,14 @@ FEMUR_NOTCH = 18
 TIBIA_VALLEY = 55
 FEMUR_ARTICULAR = range(12, 25)
 TIBIA_ARTICULAR = range(47, 64)
-# Most of each bone, without the shafts' ends, which tight crops lack: tells up from down even in a closed joint.
-FEMUR_BODY = range(4, 32)
-TIBIA_BODY = range(41, 70)
 ARTICULAR: tuple[int, ...] = (*FEMUR_ARTICULAR, *TIBIA_ARTICULAR)
 TIBIA_PLATEAU_LATERAL = 47
 TIBIA_PLATEAU_MEDIAL = 63
-SHAFT_ENDS: tuple[int, ...] = (*range(4), *range(32, 41), *range(70, 74))  # outside most crops of the joint alone
+
+# Each bone without the ends of its shaft, which tight crops do not show. The centroids of the two bodies define which
+# direction is distal; centroids of the joint surfaces alone would be ambiguous in a closed joint.
+FEMUR_BODY = range(4, 32)
+TIBIA_BODY = range(41, 70)
 
 COMPARTMENTS: dict[str, tuple[int, ...]] = {
     "all": tuple(range(NUM_LANDMARKS)),

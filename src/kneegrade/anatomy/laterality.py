@@ -1,7 +1,7 @@
-"""The side of the body of each knee, from its position on the film, the laterality tag and the anatomy.
+"""Side of the body of each knee, from its position on the film, the laterality tag and the anatomy.
 
-Standard display: the patient's right is on the image's left, so an upright right knee has its fibula, the
-lateral side, on the image's left.
+In the standard display the patient's right is on the left of the image, so the lateral side of an upright right knee,
+where the fibula is, is on the left of the image.
 """
 
 from collections.abc import Sequence
@@ -10,61 +10,83 @@ from dataclasses import dataclass
 from kneegrade.imaging.radiograph import Laterality
 from kneegrade.results import Finding, Side
 
-SURE = 0.9  # anatomy contradicts only when it is this sure
-ENOUGH = 0.8  # anatomy alone decides only when it is this sure
+CONTRADICTION_PROBABILITY = 0.9  # from here on the anatomy may contradict the position on the film or the tag
+DECISION_PROBABILITY = 0.8  # from here on the anatomy alone may decide
+
+_SIDE_NAMES = {"R": "right", "L": "left"}
 
 
 @dataclass(frozen=True)
 class SideCall:
-    """The side that is reported and how sure the anatomy is of its own call, 0.5 … 1."""
+    """Side of one knee.
+
+    Attributes:
+        side: the reported side; "unknown" if it is contradictory or too uncertain.
+        confidence: probability, 0.5 … 1, of the side that the anatomy indicates.
+    """
 
     side: Side
     confidence: float
 
 
 def assign_sides(lateral_left: Sequence[float], stated: Laterality) -> tuple[list[SideCall], tuple[Finding, ...]]:
-    """Sides of the 0, 1 or 2 knees of one film.
+    """Return the side of each of the 0, 1 or 2 knees of a film, and warnings.
+
+    If anatomy and position or tag contradict each other, the side is "unknown". The grades are kept, since medial and
+    lateral are derived from the anatomy.
 
     Args:
-        lateral_left: per knee, in order across the film, the probability that lateral is on the left.
-        stated: what the tag, or else the user, says of the film.
-
-    Returns:
-        A call per knee, and warnings. A contradiction gives "unknown": the grades stay, since medial and lateral are
-        told from the anatomy.
+        lateral_left: for each knee, in order across the film, the probability that lateral is on the left.
+        stated: laterality of the film according to the tag or, without one, to the user.
     """
-    expected = _expected(len(lateral_left), stated)
+    expected_sides = _expected_sides(len(lateral_left), stated)
     calls: list[SideCall] = []
     warnings: list[Finding] = []
-    for chance, side in zip(lateral_left, expected, strict=True):
-        seen: Side = "R" if chance >= 0.5 else "L"
-        confidence = max(chance, 1 - chance)
-        if side == "unknown":
-            calls.append(SideCall(seen if confidence >= ENOUGH else "unknown", confidence))
-        elif side != seen and confidence >= SURE:
+    for probability, expected in zip(lateral_left, expected_sides, strict=True):
+        anatomical: Side = "R" if probability >= 0.5 else "L"
+        confidence = max(probability, 1 - probability)
+        if expected == "unknown":
+            calls.append(SideCall(anatomical if confidence >= DECISION_PROBABILITY else "unknown", confidence))
+        elif expected != anatomical and confidence >= CONTRADICTION_PROBABILITY:
             calls.append(SideCall("unknown", confidence))
-            warnings.append(_conflict(side, seen, len(lateral_left)))
+            warnings.append(_side_conflict(expected, anatomical, len(lateral_left)))
         else:
-            calls.append(SideCall(side, confidence))
+            calls.append(SideCall(expected, confidence))
     if len(lateral_left) == 2 and stated in ("R", "L"):
-        warnings.append(Finding("laterality_tag", f"The file states one side ({stated}) but two knees are seen."))
+        warnings.append(_one_side_stated(stated))
     if len(lateral_left) == 1 and stated == "both":
-        warnings.append(Finding("one_knee_of_two", "The file states both sides but only one knee was found."))
+        warnings.append(ONE_KNEE_OF_TWO)
     return calls, tuple(warnings)
 
 
-def _expected(number: int, stated: Laterality) -> list[Side]:
+def _expected_sides(number: int, stated: Laterality) -> list[Side]:
+    """Return the sides that position (two knees) or tag (one knee) indicate."""
     if number == 2:
         return ["R", "L"]
     single: Side = stated if stated in ("R", "L") else "unknown"
     return [single] * number
 
 
-def _conflict(expected: Side, seen: Side, number: int) -> Finding:
-    names = {"R": "right", "L": "left"}
-    source = "its place on the film" if number == 2 else "the stated laterality"
+ONE_KNEE_OF_TWO = Finding(
+    "one_knee_of_two",
+    "The laterality of the film is both knees, but only one knee was detected, so one knee may be missing from the "
+    "report. Check the film for a second knee.",
+)
+
+
+def _one_side_stated(stated: Side) -> Finding:
+    return Finding(
+        "laterality_tag",
+        f"The laterality of the film is {_SIDE_NAMES[stated]} only, but two knees were detected, so the laterality "
+        "may be wrong. Sides were assigned by position on the film; check them.",
+    )
+
+
+def _side_conflict(expected: Side, anatomical: Side, number: int) -> Finding:
+    source = "its position on the film" if number == 2 else "the stated laterality"
     return Finding(
         "side_conflict",
-        f"By {source} this is a {names[expected]} knee, by its anatomy a {names[seen]} one: the film may be mirrored "
-        "or mislabelled. The side is reported as unknown; medial and lateral follow the anatomy.",
+        f"According to {source} this is a {_SIDE_NAMES[expected]} knee, according to its anatomy a "
+        f"{_SIDE_NAMES[anatomical]} knee, so the film may be mirrored or mislabelled. The side is reported as unknown; "
+        "medial and lateral grades follow the anatomy. Check the side marker.",
     )

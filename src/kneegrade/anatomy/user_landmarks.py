@@ -1,4 +1,4 @@
-"""Knees from landmarks that a user brings: `.pts` files or COCO keypoints, found by the film's name."""
+"""Knees from landmarks that the user provides, in `.pts` files or a COCO keypoints file, matched by the film's name."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from kneegrade.anatomy.geometry import pose_of
 from kneegrade.anatomy.knee import Knee, knee_at, points_inside
-from kneegrade.anatomy.landmark_files import CocoFilm, Unit, read_coco, read_pts, state_of
+from kneegrade.anatomy.landmark_files import CocoFilm, Unit, file_state, read_coco, read_pts
 from kneegrade.anatomy.landmark_scheme import NUM_LANDMARKS, TIBIA_PLATEAU_LATERAL, TIBIA_PLATEAU_MEDIAL
 from kneegrade.anatomy.landmarks import Landmarks
 from kneegrade.anatomy.laterality import assign_sides
@@ -21,27 +21,28 @@ from kneegrade.imaging import stem_of
 from kneegrade.imaging.radiograph import Radiograph
 from kneegrade.results import Finding
 
-LEAST_INSIDE = 30  # landmarks of a knee that must lie on the film
-MOST_RESIDUAL = 0.045  # plateau widths, root mean square from the shape model; of 147 real outlines at most 0.024
-MARKED_ERROR = 0.01  # plateau widths: what two people who mark the same point differ by
+MIN_POINTS_ON_FILM = 30  # landmarks of a knee
+MAX_SHAPE_RESIDUAL = 0.045  # plateau widths, root mean square; of 147 real outlines at most 0.024
+MANUAL_ERROR = 0.01  # plateau widths; difference between two people who mark the same point
 
 Points = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class UserLandmarks:
-    """Where the landmarks of films lie.
+    """Location and conventions of landmark files that the user provides.
 
     Attributes:
-        path: a `.pts` file (of the one film that is graded), a folder with a `.pts` file for each film (of the same
-            name but for its ending, in the same subfolder or none), or a COCO keypoints JSON. Beside `NAME.pts` a
-            `NAME_f.pts` holds the film's other knee, marked on the flipped film, as BoneFinder writes it.
+        path: a `.pts` file (for a single film), a folder with one `.pts` file per film (named like the film except for
+            its suffix, in the same subfolder or directly in the folder), or a COCO keypoints JSON file. Beside
+            `NAME.pts`, a file `NAME_f.pts` holds the other knee of the film, marked on the flipped film, as BoneFinder
+            writes it.
         unit: of the numbers in `.pts` files.
-        mirrored: which knees of `.pts` files were marked on the mirror image of the film. Of two knees in a file the
-            right one stands first; a single knee's side is what the film or the user states.
+        mirrored: knees of `.pts` files that were marked on the mirror image of the film. If a file holds two knees, the
+            right one is first; the side of a single knee is the laterality that the film or the user states.
 
     Raises:
-        UsageError: nothing at `path`.
+        UsageError: `path` does not exist.
     """
 
     path: Path
@@ -53,29 +54,34 @@ class UserLandmarks:
             raise UsageError(f"There are no landmarks at {self.path.name}; check the path.", code="no_such_file")
 
     def of(self, name: str, radiograph: Radiograph) -> Points:
-        """Landmarks (K, 74, 2) in pixels of the film that the report calls `name`.
+        """Return the landmarks of a film in its pixels, (K, 74, 2).
+
+        Args:
+            name: of the film in the report.
+            radiograph: the film.
 
         Raises:
-            UnreadableFileError: the file is damaged or does not fit the film, or what it holds is no knee.
-            UsageError: there are none for this film, or a single knee's side must be said.
+            UnreadableFileError: the file is damaged, does not fit the film, or its points are not those of a knee.
+            UsageError: there are no landmarks for this film, or the side of a single knee is needed but not known.
         """
         if self.path.suffix.lower() == ".json":
-            points = np.array([knee.landmarks_px for knee in self._coco(name).knees]).reshape(-1, NUM_LANDMARKS, 2)
+            points = np.array([knee.landmarks_px for knee in self._coco_film(name).knees]).reshape(-1, NUM_LANDMARKS, 2)
         else:
             points = self._from_pts(self.files(name), radiograph)
         for knee in points:
-            if points_inside(knee, radiograph.pixels.shape).sum() < LEAST_INSIDE or not _looks_like_a_knee(knee):
+            on_film = points_inside(knee, radiograph.pixels.shape).sum() >= MIN_POINTS_ON_FILM
+            if not on_film or not _fits_shape_model(knee):
                 raise UnreadableFileError(
-                    f"The landmarks of {PurePosixPath(name).name} do not lie on a knee of the film; say their unit and "
-                    "which knees are mirrored.",
+                    f"The landmarks of {PurePosixPath(name).name} do not lie on a knee of the film. Check their unit "
+                    "and which knees are mirrored, and state both.",
                     code="landmarks",
                 )
         return points
 
     def first(self, names: Iterable[str]) -> str | None:
-        """The first of several names that a film may have under which there are landmarks, or None."""
+        """Return the first of several possible names of a film for which there are landmarks, or None."""
         if self.path.suffix.lower() == ".json":
-            known = _coco_names(*state_of(self.path))
+            known = _coco_names(*file_state(self.path))
             return next((known[part] for name in names for part in (name, stem_of(name)) if part in known), None)
         if self.path.is_file():
             return next((name for name in names if self.path.stem in (name, stem_of(name))), None)
@@ -83,84 +89,98 @@ class UserLandmarks:
         return next((name for name, file in files if file.is_file()), None)
 
     def files(self, name: str) -> tuple[Path, ...]:
-        """The files that the landmarks of a film are read from."""
+        """Return the files that hold the landmarks of a film.
+
+        Raises:
+            UsageError: there is none for this film.
+        """
         if self.path.suffix.lower() == ".json":
             return (self.path,)
-        file = self._pts(name)
-        other = file.with_name(file.stem + "_f" + file.suffix)
-        return (file, other) if other.is_file() else (file,)
+        file = self._pts_file(name)
+        flipped = file.with_name(file.stem + "_f" + file.suffix)
+        return (file, flipped) if flipped.is_file() else (file,)
 
     def _from_pts(self, files: tuple[Path, ...], radiograph: Radiograph) -> Points:
-        spacing, flip = radiograph.pixel_spacing_mm, np.array([radiograph.pixels.shape[1] - 1, 0])
-        file, *flipped = files
+        """Return the landmarks (K, 74, 2) of `.pts` files, with mirrored knees mirrored back."""
+        spacing, last_column = radiograph.pixel_spacing_mm, np.array([radiograph.pixels.shape[1] - 1, 0])
+        file, *flipped_files = files
         points = read_pts(file, unit=self.unit, pixel_spacing_mm=spacing)
         sides = ("R", "L") if len(points) == 2 else (radiograph.laterality,)
         if self.mirrored in ("R", "L") and not set(sides) <= {"R", "L"}:
             raise UsageError(
-                "The side of a single knee must be said where those of one side are mirrored.", code="side"
+                f"Landmarks of side {self.mirrored} are mirrored, but the side of the single knee of this film is not "
+                "known; state the side.",
+                code="side",
             )
-        turned = [self.mirrored in ("both", side) for side in sides]
-        knees = [p * [-1, 1] + flip if t else p for p, t in zip(points, turned, strict=True)]
-        for other in flipped:
-            knees += list(read_pts(other, unit=self.unit, pixel_spacing_mm=spacing) * [-1, 1] + flip)
+        is_mirrored = [self.mirrored in ("both", side) for side in sides]
+        knees = [p * [-1, 1] + last_column if m else p for p, m in zip(points, is_mirrored, strict=True)]
+        for flipped in flipped_files:
+            knees += list(read_pts(flipped, unit=self.unit, pixel_spacing_mm=spacing) * [-1, 1] + last_column)
         return np.stack(knees)
 
-    def _pts(self, name: str) -> Path:
+    def _pts_file(self, name: str) -> Path:
         if self.path.is_file():
             return self.path
         stem = stem_of(name)
-        for place in (f"{name}.pts", f"{stem}.pts", f"{PurePosixPath(stem).name}.pts"):
-            if (self.path / place).is_file():
-                return self.path / place
+        for file_name in (f"{name}.pts", f"{stem}.pts", f"{PurePosixPath(stem).name}.pts"):
+            if (self.path / file_name).is_file():
+                return self.path / file_name
         raise UsageError(
-            f"{self.path.name} holds no {PurePosixPath(stem).name}.pts for this film.", code="no_landmarks"
+            f"{self.path.name} has no file {PurePosixPath(stem).name}.pts for this film; add it, or grade the film "
+            "without landmarks.",
+            code="no_landmarks",
         )
 
-    def _coco(self, name: str) -> CocoFilm:
+    def _coco_film(self, name: str) -> CocoFilm:
         films = read_coco(self.path)
         for key in (name, PurePosixPath(name).name):
             if key in films:
                 return films[key]
-        raise UsageError(f"{self.path.name} holds no landmarks of this film.", code="no_landmarks")
+        raise UsageError(
+            f"{self.path.name} has no landmarks for this film; add them, or grade the film without landmarks.",
+            code="no_landmarks",
+        )
 
 
 @lru_cache(maxsize=2)
 def _coco_names(path: Path, changed_ns: int, size: int) -> dict[str, str]:
-    """What films may be called → their key in a COCO file in the state `state_of`."""
+    """Return the names that films may have → their keys in a COCO file; the arguments are those of `file_state`."""
     return {part: key for key in read_coco(path) for part in (stem_of(key), key)}
 
 
-def _looks_like_a_knee(points: Points) -> bool:
-    """Whether the shape model comes near the points, each bone lateral → medial, in either orientation."""
+def _fits_shape_model(points: Points) -> bool:
+    """Return whether the shape model fits the points, each bone from lateral to medial, in either orientation."""
     width = float(np.linalg.norm(points[TIBIA_PLATEAU_MEDIAL] - points[TIBIA_PLATEAU_LATERAL]))
     if width == 0:
         return False
     fit = ShapeModel.load().fit(points, np.ones(len(points)), mirrored=pose_of(points).mirrored)
-    return fit.residual < MOST_RESIDUAL * width
+    return fit.residual < MAX_SHAPE_RESIDUAL * width
 
 
 def knees_from_landmarks(
     radiograph: Radiograph, points: Points, roi_px: int
 ) -> tuple[tuple[Knee, ...], tuple[Finding, ...]]:
-    """Knees as an upright viewer sees them from left to right, and warnings about their sides.
+    """Return the knees at given landmarks, and warnings about their sides.
+
+    Knees are ordered from left to right for a viewer to whom the femur is on top.
 
     Args:
         radiograph: the film.
-        points: (K, 74, 2) in its pixels, K ≤ 2, each bone lateral → medial.
-        roi_px: side of the regions that are cut.
+        points: (K, 74, 2) in pixels of the film, K ≤ 2, each bone from lateral to medial.
+        roi_px: side of the crops for the grading network.
 
     Raises:
         UnreadableFileError: more than two knees.
     """
     if len(points) > 2:
         raise UnreadableFileError(
-            "More than two knees are marked on this film; at most two are expected.", code="landmarks"
+            f"{len(points)} knees are marked on this film; at most two are expected.", code="landmarks"
         )
     ordered = sorted(points, key=lambda knee: pose_of(knee).across)
     calls, warnings = assign_sides([0.0 if pose_of(p).mirrored else 1.0 for p in ordered], radiograph.laterality)
     knees = []
-    for place, call in zip(ordered, calls, strict=True):
-        error = (MARKED_ERROR * pose_of(place).width) ** 2 / 2 * np.tile(np.eye(2), (len(place), 1, 1))
-        outline = Landmarks(place, error, points_inside(place, radiograph.pixels.shape))
-        knees.append(knee_at(radiograph, outline, call, (1.0, roi_px)))
+    for knee, call in zip(ordered, calls, strict=True):
+        covariance = (MANUAL_ERROR * pose_of(knee).width) ** 2 / 2 * np.tile(np.eye(2), (len(knee), 1, 1))
+        landmarks = Landmarks(knee, covariance, points_inside(knee, radiograph.pixels.shape))
+        knees.append(knee_at(radiograph, landmarks, call, (1.0, roi_px)))
     return tuple(knees), warnings

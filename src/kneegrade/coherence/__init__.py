@@ -1,4 +1,4 @@
-"""What grades go together: the Gaussian mixture and its loss (paper, section 2.2), the exact joint table, the rules."""
+"""Coherence of the seven grades: Gaussian mixture and loss (paper, section 2.2), exact joint table, rules, audit."""
 
 from kneegrade.coherence.joint_table import JointTable, marginal, raked_table, smoothed_table
 from kneegrade.coherence.label_audit import CoherenceAudit, Disagreement, audit_grades, confident_disagreement

@@ -1,4 +1,4 @@
-"""Knee → GradeLogits: trunk, pooling, heads; the network of the paper (section 2.1), its baselines and ablations."""
+"""Knee → GradeLogits: ResNet trunk, feature pooling and grade heads (paper, section 2.1), baselines, ablations."""
 
 from kneegrade.network.model import Attribution, GradeLogits, GradingNetwork, ModelConfig, load_network, model_config_of
 from kneegrade.network.pooling import pool_at_landmarks, visible_mean

@@ -1,13 +1,14 @@
-"""The networks of Zheng et al., MICCAI 2021 (section 2.1), their baselines and ablations, as one class of parts.
+"""The grading networks of Zheng et al., MICCAI 2021 (section 2.1), their baselines and ablations, as one class.
 
-A trunk's feature map is read at a number of places: for the keypoint pooling network (KPN) 74 bone-surface landmarks,
-for a plain ResNet one, its mean. The grades of the whole joint (KL, both narrowings) read all places, each osteophyte
-grade those of its own compartment; one linear head per grade. Since a head is linear in what was read, each logit is
-an exact sum over places and a constant: `attribute` gives the summands.
+1. A ResNet trunk (the backbone) turns the crop of a knee into a feature map, (B, C, h, w).
+2. The feature map is read at P points: for the keypoint pooling network (KPN) of the paper at the 74 landmarks, for a
+   plain ResNet at one "point", the mean of the map. The result is (B, P, C), or (B, P, R) after the optional reduction
+   of the channels from C to R (R = C without it).
+3. Each grade has a linear head. The grades of the whole joint (KL, both narrowings) read all points, each osteophyte
+   grade reads the points of its compartment.
 
-What a network is made of: `ModelConfig`, from which one class builds every row of the paper's tables.
-
-Linear heads, one per grade, and the two ways of turning their numbers into a distribution over grades.
+Because each head is linear in the features, a logit is an exact sum over points plus a constant; `attribute` returns
+these summands. `ModelConfig` selects the parts, so that one class covers every row of the paper's tables.
 """
 
 from collections.abc import Mapping
@@ -34,26 +35,26 @@ Heads = Literal["softmax", "ordinal"]
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Parts of a grading network; the defaults are the paper's keypoint pooling network.
+    """Configuration of a grading network; the defaults are the paper's keypoint pooling network.
 
     Attributes:
         trunk: "resnet18", "resnet34" or "resnet50".
         pooling: where the feature map is read. "keypoints": at the 74 landmarks (paper, 2.1). "global": its mean (the
-            paper's baselines). "keypoints+global": both, the mean as one more place that every head reads. "siamese":
-            the means of two maps, of a lateral patch and of a mirrored medial patch (Tiulpin et al. 2018); see
-            `pooling.siamese_patches`.
+            paper's baselines). "keypoints+global": both, with the mean as one more point that every head reads.
+            "siamese": the means of two maps, of a lateral patch and of a mirrored medial patch (Tiulpin et al. 2018);
+            see `pooling.siamese_patches`.
         stages: residual stages of the trunk: 3 ends at `layer3` (stride 16), 4 at `layer4` (stride 32).
-        reduce: None for the paper's linear heads on all channels, else the width of a 1×1 reduction with a rectifier
-            that all places share. Masking follows the reduction, so the sum over places stays exact.
+        reduce: None for the paper's linear heads on all channels, else the number of channels after a linear reduction
+            with ReLU that all points share. Features are masked after the reduction, so the sum over points is exact.
         heads: "softmax", or "ordinal" for conditional logits (CORN).
         regression: whether every grade has a second, linear head that predicts it as a number (Antony et al. 2017).
-        roi_px: side of the input in pixels; the landmarks' unit.
-        input_normalization: what the trunk does to grey values in [0, 1] after it has repeated them to three channels.
-            "none": nothing. "imagenet": it subtracts the mean and divides by the standard deviation of ImageNet's
-            channels, as torchvision's weights expect. A description without this key means "none".
+        roi_px: side of the input in pixels, which are the unit of the landmarks.
+        input_normalization: normalisation of the grey values in [0, 1], after they are repeated to three channels.
+            "none": none. "imagenet": subtract the mean and divide by the standard deviation of ImageNet's channels, as
+            torchvision's weights expect. In the description of weights, a missing key means "none".
 
     Raises:
-        ValueError: an input normalization that is not known.
+        ValueError: unknown input normalization.
     """
 
     trunk: str = "resnet50"
@@ -72,13 +73,13 @@ class ModelConfig:
 
     @property
     def num_read_points(self) -> int:
-        """How many feature vectors the heads may read: P."""
+        """Number P of points at which the feature map is read."""
         return {"keypoints": NUM_LANDMARKS, "global": 1, "keypoints+global": NUM_LANDMARKS + 1, "siamese": 2}[
             self.pooling
         ]
 
     def read_points(self, target: Target) -> tuple[int, ...]:
-        """Which of the P places the head of a grade reads."""
+        """Return the indices of the points that the head of a grade reads."""
         if self.pooling == "keypoints":
             return COMPARTMENTS[target.compartment]
         if self.pooling == "keypoints+global":
@@ -86,41 +87,177 @@ class ModelConfig:
         return tuple(range(self.num_read_points))
 
 
-def grade_heads(plan: ModelConfig, width: int) -> nn.ModuleDict:
-    """Per grade a linear map from all the features that it reads to its logits: classes of them, one less if ordinal.
+@dataclass(frozen=True)
+class GradeLogits:
+    """Output of the network for a batch of knees.
+
+    Attributes:
+        logits: grade name → (B, classes) float32; their softmax is the distribution over the grades.
+        pooled: (B, P, R) float32, features that the heads read at each point; zero at a landmark that is not visible.
+        numbers: grade name → (B,) float32, prediction of the regression head; empty without regression heads.
+    """
+
+    logits: Mapping[str, Tensor]
+    pooled: Tensor
+    numbers: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """Exact summands of the class-centred logits of a batch.
+
+    Attributes:
+        contributions: grade name → (B, P, classes); zero for points that the grade does not read.
+        constant: grade name → (classes,), class-centred bias plus the contribution of the mean features.
+    """
+
+    contributions: Mapping[str, Tensor]
+    constant: Mapping[str, Tensor]
+
+
+class GradingNetwork(nn.Module):
+    """Network that predicts the seven grades from the crop of a knee and its landmarks.
 
     Args:
-        plan: the network's.
-        width: features per place.
+        config: of the network; the paper's keypoint pooling network by default.
     """
-    fewer = 1 if plan.heads == "ordinal" else 0
-    return nn.ModuleDict({t.name: nn.Linear(len(plan.read_points(t)) * width, t.classes - fewer) for t in TARGETS})
+
+    feature_mean: Tensor
+
+    def __init__(self, config: ModelConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or ModelConfig()
+        self.in_bfloat16 = False
+        self.trunk = Trunk(config.trunk, config.stages, input_normalization=config.input_normalization)
+        width = self.trunk.channels if config.reduce is None else config.reduce  # R
+        self.reduce = (
+            None if config.reduce is None else nn.Sequential(nn.Linear(self.trunk.channels, config.reduce), nn.ReLU())
+        )
+        self.heads = grade_heads(config, width)
+        if config.regression:
+            self.regression = regression_heads(config, width)
+        self.register_buffer("feature_mean", torch.zeros(config.num_read_points, width))  # (P, R)
+
+    def forward(self, roi: Tensor, landmarks_px: Tensor, visible: Tensor) -> GradeLogits:
+        """Return the logits of the seven grades.
+
+        Args:
+            roi: (B, 1, S, S) in [0, 1], bone bright, lateral on the left of the image.
+            landmarks_px: (B, 74, 2), (x, y) in pixels of `roi`; used by networks that pool at landmarks.
+            visible: (B, 74) bool, likewise.
+        """
+        pooled, mask = self._pool(roi, landmarks_px, visible)  # (B, P, C), (B, P)
+        if self.reduce is not None:
+            # Masked again, because the bias of the reduction makes the zeros of invisible landmarks non-zero.
+            pooled = self.reduce(pooled).float() * mask.unsqueeze(-1)  # (B, P, R)
+        numbers = read_heads(self.regression, pooled, self.config) if self.config.regression else {}
+        return GradeLogits(self.classify(pooled), pooled, {name: value.squeeze(1) for name, value in numbers.items()})
+
+    def _pool(self, roi: Tensor, landmarks_px: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the features at the points, (B, P, C), and which points are visible, (B, P)."""
+        pooling = self.config.pooling
+        always = visible.new_ones(len(roi), 2)
+        if pooling == "siamese":
+            both = global_average(self._features(siamese_patches(roi)))  # (2·B, 1, C)
+            return rearrange(both, "(side b) 1 c -> b side c", side=2), always
+        features = self._features(roi)  # (B, C, S/stride, S/stride)
+        if pooling == "global":
+            return global_average(features), always[:, :1]
+        pooled = pool_at_landmarks(features, landmarks_px, visible, self.trunk.stride)  # (B, 74, C)
+        if pooling == "keypoints":
+            return pooled, visible
+        return torch.cat([pooled, global_average(features)], 1), torch.cat([visible, always[:, :1]], 1)
+
+    def _features(self, image: Tensor) -> Tensor:
+        precision = torch.autocast(image.device.type, torch.bfloat16) if self.in_bfloat16 else nullcontext()
+        with precision:
+            features: Tensor = self.trunk(image)
+        return features
+
+    def classify(self, pooled: Tensor) -> dict[str, Tensor]:
+        """Return the logits for pooled features: (B, P, R) → grade name → (B, classes)."""
+        logits = read_heads(self.heads, pooled, self.config)
+        return ordinal_log_probabilities(logits) if self.config.heads == "ordinal" else logits
+
+    @torch.no_grad()
+    def attribute(self, pooled: Tensor) -> Attribution:
+        r"""Return the summands of the class-centred logits over the points.
+
+        With w̃ the weights of the head minus their mean over the classes, b̃ the bias centred likewise, h_p the features
+        at point p and m their means over the training set:
+
+            logit_c − mean_c logit = b̃_c + Σ_p w̃_{p,c}·m_p + Σ_p w̃_{p,c}·(h_p − m_p).
+
+        The summands of the last sum are `contributions`, the rest is `constant`. Centring removes the constant that
+        softmax logits leave undetermined. Conditional logits of ordinal heads have no such constant; for them the
+        summands are those of the classes − 1 conditional logits, not centred.
+
+        Args:
+            pooled: (B, P, R) from `forward`.
+        """
+        contributions, constant = {}, {}
+        for target in TARGETS:
+            points = list(self.config.read_points(target))
+            weight, bias = head_weights(self.heads, target.name, len(points))  # (K, p, R), (K,)
+            if self.config.heads == "softmax":
+                weight, bias = weight - weight.mean(0), bias - bias.mean()
+            mean = self.feature_mean[points]  # (p, R)
+            summands = torch.zeros(*pooled.shape[:2], len(bias), device=pooled.device)  # (B, P, K)
+            summands[:, points] = torch.einsum("bpc,kpc->bpk", pooled[:, points] - mean, weight)
+            contributions[target.name] = summands
+            constant[target.name] = bias + torch.einsum("pc,kpc->k", mean, weight)
+        return Attribution(contributions, constant)
+
+    def optimized_for_inference(self, device: str = "cpu") -> "GradingNetwork":
+        """Return this network, changed for predictions only.
+
+        On the CPU, batch normalisation is fused into the convolutions, and the trunk runs in bfloat16 on processors
+        with native support. Logits change by some hundredths in bfloat16; pooled features and heads stay in float32, so
+        the attribution stays exact.
+        """
+        if device == "cpu":
+            self.trunk = fuse_batchnorm(self.trunk)
+            self.in_bfloat16 = has_native_bfloat16()
+        return self
 
 
-def regression_heads(plan: ModelConfig, width: int) -> nn.ModuleDict:
-    """Per grade a linear map to one number, the grade itself (Antony et al. 2017)."""
-    return nn.ModuleDict({t.name: nn.Linear(len(plan.read_points(t)) * width, 1) for t in TARGETS})
+def grade_heads(config: ModelConfig, width: int) -> nn.ModuleDict:
+    """Return one linear head per grade, from the features that it reads to its logits.
+
+    A softmax head has one output per class, an ordinal head one less.
+
+    Args:
+        config: of the network.
+        width: R, features per point.
+    """
+    fewer = 1 if config.heads == "ordinal" else 0
+    return nn.ModuleDict({t.name: nn.Linear(len(config.read_points(t)) * width, t.classes - fewer) for t in TARGETS})
 
 
-def read_heads(heads: nn.ModuleDict, pooled: Tensor, plan: ModelConfig) -> dict[str, Tensor]:
-    """(B, P, R) features → grade name → (B, outputs of its head) float32."""
+def regression_heads(config: ModelConfig, width: int) -> nn.ModuleDict:
+    """Return one linear head per grade that predicts the grade as a number (Antony et al. 2017)."""
+    return nn.ModuleDict({t.name: nn.Linear(len(config.read_points(t)) * width, 1) for t in TARGETS})
+
+
+def read_heads(heads: nn.ModuleDict, pooled: Tensor, config: ModelConfig) -> dict[str, Tensor]:
+    """Return the outputs of all heads: (B, P, R) → grade name → (B, outputs) float32."""
     return {
-        t.name: heads[t.name](rearrange(pooled[:, list(plan.read_points(t))], "b p c -> b (p c)")).float()
+        t.name: heads[t.name](rearrange(pooled[:, list(config.read_points(t))], "b p c -> b (p c)")).float()
         for t in TARGETS
     }
 
 
-def head_weights(heads: nn.ModuleDict, name: str, places: int) -> tuple[Tensor, Tensor]:
-    """Weights (outputs, places, R) and bias (outputs,) of one head, float32."""
+def head_weights(heads: nn.ModuleDict, name: str, points: int) -> tuple[Tensor, Tensor]:
+    """Return weights (outputs, points, R) and bias (outputs,) of one head, float32."""
     head = cast(nn.Linear, heads[name])
-    return rearrange(head.weight.float(), "k (p c) -> k p c", p=places), head.bias.float()
+    return rearrange(head.weight.float(), "k (p c) -> k p c", p=points), head.bias.float()
 
 
 def ordinal_log_probabilities(conditional: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    r"""Log-probabilities of the grades from conditional logits; their softmax is the distribution itself.
+    r"""Return the log-probabilities of the grades from conditional logits; their softmax is the distribution itself.
 
-    z_k is the logit of "above k, given above k − 1": log P(y = k) = Σ_{j<k} log σ(z_j) + log σ(−z_k), the last term
-    absent for the highest grade. Cross entropy with them is the loss of CORN (Shi, Cao and Raschka 2021).
+    z_k is the logit of "above k, given above k − 1": log P(y = k) = Σ_{j<k} log σ(z_j) + log σ(−z_k), without the last
+    term for the highest grade. Cross entropy with them is the loss of CORN (Shi, Cao and Raschka 2021).
 
     Args:
         conditional: grade name → (B, classes − 1).
@@ -133,153 +270,31 @@ def ordinal_log_probabilities(conditional: Mapping[str, Tensor]) -> dict[str, Te
     """
     result = {}
     for name, z in conditional.items():
-        above = functional.pad(functional.logsigmoid(z).cumsum(1), (1, 0))  # log P(y >= k), k = 0 … K - 1
-        stops = functional.pad(functional.logsigmoid(-z), (0, 1))
-        result[name] = above + stops
+        at_least_k = functional.pad(functional.logsigmoid(z).cumsum(1), (1, 0))  # log P(y >= k), k = 0 … K - 1
+        not_above_k = functional.pad(functional.logsigmoid(-z), (0, 1))  # log P(y <= k | y >= k)
+        result[name] = at_least_k + not_above_k
     return result
 
 
-@dataclass(frozen=True)
-class GradeLogits:
-    """What a network says of a batch of knees.
-
-    Attributes:
-        logits: grade name → (B, classes) float32; their softmax is the distribution over grades.
-        pooled: (B, P, R) float32, what the heads read at each place; zero at a landmark that is not visible.
-        numbers: grade name → (B,) float32, the grade as a regression head says it; empty without such heads.
-    """
-
-    logits: Mapping[str, Tensor]
-    pooled: Tensor
-    numbers: Mapping[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Attribution:
-    """Exact summands of the class-centred logits of one batch.
-
-    Attributes:
-        contributions: grade name → (B, P, classes); zero for places that the grade does not read.
-        constant: grade name → (classes,): centred bias plus the share of the mean features.
-    """
-
-    contributions: Mapping[str, Tensor]
-    constant: Mapping[str, Tensor]
-
-
-class GradingNetwork(nn.Module):
-    """Seven grades from a region of interest and its landmarks, made as a plan says."""
-
-    feature_mean: Tensor
-
-    def __init__(self, plan: ModelConfig | None = None) -> None:
-        super().__init__()
-        self.config = plan = plan or ModelConfig()
-        self.in_bfloat16 = False
-        self.trunk = Trunk(plan.trunk, plan.stages, input_normalization=plan.input_normalization)
-        width = self.trunk.channels if plan.reduce is None else plan.reduce
-        self.reduce = (
-            None if plan.reduce is None else nn.Sequential(nn.Linear(self.trunk.channels, plan.reduce), nn.ReLU())
-        )
-        self.heads = grade_heads(plan, width)
-        if plan.regression:
-            self.regression = regression_heads(plan, width)
-        self.register_buffer("feature_mean", torch.zeros(plan.num_read_points, width))
-
-    def forward(self, roi: Tensor, landmarks_px: Tensor, visible: Tensor) -> GradeLogits:
-        """Logits of the seven grades.
-
-        Args:
-            roi: (B, 1, S, S) in [0, 1], bone bright, lateral on the image's left.
-            landmarks_px: (B, 74, 2) (x, y) in pixels of `roi`; only networks that pool at landmarks look at them.
-            visible: (B, 74) bool.
-        """
-        pooled, mask = self._read(roi, landmarks_px, visible)  # (B, P, C)
-        if self.reduce is not None:
-            pooled = self.reduce(pooled).float() * mask.unsqueeze(-1)  # (B, P, R); a bias would show what is hidden
-        numbers = read_heads(self.regression, pooled, self.config) if self.config.regression else {}
-        return GradeLogits(self.classify(pooled), pooled, {name: value.squeeze(1) for name, value in numbers.items()})
-
-    def _read(self, roi: Tensor, landmarks_px: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (B, P, C) at the places, and which of them are seen (B, P)."""
-        pooling = self.config.pooling
-        always = visible.new_ones(len(roi), 2)
-        if pooling == "siamese":
-            both = global_average(self._features(siamese_patches(roi)))
-            return rearrange(both, "(side b) 1 c -> b side c", side=2), always
-        features = self._features(roi)  # (B, C, S/stride, S/stride)
-        if pooling == "global":
-            return global_average(features), always[:, :1]
-        pooled = pool_at_landmarks(features, landmarks_px, visible, self.trunk.stride)
-        if pooling == "keypoints":
-            return pooled, visible
-        return torch.cat([pooled, global_average(features)], 1), torch.cat([visible, always[:, :1]], 1)
-
-    def _features(self, picture: Tensor) -> Tensor:
-        native = torch.autocast(picture.device.type, torch.bfloat16) if self.in_bfloat16 else nullcontext()
-        with native:
-            features: Tensor = self.trunk(picture)
-        return features
-
-    def optimized_for_inference(self, device: str = "cpu") -> "GradingNetwork":
-        """This network for predictions only: the trunk without normalisations, in bfloat16 on processors that have it.
-
-        Logits move by some hundredths in bfloat16; what the heads read and how they sum it stays float32 and exact.
-        """
-        if device == "cpu":
-            self.trunk = fuse_batchnorm(self.trunk)
-            self.in_bfloat16 = has_native_bfloat16()
-        return self
-
-    def classify(self, pooled: Tensor) -> dict[str, Tensor]:
-        """Logits from what was read: (B, P, R) → grade name → (B, classes)."""
-        logits = read_heads(self.heads, pooled, self.config)
-        return ordinal_log_probabilities(logits) if self.config.heads == "ordinal" else logits
-
-    @torch.no_grad()
-    def attribute(self, pooled: Tensor) -> Attribution:
-        r"""Summands of the class-centred logits, over places.
-
-        With w̃ the head's weights less their mean over classes, b̃ likewise and m the mean features of the training
-        set: logit_c − mean_c logit = b̃_c + Σ_p w̃_{p,c}·m_p + Σ_p w̃_{p,c}·(h_p − m_p). The last sum is
-        `contributions`, the rest `constant`; a logit's free constant and free mean are gone. Conditional logits of
-        ordinal heads have no such constant: for them the summands are of the classes − 1 conditional logits, as read.
-
-        Args:
-            pooled: (B, P, R) from `forward`.
-        """
-        contributions, constant = {}, {}
-        for target in TARGETS:
-            places = list(self.config.read_points(target))
-            weight, bias = head_weights(self.heads, target.name, len(places))
-            if self.config.heads == "softmax":
-                weight, bias = weight - weight.mean(0), bias - bias.mean()
-            mean = self.feature_mean[places]
-            shares = torch.zeros(*pooled.shape[:2], len(bias), device=pooled.device)
-            shares[:, places] = torch.einsum("bpc,kpc->bpk", pooled[:, places] - mean, weight)
-            contributions[target.name] = shares
-            constant[target.name] = bias + torch.einsum("pc,kpc->k", mean, weight)
-        return Attribution(contributions, constant)
-
-
-def model_config_of(held: Weights) -> ModelConfig:
-    """What the network in a grader's weights is made of; keys that their description lacks have their defaults.
+def model_config_of(weights: Weights) -> ModelConfig:
+    """Return the configuration of the network in a grader's weights; missing keys have their defaults.
 
     Raises:
-        WeightsError: their description names no plan of this version.
+        WeightsError: the description of the weights has no configuration that this version knows.
     """
     try:
-        return ModelConfig(**held.description["model"])
+        return ModelConfig(**weights.description["model"])
     except (KeyError, TypeError, ValueError) as error:
-        raise WeightsError(f"The weights {held.name} do not fit this version of kneegrade.") from error
+        message = f"The weights {weights.name} do not fit this version of kneegrade; use weights made for it."
+        raise WeightsError(message) from error
 
 
-def load_network(held: Weights) -> GradingNetwork:
-    """The network in a grader's weights, on the CPU, for predictions.
+def load_network(weights: Weights) -> GradingNetwork:
+    """Return the network in a grader's weights, on the CPU, in evaluation mode.
 
     Raises:
-        WeightsError: as `model_config_of`, or the tensors are not the network's.
+        WeightsError: as in `model_config_of`, or the tensors do not fit the network.
     """
-    network = GradingNetwork(model_config_of(held))
-    load_part(network, held, "network")
+    network = GradingNetwork(model_config_of(weights))
+    load_part(network, weights, "network")
     return network.eval()

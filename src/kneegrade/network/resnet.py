@@ -1,10 +1,10 @@
-"""ResNet-18/34/50 trunks with torchvision's key names, cut after any stage.
+"""ResNet-18, 34 and 50 as feature extractors (trunks) that end after any stage.
 
-He et al., "Deep residual learning for image recognition", CVPR 2016; the 3×3 convolution of a bottleneck carries the
-stride, as in torchvision, so that any of its checkpoints loads by name.
+He et al., "Deep residual learning for image recognition", CVPR 2016. As in torchvision, the 3×3 convolution of a
+bottleneck has the stride. Parameters have torchvision's names, so that its checkpoints can be loaded.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,28 +16,28 @@ InputNormalization = Literal["none", "imagenet"]
 
 
 @dataclass(frozen=True)
-class TrunkPlan:
-    """Blocks per stage and kind of block of one ResNet."""
+class Architecture:
+    """Number of blocks per stage and kind of block of a ResNet."""
 
     blocks: tuple[int, int, int, int]
     bottleneck: bool
 
 
-PLANS: dict[str, TrunkPlan] = {
-    "resnet18": TrunkPlan((2, 2, 2, 2), bottleneck=False),
-    "resnet34": TrunkPlan((3, 4, 6, 3), bottleneck=False),
-    "resnet50": TrunkPlan((3, 4, 6, 3), bottleneck=True),
+ARCHITECTURES: dict[str, Architecture] = {
+    "resnet18": Architecture((2, 2, 2, 2), bottleneck=False),
+    "resnet34": Architecture((3, 4, 6, 3), bottleneck=False),
+    "resnet50": Architecture((3, 4, 6, 3), bottleneck=True),
 }
-WIDTHS = (64, 128, 256, 512)
+STAGE_WIDTHS = (64, 128, 256, 512)  # channels inside the blocks of each stage
 Channels = tuple[float, float, float]
-NORMALIZATIONS: dict[InputNormalization, tuple[Channels, Channels]] = {  # mean and standard deviation per channel
+NORMALIZATIONS: dict[InputNormalization, tuple[Channels, Channels]] = {  # mean and standard deviation of each channel
     "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
 
 
 class BasicBlock(nn.Module):
-    """Two 3×3 convolutions and a shortcut."""
+    """Residual block of two 3×3 convolutions."""
 
     expansion = 1
 
@@ -58,7 +58,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1×1, strided 3×3, 1×1 convolutions and a shortcut."""
+    """Residual block of a 1×1, a strided 3×3 and a 1×1 convolution."""
 
     expansion = 4
 
@@ -82,21 +82,25 @@ class Bottleneck(nn.Module):
 
 
 def shortcut(channels_in: int, channels_out: int, stride: int) -> nn.Sequential | None:
-    """A projection where shape changes, else None (the identity)."""
+    """Return a projection if the block changes the shape of its input, else None (the identity)."""
     if stride == 1 and channels_in == channels_out:
         return None
     return nn.Sequential(nn.Conv2d(channels_in, channels_out, 1, stride, bias=False), nn.BatchNorm2d(channels_out))
 
 
 class Trunk(nn.Module):
-    """Feature map of a ResNet after stage `stages` (1 … 4).
+    """ResNet up to a given stage, which returns its feature map.
 
     Args:
         name: "resnet18", "resnet34" or "resnet50".
-        stages: how many residual stages are built; 3 ends at `layer3` with stride 16 (the paper's f).
-        input_normalization: what is done to the input's values, see `ModelConfig`. Mean and standard deviation are the
-            buffers `input_mean` and `input_std`, (1, 3, 1, 1). They are not part of the state, since the plan that is
-            saved beside a state sets them.
+        stages: number of residual stages, 1 … 4; 3 ends at `layer3` with stride 16 (f in the paper).
+        input_normalization: normalisation of the input, see `ModelConfig`. Mean and standard deviation are the buffers
+            `input_mean` and `input_std`, (1, 3, 1, 1). They are not part of the state dict, because the configuration
+            that is saved beside it defines them.
+
+    Attributes:
+        channels: C, number of channels of the feature map.
+        stride: pixels of the input per cell of the feature map.
     """
 
     input_mean: Tensor
@@ -106,9 +110,8 @@ class Trunk(nn.Module):
         self, name: str = "resnet50", stages: int = 3, *, input_normalization: InputNormalization = "none"
     ) -> None:
         super().__init__()
-        plan = PLANS[name]
-        block: Callable[[int, int, int], nn.Module] = Bottleneck if plan.bottleneck else BasicBlock
-        expansion = 4 if plan.bottleneck else 1
+        architecture = ARCHITECTURES[name]
+        block: type[BasicBlock | Bottleneck] = Bottleneck if architecture.bottleneck else BasicBlock
         self.input_normalization = input_normalization
         mean, std = NORMALIZATIONS[input_normalization]
         self.register_buffer("input_mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
@@ -120,45 +123,45 @@ class Trunk(nn.Module):
         channels = 64
         self.stages = stages
         for stage in range(stages):
-            width, stride = WIDTHS[stage], 1 if stage == 0 else 2
-            strides = [stride] + [1] * (plan.blocks[stage] - 1)
-            layer, channels = _stack(block, channels, width, strides, expansion)
+            strides = [1 if stage == 0 else 2] + [1] * (architecture.blocks[stage] - 1)
+            layer, channels = _make_stage(block, channels, STAGE_WIDTHS[stage], strides)
             setattr(self, f"layer{stage + 1}", layer)
         self.channels = channels
         self.stride = 2 ** (stages + 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 1, H, W) grey in [0, 1] → (B, channels, H/stride, W/stride).
+        """(B, 1, H, W) grey values in [0, 1] → (B, C, H/stride, W/stride).
 
-        The one channel is repeated to the three that checkpoints expect, then normalised as `input_normalization` says.
+        The channel is repeated to the three channels that checkpoints expect, then normalised.
         """
-        x = x.expand(-1, 3, -1, -1)
-        if self.input_normalization != "none":  # x - 0 and x / 1 would change no number, but copy the batch
+        x = x.expand(-1, 3, -1, -1)  # (B, 3, H, W)
+        if self.input_normalization != "none":  # (x - 0) / 1 would give the same numbers, but copy the batch
             x = (x - self.input_mean) / self.input_std
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))  # (B, 64, H/4, W/4)
         for stage in range(self.stages):
             x = getattr(self, f"layer{stage + 1}")(x)
         return x
 
 
-def _stack(
-    block: Callable[[int, int, int], nn.Module], channels: int, width: int, strides: Sequence[int], expansion: int
+def _make_stage(
+    block: type[BasicBlock | Bottleneck], channels: int, width: int, strides: Sequence[int]
 ) -> tuple[nn.Sequential, int]:
+    """Return a stage with one block per stride, and its number of output channels."""
     blocks = []
     for stride in strides:
         blocks.append(block(channels, width, stride))
-        channels = width * expansion
+        channels = width * block.expansion
     return nn.Sequential(*blocks), channels
 
 
 def load_trunk(trunk: Trunk, state: dict[str, Tensor]) -> None:
-    """Load a torchvision-named state into `trunk`; keys of deeper stages and of the classifier are left aside.
+    """Load a state dict with torchvision's names; tensors of further stages and of the classifier are ignored.
 
     Raises:
-        KeyError: when a key that the trunk needs is missing from `state`.
+        KeyError: a tensor of the trunk is missing from `state`.
     """
     own = trunk.state_dict()
     missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
     if missing:
-        raise KeyError(f"the checkpoint lacks {len(missing)} of the trunk's tensors, the first is {missing[0]!r}")
+        raise KeyError(f"the checkpoint lacks {len(missing)} tensors of the trunk, the first one is {missing[0]!r}")
     trunk.load_state_dict({key: state[key].to(torch.float32) for key in own if key in state}, strict=False)

@@ -15,7 +15,7 @@ def small_case(shape=(3, 2, 4), batch=5, seed=0):
     return table / table.sum(), predictions
 
 
-def test_against_enumeration_on_a_small_schema():
+def test_log_expectation_against_enumeration_of_a_small_table():
     table, predictions = small_case()
     expected = np.zeros(5)
     for cell in itertools.product(*map(range, table.shape)):
@@ -32,15 +32,15 @@ def test_gradient_against_finite_differences_in_float64():
     assert torch.autograd.gradcheck(module.log_expectation, (point,))
 
 
-def test_sure_and_coherent_predictions_score_their_own_cell():
+def test_one_hot_predictions_give_the_log_probability_of_their_cell():
     table = smoothed_table(grade_tuple_counts())
     module = JointTable(table)
     cell = (2, 0, 1, 0, 1, 0, 1)
-    sure = torch.cat([torch.eye(k)[grade] for k, grade in zip(CLASSES, cell, strict=True)])[None]
-    assert module.log_expectation(sure).item() == pytest.approx(np.log(table[cell]), rel=1e-5)
+    certain = torch.cat([torch.eye(k)[grade] for k, grade in zip(CLASSES, cell, strict=True)])[None]
+    assert module.log_expectation(certain).item() == pytest.approx(np.log(table[cell]), rel=1e-5)
 
 
-def test_extreme_logits_keep_value_and_gradient_finite():
+def test_value_and_gradient_are_finite_for_extreme_logits():
     module = JointTable(smoothed_table(grade_tuple_counts()))
     logits = {t.name: torch.full((2, t.classes), -300.0) for t in TARGETS}
     for index, target in enumerate(TARGETS):
@@ -54,7 +54,7 @@ def test_extreme_logits_keep_value_and_gradient_finite():
     assert all(torch.isfinite(part.grad).all() for part in logits.values())
 
 
-def test_smoothing_keeps_counted_cells_and_gives_the_unseen_their_share():
+def test_smoothing_keeps_counted_cells_and_gives_unseen_cells_at_most_the_good_turing_share():
     counts = grade_tuple_counts()
     table = smoothed_table(counts)
     seen = np.zeros(CLASSES, dtype=bool)
@@ -68,23 +68,25 @@ def test_smoothing_keeps_counted_cells_and_gives_the_unseen_their_share():
     assert table[none] >= (1 - singles / total) * counts[none] / total
 
 
-@pytest.mark.parametrize("counts", [{(0, 0): 4, (1, 1): 4}, {(0, 0): 1, (1, 1): 1}], ids=["no single", "all single"])
-def test_few_counts_still_give_a_positive_table_that_remembers_them(counts):
+@pytest.mark.parametrize(
+    "counts", [{(0, 0): 4, (1, 1): 4}, {(0, 0): 1, (1, 1): 1}], ids=["no cell with count 1", "all cells with count 1"]
+)
+def test_few_counts_give_a_positive_table_with_higher_counted_cells(counts):
     table = smoothed_table(counts, (2, 2))
     assert table.min() > 0
     assert table[0, 0] > 2 * table[0, 1]
 
 
-def test_raking_reaches_the_marginals_and_keeps_odds_ratios():
+def test_raking_gives_the_required_marginals_and_keeps_odds_ratios():
     table, _ = small_case((3, 2, 4))
-    wanted = {0: np.array([0.2, 0.3, 0.5]), 2: np.array([0.1, 0.2, 0.3, 0.4])}
-    raked = raked_table(table, wanted)
-    np.testing.assert_allclose(raked.sum((1, 2)), wanted[0], atol=1e-9)
-    np.testing.assert_allclose(raked.sum((0, 1)), wanted[2], atol=1e-9)
+    required = {0: np.array([0.2, 0.3, 0.5]), 2: np.array([0.1, 0.2, 0.3, 0.4])}
+    raked = raked_table(table, required)
+    np.testing.assert_allclose(raked.sum((1, 2)), required[0], atol=1e-9)
+    np.testing.assert_allclose(raked.sum((0, 1)), required[2], atol=1e-9)
     odds = [t[0, 0, 0] * t[1, 0, 1] / (t[0, 0, 1] * t[1, 0, 0]) for t in (table, raked)]
     assert odds[1] == pytest.approx(odds[0])
 
 
-def test_the_tables_layout_is_the_schemas():
+def test_the_table_has_the_shape_of_the_schema():
     assert sum(CLASSES) == ONE_HOT_LENGTH
     assert smoothed_table(grade_tuple_counts()).shape == CLASSES

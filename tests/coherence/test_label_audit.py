@@ -11,8 +11,8 @@ def table():
     return smoothed_table(grade_tuple_counts())
 
 
-def test_score_suspect_and_rank_by_hand():
-    """A table of two cells that count: grade 3 read as 0 beside its likeliest self."""
+def test_score_suspect_and_rank_against_values_computed_by_hand():
+    """A table with two counted cells; the second knee has narrowing 0 instead of 3."""
     counts = {(0,) * 7: 90, (4, 0, 3, 2, 2, 2, 2): 10}
     small = smoothed_table(counts)
     audit = audit_grades(np.array([[4, 0, 3, 2, 2, 2, 2], [4, 0, 0, 2, 2, 2, 2]]), small)
@@ -26,7 +26,7 @@ def test_score_suspect_and_rank_by_hand():
     assert audit.rules[1] == ("kl4_needs_jsn3",)
 
 
-def test_grades_never_read_are_summed_out(table):
+def test_missing_grades_are_summed_out(table):
     partial = np.array([[3, 0, 1, -1, -1, -1, -1], [-1] * 7, [2, -1, -1, -1, -1, -1, -1]])
     audit = audit_grades(partial, table)
     marginal = table.sum((3, 4, 5, 6))
@@ -38,8 +38,8 @@ def test_grades_never_read_are_summed_out(table):
     assert (audit.score[1], audit.suspect[1]) == (0, -1)
 
 
-def planted(seed=0):
-    """Half of the counted knees to learn from; the other half with one grade of 5 % of the knees moved by 2 or more."""
+def with_planted_errors(seed=0):
+    """Counts of half of the knees; the other half, of which 5 % have one grade changed by 2 or more."""
     generator = np.random.default_rng(seed)
     counts = grade_tuple_counts()
     tuples, numbers = np.array(list(counts)), np.array(list(counts.values()))
@@ -53,9 +53,9 @@ def planted(seed=0):
     return dict(zip(map(tuple, tuples[half > 0].tolist()), half[half > 0].tolist(), strict=True)), grades, wrong, moved
 
 
-def test_planted_errors_are_found_where_they_break_coherence_and_partly_where_they_do_not():
-    """From labels alone, on knees that the table was not made of; breaking: a hard rule, or a cell never seen."""
-    known, grades, wrong, moved = planted()
+def test_planted_errors_are_detected_best_if_they_break_a_hard_rule_or_fall_into_an_unseen_cell():
+    """From labels alone, on knees that were not counted for the table."""
+    known, grades, wrong, moved = with_planted_errors()
     audit = audit_grades(grades, smoothed_table(known))
     unseen = np.array([tuple(row) not in known for row in grades.tolist()])
     breaking = wrong & (
@@ -69,15 +69,15 @@ def test_planted_errors_are_found_where_they_break_coherence_and_partly_where_th
     assert (audit.suspect[wrong] == moved[wrong]).mean() > 0.75
 
 
-def test_confident_disagreement_names_the_grade_and_spares_the_unsure():
+def test_only_confident_predictions_disagree_with_labels():
     labels = np.full((30, 7), -1)
     labels[:, 0] = np.repeat([0, 2, 4], 10)
-    shares = [np.full((30, k), 1 / k) for k in CLASSES]
-    shares[0] = np.full((30, 5), 0.05)
-    shares[0][np.arange(30), labels[:, 0]] = 0.8
-    shares[0][3] = [0.02, 0.02, 0.92, 0.02, 0.02]  # labelled 0, surely 2
-    shares[0][4] = [0.3, 0.1, 0.4, 0.1, 0.1]  # labelled 0, 2 is likelier but unsure
-    found = confident_disagreement(labels, shares)
+    probabilities = [np.full((30, k), 1 / k) for k in CLASSES]
+    probabilities[0] = np.full((30, 5), 0.05)
+    probabilities[0][np.arange(30), labels[:, 0]] = 0.8
+    probabilities[0][3] = [0.02, 0.02, 0.92, 0.02, 0.02]  # label 0, 2 predicted with confidence
+    probabilities[0][4] = [0.3, 0.1, 0.4, 0.1, 0.1]  # label 0, 2 more probable but not with confidence
+    found = confident_disagreement(labels, probabilities)
     assert np.flatnonzero(found.score).tolist() == [3]
     assert (found.grade[3], found.predicted[3]) == (0, 2)
     assert found.score[3] == pytest.approx(np.log(0.92 / 0.02))

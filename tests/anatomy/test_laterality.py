@@ -8,11 +8,11 @@ def sides(stated, *lateral_left):
     return [call.side for call in calls], [w.code for w in warnings]
 
 
-def test_two_knees_the_right_one_on_the_images_left():
+def test_of_two_knees_the_right_one_is_on_the_left_of_the_image():
     assert sides("both", 0.99, 0.01) == (["R", "L"], [])
 
 
-def test_a_mirrored_half_is_unknown_not_silently_wrong():
+def test_a_mirrored_half_of_a_bilateral_film_has_an_unknown_side():
     assert sides("unknown", 0.99, 0.99) == (["R", "unknown"], ["side_conflict"])
 
 
@@ -29,14 +29,24 @@ def test_a_mirrored_half_is_unknown_not_silently_wrong():
         ("unknown", 0.60, (["unknown"], [])),
     ],
 )
-def test_one_knee_tag_against_anatomy(stated, lateral_left, expected):
+def test_side_of_a_single_knee_from_tag_and_anatomy(stated, lateral_left, expected):
     assert sides(stated, lateral_left) == expected
 
 
-def test_one_stated_side_but_two_knees():
+def test_one_stated_side_with_two_knees_gives_a_warning():
     assert sides("L", 0.99, 0.01) == (["R", "L"], ["laterality_tag"])
 
 
-def test_confidence_is_of_the_anatomys_own_call():
+def test_confidence_is_the_probability_of_the_side_that_the_anatomy_indicates():
     calls, _ = assign_sides([0.2], "R")
     assert calls[0].confidence == pytest.approx(0.8)
+
+
+def test_both_stated_sides_with_one_knee_gives_a_warning():
+    assert sides("both", 0.99) == (["R"], ["one_knee_of_two"])
+
+
+def test_a_side_conflict_states_both_sources_and_what_to_do():
+    _, (warning,) = assign_sides([0.02], "R")
+    assert "stated laterality this is a right knee, according to its anatomy a left knee" in warning.message
+    assert "Check the side marker." in warning.message

@@ -11,7 +11,7 @@ from kneegrade.network.resnet import Trunk
 from kneegrade.schema import TARGETS
 from kneegrade.weights.fusion import fuse_batchnorm
 
-PLANS = {
+CONFIGS = {
     "paper": ModelConfig("resnet18", roi_px=96),
     "reduced": ModelConfig("resnet18", reduce=8, roi_px=96),
     "global": ModelConfig("resnet18", "global", 4, roi_px=96),
@@ -23,16 +23,16 @@ PLANS = {
 }
 
 
-def built(plan):
+def build(config):
     torch.manual_seed(0)
-    network = GradingNetwork(plan).eval()
+    network = GradingNetwork(config).eval()
     network.feature_mean.normal_()
     return network
 
 
-@pytest.fixture(params=PLANS.values(), ids=PLANS.keys())
+@pytest.fixture(params=CONFIGS.values(), ids=CONFIGS.keys())
 def network(request):
-    return built(request.param)
+    return build(request.param)
 
 
 def knees(number=3):
@@ -44,7 +44,7 @@ def knees(number=3):
 
 @torch.no_grad()
 def test_contributions_and_constant_sum_to_the_logit(network):
-    """Of every pooling and head; of softmax heads to the class-centred logit, of ordinal ones to the conditional."""
+    """For every pooling and head: class-centred logits of softmax heads, conditional logits of ordinal heads."""
     output = network(*knees())
     attribution = network.attribute(output.pooled)
     for target in TARGETS:
@@ -58,7 +58,7 @@ def test_contributions_and_constant_sum_to_the_logit(network):
 
 
 @torch.no_grad()
-def test_a_batch_says_what_its_knees_say_alone(network):
+def test_logits_of_a_batch_equal_those_of_each_knee_alone(network):
     roi, points, visible = knees()
     together = network(roi, points, visible)
     for i in range(3):
@@ -69,8 +69,8 @@ def test_a_batch_says_what_its_knees_say_alone(network):
 
 @pytest.mark.parametrize("name", ["paper", "reduced", "both", "ordinal"])
 @torch.no_grad()
-def test_an_osteophyte_head_reads_its_own_compartment_only(name):
-    network = built(PLANS[name])
+def test_an_osteophyte_head_reads_only_the_points_of_its_compartment(name):
+    network = build(CONFIGS[name])
     output = network(*knees())
     pooled = output.pooled.clone()
     lateral_femur = list(COMPARTMENTS["FL"])
@@ -84,8 +84,8 @@ def test_an_osteophyte_head_reads_its_own_compartment_only(name):
 
 @pytest.mark.parametrize("name", ["global", "siamese"])
 @torch.no_grad()
-def test_networks_without_keypoints_do_not_look_at_landmarks(name):
-    network = built(PLANS[name])
+def test_networks_without_keypoints_ignore_landmarks(name):
+    network = build(CONFIGS[name])
     roi, points, visible = knees()
     first, second = network(roi, points, visible), network(roi, points.flip(0) + 3, ~visible)
     for grade, logits in first.logits.items():
@@ -93,51 +93,51 @@ def test_networks_without_keypoints_do_not_look_at_landmarks(name):
 
 
 @torch.no_grad()
-def test_global_pooling_is_the_mean_of_the_last_map():
-    network = built(PLANS["global"])
+def test_global_pooling_is_the_mean_of_the_feature_map():
+    network = build(CONFIGS["global"])
     roi, points, visible = knees()
     expected = functional.adaptive_avg_pool2d(network.trunk(roi), 1).flatten(1)
     torch.testing.assert_close(network(roi, points, visible).pooled[:, 0], expected)
 
 
 @torch.no_grad()
-def test_siamese_features_change_places_when_the_knee_is_mirrored():
-    """Lateral and medial share their weights, and the medial patch is mirrored: mirroring the knee swaps them."""
-    network = built(PLANS["siamese"])
+def test_siamese_features_are_swapped_when_the_knee_is_mirrored():
+    """Both patches share their weights, and the medial one is mirrored."""
+    network = build(CONFIGS["siamese"])
     roi, points, visible = knees()
     straight, mirrored = network(roi, points, visible).pooled, network(roi.flip(-1), points, visible).pooled
     torch.testing.assert_close(mirrored, straight.flip(1), atol=1e-5, rtol=1e-5)
     assert not torch.allclose(straight[:, 0], straight[:, 1])
 
 
-def test_siamese_patches_are_the_halves_middle_squares():
+def test_siamese_patches_are_squares_in_the_middle_of_each_half():
     roi = torch.arange(64.0).reshape(1, 1, 8, 8)
     lateral, medial = siamese_patches(roi)
     assert lateral[0].tolist() == roi[0, 0, 2:6, :4].tolist()
     assert medial[0].tolist() == roi[0, 0, 2:6, 4:].flip(1).tolist()
 
 
-def test_ordinal_heads_give_distributions_and_corns_loss():
-    """Cross entropy with them is the sum of the binary losses "above k, given above k - 1" that were asked."""
+def test_ordinal_log_probabilities_sum_to_one_and_give_the_loss_of_corn():
+    """Cross entropy with them is the sum of the binary losses "above k, given above k - 1" up to the true grade."""
     z = torch.from_numpy(np.random.default_rng(0).normal(size=(6, 4)) * 3).float()
     logits = ordinal_log_probabilities({"kl": z})["kl"]
     torch.testing.assert_close(logits.exp().sum(1), torch.ones(6))
     for grade in range(5):
         truth = torch.full((6,), grade)
-        asked = z[:, : grade + 1] if grade < 4 else z
-        answers = torch.tensor([1.0] * grade + [0.0])[: asked.shape[1]].expand_as(asked)
-        expected = functional.binary_cross_entropy_with_logits(asked, answers, reduction="none").sum(1)
+        conditional = z[:, : grade + 1] if grade < 4 else z
+        above = torch.tensor([1.0] * grade + [0.0])[: conditional.shape[1]].expand_as(conditional)
+        expected = functional.binary_cross_entropy_with_logits(conditional, above, reduction="none").sum(1)
         torch.testing.assert_close(functional.cross_entropy(logits, truth, reduction="none"), expected)
 
 
-def test_regression_heads_say_one_number_per_grade():
-    numbers = built(PLANS["regression"])(*knees()).numbers
+def test_regression_heads_predict_one_number_per_grade():
+    numbers = build(CONFIGS["regression"])(*knees()).numbers
     assert {name: tuple(value.shape) for name, value in numbers.items()} == {t.name: (3,) for t in TARGETS}
-    assert built(PLANS["paper"])(*knees()).numbers == {}
+    assert build(CONFIGS["paper"])(*knees()).numbers == {}
 
 
 @pytest.mark.parametrize("trunk", ["resnet18", "resnet50"])
-def test_folding_normalisations_leaves_the_map_as_it_is(trunk):
+def test_fusing_batch_normalisation_keeps_the_feature_map(trunk):
     generator = torch.Generator().manual_seed(3)
     plain = Trunk(trunk, 3)
     for module in plain.modules():
@@ -146,15 +146,15 @@ def test_folding_normalisations_leaves_the_map_as_it_is(trunk):
             module.running_var.copy_(torch.rand(module.num_features, generator=generator) + 0.5)
             module.weight.data.copy_(torch.rand(module.num_features, generator=generator) + 0.5)
     plain.eval()
-    lean = fuse_batchnorm(plain)
-    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in lean.modules())
+    fused = fuse_batchnorm(plain)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in fused.modules())
     assert any(isinstance(module, torch.nn.BatchNorm2d) for module in plain.modules())
-    picture = torch.rand(2, 1, 64, 64, generator=generator)
+    image = torch.rand(2, 1, 64, 64, generator=generator)
     with torch.no_grad():
-        torch.testing.assert_close(lean(picture), plain(picture), rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(fused(image), plain(image), rtol=1e-3, atol=1e-4)
 
 
-def test_a_quickened_network_says_nearly_the_same_and_still_adds_up():
+def test_a_network_optimized_for_inference_has_nearly_the_same_logits_and_exact_attribution():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = GradingNetwork(ModelConfig(trunk="resnet18", pooling="keypoints+global", reduce=8, roi_px=64)).eval()
@@ -163,8 +163,8 @@ def test_a_quickened_network_says_nearly_the_same_and_still_adds_up():
     with torch.no_grad():
         before = network(roi, points, visible).logits
         output = network.optimized_for_inference()(roi, points, visible)
-        shares = network.attribute(output.pooled)
+        attribution = network.attribute(output.pooled)
     for name, logits in output.logits.items():
         torch.testing.assert_close(logits, before[name], rtol=0.05, atol=0.05)
-        total = shares.contributions[name].sum(1) + shares.constant[name]
+        total = attribution.contributions[name].sum(1) + attribution.constant[name]
         torch.testing.assert_close(total, logits - logits.mean(1, keepdim=True), rtol=1e-4, atol=1e-4)
