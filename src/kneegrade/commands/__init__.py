@@ -6,7 +6,7 @@ called, so that `--help` is fast.
 
 import io
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Final
 
 import typer
@@ -32,7 +32,23 @@ from kneegrade.commands import (
 from kneegrade.errors import KneeGradeError, UsageError
 from kneegrade.version import __version__
 
-cohort_app = typer.Typer(no_args_is_help=True, help="Turn a labelled cohort into a manifest.")
+
+class Group(TyperGroup):
+    """A command with subcommands, whose help wraps a long summary instead of cutting it off."""
+
+    def sections(self, ctx: Any) -> Mapping[str, Iterable[str]]:
+        """Heading → names of the subcommands that the help lists below it."""
+        return {"Commands": self.list_commands(ctx)}
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Writes the list of subcommands, one section per heading."""
+        for heading, names in self.sections(ctx).items():
+            commands = [(name, self.get_command(ctx, name)) for name in names]
+            with formatter.section(heading):
+                formatter.write_dl([(name, command.get_short_help_str(1000)) for name, command in commands if command])
+
+
+cohort_app = typer.Typer(cls=Group, no_args_is_help=True, help="Turn a labelled cohort into a manifest.")
 for verb in (
     cohorts.oai, cohorts.most, cohorts.chen2018, cohorts.phantom, cohorts.csv, cohorts.pts, cohorts.fake_oai,
     cohorts.fake_most,
@@ -52,21 +68,18 @@ COMMANDS: Final[dict[str, dict[str, Callable[..., None] | typer.Typer]]] = {
     "Evaluate": {"evaluate": evaluate.evaluate, "compare": compare.compare, "tables": tables.tables},
 }  # fmt: skip
 SUCCESSORS: Final = {
-    "store": "`kneegrade store` is now `kneegrade dataset`; use `kneegrade dataset`.",
-    "gate": "`kneegrade gate` is now `kneegrade quality-control`; use `kneegrade quality-control`.",
+    "store": "`kneegrade store` was renamed; use `kneegrade dataset`.",
+    "gate": "`kneegrade gate` was renamed; use `kneegrade quality-control`.",
     "adapt": "`kneegrade adapt` was removed; use `kneegrade calibrate`.",
 }
 
 
-class Commands(TyperGroup):
-    """The top-level command: help in groups, successors of old commands, exit code 2 for every `KneeGradeError`."""
+class Program(Group):
+    """The command `kneegrade`: `COMMANDS`, `SUCCESSORS`, and exit code 2 for every `KneeGradeError`."""
 
-    def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Writes a section per group; a long summary is wrapped, never cut off."""
-        for group, verbs in COMMANDS.items():
-            with formatter.section(group):
-                commands = ((name, self.get_command(ctx, name)) for name in verbs)
-                formatter.write_dl([(name, command.get_short_help_str(1000)) for name, command in commands if command])
+    def sections(self, ctx: Any) -> Mapping[str, Iterable[str]]:
+        """The groups of `COMMANDS`."""
+        return COMMANDS
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that `args` name; raises `UsageError` for one that was renamed or removed."""
@@ -84,7 +97,7 @@ class Commands(TyperGroup):
 
 
 app = typer.Typer(
-    cls=Commands, add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
+    cls=Program, add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
 for verbs in COMMANDS.values():
