@@ -130,4 +130,4 @@ def test_pixel_spacing_option_gives_millimetres(kneegrade, tmp_path):
     done = kneegrade("landmarks", tmp_path / "film.png", "-o", tmp_path / "out", "--pixel-spacing", "0.15")
     assert done.returncode == 0, done.stderr
     assert " mm" in done.stdout
-    assert "%" not in done.stdout.split("standard error")[0]
+    assert "%" not in done.stdout.split("Conf.:")[0]
