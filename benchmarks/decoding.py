@@ -2,12 +2,11 @@
 
     python benchmarks/decoding.py cache/store-chen2018-shipped [--split val] [--weights FILE]
 
-The dataset is that of docs/training.md. The grader's logits are computed once. Calibration alone (`fit_calibration`) and
-calibration through the decoder, as `kneegrade calibrate` fits it (`tuned_claims`), are fitted on the people of one half
+The dataset is that of docs/how-to/train-shipped-weights.md. The grader's logits are computed once. Calibration alone
+(`fit_calibration`) and calibration through the decoder, as `kneegrade calibrate` fits it (`tuned_claims`), are fitted on the people of one half
 and scored on the other half, in both directions, and all knees are scored together. Halves: `people_first` with share
 0.5 and seed 0. Without a decoder the most probable grades are given. With it, the most probable grades that keep the
-hard rules are given, without ordinal smoothing and with the chosen ordinal smoothing. One more row has rules and ordinal
-smoothing but no joint table (joint exponent 0). Differences are paired, with 95 % intervals by bootstrap over people.
+hard rules are given, without ordinal smoothing and with the chosen one. One more row has rules and ordinal smoothing but no joint table (joint exponent 0). Differences are paired, with 95 % intervals by bootstrap over people.
 """
 
 import argparse

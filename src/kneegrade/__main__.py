@@ -1,4 +1,4 @@
-"""`python -m kneegrade`, the same as the command `kneegrade`."""
+"""`python -m kneegrade`: the same as the command `kneegrade`."""
 
 from kneegrade.commands import main
 

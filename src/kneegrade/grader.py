@@ -370,15 +370,17 @@ def coherence_findings(calibrated: CalibratedGrades, row: int) -> tuple[Finding,
             continue
         chance = calibrated.probabilities[row, target.one_hot]
         chosen = (
-            f"{target.label} {grade} ({chance[grade]:.2f}) was chosen although {top} is more probable on its own "
-            f"({chance[top]:.2f}), because "
+            f"{target.label} {grade} was chosen although {top} is more probable on its own "
+            f"({chance[top]:.2f} against {chance[grade]:.2f}), because "
         )
-        if grade != calibrated.alone[row, index]:
-            text = chosen + f"{top} together with the other grades would break a rule."
-            findings.append(Finding("grade_moved", text))
+        without_rules = calibrated.alone[row, index]
+        if grade != without_rules:
+            reason = (
+                f"{without_rules} together with the other grades would break a rule of the grading scales. Check both."
+            )
+            findings.append(Finding("grade_moved", chosen + reason))
         else:
-            text = chosen + f"{grade} is closer to the other probable grades."
-            findings.append(Finding("grade_between", text))
+            findings.append(Finding("grade_between", chosen + f"{grade} is closer to the other probable grades."))
     return tuple(findings)
 
 

@@ -13,13 +13,27 @@ import kneegrade
 from kneegrade.commands import app
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "docs/get-started/first-report.md", "docs/get-started/first-study.md", "docs/how-to/own-landmarks.md")
+PAGES = (
+    "README.md",
+    "docs/get-started/first-report.md",
+    "docs/get-started/first-study.md",
+    "docs/how-to/own-landmarks.md",
+)
 SMALLER = {"INPUT...": "examples/single_right.dcm", "DIR": "out", "--number 24": "--number 8", "900": "300"}
-ELSEWHERE = ("cache/", "pip install", "make ", "python benchmarks", "python3 -m venv", ".venv/")  # tested by CI or need data
+ELSEWHERE = (
+    "cache/",
+    "pip install",
+    "make ",
+    "python benchmarks",
+    "python3 -m venv",
+    ".venv/",
+)  # tested by CI or need data
 
 
 def blocks(page: str, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return re.findall(
+        rf"^```{language}\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -28,7 +28,7 @@ def commands() -> list[str]:
 def test_the_page_has_the_commands_of_its_title():
     verbs = [" ".join(line.split()[1:3]) for line in commands()]
     assert [verb.split()[0] for verb in verbs] == [
-        "cohort", "cohort", "cohort", "audit", "store", "train", "train", "reproduce", "tables", "evaluate"
+        "cohort", "cohort", "cohort", "audit", "dataset", "train", "train", "reproduce", "tables", "evaluate"
     ]  # fmt: skip
 
 
@@ -47,7 +47,7 @@ def test_from_a_fake_download_to_tables(tmp_path):
             [sys.executable, "-m", "kneegrade", *words], cwd=tmp_path, capture_output=True, text=True, timeout=900,
             check=False,
         )  # fmt: skip
-        allowed = (0, 1) if words[0] == "store" else (0,)  # 1: some knees were not found, which is said
+        allowed = (0, 1) if words[0] == "dataset" else (0,)  # 1: some knees were not found, which is said
         assert done.returncode in allowed, f"{line}\n{done.stderr}"
     table = pd.read_parquet(tmp_path / "oai.parquet")
     assert {"train", "val", "test"} <= set(table["split"])

@@ -31,7 +31,7 @@ WEIGHTS = WeightsIdentity("phantom-test", "0123456789abcdef" * 4)
 
 
 def make_outlines(size: int) -> NDArray[np.float64]:
-    """Two arcs for femur and tibia, (74, 2), whose ends leave the region."""
+    """(74, 2) float64: two arcs for femur and tibia, whose ends lie outside the crop."""
     t = np.linspace(-1.0, 1.0, 37)
     x = size * (0.5 + 0.36 * np.sign(t) * np.abs(t) ** 0.5)
     femur = np.stack([x, size * (0.46 - 0.6 * np.abs(t) ** 6)], axis=1)
@@ -63,7 +63,7 @@ def make_evidence(rng: np.random.Generator, size: int = 96) -> Evidence:
 def make_knee(
     rng: np.random.Generator, side: Side = "R", evidence: Evidence | None = None, *, plain: bool = False
 ) -> GradedKnee:
-    """A graded knee; `plain` leaves out all that is optional."""
+    """A graded knee; `plain` leaves out all optional values."""
     grades = {}
     for target in TARGETS:
         p = rng.dirichlet(np.full(target.classes, 0.5))
@@ -95,7 +95,7 @@ def rng() -> np.random.Generator:
 @pytest.fixture
 def report(rng: np.random.Generator) -> Report:
     """A film with two knees, one half refused, one plain, one refused, one failed with a hostile name."""
-    refused = Finding("implant", "The knee holds a metal implant; grades would mean nothing.")
+    refused = Finding("implant", "The knee contains a metal implant; grades would be meaningless.")
     spacing = Finding("no_spacing", "The file states no pixel spacing, so no joint space in mm is given.")
     return Report(
         radiographs=(

@@ -24,7 +24,7 @@ def test_one_row_per_knee_and_per_film_without_knees(table):
     assert table["reason_code"].dropna().tolist() == ["implant", "no_knee", "unreadable"]
 
 
-def test_values_are_those_of_the_report(report, table):
+def test_values_equal_those_of_the_report(report, table):
     knee, row = report.radiographs[0].knees[0], table.iloc[0]
     assert [row[name] for name in TARGET_NAMES] == [knee.grades[name].grade for name in TARGET_NAMES]
     assert [row[f"kl_p{i}"] for i in range(5)] == pytest.approx(knee.grades["kl"].probabilities, abs=1e-6)
@@ -36,14 +36,14 @@ def test_values_are_those_of_the_report(report, table):
     assert (row["warnings"], row["coherence_findings"]) == ("no_spacing", "kl_without_sign")
 
 
-def test_what_was_not_measured_is_empty(table):
+def test_missing_measurements_are_empty_cells(table):
     plain, refused = table.iloc[4], table.iloc[3]
     assert plain[["joint_space_medial_mm", "coherence_log_probability", "warnings"]].isna().all()
     assert refused[["kl", "kl_p0", "jsn_medial_probability"]].isna().all()
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "＝"])
-def test_no_text_starts_a_formula(report, tmp_path, start):
+def test_no_text_is_a_formula(report, tmp_path, start):
     film = GradedRadiograph(start + "1+1,\n\"x'.dcm", reason=Finding("a", start + "cmd"), failed=True)
     write_csv(replace(report, radiographs=(film,)), tmp_path / "grades.csv")
     with (tmp_path / "grades.csv").open(encoding="utf-8", newline="") as stream:

@@ -1,4 +1,4 @@
-"""The page as a real browser shows it."""
+"""The page in a real browser."""
 
 import os
 import shutil
@@ -29,22 +29,22 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser, report, tmp_path) -> Iterator[Page]:
-    """The report in a window, which must have met no error and asked for nothing but itself when the test ends."""
+    """The report in a window; the test fails if the page raised an error or requested another file."""
     film = report.radiographs[0]
     long = replace(report, radiographs=(*report.radiographs, film, film))  # its last knees are far below the window
     write_html(long, tmp_path / "report.html")
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
-    complaints: list[str] = []
+    errors: list[str] = []
     requests: list[str] = []
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("dialog", lambda dialog: (complaints.append(dialog.message), dialog.dismiss()))
+    page.on("console", lambda message: errors.append(message.text))
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("dialog", lambda dialog: (errors.append(dialog.message), dialog.dismiss()))
     page.on("request", lambda request: requests.append(request.url))
     page.goto((tmp_path / "report.html").as_uri())
     yield page
     context.close()
-    assert complaints == []
+    assert errors == []
     assert [url for url in requests if not url.startswith("data:")] == [(tmp_path / "report.html").as_uri()]
 
 
@@ -121,12 +121,12 @@ def test_the_terms_shown_sum_to_the_centred_logit(page, report):
 
 
 @pytest.mark.parametrize("width", [320, 360, 768, 1920])
-def test_nothing_sticks_out_sideways(page, width):
+def test_page_never_scrolls_sideways(page, width):
     page.set_viewport_size({"width": width, "height": 800})
     assert overflow(page) <= 0
 
 
-def test_names_are_text(page):
+def test_file_names_are_shown_as_text(page):
     assert page.get_by_text("=<script>alert(1)</script>.dcm").first.is_visible()
 
 

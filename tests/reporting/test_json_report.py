@@ -22,7 +22,7 @@ def with_first_knee(report, **changes):
     return replace(report, radiographs=(replace(film, knees=(replace(film.knees[0], **changes), *film.knees[1:])),))
 
 
-def test_written_report_validates_and_reads_back_the_same(report, validator, tmp_path):
+def test_written_report_is_valid_and_reads_back_unchanged(report, validator, tmp_path):
     path = tmp_path / "report.json"
     write_json(report, path)
     read = json.loads(path.read_text(encoding="utf-8"))
@@ -55,7 +55,7 @@ def test_grades_keep_order_and_probabilities_keep_their_sum(report):
     assert np.shape(knee["landmarks_px"]) == (74, 2)
 
 
-def test_evidence_is_that_of_the_grade_given_and_adds_up(report, validator):
+def test_evidence_of_the_reported_grade_adds_up(report, validator):
     knee, written = report.radiographs[0].knees[0], to_dict(report)
     for name, row in written["radiographs"][0]["knees"][0]["grades"].items():
         evidence, grade = row["evidence"], row["grade"]
@@ -71,7 +71,7 @@ def test_evidence_is_that_of_the_grade_given_and_adds_up(report, validator):
     validator.validate(written)
 
 
-def test_coherence_says_how_far_the_grades_were_moved(report):
+def test_coherence_has_the_shift_of_the_grades(report):
     coherence = to_dict(report)["radiographs"][0]["knees"][0]["coherence"]
     assert list(coherence) == ["log_probability", "decoding_shift", "findings"]
     assert coherence["decoding_shift"] == 3
@@ -84,7 +84,7 @@ def test_numpy_numbers_become_plain_json(report, validator):
     validator.validate(json.loads(json.dumps(to_dict(with_first_knee(report, grades=grades)))))
 
 
-def test_a_landmark_without_a_place_is_null(report, validator):
+def test_landmark_without_coordinates_is_null(report, validator):
     landmarks = report.radiographs[0].knees[0].landmarks_px.copy()
     landmarks[3] = np.nan
     changed = to_dict(with_first_knee(report, landmarks_px=landmarks))
@@ -98,7 +98,7 @@ def test_other_numbers_that_are_not_finite_are_refused(report, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_was_refused_always_says_why(report, validator):
+def test_every_refusal_has_a_reason(report, validator):
     silent = (GradedRadiograph("a.dcm", (GradedKnee("R"),)), GradedRadiograph("b.dcm", failed=True))
     validator.validate(to_dict(replace(report, radiographs=silent)))
 
@@ -118,10 +118,10 @@ WRONG = {
     "four probabilities for KL": lambda wrong: knee(wrong)["grades"]["kl"]["probabilities"].pop(),
     "five probabilities for OARSI": lambda wrong: knee(wrong)["grades"]["jsn_medial"]["probabilities"].append(0.0),
     "OARSI grade 4": lambda wrong: knee(wrong)["grades"]["jsn_medial"].update(grade=4),
-    "grade that is no integer": lambda wrong: knee(wrong)["grades"]["kl"].update(grade=1.5),
+    "grade that is not an integer": lambda wrong: knee(wrong)["grades"]["kl"].update(grade=1.5),
     "probability above 1": lambda wrong: knee(wrong)["grades"]["kl"]["probabilities"].__setitem__(0, 1.01),
     "missing grade": lambda wrong: knee(wrong)["grades"].pop("osteophyte_tibia_medial"),
-    "evidence without the whole region": lambda wrong: knee(wrong)["grades"]["kl"]["evidence"].pop("region"),
+    "evidence without the region term": lambda wrong: knee(wrong)["grades"]["kl"]["evidence"].pop("region"),
     "73 landmarks": lambda wrong: knee(wrong)["landmarks_px"].pop(),
     "landmark with three numbers": lambda wrong: knee(wrong)["landmarks_px"][0].append(0.0),
     "unknown side": lambda wrong: knee(wrong).update(side="left"),
@@ -138,10 +138,10 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("spoil", WRONG.values(), ids=WRONG.keys())
-def test_wrong_reports_fail(report, validator, spoil):
+@pytest.mark.parametrize("damage", WRONG.values(), ids=WRONG.keys())
+def test_invalid_reports_are_rejected(report, validator, damage):
     wrong = to_dict(report)
-    spoil(wrong)
+    damage(wrong)
     with pytest.raises(ValidationError):
         validator.validate(wrong)
 
@@ -169,7 +169,7 @@ def test_joint_space_keeps_the_old_keys_and_gains_errors_and_fractions(report):
     assert len(knee["point_confidence"]) == 74
 
 
-def test_without_a_spacing_fractions_stay(report, validator):
+def test_fractions_remain_without_a_spacing(report, validator):
     space = replace(report.radiographs[0].knees[0].joint_space, mm_per_px=None)
     written = to_dict(with_first_knee(report, joint_space=space))
     validator.validate(written)

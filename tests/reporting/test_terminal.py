@@ -29,40 +29,40 @@ def test_grades_are_never_cut(report, width):
     assert shown[1:10] == ["R", *(str(grades[name].grade) for name in TARGET_NAMES), "3.3/5.9"]
 
 
-def test_source_is_named_once_per_film_and_reasons_are_told(report):
+def test_source_appears_once_per_film_and_reasons_are_shown(report):
     text = printed(report, 200)
     assert text.count("half.dcm") == 1
-    assert "The knee holds a metal implant" in text
+    assert "The knee contains a metal implant" in text
     assert "no spacing" in text
     assert "Research use, not a medical device" in text
 
 
-def test_hostile_names_reach_the_terminal_disarmed(report):
+def test_control_characters_in_names_do_not_reach_the_terminal(report):
     film = GradedRadiograph("[red]a\x1b]0;owned\x07\u202egpj.dcm", reason=Finding("a", "b\x1b[2J"), failed=True)
     text = printed(replace(report, radiographs=(film,)), 160)
     assert "[red]a�]0;owned��gpj.dcm" in text
     assert "\x1b" not in text
 
 
-def test_lines_say_what_was_not_graded_and_only_that(report):
+def test_one_line_per_kind_of_ungraded_item(report):
     assert ungraded_lines(report) == [
         "1 of 5 files could not be read.",
         "1 of 5 films has no gradable knee.",
-        "1 knee was not graded on a film whose other knee was.",
+        "1 knee was not graded on a film whose other knee was graded.",
     ]
     pair, half, plain, hip, broken = report.radiographs
     more = replace(report, radiographs=(half, half, hip, broken, hip, broken, replace(hip, knees=half.knees[1:])))
     assert ungraded_lines(more) == [
         "2 of 7 files could not be read.",
         "3 of 7 films have no gradable knee.",
-        "2 knees were not graded on films whose other knee was.",
+        "2 knees were not graded on films whose other knee was graded.",
     ]
     graded = replace(report, radiographs=(pair, plain))
     assert graded.all_graded
     assert ungraded_lines(graded) == []
 
 
-def test_the_table_of_landmarks_says_what_the_confidence_is(report):
+def test_landmarks_table_explains_the_confidence(report):
     console = Console(file=StringIO(), width=80)
     console.print(landmarks_table([("pair.dcm", "R", 0.8123, report.radiographs[0].knees[0].joint_space)]))
     text = " ".join(console.file.getvalue().split())

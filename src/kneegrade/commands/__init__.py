@@ -1,38 +1,134 @@
-"""The command line: one function per verb; a stage is imported only when its verb runs."""
+"""The command line `kneegrade`: one module per command, which parses options, calls a function and prints.
 
+`COMMANDS` lists them in the groups in which `kneegrade --help` shows them. A command imports what it runs when it is
+called, so that `--help` is fast.
+"""
+
+import io
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, Final
 
 import typer
+from typer.core import TyperGroup
 
-from kneegrade.commands import cohort, grading, measuring, sites, training
-from kneegrade.errors import KneeGradeError
+from kneegrade.commands import (
+    audit,
+    calibrate,
+    cohort,
+    compare,
+    dataset,
+    drift,
+    evaluate,
+    grade,
+    info,
+    landmarks,
+    phantom,
+    quality_control,
+    reproduce,
+    tables,
+    train,
+)
+from kneegrade.errors import KneeGradeError, UsageError
+from kneegrade.version import __version__
 
-app = typer.Typer(
-    add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
-    help="Kellgren-Lawrence and OARSI grades of plain knee radiographs. Research use, not a medical device.",
-)  # fmt: skip
-VERBS: tuple[Callable[..., None], ...] = (
-    grading.grade, grading.landmarks, grading.info, training.train, training.store, training.phantom,
-    measuring.evaluate, measuring.compare, measuring.audit, measuring.tables, measuring.reproduce,
-    sites.calibrate, sites.drift, sites.gate,
-)  # fmt: skip
-COHORTS: tuple[Callable[..., None], ...] = (
+
+class Group(TyperGroup):
+    """A command with subcommands, whose help wraps a long summary instead of cutting it off."""
+
+    def sections(self, ctx: Any) -> Mapping[str, Iterable[str]]:
+        """Heading → names of the subcommands that the help lists below it."""
+        return {"Commands": self.list_commands(ctx)}
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Writes the list of subcommands, one section per heading."""
+        for heading, names in self.sections(ctx).items():
+            commands = [(name, self.get_command(ctx, name)) for name in names]
+            with formatter.section(heading):
+                formatter.write_dl([(name, command.get_short_help_str(1000)) for name, command in commands if command])
+
+
+cohort_app = typer.Typer(cls=Group, no_args_is_help=True, help="Build a manifest from a cohort of films.")
+for verb in (
     cohort.oai, cohort.most, cohort.chen2018, cohort.phantom, cohort.csv, cohort.pts, cohort.fake_oai,
     cohort.fake_most,
-)  # fmt: skip
-cohort_app = typer.Typer(no_args_is_help=True, help="Turn a labelled cohort into a manifest.")
-for verb in VERBS:
-    app.command()(verb)
-for verb in COHORTS:
+):  # fmt: skip
     cohort_app.command()(verb)
-app.add_typer(cohort_app, name="cohort")
+
+COMMANDS: Final[dict[str, dict[str, Callable[..., None] | typer.Typer]]] = {
+    "Grade": {"grade": grade.grade, "landmarks": landmarks.landmarks, "info": info.info},
+    "Cohorts": {
+        "cohort": cohort_app, "dataset": dataset.dataset, "phantom": phantom.phantom, "audit": audit.audit,
+        "drift": drift.drift,
+    },
+    "Train": {
+        "train": train.train, "calibrate": calibrate.calibrate, "quality-control": quality_control.quality_control,
+        "reproduce": reproduce.reproduce,
+    },
+    "Evaluate": {"evaluate": evaluate.evaluate, "compare": compare.compare, "tables": tables.tables},
+}  # fmt: skip
+SUCCESSORS: Final = {
+    "store": "`kneegrade store` was renamed; use `kneegrade dataset`.",
+    "gate": "`kneegrade gate` was renamed; use `kneegrade quality-control`.",
+    "adapt": "`kneegrade adapt` was removed; use `kneegrade calibrate`.",
+}
+
+
+class Program(Group):
+    """The command `kneegrade`: `COMMANDS`, `SUCCESSORS`, and exit code 2 for every `KneeGradeError`."""
+
+    def sections(self, ctx: Any) -> Mapping[str, Iterable[str]]:
+        """The groups of `COMMANDS`."""
+        return COMMANDS
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that `args` name; raises `UsageError` for one that was renamed or removed."""
+        if args and args[0] in SUCCESSORS:
+            raise UsageError(SUCCESSORS[args[0]])
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the command; an error that the user can correct becomes one sentence and exit code 2."""
+        try:
+            return super().invoke(ctx)
+        except KneeGradeError as error:
+            typer.echo(f"kneegrade: {error.message}", err=True)
+            raise typer.Exit(2) from error
+
+
+app = typer.Typer(
+    cls=Program, add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)  # fmt: skip
+for verbs in COMMANDS.values():
+    for name, command in verbs.items():
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name)
+        else:
+            app.command(name)(command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"kneegrade {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Grade knee osteoarthritis on plain radiographs (Kellgren-Lawrence, OARSI).
+
+    Research use, not a medical device.
+    """
 
 
 def main() -> None:
-    """Entry point: a KneeGradeError becomes one sentence and exit code 2."""
-    try:
-        app()
-    except KneeGradeError as error:
-        typer.echo(f"kneegrade: {error.message}", err=True)
-        sys.exit(2)
+    """Entry point of the command `kneegrade`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that cannot show "±" must not end a run
+    app(prog_name="kneegrade")

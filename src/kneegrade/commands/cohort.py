@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kneegrade.commands.shared import (
+from kneegrade.commands.options import (
     MirroredFlag,
     MirroredOption,
     OutputOption,

@@ -1,6 +1,7 @@
-"""Report → files: one module per format, and one verb that writes them together.
+"""Reports: `Report` → JSON, HTML, CSV and a terminal table, one module per format.
 
-Importing this room is cheap: jinja2, pillow and rich are loaded by the function that needs them.
+`write_report` writes the files of a run. Importing this package is fast: jinja2, pillow and rich are imported by the
+functions that need them.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -9,10 +10,10 @@ from typing import Final
 
 from kneegrade.errors import UsageError
 from kneegrade.files import make_directory
+from kneegrade.reporting.audit_page import write_audit
 from kneegrade.reporting.csv_report import write_csv, write_rows
 from kneegrade.reporting.html_report import write_html
 from kneegrade.reporting.json_report import SCHEMA_VERSION, json_schema, to_dict, write_json
-from kneegrade.reporting.pages import write_audit
 from kneegrade.reporting.terminal import grades_table
 from kneegrade.results import Report
 
@@ -40,11 +41,11 @@ FORMATS: Final[tuple[str, ...]] = tuple(_WRITERS)
 
 
 def write_report(report: Report, directory: Path, formats: Iterable[str] = FORMATS) -> dict[str, Path]:
-    """Paths of the files written, by format: `report.json`, `report.html`, `grades.csv`.
+    """Paths of the written files, by format: `report.json`, `report.html`, `grades.csv`.
 
     Args:
-        report: what a run found.
-        directory: where the files go; made if missing. Files of these names there are replaced.
+        report: the results of a run.
+        directory: folder for the files; created if it does not exist. Files with these names are replaced.
         formats: which of `FORMATS` to write.
 
     Raises:

@@ -1,4 +1,4 @@
-"""`grades.csv`: one row per knee, for spreadsheets and statistics."""
+"""`grades.csv`: one row per knee, for spreadsheets and statistics programs."""
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from kneegrade.files import replacing
-from kneegrade.reporting.report_labels import reason_of, rows
+from kneegrade.reporting.report_labels import knee_rows, reason_of
 from kneegrade.results import Finding, GradedKnee, GradedRadiograph, GradeResult, JointSpace, Report
 from kneegrade.schema import OARSI_NAMES, TARGET_NAMES, TARGETS
 
@@ -43,24 +43,29 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "�
 
 
 def write_csv(report: Report, path: Path) -> None:
-    """Writes a row per knee, and a row per radiograph without knees, under the names in `COLUMNS`.
+    """Writes one row per knee, and one per radiograph without knees, with the columns `COLUMNS`.
 
-    What is missing is an empty cell. Several codes in one cell are joined by ";". A text that a spreadsheet would
-    take for a formula gets a leading apostrophe.
+    Missing values are empty cells. Several codes in one cell are joined by ";". A text that a spreadsheet would
+    interpret as a formula gets a leading apostrophe.
 
     Raises:
         UsageError: `path` cannot be written.
     """
     with replacing(path) as stream:
-        writer = csv.DictWriter(stream, COLUMNS, restval="", lineterminator="\r\n")  # RFC 4180; quotes either
+        writer = csv.DictWriter(stream, COLUMNS, restval="", lineterminator="\r\n")  # line ends of RFC 4180
         writer.writeheader()
-        for radiograph, knee in rows(report):
+        for radiograph, knee in knee_rows(report):
             cells = _cells(radiograph, knee)
-            writer.writerow({name: harmless(cell) for name, cell in cells.items()})
+            writer.writerow({name: escape_formula(cell) for name, cell in cells.items()})
 
 
 def write_rows(header: Sequence[str], lines: Iterable[Sequence[Cell]], path: Path) -> None:
-    """Writes any table to `path`: whole or not at all, with nothing in it that a spreadsheet would run.
+    """Writes a table to `path`, completely or not at all; no cell is executed as a formula by a spreadsheet.
+
+    Args:
+        header: names of the columns.
+        lines: cells of each row.
+        path: file to write.
 
     Raises:
         UsageError: `path` cannot be written.
@@ -68,17 +73,17 @@ def write_rows(header: Sequence[str], lines: Iterable[Sequence[Cell]], path: Pat
     with replacing(path) as stream:
         writer = csv.writer(stream, lineterminator="\r\n")
         writer.writerow(header)
-        writer.writerows([harmless(cell) for cell in line] for line in lines)
+        writer.writerows([escape_formula(cell) for cell in line] for line in lines)
 
 
 def _cells(radiograph: GradedRadiograph, knee: GradedKnee | None) -> dict[str, Cell]:
-    judged = radiograph if knee is None else knee
+    subject = radiograph if knee is None else knee
     cells: dict[str, Cell] = {
         "source": radiograph.source,
-        "status": judged.status,
+        "status": subject.status,
         "warnings": _codes(radiograph.warnings),
     }
-    reason = reason_of(judged)
+    reason = reason_of(subject)
     if reason is not None:
         cells |= {"reason_code": reason.code, "reason": reason.message}
     return cells if knee is None else cells | _knee_cells(knee)
@@ -130,6 +135,6 @@ def _codes(findings: Iterable[Finding]) -> str:
     return ";".join(finding.code for finding in findings)
 
 
-def harmless(cell: Cell) -> Cell:
-    """`cell`, with an apostrophe in front of text that a spreadsheet would run (OWASP: CSV injection)."""
+def escape_formula(cell: Cell) -> Cell:
+    """`cell`, with a leading apostrophe if a spreadsheet would run it as a formula (OWASP: CSV injection)."""
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA_STARTS) else cell

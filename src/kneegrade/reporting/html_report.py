@@ -1,6 +1,6 @@
 """`report.html`: one self-contained page for people, with pictures and the evidence for each grade.
 
-What the page shows of a report, worked out in Python so that the templates only place it.
+The classes hold what the page shows, computed here so that the templates only lay it out.
 """
 
 from collections.abc import Mapping
@@ -12,40 +12,78 @@ from typing import Any, Final
 import numpy as np
 
 from kneegrade.files import replacing
-from kneegrade.reporting.pages import Picture, environment, landmarks_read, picture_of, policy, resource
+from kneegrade.reporting.html_pages import Picture, environment, landmarks_read, picture_of, policy, resource
 from kneegrade.reporting.report_labels import (
     LANDMARK_CONFIDENCE,
     RESEARCH_USE,
     SHORT_LABELS,
-    SIDE_WORDS,
-    STATUS_WORDS,
+    SIDE_LABELS,
+    STATUS_LABELS,
+    format_width,
     printable,
     reason_of,
-    width_words,
 )
 from kneegrade.results import Evidence, Finding, GradedKnee, GradedRadiograph, GradeResult, Report
 from kneegrade.schema import KL_MEANING, OARSI_MEANING, TARGETS, Target
 
 _DIGITS: Final = 4
+MANY_KNEES: Final = 12  # the summary of at least so many knees has a search field
+
+
+def write_html(report: Report, path: Path) -> None:
+    """Writes the page to `path`: style, script and pictures embedded, no network access, strict security policy.
+
+    The page contains the pixels of the crops, including any text that is burned into the film there.
+
+    Raises:
+        UsageError: `path` cannot be written.
+    """
+    style, script = resource("report.css"), resource("report.js")
+    page = environment().get_template("report.html.j2")
+    with replacing(path) as stream:
+        stream.writelines(
+            page.generate(
+                report=report,
+                films=film_views(report),
+                pairs=any(len(radiograph.knees) > 1 for radiograph in report.radiographs),
+                counts=count_knees(report),
+                style=style,
+                script=script,
+                policy=policy(style, script),
+                research_use=RESEARCH_USE,
+                landmark_confidence=LANDMARK_CONFIDENCE,
+                targets=TARGETS,
+                kl_meaning=KL_MEANING,
+                oarsi_meaning=OARSI_MEANING,
+                many_knees=MANY_KNEES,
+            )
+        )
 
 
 @dataclass(frozen=True)
 class ClassCell:
-    """One class of one grade: its probability, whether it is the grade given, and whether it is in the set."""
+    """One class of one grade.
+
+    Attributes:
+        grade: the class.
+        probability: its calibrated probability.
+        reported: whether it is the grade that is reported.
+        in_set: whether it belongs to the prediction set.
+    """
 
     grade: int
     probability: float
-    given: bool
-    held: bool
+    reported: bool
+    in_set: bool
 
     @property
     def percent(self) -> str:
-        """The probability as people read it: never "0" or "100" for what is neither."""
+        """The probability in per cent, never "0" or "100" for a value in between."""
         return percent(self.probability)
 
 
 @dataclass(frozen=True)
-class Reading:
+class GradeRow:
     """One of the seven grades of a knee."""
 
     target: Target
@@ -64,22 +102,24 @@ class Reading:
     @property
     def cells(self) -> list[ClassCell]:
         """One cell per class."""
-        given, held = self.result.grade, self.result.prediction_set or ()
-        return [ClassCell(i, value, i == given, i in held) for i, value in enumerate(self.result.probabilities)]
+        grade, prediction_set = self.result.grade, self.result.prediction_set or ()
+        return [
+            ClassCell(i, value, i == grade, i in prediction_set) for i, value in enumerate(self.result.probabilities)
+        ]
 
 
 @dataclass(frozen=True)
 class Fact:
-    """A line of what was measured: its name, the value with its standard error, and what it is."""
+    """A measurement: its name, its value with standard error, and an explanation."""
 
     name: str
     value: str
-    aside: str
+    explanation: str
 
 
 @dataclass(frozen=True)
 class KneeView:
-    """One knee on the page; `anchor` is unique within it."""
+    """One knee on the page; `anchor` is its unique id there."""
 
     anchor: str
     knee: GradedKnee
@@ -87,7 +127,7 @@ class KneeView:
     @property
     def title(self) -> str:
         """Side in words."""
-        return SIDE_WORDS[self.knee.side]
+        return SIDE_LABELS[self.knee.side]
 
     @property
     def reason(self) -> Finding | None:
@@ -95,48 +135,49 @@ class KneeView:
         return reason_of(self.knee)
 
     @cached_property
-    def readings(self) -> list[Reading]:
-        """The seven grades in the schema's order, none for a knee that was refused."""
+    def grades(self) -> list[GradeRow]:
+        """The seven grades in the order of the schema; empty if the knee was not graded."""
         grades = self.knee.grades
-        return [] if grades is None else [Reading(target, grades[target.name]) for target in TARGETS]
+        return [] if grades is None else [GradeRow(target, grades[target.name]) for target in TARGETS]
 
     @property
     def probability_kl_2_or_more(self) -> str:
-        """Probability of the usual radiographic definition of osteoarthritis."""
-        return percent(sum(self.readings[0].result.probabilities[2:]))
+        """Probability of the usual radiographic definition of osteoarthritis, in per cent."""
+        return percent(sum(self.grades[0].result.probabilities[2:]))
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """What the seven grades say about each other, and why they are left to a reader."""
+        """Reasons why a reader should decide, and what is unusual about the combination of grades."""
         coherence = self.knee.coherence.findings if self.knee.coherence is not None else ()
         return (*self.knee.doubts, *coherence)
 
     @property
     def joint_space(self) -> list[Fact]:
-        """Widths in mm, or in per cent of the tibial width without a trusted spacing; and the angle."""
+        """Joint space widths (mm, or % of the tibial width without a trusted spacing) and convergence angle."""
         space = self.knee.joint_space
         if space is None:
             return []
         angle = space.convergence_deg
+        angle_text = f"{angle.value:.1f} ± {angle.error:.1f}°".replace("-", "−")
         return [
-            Fact("Joint space, medial", width_words(space, space.medial), "smallest width"),
-            Fact("Joint space, lateral", width_words(space, space.lateral), "at 0.825 of the tibia’s width"),
-            Fact("Convergence angle", f"{angle.value:.1f} ± {angle.error:.1f}°".replace("-", "−"), "open laterally: +"),
+            Fact("Joint space, medial", format_width(space, space.medial), "minimum width"),
+            Fact("Joint space, lateral", format_width(space, space.lateral), "width at 0.825 of the tibia"),
+            Fact("Convergence angle", angle_text, "positive if wider laterally"),
         ]
 
     @cached_property
     def picture(self) -> Picture | None:
-        """The region with outlines and points."""
+        """The crop with outlines and points."""
         return None if self.knee.evidence is None else picture_of(self.knee.evidence)
 
     @cached_property
-    def shares(self) -> dict[str, dict[str, Any]]:
-        """Grade name → what the points contribute to it, for the grades that have contributions."""
+    def contributions(self) -> dict[str, dict[str, Any]]:
+        """Name of a grade → contributions of the points to it (`contributions_to`), for the grades that have them."""
         evidence, grades = self.knee.evidence, self.knee.grades
         if evidence is None or grades is None:
             return {}
         known = [target.name for target in TARGETS if target.name in evidence.contributions]
-        return {name: shares_of(evidence, name, grades[name].grade) for name in known}
+        return {name: contributions_to(evidence, name, grades[name].grade) for name in known}
 
 
 @dataclass(frozen=True)
@@ -154,7 +195,7 @@ class FilmView:
     @property
     def status(self) -> str:
         """Status in words."""
-        return STATUS_WORDS[self.radiograph.status]
+        return STATUS_LABELS[self.radiograph.status]
 
     @property
     def reason(self) -> Finding | None:
@@ -162,16 +203,16 @@ class FilmView:
         return reason_of(self.radiograph)
 
 
-def films_of(report: Report) -> list[FilmView]:
-    """The radiographs of `report` with anchors `k1-1`, `k1-2` … (film, knee) for their knees."""
+def film_views(report: Report) -> list[FilmView]:
+    """The radiographs of `report`; their knees have the anchors `k1-1`, `k1-2` … (film, knee)."""
     return [
         FilmView(radiograph, tuple(KneeView(f"k{film}-{i}", knee) for i, knee in enumerate(radiograph.knees, start=1)))
         for film, radiograph in enumerate(report.radiographs, start=1)
     ]
 
 
-def counts_of(report: Report) -> Mapping[str, int]:
-    """How many films and knees there are, and how many of them were graded, refused or unreadable."""
+def count_knees(report: Report) -> Mapping[str, int]:
+    """Number of films, of graded knees, of knees (and films without knees) not gradable, and of failed files."""
     knees = [knee for radiograph in report.radiographs for knee in radiograph.knees]
     graded = sum(knee.status == "graded" for knee in knees)
     bare = sum(radiograph.status == "not_gradable" and not radiograph.knees for radiograph in report.radiographs)
@@ -183,28 +224,28 @@ def counts_of(report: Report) -> Mapping[str, int]:
     }
 
 
-def shares_of(evidence: Evidence, name: str, grade: int) -> dict[str, Any]:
-    """What the class-centred logit of `grade` is made of, ready for the page's script.
+def contributions_to(evidence: Evidence, name: str, grade: int) -> dict[str, Any]:
+    """The terms of the class-centred logit of `grade`, in the form that the page's script reads.
 
-    `values` has one number per landmark drawn, in the order of `Picture.points`, None where this grade's head does
-    not read the landmark (its contributions to all classes are exactly 0). `sum` holds the terms of
-    femur + tibia + region + constant = logit, the first two over all 74 landmarks; `outside` is the part of these two
-    that belongs to landmarks outside the picture.
+    `values` has one number per drawn landmark, in the order of `Picture.points`; None if the head of this grade does
+    not read the landmark (its contributions to all classes are exactly 0). `sum` has the terms of
+    femur + tibia + region + constant = logit, where femur and tibia are sums over all 74 landmarks, and `outside`, the
+    part of these two terms that comes from landmarks outside the picture.
     """
     contributions = evidence.contributions[name]  # (74, classes)
     column = contributions[:, grade]
-    heard = np.any(contributions != 0.0, axis=1)
+    read_by_head = np.any(contributions != 0.0, axis=1)
     drawn = landmarks_read(evidence)
     terms = evidence.terms(name, grade)
     total = {**asdict(terms), "logit": terms.logit, "outside": column[~drawn].sum()}
     return {
-        "values": [round(float(column[i]), _DIGITS) if heard[i] else None for i in np.flatnonzero(drawn)],
+        "values": [round(float(column[i]), _DIGITS) if read_by_head[i] else None for i in np.flatnonzero(drawn)],
         "sum": {term: round(float(value), _DIGITS) for term, value in total.items()},
     }
 
 
 def percent(probability: float) -> str:
-    """A probability in whole per cent, with "<1" and ">99" for what is nearly certain.
+    """A probability in whole per cent, with "<1" and ">99" for nearly certain values.
 
     Example:
         >>> percent(0.634), percent(0.001), percent(0.9999), percent(1.0)
@@ -215,36 +256,3 @@ def percent(probability: float) -> str:
     if 0.995 <= probability < 1.0:
         return ">99"
     return f"{100 * probability:.0f}"
-
-
-MANY_KNEES: Final = 12  # from here on the summary has a filter
-
-
-def write_html(report: Report, path: Path) -> None:
-    """Writes the page to `path`: style, script and pictures inline, no network, strict content security policy.
-
-    The page holds the pixels of the knees' regions, and with them whatever text is burned into the film there.
-
-    Raises:
-        UsageError: `path` cannot be written.
-    """
-    style, script = resource("report.css"), resource("report.js")
-    page = environment().get_template("report.html.j2")
-    with replacing(path) as stream:
-        stream.writelines(
-            page.generate(
-                report=report,
-                films=films_of(report),
-                pairs=any(len(radiograph.knees) > 1 for radiograph in report.radiographs),
-                counts=counts_of(report),
-                style=style,
-                script=script,
-                policy=policy(style, script),
-                research_use=RESEARCH_USE,
-                landmark_confidence=LANDMARK_CONFIDENCE,
-                targets=TARGETS,
-                kl_meaning=KL_MEANING,
-                oarsi_meaning=OARSI_MEANING,
-                many_knees=MANY_KNEES,
-            )
-        )

@@ -1,7 +1,7 @@
-"""`report.json`: everything a run found, for programs.
+"""`report.json`: all results of a run, for programs.
 
-The layout is published as a JSON Schema beside this module. Keys may be added, which raises the minor version;
-a change that breaks readers raises the major one.
+The layout is published as a JSON Schema (`report.schema.json`). Additional keys raise the minor version of the schema;
+a change that breaks readers raises the major version.
 """
 
 import json
@@ -32,18 +32,18 @@ from kneegrade.results import (
 
 SCHEMA_VERSION: Final = "2.0"
 
-_PROBABILITY_DIGITS = 6  # five of them still sum to 1 within 3e-6
+_PROBABILITY_DIGITS = 6  # the rounded values of five classes sum to 1 within 3e-6
 _PIXEL_DIGITS = 2
 _DIGITS = 4
 _FRACTION_DIGITS = 6
 
 
 def write_json(report: Report, path: Path) -> None:
-    """Writes `to_dict(report)` to `path`, indented, with each row of numbers on one line.
+    """Writes `to_dict(report)` to `path` as indented JSON, with each list of numbers on one line.
 
     Raises:
         UsageError: `path` cannot be written.
-        ValueError: a number of the report is not finite.
+        ValueError: a number in the report is not finite.
     """
     with replacing(path) as stream:
         stream.write(_layout(to_dict(report)))
@@ -51,10 +51,10 @@ def write_json(report: Report, path: Path) -> None:
 
 
 def to_dict(report: Report) -> dict[str, Any]:
-    """The report as plain JSON values, in the layout of `json_schema`.
+    """The report as plain JSON values, in the layout of `json_schema`; a landmark without finite coordinates is None.
 
     Raises:
-        ValueError: a number that must be finite is not. A landmark without a finite place becomes None.
+        ValueError: another number is not finite.
     """
     weights = {"name": report.weights.name, "sha256": report.weights.sha256}
     return {
@@ -71,7 +71,7 @@ def to_dict(report: Report) -> dict[str, Any]:
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) that every `report.json` fulfils."""
+    """The JSON Schema (draft 2020-12) of `report.json`."""
     text = files("kneegrade.reporting").joinpath("report.schema.json").read_text(encoding="utf-8")
     schema: dict[str, Any] = json.loads(text)
     return schema
@@ -203,12 +203,12 @@ def _finding(finding: Finding | None) -> dict[str, str] | None:
 
 def _number(value: float, digits: int) -> float:
     if not math.isfinite(value):
-        raise ValueError(f"A report holds finite numbers only, not {value}.")
+        raise ValueError(f"A report can only contain finite numbers, but one is {value}.")
     return round(float(value), digits) + 0.0  # turns -0.0 into 0.0
 
 
 def _layout(value: Any, indent: str = "") -> str:
-    """JSON text of `value`: objects and lists of them over several lines, everything else on one."""
+    """JSON text of `value`: objects and lists of objects on several lines, everything else on one line."""
     inner = indent + "  "
     if isinstance(value, dict) and value:
         items = [f"{json.dumps(key)}: {_layout(item, inner)}" for key, item in value.items()]

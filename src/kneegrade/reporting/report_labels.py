@@ -1,4 +1,4 @@
-"""The words that more than one report format uses, so that they cannot drift apart."""
+"""Texts that several report formats share: labels, units and reasons."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -7,11 +7,11 @@ from kneegrade.results import Finding, GradedKnee, GradedRadiograph, JointSpace,
 
 RESEARCH_USE: Final = "Research use, not a medical device"
 LANDMARK_CONFIDENCE: Final = (
-    "expected share of the joint-surface landmarks within 2 % of the tibial width of their true place, times the "
-    "probability that this is a knee seen from the front"
+    "expected fraction of the joint-surface landmarks that lie within 2 % of the tibial width of their true position, "
+    "times the probability that this is a frontal view of a knee"
 )
-SIDE_WORDS: Final[dict[Side, str]] = {"R": "Right knee", "L": "Left knee", "unknown": "Knee, side unknown"}
-STATUS_WORDS: Final[dict[str, str]] = {"graded": "Graded", "not_gradable": "Not gradable", "failed": "Failed"}
+SIDE_LABELS: Final[dict[Side, str]] = {"R": "Right knee", "L": "Left knee", "unknown": "Knee, side unknown"}
+STATUS_LABELS: Final[dict[str, str]] = {"graded": "Graded", "not_gradable": "Not gradable", "failed": "Failed"}
 SHORT_LABELS: Final[dict[str, str]] = {
     "kl": "KL",
     "jsn_lateral": "JSN L",
@@ -22,19 +22,19 @@ SHORT_LABELS: Final[dict[str, str]] = {
     "osteophyte_tibia_medial": "TM",
 }
 
-_NO_REASON = Finding("not_gradable", "It could not be graded; no reason was recorded.")
+_NO_REASON = Finding("not_gradable", "The knee could not be graded; no reason was recorded.")
 
 
-def rows(report: Report) -> Iterator[tuple[GradedRadiograph, GradedKnee | None]]:
-    """Each knee with its radiograph; a radiograph without knees comes once, with None."""
+def knee_rows(report: Report) -> Iterator[tuple[GradedRadiograph, GradedKnee | None]]:
+    """Each knee with its radiograph, in order; a radiograph without knees appears once, with None."""
     for radiograph in report.radiographs:
         yield from ((radiograph, knee) for knee in radiograph.knees or (None,))
 
 
 def reason_of(item: GradedRadiograph | GradedKnee) -> Finding | None:
-    """Why `item` has no grades: None for what is graded, and always a finding for what is not.
+    """Why `item` has no grades: None if it was graded, otherwise always a finding.
 
-    A radiograph whose knees were all refused takes the reason of its first knee if it has none itself.
+    A radiograph that states no reason itself has the reason of its first knee.
     """
     if item.status == "graded":
         return None
@@ -44,10 +44,10 @@ def reason_of(item: GradedRadiograph | GradedKnee) -> Finding | None:
 
 
 def printable(text: str) -> str:
-    """`text` with control, bidirectional-override and undecodable characters shown as U+FFFD.
+    """`text` with control, bidirectional-override and undecodable characters replaced by U+FFFD.
 
-    File names are written by strangers: an escape sequence must not reach a terminal, nor a right-to-left
-    override disguise a name on a page.
+    File names are untrusted input: an escape sequence must not reach a terminal, and a right-to-left override must not
+    disguise a name on a page.
 
     Example:
         >>> printable("knee" + chr(27) + "[31m.dcm")
@@ -56,13 +56,13 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
-def width_words(space: JointSpace, width: Measurement) -> str:
-    """A joint-space width with its standard error, in mm where the spacing is trusted, else in % of the tibial width.
+def format_width(space: JointSpace, width: Measurement) -> str:
+    """A joint space width with its standard error, in mm if the spacing is trusted, otherwise in % of the tibial width.
 
     Example:
         >>> tibia, angle = Measurement(400.0, 2.0), Measurement(1.0, 0.5)
         >>> space = JointSpace(Measurement(0.05, 0.002), Measurement(0.07, 0.002), {}, angle, tibia)
-        >>> width_words(space, space.medial)
+        >>> format_width(space, space.medial)
         '5.0 ± 0.2 %'
     """
     mm = space.mm(width)

@@ -1,9 +1,16 @@
-"""The grades of a run as a table for the terminal."""
+"""Tables for the terminal: the grades of a run, and landmarks with joint space."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
-from kneegrade.reporting.report_labels import LANDMARK_CONFIDENCE, RESEARCH_USE, printable, reason_of, rows, width_words
+from kneegrade.reporting.report_labels import (
+    LANDMARK_CONFIDENCE,
+    RESEARCH_USE,
+    format_width,
+    knee_rows,
+    printable,
+    reason_of,
+)
 from kneegrade.results import GradedKnee, GradedRadiograph, JointSpace, Report
 from kneegrade.schema import TARGET_NAMES
 
@@ -11,18 +18,18 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-_HEADINGS: Final = ("KL", "JSN\nL", "\nM", "Ost\nFL", "\nFM", "\nTL", "\nTM")  # one group each, named once
+_HEADINGS: Final = ("KL", "JSN\nL", "\nM", "Ost\nFL", "\nFM", "\nTL", "\nTM")  # each group is named once
 _CAPTION: Final = (
     "KL 0-4 · JSN joint space narrowing 0-3 · Ost osteophytes 0-3 · F femur · T tibia · L lateral · M medial · "
-    f"mm joint space medial/lateral\n{RESEARCH_USE}"
+    f"mm joint space width medial/lateral · Note: see the report for the full sentence\n{RESEARCH_USE}"
 )
 
 
 def grades_table(report: Report) -> "Table":
-    """A row per knee (or per radiograph without knees): source, side, seven grades, joint space in mm, notes.
+    """A table with a row per knee, or per radiograph without knees: film, side, grades, joint space width, note.
 
-    Fits 80 columns; source and notes take what is left. Notes are a refusal's sentence, else the names of warnings,
-    doubts and coherence findings.
+    It fits into 80 columns; film and note share the remaining width. The note is the reason why a knee was not graded,
+    otherwise the codes of warnings, doubts and coherence findings.
     """
     from rich import box
     from rich.table import Table
@@ -34,28 +41,28 @@ def grades_table(report: Report) -> "Table":
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("mm\nM/L", justify="right", no_wrap=True)
     table.add_column("Note", ratio=4, overflow="fold", min_width=8)
-    shown: GradedRadiograph | None = None
-    for radiograph, knee in rows(report):
-        table.add_row(*_cells(radiograph, knee, repeats=radiograph is shown))
-        shown = radiograph
+    previous: GradedRadiograph | None = None
+    for radiograph, knee in knee_rows(report):
+        table.add_row(*_cells(radiograph, knee, repeats=radiograph is previous))
+        previous = radiograph
     return table
 
 
 def ungraded_lines(report: Report) -> list[str]:
-    """A sentence for every kind of thing that was not graded, with its number; empty where `report.all_graded`."""
+    """One sentence, with a count, per reason why something was not graded; empty if `report.all_graded`."""
     films = report.radiographs
     failed = sum(film.status == "failed" for film in films)
     without = sum(film.status == "not_gradable" for film in films)
-    alone = sum(knee.status != "graded" for film in films if film.status == "graded" for knee in film.knees)
+    single = sum(knee.status != "graded" for film in films if film.status == "graded" for knee in film.knees)
     lines = []
     if failed:
         lines.append(f"{failed} of {len(films)} files could not be read.")
     if without:
         lines.append(f"{without} of {len(films)} films {'has' if without == 1 else 'have'} no gradable knee.")
-    if alone == 1:
-        lines.append("1 knee was not graded on a film whose other knee was.")
-    elif alone:
-        lines.append(f"{alone} knees were not graded on films whose other knee was.")
+    if single == 1:
+        lines.append("1 knee was not graded on a film whose other knee was graded.")
+    elif single:
+        lines.append(f"{single} knees were not graded on films whose other knee was graded.")
     return lines
 
 
@@ -96,16 +103,21 @@ def _note(radiograph: GradedRadiograph, knee: GradedKnee | None, *, repeats: boo
 
 
 def landmarks_table(knees: Iterable[tuple[str, str, float, JointSpace]]) -> "Table":
-    """A row per knee: film, side, confidence, joint space with its standard error, convergence angle.
+    """A table with a row per knee: film, side, landmark confidence, joint space widths, convergence angle, tibia.
 
-    Widths are in mm where the film's spacing is trusted, else in per cent of the tibial width.
+    Widths are given with their standard errors, in mm if the spacing is trusted, otherwise in % of the tibial width.
+
+    Args:
+        knees: for each knee the film's name, the side, the landmark confidence and the joint space.
     """
     from rich import box
     from rich.table import Table
 
     caption = (
         f"Conf.: {LANDMARK_CONFIDENCE}\n"
-        "± standard error · medial: minimum · lateral: at 0.825 of the tibial width from its medial edge"
+        "Medial: minimum joint space width · Lateral: width at 0.825 of the tibial width from its medial edge · "
+        "Angle: convergence of the joint lines, positive if wider laterally · Tibia: width of the plateau · "
+        "± standard error"
     )
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, caption=caption, caption_justify="left")
     table.add_column("Film", ratio=3, overflow="fold", min_width=8)
@@ -113,9 +125,9 @@ def landmarks_table(knees: Iterable[tuple[str, str, float, JointSpace]]) -> "Tab
     for heading in ("Conf.", "Medial", "Lateral", "Angle", "Tibia"):
         table.add_column(heading, justify="right", no_wrap=True)
     for source, side, confidence, space in knees:
-        medial, lateral = (width_words(space, width) for width in (space.medial, space.lateral))
+        medial, lateral = (format_width(space, width) for width in (space.medial, space.lateral))
         angle = f"{space.convergence_deg.value:.1f} ± {space.convergence_deg.error:.1f}°"
         tibia = space.tibial_width_px.value
-        shown = f"{tibia:.0f} px" if space.mm_per_px is None else f"{tibia * space.mm_per_px:.0f} mm"
-        table.add_row(printable(source), side, f"{confidence:.2f}", medial, lateral, angle, shown)
+        width = f"{tibia:.0f} px" if space.mm_per_px is None else f"{tibia * space.mm_per_px:.0f} mm"
+        table.add_row(printable(source), side, f"{confidence:.2f}", medial, lateral, angle, width)
     return table

@@ -1,0 +1,58 @@
+"""`kneegrade audit`: human labels → list of the knees to read again."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kneegrade.commands.options import OutputOption, QuietOption, predictions_file
+
+
+def audit(
+    labels: Annotated[
+        Path, typer.Argument(metavar="LABELS", help="Manifest, or CSV table with the manifest's column names.")
+    ],
+    output: OutputOption,
+    predictions: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH", show_default="labels alone",
+            help="Predictions of a network that was not trained on these labels: a folder of `evaluate`, or a file.",
+        ),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Split that the predictions cover.", show_default="all knees"),
+    ] = None,
+    max_knees: Annotated[
+        int, typer.Option("--max-knees", "--most", metavar="N", min=0, help="Number of knees shown in audit.html.")
+    ] = 40,
+    quiet: QuietOption = False,
+) -> None:  # fmt: skip
+    """List the knees whose labels should be checked.
+
+    Labels of one knee that rarely occur together, that contradict the other visits or measured widths, or that the
+    predictions contradict. Writes audit.csv (all knees, the most unusual first) and audit.html. No label is changed.
+    """
+    from kneegrade.cohorts import load_labels
+    from kneegrade.evaluation import Predictions
+    from kneegrade.reporting import make_directory, write_audit, write_rows
+    from kneegrade.training.audit import audit_labels, audited_knees, of_whole_file
+
+    read = load_labels(labels)
+    predicted = None if predictions is None else Predictions.load(predictions_file(predictions))
+    if predicted is not None and split is not None:
+        predicted = of_whole_file(predicted, read, split)
+    table = audit_labels(read, predicted)
+    make_directory(output)
+    columns = table.drop(columns="landmarks_px", errors="ignore")
+    cells = columns.astype(object).where(columns.notna(), "")
+    write_rows(list(columns.columns), cells.itertuples(index=False, name=None), output / "audit.csv")
+    write_audit(audited_knees(table, max_knees), len(table), output / "audit.html")
+    if quiet:
+        return
+    counts = table["codes"].str.split(";").explode().value_counts()
+    for code, number in counts[counts.index != ""].items():
+        typer.echo(f"{number:6d}  {code}")
+    broken = int((table["hard_rules"] > 0).sum())
+    typer.echo(f"{len(table)} knees, {broken} break a hard rule. Wrote {output / 'audit.csv'} and audit.html.")

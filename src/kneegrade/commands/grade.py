@@ -1,0 +1,116 @@
+"""`kneegrade grade`: radiographs → report."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kneegrade.commands.options import (
+    SIDES,
+    DetectorOption,
+    DeviceFlag,
+    DeviceOption,
+    InputsArgument,
+    MirroredFlag,
+    MirroredOption,
+    OutputOption,
+    QuietOption,
+    SideOption,
+    SpacingOption,
+    UnitFlag,
+    UnitOption,
+    WeightsOption,
+    listed,
+    progress_bar,
+    sources_in,
+    spacing_of,
+)
+from kneegrade.errors import UsageError
+
+if TYPE_CHECKING:
+    from kneegrade.results import Report
+
+
+def grade(
+    inputs: InputsArgument,
+    output: OutputOption,
+    formats: Annotated[
+        str, typer.Option("--format", metavar="LIST", help="Comma-separated formats to write: json, html, csv.")
+    ] = "json,html,csv",
+    side: SideOption = None,
+    spacing: SpacingOption = None,
+    landmarks: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH", show_default="detected",
+            help="Landmarks to grade at: a .pts file, a folder of .pts files named like the films, or a COCO file.",
+        ),
+    ] = None,
+    unit: UnitOption = UnitFlag.auto,
+    mirrored: MirroredOption = MirroredFlag.none,
+    weights: WeightsOption = None,
+    detector: DetectorOption = None,
+    device: DeviceOption = DeviceFlag.auto,
+    batch_size: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Number of films that the networks process together.")
+    ] = 16,
+    quiet: QuietOption = False,
+) -> None:  # fmt: skip
+    """Grade the knees on radiographs and write a report.
+
+    Writes report.json, report.html and grades.csv.
+
+    Exit code 0: every knee of every file was graded. 1: a file could not be read, a film has no gradable knee, or a
+    knee was not graded. 2: wrong usage.
+    """
+    from kneegrade.reporting import make_directory, write_report
+
+    wanted = _report_formats(formats)
+    sources = sources_in(inputs)
+    make_directory(output)
+    from kneegrade.anatomy import UserLandmarks
+    from kneegrade.grader import Grader, UserHints
+
+    user_landmarks = None if landmarks is None else UserLandmarks(landmarks, unit.value, mirrored.value)
+    if landmarks is not None and landmarks.is_file() and landmarks.suffix.lower() == ".pts" and len(sources) > 1:
+        raise UsageError(
+            f"A .pts file holds the landmarks of one film, but the input has {len(sources)} films; give a folder with "
+            "one .pts file for each film."
+        )
+    hints = UserHints(None if side is None else SIDES[side], spacing_of(spacing), user_landmarks)
+
+    grader = Grader(device.value, weights, batch_size, detector)
+    with progress_bar("Grading", quiet or len(sources) < 2) as advance:
+        report = grader.grade_sources(sources, hints, progress=advance)
+    written = write_report(report, output, wanted)
+    if not quiet:
+        _print_report(report, written)
+    if not report.all_graded:
+        raise typer.Exit(1)
+
+
+def _report_formats(text: str) -> tuple[str, ...]:
+    from kneegrade.reporting import FORMATS
+
+    wanted = listed(text)
+    if not wanted or set(wanted) - set(FORMATS):
+        raise typer.BadParameter(
+            f"{text!r} is not a list of report formats; choose from {', '.join(FORMATS)}.", param_hint="--format"
+        )
+    return wanted
+
+
+def _print_report(report: "Report", written: dict[str, Path]) -> None:
+    from rich.console import Console
+
+    from kneegrade.reporting.terminal import grades_table, ungraded_lines
+
+    console = Console()
+    console.print(grades_table(report))
+    lines = ungraded_lines(report)
+    for line in lines:
+        console.print(line, soft_wrap=True, highlight=False)
+    if lines:
+        console.print("The table above and the report state the reasons. The exit code is 1.", soft_wrap=True)
+    for path in written.values():
+        console.print(f"Wrote {path}", soft_wrap=True, highlight=False, markup=False)

@@ -1,0 +1,81 @@
+"""`kneegrade landmarks`: radiographs → landmark files and joint space."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kneegrade.commands.options import (
+    SIDES,
+    DetectorOption,
+    DeviceFlag,
+    DeviceOption,
+    InputsArgument,
+    OutputOption,
+    QuietOption,
+    SideOption,
+    SpacingOption,
+    listed,
+    progress_bar,
+    sources_in,
+    spacing_of,
+)
+
+if TYPE_CHECKING:
+    from kneegrade.reporting.landmark_export import ExportedFilm
+
+
+def landmarks(
+    inputs: InputsArgument,
+    output: OutputOption,
+    formats: Annotated[
+        str,
+        typer.Option(
+            "--format", metavar="LIST",
+            help="Comma-separated formats to write: pts, csv (KNEEL's), coco (keypoints JSON), png (pictures).",
+        ),
+    ] = "pts,png",
+    side: SideOption = None,
+    spacing: SpacingOption = None,
+    detector: DetectorOption = None,
+    device: DeviceOption = DeviceFlag.auto,
+    quiet: QuietOption = False,
+) -> None:  # fmt: skip
+    """Detect 74 landmarks per knee and measure the joint space.
+
+    Exit code 0: knees were found on every film. 1: a film has no knee or could not be read. 2: wrong usage.
+    """
+    sources = sources_in(inputs)
+    from kneegrade.anatomy import LandmarkDetector
+    from kneegrade.grader import UserHints, choose_device
+    from kneegrade.reporting.landmark_export import write_landmarks
+
+    hints = UserHints(None if side is None else SIDES[side], spacing_of(spacing))
+    with progress_bar("Detecting landmarks", quiet or len(sources) < 2) as advance:
+        films = write_landmarks(
+            sources, output, listed(formats), LandmarkDetector(detector, choose_device(device.value)), hints,
+            lambda done: advance(done, len(sources)),
+        )  # fmt: skip
+    if not quiet:
+        _print_landmarks(films, output)
+    if not all(film.knees for film in films):
+        raise typer.Exit(1)
+
+
+def _print_landmarks(films: "list[ExportedFilm]", output: Path) -> None:
+    from rich.console import Console
+
+    from kneegrade.reporting.terminal import landmarks_table
+
+    console = Console()
+    rows = [
+        (film.film.source, knee.knee.side, knee.knee.landmark_confidence, knee.joint_space)
+        for film in films
+        for knee in film.knees
+    ]
+    console.print(landmarks_table(rows))
+    for film in films:
+        if not film.knees:
+            reason = film.film.reason or next(refusal for refusal in film.film.refusals if refusal is not None)
+            console.print(f"{film.film.source}: {reason.message}", highlight=False, markup=False)
+    console.print(f"Wrote the files to {output}", soft_wrap=True, highlight=False, markup=False)

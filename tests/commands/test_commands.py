@@ -1,0 +1,106 @@
+"""Help, usage errors and exit codes of the command line, in this process."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from kneegrade.commands import COMMANDS, SUCCESSORS, app
+from kneegrade.version import __version__
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+NAMES = [name for commands in COMMANDS.values() for name in commands]
+
+
+def run(*arguments: object):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], prog_name="kneegrade", terminal_width=80)
+
+
+def test_help_imports_no_heavy_library():
+    code = (
+        "import sys\nsys.argv = ['kneegrade', '--help']\nfrom kneegrade.commands import main\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert end.code == 0\n"
+        "heavy = {'torch', 'pydicom', 'sklearn', 'scipy', 'pandas', 'PIL'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    for verb in ("grade", "landmarks", "info", "train", "phantom", "cohort"):
+        assert verb in done.stdout
+
+
+def test_help_lists_every_command_with_its_whole_summary_in_80_columns():
+    text = run("--help").stdout
+    assert max(map(len, text.splitlines())) <= 80
+    assert "..." not in text.partition("Options:")[2]
+    lines = [line.split() for line in text.splitlines()]
+    assert [line[0] for line in lines if line and line[0] in NAMES] == NAMES
+    for heading in COMMANDS:
+        assert f"\n{heading}:\n" in text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_command_has_help_and_every_option_is_explained(name):
+    done = run(name, "-h")
+    assert done.exit_code == 0
+    assert done.stdout == run(name, "--help").stdout
+    lines = done.stdout.partition("Options:")[2].partition("Commands:")[0].splitlines()
+    for line, following in zip(lines, [*lines[1:], ""], strict=True):
+        if line.startswith("  -"):  # the explanation stands on the same line, or on the next line if it does not fit
+            assert "  " in line.strip() or following.startswith(" " * 10), line
+
+
+def test_version():
+    done = run("--version")
+    assert (done.exit_code, done.stdout) == (0, f"kneegrade {__version__}\n")
+
+
+@pytest.mark.parametrize("arguments", [(), ("--help",), ("x.parquet", "-o", "out", "--unknown", "1")])
+@pytest.mark.parametrize("name", SUCCESSORS)
+def test_an_old_command_names_its_successor(name, arguments):
+    done = run(name, *arguments)
+    assert (done.exit_code, done.stderr) == (2, f"kneegrade: {SUCCESSORS[name]}\n")
+    assert name not in NAMES
+    assert any(f"use `kneegrade {new}`" in SUCCESSORS[name] for new in NAMES)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["grade"], ["grade", ".", "-o", "x"], ["grade", "nowhere.dcm", "-o", "x"],
+     ["grade", str(EXAMPLES), "-o", "x", "--format", "pdf"],
+     ["grade", str(EXAMPLES), "-o", "x", "--device", "tpu"], ["train", "none.yaml", "-o", "x"], ["frobnicate"],
+     ["landmarks", ".", "-o", "x"]],
+)  # fmt: skip
+def test_wrong_usage_is_exit_code_two_and_a_sentence(arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = run(*arguments)
+    assert done.exit_code == 2
+    assert isinstance(done.exception, SystemExit)  # not an error of the program
+    assert done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--rois", "--films"), "choose one"),
+        (("--rois", "--dataset"), "choose one"),
+        (("--store", "--implants", "0.5"), "films and --rois only"),
+        (("--rois", "--distractors", "0.5"), "films only"),
+    ],
+)
+def test_phantom_refuses_options_that_do_not_go_together(arguments, message, tmp_path):
+    done = run("phantom", *arguments, "-o", tmp_path / "p")
+    assert done.exit_code == 2
+    assert message in done.stderr
+    assert not (tmp_path / "p").exists()
+
+
+def test_a_terminal_without_unicode_does_not_stop_a_command():
+    done = subprocess.run(
+        [sys.executable, "-m", "kneegrade", "info"], capture_output=True, text=True, timeout=100, check=False,
+        env={"PYTHONIOENCODING": "ascii", "PYTHONPATH": ":".join(sys.path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "sha256" in done.stdout
