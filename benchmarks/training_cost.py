@@ -27,7 +27,8 @@ from kneegrade.training.augmentation import make_params
 from kneegrade.training.config import Recipe, load_recipe
 from kneegrade.training.grid import SCALES, recipe_folder
 from kneegrade.training.phantom_datasets import PaperCohort
-from kneegrade.training.trainer import Run
+from kneegrade.training.train_grader import GraderTask
+from kneegrade.training.trainer import _make_optimizer
 
 
 def main() -> None:

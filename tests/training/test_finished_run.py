@@ -30,7 +30,7 @@ def finish(folder, phantom_store, model, **train):
     recipe = Recipe.model_validate(
         {
             "name": "tiny",
-            "data": {"stores": [str(folder / "store")], "calibration_share": 0.25},
+            "data": {"datasets": [str(folder / "store")], "calibration_share": 0.25},
             "model": model,
             "loss": {"lambda_gmm": 0},
             "train": {"epochs": 1, "steps_per_epoch": 2, "learning_rate": 1e-3, "bf16": False, **train},

@@ -36,7 +36,7 @@ def cohort(number=200, seed=0, unlabelled=0.4):
 
 
 def data(**settings):
-    return Data.model_validate({"stores": ["x"], **settings})
+    return Data.model_validate({"datasets": ["x"], **settings})
 
 
 SHARES = st.one_of(st.none(), st.floats(0.05, 0.45))
