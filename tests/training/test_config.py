@@ -46,8 +46,8 @@ def test_a_wrong_override_is_refused(tmp_path, setting):
         load_recipe(write(tmp_path, "name: a\ndata: {datasets: [x]}\n"), [setting])
 
 
-@pytest.mark.parametrize("text", ["- a\n", "a: [", ""])
-def test_a_file_that_is_not_a_mapping_is_refused(tmp_path, text):
+@pytest.mark.parametrize("text", ["- a\n", "a: [", "", "name: a\ndata: 3\n"])
+def test_a_file_that_is_not_a_mapping_of_sections_is_refused(tmp_path, text):
     with pytest.raises(RecipeError):
         load_recipe(write(tmp_path, text))
 

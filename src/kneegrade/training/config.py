@@ -3,7 +3,7 @@
 `load_recipe(path, ["train.epochs=5"])` reads a recipe and replaces single values. Unknown keys are errors.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,8 +28,8 @@ class Data(Section):
         datasets: directories written by `kneegrade store` or `kneegrade phantom --store`.
         calibration_share: share of the training subjects that is held out for calibration and model selection. null:
             the knees of split "val" are used instead, and all of "train" is trained on.
-        labelled_share: share of the labelled training knees whose labels are used; the others join the unlabelled
-            knees. Subjects are selected, stratified by severity, and a smaller share is a subset of a larger one.
+        labelled_share: share of the labelled training subjects whose labels are used; the others join the unlabelled
+            knees. Subjects are stratified by severity, and a smaller share is a subset of a larger one.
         unlabelled: whether to train on knees without labels (with the coherence losses).
         test_split: split on which the finished network is scored; nothing is selected on it.
         split_seed: seed of calibration and labelled shares; independent of the run's seed, so that runs are comparable.
@@ -49,9 +49,8 @@ class Model(Section):
     Attributes:
         init: initial weights of the trunk, or null for random ones. A safetensors file, either the tensors of a trunk
             under torchvision's names or the `weights.safetensors` of a run.
-        input_normalization: null means that of the description beside a run's weights, or "none" for random initial
-            weights. A file of trunk tensors has no description, so the recipe must state the normalization that its
-            tensors were trained with (`kneegrade.training.initialization`).
+        input_normalization: null means that in the description of a run's weights, or "none" for random weights. For a
+            file of trunk tensors the recipe must state it (`kneegrade.training.initialization`).
     """
 
     trunk: Literal["resnet18", "resnet34", "resnet50"] = "resnet50"
@@ -79,8 +78,8 @@ class Loss(Section):
         tau: temperature of Eq. 4.
         sigma: standard deviation of the noise that is added to the one-hot grades before the mixture is fitted.
         components: number K of components of the mixture.
-        floor: smallest eigenvalue of the components' covariances; null: σ².
-        lambda_joint: weight of exact coherence, −log e (see `kneegrade.coherence.joint_table`).
+        floor: smallest eigenvalue of the covariances; null: σ².
+        lambda_joint: weight of exact coherence, −log e (`kneegrade.coherence.joint_table`).
         grades_from: grade tuples that coherence is based on: "labelled", those of the labelled training knees, as in
             the paper, or "packaged", the counts of 5,507 knees in the package.
         lambda_mse: weight of the regression heads' squared error, summed over grades.
@@ -144,13 +143,12 @@ class Train(Section):
 
     Attributes:
         batch_size: labelled knees in a batch. Several processes divide a batch among them.
-        unlabelled_batch_size: unlabelled knees that a batch has in addition, where coherence is trained on them. The
-            paper's 48 does not say how many these are.
+        unlabelled_batch_size: unlabelled knees in a batch, in addition, where coherence is trained on them. The paper
+            gives one number, 48, for the batch.
         steps_per_epoch: optimiser steps in an epoch; null: one pass over the labelled knees.
         learning_rate: peak learning rate of the trunk.
-        frozen_stages: 0: the whole network is trained. n > 0: the trunk's stem and its first n stages keep their
-            weights, but not the running statistics of their normalisation. A pretrained trunk changes little there, and
-            a step costs a quarter less.
+        frozen_stages: if positive, the trunk's stem and as many stages keep their weights, but not the running
+            statistics of their normalisation. A pretrained trunk changes little there; a step costs a quarter less.
         head_rate: learning rate of the heads as a multiple of the trunk's.
         schedule: "paper" halves the rate after epochs 10 and 30 of 60 (after a sixth and a half of any other number);
             "cosine" warms up over the first 3 % and falls to zero.
@@ -181,11 +179,8 @@ class Train(Section):
 class Recipe(Section):
     """A grader's run.
 
-    Attributes:
-        name: name of the weights, and of the row in result tables.
-        licence: of the weights; written into their description.
-        attribution: sources to be credited; written into the description of the weights.
-        learnt_from: sentence for reports on the training data; written into the description of the weights.
+    `name` is that of the weights and of the row in result tables. `licence`, `attribution` and `learnt_from` (a
+    sentence on the training data, for reports) are written into the description of the weights.
     """
 
     name: str
@@ -224,8 +219,7 @@ class DetectorRecipe(Section):
         films: manifests of whole films with landmarks, for the knee localizer.
         film_views: number of scenes made of each film.
         phantom_scenes: number of phantom films for the knee localizer.
-        composed_scenes: number of scenes with real knees of the datasets, one or two on an empty film, for the knee
-            localizer.
+        composed_scenes: number of scenes of one or two real knees on an empty film, for the knee localizer.
         start: weights of a detector to start from, or null for random initial weights.
         knee_localizer: training of the knee localizer; a network of 0 steps is not trained. `coarse` and `fine` are
             the two landmark networks.
@@ -250,18 +244,16 @@ class DetectorRecipe(Section):
     seed: int = 0
 
 
-RENAMED_KEYS: dict[type[Section], dict[tuple[str, ...], str]] = {
-    Recipe: {("data", "stores"): "datasets", ("teaching",): "distillation"},
-    DetectorRecipe: {("stores",): "datasets", ("finder",): "knee_localizer"},
+RENAMED_KEYS: dict[type[Section], tuple[tuple[str, str, str], ...]] = {  # schema → (section, old key, new key)
+    Recipe: (("data", "stores", "datasets"), ("", "teaching", "distillation")),
+    DetectorRecipe: (("", "stores", "datasets"), ("", "finder", "knee_localizer")),
 }
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> "Recipe | DetectorRecipe":
     """The recipe in a YAML file, a `DetectorRecipe` if it contains `kind: detector`.
 
-    Args:
-        path: the YAML file.
-        overrides: `section.key=value` strings that replace single values.
+    `overrides`, `section.key=value`, replace single values.
 
     Raises:
         RecipeError: the file is missing or is not YAML, or a key or value does not fit the schema.
@@ -275,34 +267,20 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> "Recipe | Detector
     for setting in overrides:
         override(tree, setting)
     schema: type[Recipe | DetectorRecipe] = DetectorRecipe if tree.get("kind") == "detector" else Recipe
-    for keys, new in RENAMED_KEYS[schema].items():
-        if _contains(tree, keys):
-            raise RecipeError(f"{path.name}: {'.'.join(keys)} is now {'.'.join([*keys[:-1], new])}.")
+    for section, old, new in RENAMED_KEYS[schema]:
+        mapping = tree.get(section) if section else tree
+        if isinstance(mapping, dict) and old in mapping:
+            prefix = f"{section}." if section else ""
+            raise RecipeError(f"{path.name}: {prefix}{old} is now {prefix}{new}.")
     try:
         return schema.model_validate(tree)
     except ValidationError as error:
-        raise RecipeError(f"The recipe {path.name} does not fit its schema: {complaints(error)}.") from error
-
-
-def _contains(tree: Any, keys: Sequence[str]) -> bool:
-    for key in keys:
-        if not isinstance(tree, Mapping) or key not in tree:
-            return False
-        tree = tree[key]
-    return True
-
-
-def complaints(error: ValidationError) -> str:
-    """All errors of a validation, in one line."""
-    return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        errors = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise RecipeError(f"The recipe {path.name} does not fit its schema: {errors}.") from error
 
 
 def override(tree: dict[str, Any], setting: str) -> None:
-    """Set one value of a tree.
-
-    Args:
-        tree: nested mappings.
-        setting: `section.key=value`; the value is YAML.
+    """Set one value of nested mappings, from `section.key=value` with the value in YAML.
 
     Raises:
         RecipeError: the setting is not of that form, a section is a value, or the value is not YAML.

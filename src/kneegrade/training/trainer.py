@@ -11,8 +11,8 @@ The run directory receives
 
 - `log.jsonl`: a line every 20 steps and after every evaluation, and the same numbers in `tensorboard/`;
 - `<task.name>.pt`: the checkpoint, written after every epoch, every few minutes, and on SIGTERM. `resume=True`
-  continues from it. On one CPU process the result is bit for bit that of an uninterrupted run, because random numbers and
-  learning rate are functions of the step.
+  continues from it. On one CPU process the result is bit for bit that of an uninterrupted run, because random numbers
+  and learning rate are functions of the step.
 
 Without a directory nothing is written, and SIGTERM is not handled.
 
@@ -144,7 +144,7 @@ def train(
     device = torch.device("cpu") if settings.cpu else state.device
     network.to(device)
     model = _distributed(network, state)
-    optimizer = _make_optimizer(task)
+    optimizer = make_optimizer(task)
     average = ExponentialMovingAverage(network, settings.ema) if settings.ema else None
     parts = {"network": network, "optimizer": optimizer, "average": average, **task.modules()}
     checkpoint = None if directory is None else directory / f"{task.name}.pt"
@@ -244,7 +244,8 @@ def make_scheduler(optimizer: torch.optim.Optimizer, settings: LoopSettings, don
     return LambdaLR(optimizer, factor, last_epoch=done - 1)
 
 
-def _make_optimizer(task: TrainingTask) -> torch.optim.Optimizer:
+def make_optimizer(task: TrainingTask) -> torch.optim.Optimizer:
+    """The optimiser of a task's parameter groups."""
     settings = task.settings
     kind = torch.optim.Adam if settings.optimiser == "adam" else torch.optim.AdamW
     return kind(task.parameter_groups(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
