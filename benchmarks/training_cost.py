@@ -15,6 +15,7 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -23,11 +24,11 @@ import torch
 
 from kneegrade.coherence import concatenate_probabilities, incoherence_loss
 from kneegrade.schema import TARGETS
-from kneegrade.training.augmentation import make_params
 from kneegrade.training.config import Recipe, load_recipe
 from kneegrade.training.grid import SCALES, recipe_folder
 from kneegrade.training.phantom_datasets import PaperCohort
-from kneegrade.training.trainer import Run
+from kneegrade.training.train_grader import GraderTask
+from kneegrade.training.trainer import make_optimizer, train
 
 
 def main() -> None:
@@ -37,28 +38,26 @@ def main() -> None:
     parser.add_argument("--set", dest="settings", action="append", default=[])
     parser.add_argument("--steps", type=int, default=12)
     arguments = parser.parse_args()
-    recipe = load_recipe(arguments.recipe, [f"data.stores=[{arguments.store}]", *arguments.settings])
+    settings = [f"data.datasets=[{arguments.store}]", "loss.warmup_epochs=0", *arguments.settings]
+    recipe = load_recipe(arguments.recipe, settings)
     assert isinstance(recipe, Recipe)
-    run = Run(recipe, Path(tempfile.mkdtemp()))
-    run.position.epoch = recipe.loss.warmup_epochs  # past the warm-up: coherence and unlabelled knees take part
-    rows = run._rows(0, coherent=recipe.loss.coherence)
-    batch = run.regions.batch(rows, changes(run, rows))
-    shape, device = batch.roi.shape, run.accelerator.device
+    task = GraderTask(recipe, Path(tempfile.mkdtemp()))
+    shape, device = list(task.batch(0, 0)[0][0].shape), task.processes.device
 
-    step = timed(lambda i: run._step(i, 1.0), arguments.steps, device)
-    data = timed(lambda i: fetch(run, i), arguments.steps, device)
-    bare = timed(lambda i: bare_step(run, batch), arguments.steps, device)
-    logits = {t.name: torch.randn(len(rows), t.classes, device=device, requires_grad=True) for t in TARGETS}
-    gmm = timed(lambda i: mixture_loss(run, logits), arguments.steps, device)
-    exact = timed(lambda i: exact_loss(run, logits), arguments.steps, device)
-    per_second = len(rows) / step
+    step = step_seconds(task, arguments.steps, device)
+    data = timed(lambda i: task.batch(0, i), arguments.steps, device)
+    bare = bare_seconds(task, arguments.steps, device)
+    logits = {t.name: torch.randn(shape[0], t.classes, device=device, requires_grad=True) for t in TARGETS}
+    gmm = timed(lambda i: mixture_loss(task, logits), arguments.steps, device)
+    exact = timed(lambda i: exact_loss(task, logits), arguments.steps, device)
+    per_second = shape[0] / step
     memory = torch.cuda.max_memory_allocated() if device.type == "cuda" else None
     print(json.dumps({
         "device": torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads",
-        "recipe": recipe.name, "trunk": recipe.model.trunk, "batch": list(shape),
+        "recipe": recipe.name, "trunk": recipe.model.trunk, "batch": shape,
         "seconds_per_step": round(step, 4),
         "images_per_second": round(per_second, 1),
-        "bare_images_per_second": round(len(rows) / bare, 1),
+        "bare_images_per_second": round(shape[0] / bare, 1),
         "bare_over_ours": round(step / bare, 3),
         "share_of_step_fetching_the_batch": round(data / step, 4),
         "share_of_step_for_l_gmm": round(gmm / step, 4),
@@ -68,45 +67,57 @@ def main() -> None:
     }, indent=1))  # fmt: skip
 
 
-def timed(deed: Callable[[int], object], steps: int, device: torch.device) -> float:
-    """Median seconds of `deed`, called with 0, 1, …; the first three calls are not counted."""
+def step_seconds(task: GraderTask, steps: int, device: torch.device) -> float:
+    """Median seconds of a step of the training loop; the first three are not counted."""
+    task.settings = replace(task.settings, epochs=1, steps_per_epoch=steps + 3)
+    times = []
+
+    def progress(done: int, total: int, loss: float | None) -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter())
+
+    train(task, progress=progress)
+    return median(np.diff(times)[2:])
+
+
+def timed(function: Callable[[int], object], steps: int, device: torch.device) -> float:
+    """Median seconds of `function`, called with 0, 1, …; the first three calls are not counted."""
     seconds = []
     for i in range(steps + 3):
         start = time.perf_counter()
-        deed(i)
+        function(i)
         if device.type == "cuda":
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
     return median(seconds[3:])
 
 
-def changes(run: Run, rows: np.ndarray) -> object:
-    return make_params(len(rows), run.recipe.augmentation, torch.Generator().manual_seed(0))
+def bare_seconds(task: GraderTask, steps: int, device: torch.device) -> float:
+    """Median seconds of forward, backward and optimiser alone."""
+    network = task.network.train().to(device)
+    optimizer, bf16 = make_optimizer(task), task.settings.bf16
+    inputs, _ = task.batch(0, 0)
+
+    def step(number: int) -> None:
+        noise = torch.rand_like(inputs[0])
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            output = network(noise, *(part.to(device) for part in inputs[1:]))
+        loss = sum(logits.square().mean() for logits in output.logits.values())
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+    return timed(step, steps, device)
 
 
-def fetch(run: Run, number: int) -> None:
-    rows = run._rows(number, coherent=run.recipe.loss.coherence)
-    run.regions.batch(rows, changes(run, rows))
-    torch.from_numpy(run.targets[rows]).to(run.accelerator.device)
+def mixture_loss(task: GraderTask, logits: dict[str, torch.Tensor]) -> None:
+    g = task.loss.mixture.log_probability(concatenate_probabilities(logits))
+    incoherence_loss(g, task.recipe.loss.tau).mean().backward()
 
 
-def bare_step(run: Run, batch: object) -> None:
-    noise = torch.rand_like(batch.roi)
-    with run.accelerator.autocast():
-        output = run.network(noise, batch.landmarks_px, batch.visible)
-    loss = sum(logits.square().mean() for logits in output.logits.values())
-    run.optimiser.zero_grad(set_to_none=True)
-    run.accelerator.backward(loss)
-    run.optimiser.step()
-
-
-def mixture_loss(run: Run, logits: dict[str, torch.Tensor]) -> None:
-    g = run.objective.mixture.log_probability(concatenate_probabilities(logits))
-    incoherence_loss(g, run.recipe.loss.tau).mean().backward()
-
-
-def exact_loss(run: Run, logits: dict[str, torch.Tensor]) -> None:
-    (-run.objective.joint.log_expectation(concatenate_probabilities(logits)).mean()).backward()
+def exact_loss(task: GraderTask, logits: dict[str, torch.Tensor]) -> None:
+    (-task.loss.joint.log_expectation(concatenate_probabilities(logits)).mean()).backward()
 
 
 def hours(images_per_second: float) -> float:

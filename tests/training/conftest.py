@@ -1,19 +1,10 @@
 """A tiny cohort of phantoms, rendered once for all tests of this folder."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from accelerate.state import AcceleratorState
 
 from kneegrade.training.phantom_datasets import build_phantom_dataset
-
-
-@pytest.fixture(autouse=True)
-def fresh_accelerate() -> Iterator[None]:
-    """Accelerate keeps one state per process; a run in another precision needs a new one."""
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture(scope="session")

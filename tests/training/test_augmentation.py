@@ -14,47 +14,52 @@ STRONG = Augmentation(translation_px=20, rotation_deg=15, scale=0.2, log_gamma=0
 
 
 def batch(directory):
-    store = load_datasets((directory,))
-    frames = torch.from_numpy(store.frames(224))
-    return torch.from_numpy(store.images), torch.from_numpy(store.landmarks_px), torch.from_numpy(store.visible), frames
+    dataset = load_datasets((directory,))
+    frames = torch.from_numpy(dataset.frames(224))
+    return (
+        torch.from_numpy(dataset.images),
+        torch.from_numpy(dataset.landmarks_px),
+        torch.from_numpy(dataset.visible),
+        frames,
+    )
 
 
-def test_the_same_seed_draws_the_same_changes():
+def test_the_same_seed_draws_the_same_parameters():
     first, second = (make_params(4, STRONG, torch.Generator().manual_seed(7)) for _ in range(2))
     for name in ("shift", "angle_rad", "scale", "gamma", "noise", "jitter", "dropped"):
         torch.testing.assert_close(getattr(first, name), getattr(second, name))
 
 
-def test_no_changes_leaves_the_frame():
+def test_identity_parameters_leave_the_frame():
     frames = torch.rand(3, 2, 3)
     torch.testing.assert_close(crop_matrices(frames, identity_params(3), 224), frames)
 
 
 def test_landmarks_move_with_the_pixels(phantom_store):
-    """What a region shows at its landmarks is what the store shows at its own."""
+    """The matrix of the crop maps its landmarks back to those of the dataset image."""
     images, landmarks, visible, frames = batch(phantom_store)
     geometry = STRONG.model_copy(update={"log_gamma": 0.0, "noise": 0.0, "landmark_dropout": 0.0})
-    changes = make_params(len(images), geometry, torch.Generator().manual_seed(1))
-    matrices = crop_matrices(frames, changes, 224)
-    points, seen = augment_landmarks(landmarks, visible, matrices, changes, 224)
+    params = make_params(len(images), geometry, torch.Generator().manual_seed(1))
+    matrices = crop_matrices(frames, params, 224)
+    points, seen = augment_landmarks(landmarks, visible, matrices, params, 224)
     back = (matrices[:, :, :2] @ points.transpose(1, 2)).transpose(1, 2) + matrices[:, None, :, 2]
     torch.testing.assert_close(back[seen], landmarks[seen], atol=1e-2, rtol=0)
     assert seen.float().mean() > 0.5
     assert ((points[seen] >= 0) & (points[seen] <= 223)).all()
 
 
-def test_dropped_landmarks_are_hidden(phantom_store):
+def test_dropped_landmarks_are_not_visible(phantom_store):
     _, landmarks, visible, frames = batch(phantom_store)
-    changes = make_params(len(frames), STRONG, torch.Generator().manual_seed(1))
-    _, seen = augment_landmarks(landmarks, visible, crop_matrices(frames, changes, 224), changes, 224)
-    assert not (seen & changes.dropped).any()
+    params = make_params(len(frames), STRONG, torch.Generator().manual_seed(1))
+    _, seen = augment_landmarks(landmarks, visible, crop_matrices(frames, params, 224), params, 224)
+    assert not (seen & params.dropped).any()
 
 
-def test_regions_are_in_range_and_replayable(phantom_store):
+def test_crops_are_in_range_and_reproducible(phantom_store):
     images, _, _, frames = batch(phantom_store)
-    changes = make_params(len(images), STRONG, torch.Generator().manual_seed(3))
-    matrices = crop_matrices(frames, changes, 224)
-    first, second = (augment_images(images, matrices, changes, 224) for _ in range(2))
+    params = make_params(len(images), STRONG, torch.Generator().manual_seed(3))
+    matrices = crop_matrices(frames, params, 224)
+    first, second = (augment_images(images, matrices, params, 224) for _ in range(2))
     torch.testing.assert_close(first, second, rtol=0, atol=0)
     assert first.min() == 0
     assert first.max() == 1

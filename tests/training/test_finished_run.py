@@ -1,4 +1,4 @@
-"""What a finished run writes belongs to the weights in its file, which holds them in bfloat16."""
+"""Predictions, calibration and feature mean of a finished run belong to its weights file, which is in bfloat16."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ from kneegrade.weights import load_weights, shipped_path
 
 
 def finish(folder, phantom_store, model, **train):
-    """(folder, store, folds, network loaded from the file, its weights) of a run of two steps with a test split."""
+    """(folder, dataset, splits, network loaded from the file, its weights) of a run of two steps with a test split."""
     shutil.copytree(phantom_store, folder / "store")
     with np.load(folder / "store" / "knees.npz") as saved:
         knees = dict(saved)
@@ -30,7 +30,7 @@ def finish(folder, phantom_store, model, **train):
     recipe = Recipe.model_validate(
         {
             "name": "tiny",
-            "data": {"stores": [str(folder / "store")], "calibration_share": 0.25},
+            "data": {"datasets": [str(folder / "store")], "calibration_share": 0.25},
             "model": model,
             "loss": {"lambda_gmm": 0},
             "train": {"epochs": 1, "steps_per_epoch": 2, "learning_rate": 1e-3, "bf16": False, **train},
@@ -38,8 +38,11 @@ def finish(folder, phantom_store, model, **train):
     )
     (folder / "tiny.yaml").write_text(json.dumps(recipe.model_dump(mode="json")))
     assert train_recipe(folder / "tiny.yaml", folder / "run")
-    held, store = load_weights(folder / "run" / "weights.safetensors", "grader"), load_datasets((folder / "store",))
-    return folder / "run", store, make_splits(store, recipe.data), load_network(held), held
+    weights, dataset = (
+        load_weights(folder / "run" / "weights.safetensors", "grader"),
+        load_datasets((folder / "store",)),
+    )
+    return folder / "run", dataset, make_splits(dataset, recipe.data), load_network(weights), weights
 
 
 @pytest.fixture(scope="module")
@@ -48,55 +51,57 @@ def finished(phantom_store, tmp_path_factory):
     return finish(tmp_path_factory.mktemp("finished"), phantom_store, model, batch_size=6)
 
 
-@pytest.mark.parametrize("fold", ["test", "calibration"])
-def test_the_network_in_the_file_gives_the_predictions_beside_it(finished, fold):
-    folder, store, folds, network, _ = finished
-    rows = getattr(folds, fold)
+@pytest.mark.parametrize("split", ["test", "calibration"])
+def test_saved_predictions_are_those_of_the_saved_network(finished, split):
+    folder, dataset, splits, network, _ = finished
+    rows = getattr(splits, split)
     assert len(rows) >= 3
-    expected = predictions_of(predicted_logits(network, CropBatches(store, 64), rows), store, rows)
-    written = Predictions.load(folder / f"predictions-{fold}.parquet")
+    expected = predictions_of(predicted_logits(network, CropBatches(dataset, 64), rows), dataset, rows)
+    written = Predictions.load(folder / f"predictions-{split}.parquet")
     assert written.same_knees(expected)
     np.testing.assert_allclose(written.probabilities, expected.probabilities, rtol=0, atol=1e-6)
 
 
-def test_calibration_in_the_file_is_the_one_fitted_on_its_networks_logits(finished):
-    _, store, folds, network, held = finished
-    logits = predicted_logits(network, CropBatches(store, 64), folds.calibration)
-    fitted = fit_calibration(logits, torch.from_numpy(store.targets[folds.calibration])).state_dict()
-    found = held.part("calibration")
+def test_saved_calibration_is_fitted_on_the_logits_of_the_saved_network(finished):
+    _, dataset, splits, network, weights = finished
+    logits = predicted_logits(network, CropBatches(dataset, 64), splits.calibration)
+    fitted = fit_calibration(logits, torch.from_numpy(dataset.targets[splits.calibration])).state_dict()
+    found = weights.part("calibration")
     assert found.keys() == fitted.keys()
     for name, expected in fitted.items():
         torch.testing.assert_close(found[name], expected, rtol=0, atol=1e-6)
-    assert max(value.abs().max().item() for value in found.values()) > 0.1  # it is not the one that it starts as
+    assert max(value.abs().max().item() for value in found.values()) > 0.1  # it is not the initial one
 
 
-def test_feature_mean_in_the_file_is_its_networks(finished):
-    _, store, folds, network, held = finished
-    expected = feature_mean(network, CropBatches(store, 64), np.sort(folds.labelled))
-    torch.testing.assert_close(held.tensors["network.feature_mean"], expected, rtol=0, atol=1e-6)
+def test_saved_feature_mean_is_that_of_the_saved_network(finished):
+    _, dataset, splits, network, weights = finished
+    expected = feature_mean(network, CropBatches(dataset, 64), np.sort(splits.labelled))
+    torch.testing.assert_close(weights.tensors["network.feature_mean"], expected, rtol=0, atol=1e-6)
 
 
-def test_a_run_that_starts_from_a_graders_weights_keeps_nothing_that_was_fitted_to_that_grader(phantom_store, tmp_path):
-    """Calibration and feature mean are its own; decoder, sets and gate, which a run does not fit, are gone."""
+def test_a_run_that_starts_from_a_grader_keeps_nothing_that_was_fitted_to_it(phantom_store, tmp_path):
+    """Calibration and feature mean are its own; decoder, sets and gate, which a run does not fit, are removed."""
     path = shipped_path("grader")
     before = load_weights(path, "grader")
     assert all(before.part(name) for name in ("calibration", "decoder", "sets", "gate"))
     model = {name: value for name, value in before.description["model"].items() if name != "roi_px"}
-    _, store, folds, network, held = finish(
+    _, dataset, splits, network, weights = finish(
         tmp_path, phantom_store, {**model, "roi_px": 64, "init": str(path)}, batch_size=2, frozen_stages=1
     )
-    for name in ("conv1.weight", "layer1.0.conv1.weight"):  # frozen: the start that was asked for
-        assert torch.equal(held.part("network.trunk")[name], before.part("network.trunk")[name])
-    assert {name.split(".")[0] for name in held.tensors} == {"network", "mixture", "calibration"}
-    assert not {"gate", "calibrated", "lineage"} & held.description.keys()
-    claims = Postprocessor.of(held)
+    for name in ("conv1.weight", "layer1.0.conv1.weight"):  # frozen: the requested initial weights
+        assert torch.equal(weights.part("network.trunk")[name], before.part("network.trunk")[name])
+    assert {name.split(".")[0] for name in weights.tensors} == {"network", "mixture", "calibration"}
+    assert not {"gate", "calibrated", "lineage"} & weights.description.keys()
+    claims = Postprocessor.of(weights)
     assert (claims.decoder, claims.sets) == (None, None)
-    regions = CropBatches(store, 64)
-    mean = feature_mean(network, regions, np.sort(folds.labelled))
-    torch.testing.assert_close(held.tensors["network.feature_mean"], mean, rtol=0, atol=1e-5)
-    assert not torch.allclose(held.tensors["network.feature_mean"], before.tensors["network.feature_mean"], atol=1e-3)
-    logits = predicted_logits(network, regions, folds.calibration)
-    own = fit_calibration(logits, torch.from_numpy(store.targets[folds.calibration])).state_dict()
+    crops = CropBatches(dataset, 64)
+    mean = feature_mean(network, crops, np.sort(splits.labelled))
+    torch.testing.assert_close(weights.tensors["network.feature_mean"], mean, rtol=0, atol=1e-5)
+    assert not torch.allclose(
+        weights.tensors["network.feature_mean"], before.tensors["network.feature_mean"], atol=1e-3
+    )
+    logits = predicted_logits(network, crops, splits.calibration)
+    own = fit_calibration(logits, torch.from_numpy(dataset.targets[splits.calibration])).state_dict()
     for name, expected in own.items():
-        torch.testing.assert_close(held.part("calibration")[name], expected, rtol=0, atol=1e-5)
-        assert not torch.allclose(held.part("calibration")[name], before.part("calibration")[name], atol=1e-3), name
+        torch.testing.assert_close(weights.part("calibration")[name], expected, rtol=0, atol=1e-5)
+        assert not torch.allclose(weights.part("calibration")[name], before.part("calibration")[name], atol=1e-3), name

@@ -1,1 +1,1 @@
-"""Training: stores, augmentation, losses, recipes and the loop."""
+"""Training: recipes, datasets, augmentation, losses, the training loop, and what is fitted to a trained network."""

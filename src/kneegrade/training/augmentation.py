@@ -1,8 +1,8 @@
-"""Augmentation of whole batches: the draw apart from the deed.
+"""Augmentation of batches of crops. The random draw is separate from its deterministic application.
 
-`make_params` draws the parameters of every knee from an explicit generator; the rest is deterministic: one matrix
-(`crop_matrices`) serves picture (`augment_images`) and landmarks (`augment_landmarks`). With `identity_params` the
-result is what inference sees.
+`make_params` draws the parameters of every knee from an explicit generator. `crop_matrices` turns them into one affine
+matrix per knee, which `augment_images` applies to the image and `augment_landmarks` to the landmarks. With
+`identity_params` the result is the crop that inference uses.
 """
 
 import math
@@ -19,19 +19,19 @@ from kneegrade.training.config import Augmentation
 
 @dataclass(frozen=True)
 class AugmentationParams:
-    """Drawn parameters for B knees.
+    """Augmentation parameters of B knees.
 
     Attributes:
-        shift: (B, 2) in units of the region's side.
-        angle_rad: (B,).
+        shift: (B, 2) shift (x, y) as a fraction of the crop's side.
+        angle_rad: (B,) rotation.
         scale: (B,) factor.
         gamma: (B,) exponent on grey values.
-        noise: (B,) standard deviation added to grey values.
-        noise_seed: seed of the noise field.
-        blur: (B,) standard deviation of a Gaussian in units of the region's side, 0 for about half of the knees.
-        shade: (B, 1, 4, 4) logarithm of the factors that grey values are multiplied with, between these knots.
-        jitter: (B, 74, 2) in units of the region's side.
-        dropped: (B, 74) bool, landmarks hidden from the network.
+        noise: (B,) standard deviation of the noise added to grey values.
+        noise_seed: seed of the noise.
+        blur: (B,) standard deviation of a Gaussian as a fraction of the crop's side, 0 for about half of the knees.
+        shade: (B, 1, 4, 4) natural logarithm of the factor on grey values, at the knots of a bicubic interpolation.
+        jitter: (B, 74, 2) offset of the landmarks as a fraction of the crop's side.
+        dropped: (B, 74) bool, landmarks that are hidden from the network.
     """
 
     shift: Tensor
@@ -46,7 +46,7 @@ class AugmentationParams:
     dropped: Tensor
 
     def to(self, device: torch.device | str) -> "AugmentationParams":
-        """The same changes on a device."""
+        """The parameters on a device."""
         moved: dict[str, Any] = {
             name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)
         }
@@ -54,7 +54,15 @@ class AugmentationParams:
 
 
 def make_params(batch: int, recipe: Augmentation, generator: torch.Generator) -> AugmentationParams:
-    """Uniform shift, angle and scale as in the paper; log-uniform gamma; normal landmark jitter; random dropout."""
+    """Random parameters for a batch.
+
+    Shift, angle and scale are uniform, as in the paper; gamma is log-uniform, landmark jitter is normal.
+
+    Args:
+        batch: number B of knees.
+        recipe: section of the recipe.
+        generator: source of all random numbers.
+    """
 
     def uniform(*shape: int) -> Tensor:
         return torch.rand(*shape, generator=generator) * 2 - 1
@@ -74,58 +82,73 @@ def make_params(batch: int, recipe: Augmentation, generator: torch.Generator) ->
 
 
 def identity_params(batch: int) -> AugmentationParams:
-    """The identity."""
+    """Parameters for B knees that change nothing."""
     return make_params(batch, Augmentation(translation_px=0, rotation_deg=0, scale=0), torch.Generator().manual_seed(0))
 
 
-def crop_matrices(frames: Tensor, changes: AugmentationParams, size_px: int) -> Tensor:
-    """(B, 2, 3) from pixels of the changed region to pixels of the store: the frame after the change.
+def crop_matrices(frames: Tensor, params: AugmentationParams, size_px: int) -> Tensor:
+    """(B, 2, 3) matrices from pixels of the augmented crop to pixels of the dataset image.
 
     Args:
-        frames: (B, 2, 3) from pixels of the unchanged region (side `size_px`) to pixels of the store.
-        changes: drawn parameters.
-        size_px: S.
+        frames: (B, 2, 3) matrices from pixels of the crop without augmentation to pixels of the dataset image.
+        params: augmentation parameters.
+        size_px: side S of the crop.
     """
-    cos, sin = torch.cos(changes.angle_rad) * changes.scale, torch.sin(changes.angle_rad) * changes.scale
-    turn = torch.stack([cos, -sin, sin, cos], dim=1).reshape(-1, 2, 2)
+    cos, sin = torch.cos(params.angle_rad) * params.scale, torch.sin(params.angle_rad) * params.scale
+    rotation = torch.stack([cos, -sin, sin, cos], dim=1).reshape(-1, 2, 2)
     middle = (size_px - 1) / 2
-    offset = middle + changes.shift * size_px - turn.sum(2) * middle
+    offset = middle + params.shift * size_px - rotation.sum(2) * middle
     linear = frames[:, :, :2]
-    return torch.cat([linear @ turn, linear @ offset.unsqueeze(2) + frames[:, :, 2:]], dim=2)
+    return torch.cat([linear @ rotation, linear @ offset.unsqueeze(2) + frames[:, :, 2:]], dim=2)
 
 
-def augment_images(images: Tensor, matrices: Tensor, changes: AugmentationParams, size_px: int) -> Tensor:
-    """Regions (B, 1, S, S) float32 in [0, 1] of stored pictures (B, 384, 384) uint8, grey values changed."""
-    regions, _ = sample_affine(images.unsqueeze(1).float(), matrices, size_px)
-    covered = regions > 0.5  # the store's 0 means outside the film
-    regions = stretch_contrast((regions - 1).clamp(min=0) / 254, covered)
-    if changes.blur.any():
-        regions = _blurred(regions, changes.blur * size_px)
-    if changes.shade.any():
-        regions = regions * functional.interpolate(changes.shade, size_px, mode="bicubic", align_corners=True).exp()
-    regions = regions.clamp(0, 1) ** changes.gamma.view(-1, 1, 1, 1)
-    if changes.noise.any():
-        generator = torch.Generator(regions.device).manual_seed(changes.noise_seed)
-        grain = torch.randn(regions.shape, generator=generator, device=regions.device)
-        regions = regions + grain * changes.noise.view(-1, 1, 1, 1)
-    return regions.clamp(0, 1) * covered
+def augment_images(images: Tensor, matrices: Tensor, params: AugmentationParams, size_px: int) -> Tensor:
+    """Augmented crops (B, 1, S, S), float32 in [0, 1], 0 outside the film.
+
+    Args:
+        images: (B, 384, 384) uint8 images of a dataset, 0 outside the film, 1 … 255 on it.
+        matrices: (B, 2, 3) from `crop_matrices`.
+        params: augmentation parameters.
+        size_px: side S of the crops.
+    """
+    crops, _ = sample_affine(images.unsqueeze(1).float(), matrices, size_px)
+    covered = crops > 0.5  # 0 means outside the film
+    crops = stretch_contrast((crops - 1).clamp(min=0) / 254, covered)
+    if params.blur.any():
+        crops = _blurred(crops, params.blur * size_px)
+    if params.shade.any():
+        crops = crops * functional.interpolate(params.shade, size_px, mode="bicubic", align_corners=True).exp()
+    crops = crops.clamp(0, 1) ** params.gamma.view(-1, 1, 1, 1)
+    if params.noise.any():
+        generator = torch.Generator(crops.device).manual_seed(params.noise_seed)
+        noise = torch.randn(crops.shape, generator=generator, device=crops.device)
+        crops = crops + noise * params.noise.view(-1, 1, 1, 1)
+    return crops.clamp(0, 1) * covered
 
 
-def _blurred(regions: Tensor, sigma_px: Tensor) -> Tensor:
-    """Regions (B, 1, S, S), each convolved with a Gaussian of its own standard deviation (B,), 0 for none."""
+def _blurred(crops: Tensor, sigma_px: Tensor) -> Tensor:
+    """Crops (B, 1, S, S), each convolved with a Gaussian of its own standard deviation (B,); 0 means no blur."""
     reach = max(1, math.ceil(2.5 * float(sigma_px.max())))
-    offsets = torch.arange(-reach, reach + 1, device=regions.device)
+    offsets = torch.arange(-reach, reach + 1, device=crops.device)
     kernel = functional.softmax(-(offsets**2) / (2 * sigma_px.clamp(min=1e-2)[:, None] ** 2), dim=1)
-    stacked = functional.pad(regions.transpose(0, 1), (reach, reach, reach, reach), mode="replicate")
-    rows = functional.conv2d(stacked, kernel[:, None, :, None], groups=len(regions))
-    return functional.conv2d(rows, kernel[:, None, None, :], groups=len(regions)).transpose(0, 1)
+    stacked = functional.pad(crops.transpose(0, 1), (reach, reach, reach, reach), mode="replicate")
+    rows = functional.conv2d(stacked, kernel[:, None, :, None], groups=len(crops))
+    return functional.conv2d(rows, kernel[:, None, None, :], groups=len(crops)).transpose(0, 1)
 
 
 def augment_landmarks(
-    landmarks_px: Tensor, visible: Tensor, matrices: Tensor, changes: AugmentationParams, size_px: int
+    landmarks_px: Tensor, visible: Tensor, matrices: Tensor, params: AugmentationParams, size_px: int
 ) -> tuple[Tensor, Tensor]:
-    """Stored landmarks (B, 74, 2) in pixels of the region, zero where unknown; and which are seen (B, 74) bool."""
+    """Landmarks (B, 74, 2) in pixels of the augmented crop, 0 where unknown, and their visibility (B, 74) bool.
+
+    Args:
+        landmarks_px: (B, 74, 2) in pixels of the dataset image, NaN where unknown.
+        visible: (B, 74) bool, known and inside the film.
+        matrices: (B, 2, 3) from `crop_matrices`.
+        params: augmentation parameters.
+        size_px: side S of the crop.
+    """
     inverse = torch.linalg.inv(matrices[:, :, :2])
-    points = (landmarks_px - matrices[:, :, 2].unsqueeze(1)) @ inverse.transpose(1, 2) + changes.jitter * size_px
+    points = (landmarks_px - matrices[:, :, 2].unsqueeze(1)) @ inverse.transpose(1, 2) + params.jitter * size_px
     inside = ((points >= 0) & (points <= size_px - 1)).all(-1)
-    return points.nan_to_num(0.0), visible & inside & ~changes.dropped
+    return points.nan_to_num(0.0), visible & inside & ~params.dropped

@@ -1,6 +1,6 @@
-"""The schema of a recipe: everything that a training run depends on, in one YAML file.
+"""The schema of recipes: everything that a training run depends on, in one YAML file.
 
-Unknown keys are errors. `load_recipe(path, ["train.epochs=5"])` overrides single values.
+`load_recipe(path, ["train.epochs=5"])` reads a recipe and replaces single values. Unknown keys are errors.
 """
 
 from collections.abc import Sequence
@@ -16,26 +16,26 @@ from kneegrade.network.resnet import InputNormalization
 
 
 class Section(BaseModel):
-    """A part of a recipe; frozen, and strict about keys."""
+    """Base of the sections of a recipe: immutable, unknown keys forbidden."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Data(Section):
-    """Which knees are learnt from.
+    """Knees of a grader's run.
 
     Attributes:
-        stores: folders made by `kneegrade store` or `kneegrade phantom --store`.
-        calibration_share: share of training subjects kept out of training for calibration and for choosing; null: the
-            knees of split "val" serve, and all of "train" is trained on.
-        labelled_share: share of the labelled training knees whose labels are used; the others join the unlabelled
-            ones. By subject, alike in severity, and a smaller share lies within a larger one.
-        unlabelled: whether knees without labels are learnt from (by coherence).
-        test_split: what the finished network is scored on, nothing chosen on it.
-        split_seed: of calibration and labelled shares; apart from the run's, so that runs can be compared.
+        datasets: directories written by `kneegrade store` or `kneegrade phantom --store`.
+        calibration_share: share of the training subjects that is held out for calibration and model selection. null:
+            the knees of split "val" are used instead, and all of "train" is trained on.
+        labelled_share: share of the labelled training subjects whose labels are used; the others join the unlabelled
+            knees. Subjects are stratified by severity, and a smaller share is a subset of a larger one.
+        unlabelled: whether to train on knees without labels (with the coherence losses).
+        test_split: split on which the finished network is scored; nothing is selected on it.
+        split_seed: seed of calibration and labelled shares; independent of the run's seed, so that runs are comparable.
     """
 
-    stores: tuple[Path, ...] = Field(min_length=1)
+    datasets: tuple[Path, ...] = Field(min_length=1)
     calibration_share: float | None = Field(0.06, gt=0, lt=0.5)
     labelled_share: float = Field(1.0, gt=0, le=1)
     unlabelled: bool = True
@@ -44,12 +44,13 @@ class Data(Section):
 
 
 class Model(Section):
-    """The network (`ModelConfig`), and `init`: where its trunk starts, or null for a random start.
+    """The grading network: the fields of `ModelConfig`, and its initial weights.
 
-    `init` is a safetensors file, either of torchvision-named trunk tensors or a run's `weights.safetensors`.
-    `input_normalization` null takes what the description beside a run's weights says, and "none" for a random start; a
-    file of trunk tensors has no description, so the recipe must say what its tensors were trained with
-    (`kneegrade.training.train_grader`).
+    Attributes:
+        init: initial weights of the trunk, or null for random ones. A safetensors file, either the tensors of a trunk
+            under torchvision's names or the `weights.safetensors` of a run.
+        input_normalization: null means that in the description of a run's weights, or "none" for random weights. For a
+            file of trunk tensors the recipe must state it (`kneegrade.training.initialization`).
     """
 
     trunk: Literal["resnet18", "resnet34", "resnet50"] = "resnet50"
@@ -63,26 +64,27 @@ class Model(Section):
     input_normalization: InputNormalization | None = None
 
     def config_with(self, input_normalization: InputNormalization) -> ModelConfig:
-        """What the network is made of, once it is known what its trunk does to the input."""
+        """The configuration of the network with a given input normalization."""
         parts = self.model_dump(exclude={"init", "input_normalization"})
         return ModelConfig(**parts, input_normalization=input_normalization)
 
 
 class Loss(Section):
-    """Eq. 5 and its parts, and what goes past it.
+    """The loss, Eq. 5 of the paper and its extensions.
 
     Attributes:
         lambda_cls: weight of the cross entropy.
         lambda_gmm: weight of the mixture's incoherence loss (Eq. 4).
         tau: temperature of Eq. 4.
-        sigma: of the noise on the one-hot grades that the mixture is fitted on, K = `components`.
-        floor: least eigenvalue of its covariances; null: σ².
-        lambda_joint: weight of exact coherence, −log e (see `kneegrade.coherence.joint_table`).
-        grades_from: whose joint grades coherence is made of: the labelled training knees, as in the paper, or the
-            packaged counts of 5,507 knees.
+        sigma: standard deviation of the noise that is added to the one-hot grades before the mixture is fitted.
+        components: number K of components of the mixture.
+        floor: smallest eigenvalue of the covariances; null: σ².
+        lambda_joint: weight of exact coherence, −log e (`kneegrade.coherence.joint_table`).
+        grades_from: grade tuples that coherence is based on: "labelled", those of the labelled training knees, as in
+            the paper, or "packaged", the counts of 5,507 knees in the package.
         lambda_mse: weight of the regression heads' squared error, summed over grades.
-        warmup_epochs: first epochs without coherence.
-        prevalence_cap: caps the class weights; 1 means unweighted cross entropy.
+        warmup_epochs: number of first epochs without coherence.
+        prevalence_cap: largest ratio of two class weights of a grade; 1 means unweighted cross entropy.
     """
 
     lambda_cls: float = Field(1.0, ge=0)
@@ -99,17 +101,17 @@ class Loss(Section):
 
     @property
     def coherence(self) -> bool:
-        """Whether any coherence is learnt."""
+        """Whether any coherence loss has a positive weight."""
         return self.lambda_gmm > 0 or self.lambda_joint > 0
 
 
 class Distillation(Section):
-    """Earlier networks' part in the labels of training knees (`kneegrade.training.distillation`).
+    """Soft targets from earlier networks (`kneegrade.training.distillation`).
 
     Attributes:
-        teachers: weights of graders; the geometric mean of what they claim counts.
-        share: of a label that the teachers decide.
-        sources: cohorts that are taught. Exact truth, as phantoms have, needs no teacher.
+        teachers: weights of graders; the geometric mean of their predictions is used.
+        share: weight of the teachers in a target; the reading has the rest.
+        sources: sources whose knees get soft targets. Exact truth, as phantoms have, needs no teacher.
     """
 
     teachers: tuple[Path, ...] = Field(min_length=1)
@@ -118,10 +120,11 @@ class Distillation(Section):
 
 
 class Augmentation(Section):
-    """Random changes of a region and its landmarks; pixels are those of a 320 px region, as in the paper.
+    """Random augmentation of a crop and its landmarks. Pixels are those of a 320 px crop, as in the paper.
 
-    `log_gamma` and `shade` are natural logarithms: of an exponent on grey values, and of a smooth field they are
-    multiplied with; `noise` and `blur_px` are the largest standard deviations.
+    `log_gamma` and `shade` bound natural logarithms: of an exponent on grey values, and of a smooth field that they are
+    multiplied by. `noise` and `blur_px` are the largest standard deviations, `landmark_jitter_px` is a standard
+    deviation, `landmark_dropout` a probability.
     """
 
     translation_px: float = Field(10.0, ge=0)
@@ -136,14 +139,23 @@ class Augmentation(Section):
 
 
 class Train(Section):
-    """The optimiser and the loop; defaults are the paper's.
+    """Optimiser and loop of a grader's run; the defaults are the paper's.
 
-    `schedule` "paper" halves the rate after epochs 10 and 30 of 60 (after a sixth and a half of any other number);
-    "cosine" warms up over the first 3 % and falls to zero. A batch holds `batch_size` labelled knees and, where
-    coherence learns from them, `unlabelled_batch_size` without labels: the paper's 48 says nothing of the latter. An
-    epoch is a pass over the labelled knees, or `steps_per_epoch`. Over several processes a batch is shared out.
-    `frozen_stages` keeps the trunk's stem and as many stages as they were (0: nothing is frozen), but for the running
-    statistics of their normalisation: a well-begun trunk learns little there, and a step is a quarter cheaper.
+    Attributes:
+        batch_size: labelled knees in a batch. Several processes divide a batch among them.
+        unlabelled_batch_size: unlabelled knees in a batch, in addition, where coherence is trained on them. The paper
+            gives one number, 48, for the batch.
+        steps_per_epoch: optimiser steps in an epoch; null: one pass over the labelled knees.
+        learning_rate: peak learning rate of the trunk.
+        frozen_stages: if positive, the trunk's stem and as many stages keep their weights, but not the running
+            statistics of their normalisation. A pretrained trunk changes little there; a step costs a quarter less.
+        head_rate: learning rate of the heads as a multiple of the trunk's.
+        schedule: "paper" halves the rate after epochs 10 and 30 of 60 (after a sixth and a half of any other number);
+            "cosine" warms up over the first 3 % and falls to zero.
+        clip_norm: largest norm of the gradient; null for no clipping.
+        ema: decay of the exponential moving average of the weights; null for none.
+        seed: of initial weights, order of the knees and augmentation.
+        evaluate_epochs: epochs between two evaluations on the calibration knees.
     """
 
     epochs: int = Field(60, ge=1)
@@ -152,7 +164,7 @@ class Train(Section):
     steps_per_epoch: int | None = Field(None, ge=1)
     learning_rate: float = Field(1e-4, gt=0)
     frozen_stages: int = Field(0, ge=0, le=3)
-    head_rate: float = Field(1.0, gt=0, description="the heads' learning rate as a multiple of the trunk's")
+    head_rate: float = Field(1.0, gt=0)
     weight_decay: float = Field(1e-2, ge=0)
     optimiser: Literal["adam", "adamw"] = "adam"
     schedule: Literal["paper", "cosine"] = "paper"
@@ -161,14 +173,14 @@ class Train(Section):
     bf16: bool = True
     seed: int = 0
     checkpoint_minutes: float = Field(5.0, gt=0)
-    evaluate_epochs: int = Field(1, ge=1, description="epochs between looks at the calibration knees")
+    evaluate_epochs: int = Field(1, ge=1)
 
 
 class Recipe(Section):
-    """A whole run.
+    """A grader's run.
 
-    `licence`, `attribution` and `learnt_from`, a sentence for reports, go into the description of the weights; `name`
-    is its row in tables.
+    `name` is that of the weights and of the row in result tables. `licence`, `attribution` and `learnt_from` (a
+    sentence on the training data, for reports) are written into the description of the weights.
     """
 
     name: str
@@ -180,17 +192,17 @@ class Recipe(Section):
     loss: Loss = Loss()
     augmentation: Augmentation = Augmentation()
     train: Train = Train()
-    teaching: Distillation | None = None
+    distillation: Distillation | None = None
 
     @model_validator(mode="after")
-    def _regression_is_learnt(self) -> "Recipe":
+    def _regression_heads_have_a_loss(self) -> "Recipe":
         if self.model.regression != (self.loss.lambda_mse > 0):
-            raise ValueError("model.regression and a positive loss.lambda_mse go together")
+            raise ValueError("model.regression and a positive loss.lambda_mse require each other")
         return self
 
 
 class NetworkTraining(Section):
-    """Steps, batch, rate and moving average of one of the three networks."""
+    """Training of one of the detector's networks: steps, batch, peak learning rate, moving average."""
 
     steps: int = Field(ge=0)
     batch_size: int = Field(gt=1)
@@ -200,28 +212,30 @@ class NetworkTraining(Section):
 
 
 class DetectorRecipe(Section):
-    """A detector's run; `kind` tells it from a grader's recipe.
+    """A landmark detector's run; `kind: detector` distinguishes it from a grader's recipe.
 
     Attributes:
-        stores: knees that the two locators learn from.
-        films: manifests of whole films with landmarks, which the finder learns from.
-        film_views: how many scenes are made of each film.
-        phantom_scenes: phantom films for the finder.
-        composed_scenes: scenes of the stores' real knees, alone or in pairs on an empty film, for the finder.
-        start: safetensors weights of a detector to go on from, or null for a random start.
+        datasets: knees for the coarse and the fine landmark network.
+        films: manifests of whole films with landmarks, for the knee localizer.
+        film_views: number of scenes made of each film.
+        phantom_scenes: number of phantom films for the knee localizer.
+        composed_scenes: number of scenes of one or two real knees on an empty film, for the knee localizer.
+        start: weights of a detector to start from, or null for random initial weights.
+        knee_localizer: training of the knee localizer; a network of 0 steps is not trained. `coarse` and `fine` are
+            the two landmark networks.
     """
 
     kind: Literal["detector"]
     name: str
     licence: str | None = None
     attribution: tuple[str, ...] = ()
-    stores: tuple[Path, ...] = Field(min_length=1)
+    datasets: tuple[Path, ...] = Field(min_length=1)
     films: tuple[Path, ...] = ()
     film_views: int = Field(20, ge=1)
     phantom_scenes: int = Field(3000, ge=0)
     composed_scenes: int = Field(5000, ge=0)
     start: Path | None = None
-    finder: NetworkTraining
+    knee_localizer: NetworkTraining
     coarse: NetworkTraining
     fine: NetworkTraining
     coarse_augmentation: Augmentation = Augmentation()
@@ -230,40 +244,46 @@ class DetectorRecipe(Section):
     seed: int = 0
 
 
-def load_recipe(path: Path, overrides: Sequence[str] = ()) -> "Recipe | DetectorRecipe":
-    """The recipe in the YAML file `path`, a detector's where `kind: detector` stands in it.
+RENAMED_KEYS: dict[type[Section], tuple[tuple[str, str, str], ...]] = {  # schema → (section, old key, new key)
+    Recipe: (("data", "stores", "datasets"), ("", "teaching", "distillation")),
+    DetectorRecipe: (("", "stores", "datasets"), ("", "finder", "knee_localizer")),
+}
 
-    Args:
-        path: the YAML file.
-        overrides: `section.key=value` strings that replace single values.
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> "Recipe | DetectorRecipe":
+    """The recipe in a YAML file, a `DetectorRecipe` if it contains `kind: detector`.
+
+    `overrides`, `section.key=value`, replace single values.
 
     Raises:
-        RecipeError: the file is missing, is not YAML, or a key or value is not in the schema.
+        RecipeError: the file is missing or is not YAML, or a key or value does not fit the schema.
     """
     try:
         tree: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RecipeError(f"The recipe {path} cannot be read: {type(error).__name__}.") from error
+        raise RecipeError(f"The recipe {path} cannot be read as YAML: {type(error).__name__}.") from error
     if not isinstance(tree, dict):
-        raise RecipeError(f"The recipe {path} is not a mapping of sections.")
+        raise RecipeError(f"The recipe {path} is not a mapping of sections; recipes/ has examples.")
     for setting in overrides:
         override(tree, setting)
+    schema: type[Recipe | DetectorRecipe] = DetectorRecipe if tree.get("kind") == "detector" else Recipe
+    for section, old, new in RENAMED_KEYS[schema]:
+        mapping = tree.get(section) if section else tree
+        if isinstance(mapping, dict) and old in mapping:
+            prefix = f"{section}." if section else ""
+            raise RecipeError(f"{path.name}: {prefix}{old} is now {prefix}{new}.")
     try:
-        return (DetectorRecipe if tree.get("kind") == "detector" else Recipe).model_validate(tree)
+        return schema.model_validate(tree)
     except ValidationError as error:
-        raise RecipeError(f"The recipe {path.name} does not fit its schema: {complaints(error)}.") from error
-
-
-def complaints(error: ValidationError) -> str:
-    """What a schema has against a tree, in one line."""
-    return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        errors = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise RecipeError(f"The recipe {path.name} does not fit its schema: {errors}.") from error
 
 
 def override(tree: dict[str, Any], setting: str) -> None:
-    """Set one value of a tree, as `section.key=value` (YAML) says.
+    """Set one value of nested mappings, from `section.key=value` with the value in YAML.
 
     Raises:
-        RecipeError: it is not of that form, goes through a value, or its value is not YAML.
+        RecipeError: the setting is not of that form, a section is a value, or the value is not YAML.
     """
     keys, equals, value = setting.partition("=")
     if not equals:

@@ -1,8 +1,8 @@
-"""Labels that earlier networks take part in: a student learns from what was read and from what its teachers say.
+"""Knowledge distillation: soft targets are readings mixed with the predictions of earlier networks, the teachers.
 
-Readings err; a network that has learnt from thousands of them says of one film what readers would say on average, and
-several networks say it better than one (born-again networks, Furlanello et al. 2018). Teachers see the regions as they
-are, the student changed ones.
+Readings contain errors. A network trained on thousands of readings predicts what readers would report on average, and
+several networks together predict it better than one (born-again networks, Furlanello et al. 2018). Teachers see the
+crops without augmentation, the student sees augmented crops.
 """
 
 from collections.abc import Sequence
@@ -19,49 +19,55 @@ from kneegrade.training.predict import graders_predictions
 from kneegrade.weights import identity_of, read_description
 
 
-def taught(
-    store: KneeDataset, rows: NDArray[np.int64], teaching: Distillation, kept: Path, device: str = "cpu"
+def distilled_targets(
+    dataset: KneeDataset, rows: NDArray[np.int64], distillation: Distillation, path: Path, device: str = "cpu"
 ) -> NDArray[np.float32]:
-    """(N, 29) targets of all knees of `store`, the teachers deciding `teaching.share` of every label of `rows`.
+    """(N, 29) targets of all knees: (1 - share)·reading + share·soft target for the distilled training knees.
 
-    A grade that was never read stays missing. What the teachers say is asked once and kept in the file `kept`, for a
-    run that is resumed.
+    A grade that was never read stays missing (NaN). The soft targets are computed once and saved, so that a resumed run
+    does not need the teachers.
 
     Args:
-        store: knees.
-        rows: training knees; of these only knees of `teaching.sources` are taught.
-        teaching: the recipe's.
-        kept: NumPy file.
-        device: where teachers compute.
+        dataset: N knees.
+        rows: training knees; those of `distillation.sources` get soft targets.
+        distillation: section of the recipe.
+        path: `.npy` file of the soft targets; read if it exists, else written.
+        device: where the teachers are run.
 
     Raises:
-        RecipeError: there is no training knee of one of the sources, or `kept` is of other knees.
-        WeightsError: missing or damaged weights, or another kind.
+        RecipeError: no training knee is of one of the sources, or the saved soft targets are for other knees.
+        WeightsError: weights of a teacher are missing, damaged or of another kind.
     """
-    missing = set(teaching.sources) - set(store.source[rows].tolist())
+    missing = set(distillation.sources) - set(dataset.source[rows].tolist())
     if missing:
-        raise RecipeError(f"teaching.sources: no knee of {', '.join(sorted(missing))} is trained on.")
-    rows = rows[np.isin(store.source[rows], teaching.sources)]
-    if not kept.is_file():
-        said = [graders_predictions(path, store, rows, device).probabilities for path in teaching.teachers]
-        partial = kept.with_suffix(".tmp.npy")
-        np.save(partial, agreed(said))
-        partial.replace(kept)
-    opinion, targets = np.load(kept), store.targets.copy()
-    if opinion.shape != targets[rows].shape:
-        raise RecipeError(f"{kept.name} in the run's folder is of {len(opinion)} knees, not of these {len(rows)}.")
-    targets[rows] = (1 - teaching.share) * targets[rows] + teaching.share * opinion
+        raise RecipeError(
+            f"distillation.sources: no training knee is of source {', '.join(sorted(missing))}; name sources of the "
+            "datasets."
+        )
+    rows = rows[np.isin(dataset.source[rows], distillation.sources)]
+    if not path.is_file():
+        predicted = [graders_predictions(weights, dataset, rows, device) for weights in distillation.teachers]
+        partial = path.with_suffix(".tmp.npy")
+        np.save(partial, geometric_mean([each.probabilities for each in predicted]))
+        partial.replace(path)
+    soft, targets = np.load(path), dataset.targets.copy()
+    if soft.shape != targets[rows].shape:
+        raise RecipeError(
+            f"{path.name} in the run directory has soft targets of {len(soft)} knees, but the recipe selects "
+            f"{len(rows)}; start a new run."
+        )
+    targets[rows] = (1 - distillation.share) * targets[rows] + distillation.share * soft
     return targets
 
 
-def teacher_identities(teaching: Distillation | None) -> list[dict[str, str]]:
-    """Name and SHA-256 of every teacher, as a description of the student keeps them."""
-    return [] if teaching is None else [identity_of(read_description(path)) for path in teaching.teachers]
+def teacher_identities(distillation: Distillation | None) -> list[dict[str, str]]:
+    """Name and SHA-256 of every teacher's weights, for the description of the student's weights."""
+    return [] if distillation is None else [identity_of(read_description(path)) for path in distillation.teachers]
 
 
-def agreed(said: Sequence[NDArray[np.floating]]) -> NDArray[np.float32]:
-    """(N, 29) geometric means of several (N, 29) distributions, each grade's made to sum to 1."""
-    logs = np.mean([np.log(np.maximum(each, 1e-6)) for each in said], axis=0)
+def geometric_mean(probabilities: Sequence[NDArray[np.floating]]) -> NDArray[np.float32]:
+    """(N, 29) geometric means of several (N, 29) distributions, renormalised so that each grade's sum to 1."""
+    logs = np.mean([np.log(np.maximum(each, 1e-6)) for each in probabilities], axis=0)
     result = np.exp(logs)
     for target in TARGETS:
         result[:, target.one_hot] /= result[:, target.one_hot].sum(1, keepdims=True)

@@ -1,10 +1,10 @@
-"""The start of a network: random from the recipe's seed, with the trunk from a file where the recipe names one.
+"""The initial weights of a grading network: random, by the recipe's seed, except for a trunk from a file.
 
-A trunk's weights belong to the input that they were trained on, so the start also sets `input_normalization`:
+The weights of a trunk belong to the input normalization that they were trained with. Therefore `input_normalization` is
 
-- random start: "none", unless the recipe says otherwise;
-- `weights.safetensors` of a run: what the description beside it says; a recipe that says otherwise is an error;
-- a file of trunk tensors alone: what the recipe says; a recipe that says nothing is an error.
+- random initial weights: "none", unless the recipe sets it;
+- `weights.safetensors` of a run: that of the description beside it; a recipe that sets another one is an error;
+- a file with only the tensors of a trunk: that of the recipe; a recipe that does not set it is an error.
 """
 
 from pathlib import Path
@@ -19,74 +19,82 @@ from kneegrade.network.resnet import InputNormalization
 from kneegrade.training.config import Model
 from kneegrade.weights import load_weights
 
-TRUNK_OF_WEIGHTS = "network.trunk"
+TRUNK_PREFIX = "network.trunk"  # of a trunk's tensors in the weights of a run
 
 
 def build_network(model: Model, seed: int) -> GradingNetwork:
-    """The recipe's network with its start loaded; what the file does not hold is random, by `seed`.
+    """The network of a recipe with its initial weights; parts that are not in the file are random.
+
+    Args:
+        model: section of the recipe.
+        seed: of the random weights.
 
     Raises:
-        RecipeError: no such file, one that does not hold this trunk, damaged weights, or an `input_normalization` that
-            is missing or that contradicts the weights' description.
+        RecipeError: the file is missing or damaged or does not contain this trunk, or `input_normalization` is missing
+            or contradicts the description of the weights.
     """
     if model.init is None:
-        return _random(model.config_with(model.input_normalization or "none"), seed)
-    state, input_normalization = _start(model.init, model.input_normalization)
-    network = _random(model.config_with(input_normalization), seed)
+        return _random_network(model.config_with(model.input_normalization or "none"), seed)
+    state, input_normalization = _load_initial_trunk(model.init, model.input_normalization)
+    network = _random_network(model.config_with(input_normalization), seed)
     try:
         load_trunk(network.trunk, state)
     except (KeyError, RuntimeError) as error:
         raise RecipeError(
-            f"model.init: {model.init.name} does not hold a {model.trunk} of {model.stages} stages: {error}."
+            f"model.init: {model.init.name} does not contain a {model.trunk} of {model.stages} stages: {error}."
         ) from error
     return network
 
 
-def _random(plan: ModelConfig, seed: int) -> GradingNetwork:
+def _random_network(config: ModelConfig, seed: int) -> GradingNetwork:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return GradingNetwork(plan)
+        return GradingNetwork(config)
 
 
-def _start(path: Path, asked: InputNormalization | None) -> tuple[dict[str, Tensor], InputNormalization]:
-    """The trunk's tensors by torchvision's names, and what the trunk does to its input.
+def _load_initial_trunk(
+    path: Path, requested: InputNormalization | None
+) -> tuple[dict[str, Tensor], InputNormalization]:
+    """The tensors of a trunk by torchvision's names, and its input normalization.
 
     Args:
         path: safetensors file.
-        asked: the recipe's `input_normalization`.
+        requested: `input_normalization` of the recipe.
     """
     from safetensors.torch import load_file
 
     if not path.is_file():
         raise RecipeError(f"model.init: there is no file {path}.")
     try:
-        held = load_file(path)
+        tensors = load_file(path)
     except SafetensorError as error:
         raise RecipeError(f"model.init: {path.name} is not a safetensors file, or is damaged: {error}.") from error
-    start = f"{TRUNK_OF_WEIGHTS}."
-    own = {key.removeprefix(start): value for key, value in held.items() if key.startswith(start)}
-    if own and path.with_suffix(".json").is_file():
-        return _start_of_weights(path, asked)
-    if asked is None:
+    prefix = f"{TRUNK_PREFIX}."
+    trunk = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+    if trunk and path.with_suffix(".json").is_file():
+        return _load_trunk_of_run(path, requested)
+    if requested is None:
         raise RecipeError(
             f"model.input_normalization: {path.name} has no description of a run's weights beside it, so the recipe "
-            "must say what input its trunk was trained on. Write `input_normalization: imagenet` for torchvision's and "
-            "other weights that expect ImageNet's mean subtracted and its standard deviation divided by, "
-            "`input_normalization: none` for weights that expect grey values in [0, 1] as they are."
+            "must state the input that its trunk was trained on. Write `input_normalization: imagenet` for weights "
+            "that expect ImageNet's mean subtracted and its standard deviation divided by, such as torchvision's, or "
+            "`input_normalization: none` for weights that expect grey values in [0, 1] without normalization."
         )
-    return own or held, asked
+    return trunk or tensors, requested
 
 
-def _start_of_weights(path: Path, asked: InputNormalization | None) -> tuple[dict[str, Tensor], InputNormalization]:
-    """The trunk of a run's weights, checked, and what their description says of its input."""
+def _load_trunk_of_run(
+    path: Path, requested: InputNormalization | None
+) -> tuple[dict[str, Tensor], InputNormalization]:
+    """The trunk of a run's weights, whose checksum is verified, and the input normalization in their description."""
     try:
         weights = load_weights(path, "grader")
-        found = model_config_of(weights).input_normalization
+        trained = model_config_of(weights).input_normalization
     except WeightsError as error:
         raise RecipeError(f"model.init: {error.message}") from error
-    if asked not in (None, found):
+    if requested not in (None, trained):
         raise RecipeError(
-            f"model.input_normalization: the recipe says {asked}, but the weights {weights.name} ({path.name}) were "
-            f"trained with {found}. Leave it null to take {found}, or start from other weights."
+            f"model.input_normalization: the recipe requests {requested}, but the weights {weights.name} ({path.name}) "
+            f"were trained with {trained}. Leave it null to use {trained}, or start from other weights."
         )
-    return weights.part(TRUNK_OF_WEIGHTS), found
+    return weights.part(TRUNK_PREFIX), trained

@@ -1,6 +1,8 @@
-"""The objective of a run: L = λ_cls L_cls + λ_gmm L_gmm (paper, Eq. 5), and the switches that go past it.
+"""The losses of the grading network.
 
-Losses on the seven grades: prevalence-weighted cross entropy with missing and soft labels (paper, Eq. 1).
+L_cls is a prevalence-weighted cross entropy over the seven grades, with missing and soft labels (paper, Eq. 1).
+`SemiSupervisedLoss` is L = λ_cls L_cls + λ_gmm L_gmm (Eq. 5), plus optional regression and exact coherence losses that
+are not in the paper.
 """
 
 from collections.abc import Mapping
@@ -25,14 +27,15 @@ from kneegrade.training.config import Loss
 
 
 def class_weights(targets: Tensor, cap: float) -> Tensor:
-    """(29,) inverse prevalence of each class among the knees that have the grade.
+    """(29,) weights: inverse prevalence of each class among the knees that have the grade.
 
-    Capped at `cap` times the least weight of the grade, scaled to mean 1 under the training distribution, 0 for a
-    class that does not occur. The paper only says "prevalence weighted"; cap and scale are ours.
+    Weights are capped at `cap` times the smallest weight of the grade and scaled to mean 1 under the training
+    distribution; a class that does not occur has weight 0. The paper only says "prevalence weighted"; cap and scale are
+    this package's choice.
 
     Args:
         targets: (N, 29) distributions, NaN where missing.
-        cap: largest ratio between two weights of one grade; 1 switches the weighting off.
+        cap: largest ratio between two weights of one grade; 1 means equal weights.
     """
     weights = torch.zeros(targets.shape[1])
     for target in TARGETS:
@@ -46,9 +49,9 @@ def class_weights(targets: Tensor, cap: float) -> Tensor:
 
 
 def classification_loss(logits: Mapping[str, Tensor], targets: Tensor, weights: Tensor) -> Tensor:
-    """L_cls = Σ_grades mean over knees of Σ_c w_c t_c (−log p_c) (Eq. 1 with its sign mended); float32 scalar.
+    """L_cls = Σ_grades mean over knees of Σ_c w_c t_c (−log p_c); float32 scalar.
 
-    A knee without a grade takes no part in that grade's mean.
+    This is Eq. 1 with its sign corrected. The mean of a grade is over the knees that have it.
 
     Args:
         logits: grade name → (B, classes).
@@ -57,46 +60,47 @@ def classification_loss(logits: Mapping[str, Tensor], targets: Tensor, weights: 
     """
     total = targets.new_zeros(())
     for target in TARGETS:
-        wanted = targets[:, target.one_hot]
-        present = ~wanted.isnan().any(1)
-        losses = -(weights[target.one_hot] * wanted.nan_to_num(0.0) * logits[target.name].log_softmax(1)).sum(1)
+        labels = targets[:, target.one_hot]
+        present = ~labels.isnan().any(1)
+        losses = -(weights[target.one_hot] * labels.nan_to_num(0.0) * logits[target.name].log_softmax(1)).sum(1)
         total = total + (losses * present).sum() / present.sum().clamp(min=1)
     return total
 
 
 def regression_loss(numbers: Mapping[str, Tensor], targets: Tensor) -> Tensor:
-    """Sum over grades of the mean squared error of the predicted numbers; float32 scalar.
+    """Sum over grades of the mean squared error of the regression heads; float32 scalar.
 
-    The auxiliary loss of Antony et al. (2017), for seven grades; a soft label counts as its mean grade, a missing one
-    not at all.
+    The auxiliary loss of Antony et al. (2017), for seven grades. The truth of a soft label is its mean grade; missing
+    labels are left out.
 
     Args:
-        numbers: grade name → (B,).
+        numbers: grade name → (B,) predicted grades.
         targets: (B, 29) distributions, NaN where missing.
     """
     total = targets.new_zeros(())
     for target in TARGETS:
-        wanted = targets[:, target.one_hot] @ torch.arange(target.classes, device=targets.device, dtype=targets.dtype)
-        present = ~wanted.isnan()
-        errors = (numbers[target.name] - wanted.nan_to_num(0.0)).square()
+        grades = torch.arange(target.classes, device=targets.device, dtype=targets.dtype)
+        labels = targets[:, target.one_hot] @ grades
+        present = ~labels.isnan()
+        errors = (numbers[target.name] - labels.nan_to_num(0.0)).square()
         total = total + (errors * present).sum() / present.sum().clamp(min=1)
     return total
 
 
-FEWEST_TUPLES = 50
+MIN_TUPLES = 50
 
 
 class SemiSupervisedLoss(nn.Module):
-    """What a run minimises; frozen.
+    """The loss of a grader's run (Eq. 5); it has no trainable parameters.
 
     Args:
-        loss: the recipe's.
-        targets: (N, 29) distributions of the labelled training knees, NaN where missing: class weights come from
-            them and, as the recipe says, what goes together.
-        seed: of the mixture's noise and start.
+        loss: section of the recipe.
+        targets: (N, 29) distributions of the labelled training knees, NaN where missing. Class weights are computed
+            from them, and so are the grade tuples for coherence if `loss.grades_from` is "labelled".
+        seed: of the mixture's noise and initialisation.
 
     Raises:
-        RecipeError: coherence is to be made of labels, and too few knees have all seven grades.
+        RecipeError: `loss.grades_from` is "labelled", and too few knees have all seven grades.
     """
 
     class_weights: Tensor
@@ -108,35 +112,35 @@ class SemiSupervisedLoss(nn.Module):
         counts = grade_tuple_counts()
         if loss.coherence and loss.grades_from == "labelled":
             counts = tuple_counts(targets)
-            if sum(counts.values()) < FEWEST_TUPLES:
+            if sum(counts.values()) < MIN_TUPLES:
                 raise RecipeError(
-                    f"{sum(counts.values())} labelled knees have all seven grades, {FEWEST_TUPLES} are needed to learn "
-                    "what goes together; loss.grades_from=packaged takes the packaged counts instead."
+                    f"{sum(counts.values())} labelled knees have all seven grades, but coherence needs {MIN_TUPLES}; "
+                    "set loss.grades_from=packaged to use the packaged counts instead."
                 )
         self.mixture = fit_mixture(counts, components=loss.components, sigma=loss.sigma, seed=seed, floor=loss.floor)
         self.joint = JointTable(smoothed_table(counts))
 
     def forward(self, output: GradeLogits, targets: Tensor, coherent: bool) -> dict[str, Tensor]:
-        """`loss`, and its parts by name, as float32 scalars.
+        """Float32 scalars by name: `loss`, and its parts.
 
         Args:
             output: of the network, labelled and unlabelled knees together.
-            targets: (B, 29) distributions, NaN where missing or not to be seen.
-            coherent: whether coherence takes part (not while warming up).
+            targets: (B, 29) distributions, NaN where missing and for unlabelled knees.
+            coherent: whether the coherence losses are included; they are not during the warm-up.
         """
-        recipe = self.loss
+        settings = self.loss
         parts = {"cls": classification_loss(output.logits, targets, self.class_weights)}
-        total = recipe.lambda_cls * parts["cls"]
-        if recipe.lambda_mse:
+        total = settings.lambda_cls * parts["cls"]
+        if settings.lambda_mse:
             parts["mse"] = regression_loss(output.numbers, targets)
-            total = total + recipe.lambda_mse * parts["mse"]
+            total = total + settings.lambda_mse * parts["mse"]
         if coherent:
             vector = concatenate_probabilities(output.logits)
-            if recipe.lambda_gmm:
+            if settings.lambda_gmm:
                 g = self.mixture.log_probability(vector)
-                parts["g"], parts["gmm"] = g.mean(), incoherence_loss(g, recipe.tau).mean()
-                total = total + recipe.lambda_gmm * parts["gmm"]
-            if recipe.lambda_joint:
+                parts["g"], parts["gmm"] = g.mean(), incoherence_loss(g, settings.tau).mean()
+                total = total + settings.lambda_gmm * parts["gmm"]
+            if settings.lambda_joint:
                 parts["joint"] = -self.joint.log_expectation(vector).mean()
-                total = total + recipe.lambda_joint * parts["joint"]
+                total = total + settings.lambda_joint * parts["joint"]
         return {"loss": total, **parts}

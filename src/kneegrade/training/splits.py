@@ -1,4 +1,4 @@
-"""Which knees of a store a run trains on, with and without their labels, calibrates with and is scored on."""
+"""Splits: the knees of a dataset that a run trains on, with and without labels, calibrates on, and is scored on."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -14,17 +14,17 @@ from kneegrade.training.config import Data
 from kneegrade.training.dataset import KneeDataset
 
 Rows = NDArray[np.int64]
-DIVISION = "sha256"  # how `people_first` divides people, as descriptions of weights state it
+DIVISION = "sha256"  # name of the method of `people_first` in descriptions of weights
 
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """Rows of a store, by what a run may do with them; no subject is in two of `training`, `calibration` and `test`.
+    """Rows of a dataset by their use in a run. No subject is in two of training, `calibration` and `test`.
 
     Attributes:
         labelled: trained on with all the grades that they have.
-        unlabelled: trained on without labels, whether never read or put aside by the labelled share.
-        calibration: never trained on; calibration is fitted and choices are made on them.
+        unlabelled: trained on without labels, either because they have none or because of `data.labelled_share`.
+        calibration: never trained on; used to fit the calibration and to select models.
         test: scored once, at the end; may be empty.
     """
 
@@ -34,104 +34,56 @@ class Splits:
     test: Rows
 
 
-def make_splits(store: KneeDataset, data: Data) -> Splits:
-    """The folds that a recipe asks for; a function of the store, the shares and `split_seed` alone.
+def make_splits(dataset: KneeDataset, data: Data) -> Splits:
+    """The splits that a recipe requests; a function of the dataset, the shares and `split_seed` alone.
 
-    The paper splits by subject 2:1:1 and says nothing of how 20 or 40 % of the labels were chosen.
+    The paper splits by subject 2:1:1 and does not describe how 20 or 40 % of the labels were selected.
+
+    Args:
+        dataset: knees with the splits of their manifests.
+        data: section of the recipe.
 
     Raises:
-        RecipeError: the knees to be scored are those trained on or calibrated with.
+        RecipeError: the test knees would be trained on or calibrated with.
     """
     if data.test_split == "train" or (data.test_split == "val" and data.calibration_share is None):
         raise RecipeError(
             f"data.test_split={data.test_split}: these knees are trained on or calibrated with; name another split, or "
-            "give data.calibration_share."
+            "set data.calibration_share."
         )
-    rows = np.flatnonzero(store.split == "train")
-    has_label = np.asarray(np.isfinite(store.targets).any(axis=1))
-    test = np.flatnonzero((store.split == data.test_split) & has_label)
+    rows = np.flatnonzero(dataset.split == "train")
+    has_label = np.asarray(np.isfinite(dataset.targets).any(axis=1))
+    test = np.flatnonzero((dataset.split == data.test_split) & has_label)
     if data.calibration_share is None:
-        calibration = np.flatnonzero((store.split == "val") & has_label)
+        calibration = np.flatnonzero((dataset.split == "val") & has_label)
     else:
-        held = _held_subjects(store, rows, data.calibration_share, data.split_seed)
-        out = np.isin(store.subject[rows], held)
-        rows, calibration = rows[~out], rows[out][has_label[rows[out]]]
-    labelled = rows[has_label[rows]]
-    kept = labelled[_first_share(store, labelled, data.labelled_share, data.split_seed)]
-    return Splits(kept, np.setdiff1d(rows, kept) if data.unlabelled else rows[:0], calibration, test)
+        subjects = _calibration_subjects(dataset, rows, data.calibration_share, data.split_seed)
+        held_out = np.isin(dataset.subject[rows], subjects)
+        rows, calibration = rows[~held_out], rows[held_out][has_label[rows[held_out]]]
+    candidates = rows[has_label[rows]]
+    labelled = candidates[_in_first_share(dataset, candidates, data.labelled_share, data.split_seed)]
+    return Splits(labelled, np.setdiff1d(rows, labelled) if data.unlabelled else rows[:0], calibration, test)
 
 
-def people_first(subject: NDArray[np.str_], share: float, seed: int) -> NDArray[np.bool_]:
-    """(N,) bool, which knees are of the people in the first of two groups; about `share` of the people are.
-
-    A person's group follows from a hash of the person's id and the seed, so it does not depend on who else is there.
-
-    Args:
-        subject: (N,) ids.
-        share: 0 … 1.
-        seed: another seed divides the same people otherwise.
-    """
-    people, place = np.unique(subject, return_inverse=True)
-    first = [_position(f"{seed}:{person}") < share for person in people]
-    return np.array(first, dtype=np.bool_)[place]
-
-
-def left_out(description: Mapping[str, Any], subject: NDArray[np.str_]) -> NDArray[np.bool_]:
-    """(N,) bool, which knees are of people that the calibration, sets and gate of these weights were not fitted on.
-
-    What states that it divided people by hash (`division`) was fitted on those of `people_first`; all else on the
-    people listed in `fitted_people`.
-
-    Args:
-        description: of a grader's weights, their sidecar.
-        subject: (N,) ids of knees of the split that `calibrate` and `gate` divided.
-
-    Raises:
-        RecipeError: the description does not say which people those were.
-    """
-    listed = description.get("fitted_people")
-    fitted = np.isin([hashed_person(person) for person in subject], listed or [])
-    parts = [description[name] for name in ("calibrated", "gate") if name in description]
-    by_hash = [part for part in parts if part.get("division") == DIVISION]
-    if listed is None and ("calibrated" not in description or len(by_hash) < len(parts)):
-        raise RecipeError(
-            f"The description of {description['name']} does not say which people its calibration and gate were fitted "
-            "on: neither `fitted_people` nor a division by hash is there. Run `kneegrade calibrate` and `gate` again."
-        )
-    for part in by_hash:
-        fitted |= people_first(subject, part["share"], part["seed"])
-    return ~fitted
-
-
-def hashed_person(person: str) -> str:
-    """The first 8 hexadecimal digits of the SHA-256 of a person's id, by which `fitted_people` names people."""
-    return hashlib.sha256(person.encode()).hexdigest()[:8]
-
-
-def _position(text: str) -> float:
-    """In [0, 1), by a hash."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6]) / 2**48
-
-
-def _held_subjects(store: KneeDataset, rows: Rows, share: float, seed: int) -> NDArray[np.str_]:
-    """`share` of the subjects of each source."""
+def _calibration_subjects(dataset: KneeDataset, rows: Rows, share: float, seed: int) -> NDArray[np.str_]:
+    """A random `share` of the subjects of each source."""
     generator = np.random.default_rng(seed)
-    held = []
-    for source in np.unique(store.source[rows]):
-        subjects = np.unique(store.subject[rows][store.source[rows] == source])
-        held.append(generator.permutation(subjects)[: round(len(subjects) * share)])
-    return np.concatenate(held) if held else np.empty(0, dtype=np.str_)
+    chosen = []
+    for source in np.unique(dataset.source[rows]):
+        subjects = np.unique(dataset.subject[rows][dataset.source[rows] == source])
+        chosen.append(generator.permutation(subjects)[: round(len(subjects) * share)])
+    return np.concatenate(chosen) if chosen else np.empty(0, dtype=np.str_)
 
 
-def _first_share(store: KneeDataset, rows: Rows, share: float, seed: int) -> NDArray[np.bool_]:
-    """Which of `rows` belong to the first `share` of the subjects.
+def _in_first_share(dataset: KneeDataset, rows: Rows, share: float, seed: int) -> NDArray[np.bool_]:
+    """(len(rows),) bool, knees of the first `share` of the subjects.
 
-    Subjects are shuffled once, stratified by the highest grade any of their knees has on its own scale, so that every
-    share is alike in severity and lies within every larger one.
+    Subjects are shuffled once, stratified by the severity of their most severe knee. Every share therefore has the same
+    distribution of severity and is a subset of every larger share.
     """
-    subjects, index = np.unique(store.subject[rows], return_inverse=True)
+    subjects, index = np.unique(dataset.subject[rows], return_inverse=True)
     worst = np.zeros(len(subjects), dtype=np.int64)
-    np.maximum.at(worst, index, severity(store.targets[rows]))
+    np.maximum.at(worst, index, severity(dataset.targets[rows]))
     order = np.random.default_rng([seed, 1]).permutation(len(subjects))
     chosen = np.zeros(len(subjects), dtype=np.bool_)
     for stratum in np.unique(worst):
@@ -141,7 +93,11 @@ def _first_share(store: KneeDataset, rows: Rows, share: float, seed: int) -> NDA
 
 
 def severity(targets: NDArray[np.float32]) -> NDArray[np.int64]:
-    """(N,) KL where it was read, else the highest of the other grades; 0 where nothing was."""
+    """(N,) the KL grade if it was read, else the highest of the other grades; 0 for a knee without any grade.
+
+    Args:
+        targets: (N, 29) distributions, NaN where missing.
+    """
     grades = most_probable_grades(targets)
     return np.where(grades[:, 0] >= 0, grades[:, 0], np.maximum(grades[:, 1:].max(axis=1), 0))
 
@@ -156,7 +112,7 @@ class EndlessSampler:
 
     def __init__(self, rows: Rows, seed: list[int]) -> None:
         self.rows, self.seed = rows, seed
-        self._passes: dict[int, Rows] = {}
+        self._permutations: dict[int, Rows] = {}
 
     def batch(self, number: int, size: int) -> Rows:
         """Items number·size … (number + 1)·size − 1."""
@@ -164,12 +120,67 @@ class EndlessSampler:
 
     def _pieces(self, start: int, stop: int) -> Iterator[Rows]:
         length = len(self.rows)
-        for whole in range(start // length, (stop - 1) // length + 1):
-            first, last = max(start - whole * length, 0), min(stop - whole * length, length)
-            yield self._permuted(whole)[first:last]
+        for number in range(start // length, (stop - 1) // length + 1):
+            first, last = max(start - number * length, 0), min(stop - number * length, length)
+            yield self._permutation(number)[first:last]
 
-    def _permuted(self, whole: int) -> Rows:
-        if whole not in self._passes:
-            order = np.random.default_rng([*self.seed, whole]).permutation(self.rows)
-            self._passes = {key: kept for key, kept in self._passes.items() if key >= whole - 1} | {whole: order}
-        return self._passes[whole]
+    def _permutation(self, number: int) -> Rows:
+        """Permutation `number` of the rows; the last two are cached."""
+        if number not in self._permutations:
+            order = np.random.default_rng([*self.seed, number]).permutation(self.rows)
+            recent = {key: rows for key, rows in self._permutations.items() if key >= number - 1}
+            self._permutations = recent | {number: order}
+        return self._permutations[number]
+
+
+def people_first(subject: NDArray[np.str_], share: float, seed: int) -> NDArray[np.bool_]:
+    """(N,) bool, knees of the subjects in the first of two groups, which has about `share` of the subjects.
+
+    The group of a subject is a hash of its id and the seed, so it does not depend on the other subjects.
+
+    Args:
+        subject: (N,) ids.
+        share: 0 … 1.
+        seed: another seed gives another division.
+    """
+    subjects, index = np.unique(subject, return_inverse=True)
+    first = [_hash_position(f"{seed}:{one}") < share for one in subjects]
+    return np.array(first, dtype=np.bool_)[index]
+
+
+def _hash_position(text: str) -> float:
+    """A number in [0, 1), by a hash."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6]) / 2**48
+
+
+def hashed_person(person: str) -> str:
+    """The first 8 hexadecimal digits of the SHA-256 of a subject's id, as in `fitted_people` of a description."""
+    return hashlib.sha256(person.encode()).hexdigest()[:8]
+
+
+def left_out(description: Mapping[str, Any], subject: NDArray[np.str_]) -> NDArray[np.bool_]:
+    """(N,) bool, knees of subjects that calibration, prediction sets and quality control were not fitted on.
+
+    A part of the description that states its `division` was fitted on the subjects of `people_first`; other parts were
+    fitted on the subjects listed in `fitted_people`.
+
+    Args:
+        description: of a grader's weights, i.e. their sidecar.
+        subject: (N,) ids of knees of the split that `calibrate` and `gate` divided.
+
+    Raises:
+        RecipeError: the description does not state these subjects.
+    """
+    listed = description.get("fitted_people")
+    fitted = np.isin([hashed_person(person) for person in subject], listed or [])
+    parts = [description[name] for name in ("calibrated", "gate") if name in description]
+    by_hash = [part for part in parts if part.get("division") == DIVISION]
+    if listed is None and ("calibrated" not in description or len(by_hash) < len(parts)):
+        raise RecipeError(
+            f"The description of {description['name']} does not state the subjects that its calibration and quality "
+            "control were fitted on: it has neither `fitted_people` nor a division by hash. Run `kneegrade calibrate` "
+            "and `gate` again."
+        )
+    for part in by_hash:
+        fitted |= people_first(subject, part["share"], part["seed"])
+    return ~fitted

@@ -1,10 +1,9 @@
-"""Training of the two locators: knees of a store as the network will meet them, and the loss on their points.
+"""Training of the landmark detector: its coarse landmark network, its knee localizer and its fine landmark network.
 
-Training of the landmark detector: its finder and its two locators, one after the other.
+    kneegrade train recipes/detector.yaml --output runs/detector [--resume]
 
-kneegrade train recipes/detector.yaml --output runs/detector [--resume]
-
-Training of the finder: scenes turned, scaled and shifted, and the loss on their centres, sizes and directions.
+The run directory holds, beside recipe and log, a checkpoint of each network (`coarse.pt`, `finder.pt`, `fine.pt`) and
+`scenes.npz`, the training images of the knee localizer. "finder" is the knee localizer's name in files.
 """
 
 import math
@@ -14,35 +13,25 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional
+from torch import Tensor, nn
 
-from kneegrade.anatomy.geometry import sample_affine, stretch_contrast
 from kneegrade.anatomy.landmark_networks import (
-    CENTRE,
     COARSE,
-    DOWN_X,
-    DOWN_Y,
     FINE,
-    LANDMARK_STRIDE,
-    LOCALIZER_PX,
-    LOCALIZER_STRIDE,
-    LOG_WIDTH,
     View,
     coarse_landmark_network,
-    expected_cells,
     fine_landmark_network,
     knee_localizer_network,
 )
 from kneegrade.cohorts import load_manifest
 from kneegrade.errors import RecipeError
 from kneegrade.training.augmentation import augment_images, augment_landmarks, crop_matrices, make_params
-from kneegrade.training.config import Augmentation, DetectorRecipe
+from kneegrade.training.config import Augmentation, DetectorRecipe, NetworkTraining
 from kneegrade.training.dataset import KneeDataset, load_datasets
-from kneegrade.training.detector_trainer import Batch, Output, Progress, Task, fit_network
+from kneegrade.training.detector_losses import landmark_loss, localizer_loss
 from kneegrade.training.scenes import (
-    POSE_LENGTH,
     Scenes,
+    augment_scenes,
     composed_scenes,
     film_scenes,
     join_scenes,
@@ -50,231 +39,243 @@ from kneegrade.training.scenes import (
     phantom_scenes,
     save_scenes,
 )
+from kneegrade.training.trainer import LoopSettings, Progress, Tensors, TrainingTask, processes, step_generator, train
 from kneegrade.weights import load_part, load_weights
+
+MIRRORED_COARSE, MISPLACED_FINE = 0.4, 0.15  # shares of a batch
+
+
+class DetectorTraining:
+    """The training of the three networks, checked when it is made.
+
+    Args:
+        recipe: of the run.
+
+    Raises:
+        RecipeError: no training knee in the datasets, nothing to train the knee localizer on, or several processes.
+        WeightsError: `start` is not the weights of a detector.
+    """
+
+    def __init__(self, recipe: DetectorRecipe) -> None:
+        if processes().num_processes > 1:
+            raise RecipeError(
+                f"A detector is trained by one process, not {processes().num_processes}; run `kneegrade train` without "
+                "`accelerate launch`."
+            )
+        self.recipe = recipe
+        self.dataset = load_datasets(recipe.datasets)
+        self.rows = np.flatnonzero(self.dataset.split == "train")
+        if not len(self.rows):
+            raise RecipeError('The datasets have no knee of split "train".')
+        self.start = load_weights(recipe.start, "detector") if recipe.start else None
+        self.real_rows = self.rows[self.dataset.source[self.rows] != "phantom"]
+        self.films = []
+        if recipe.knee_localizer.steps:
+            tables = [load_manifest(path) for path in recipe.films]
+            self.films = [own for own in (table[table["split"] == "train"] for table in tables) if len(own)]
+            composed = recipe.composed_scenes and len(self.real_rows)
+            if not (self.films or recipe.phantom_scenes or composed):
+                raise RecipeError(
+                    "There are no training images for the knee localizer: name films, or set phantom_scenes or, with "
+                    "real knees in the datasets, composed_scenes."
+                )
+
+    def run(
+        self, directory: Path, *, resume: bool = False, progress: Progress | None = None
+    ) -> dict[str, Tensor] | None:
+        """Tensors of the trained networks, `coarse.…`, `finder.…`, `fine.…`; None if a SIGTERM ended training early.
+
+        A network of 0 steps keeps its initial weights.
+        """
+        recipe, dataset, rows = self.recipe, self.dataset, self.rows
+        makers: tuple[tuple[str, NetworkTraining, Callable[[], DetectorTask]], ...] = (
+            ("coarse", recipe.coarse, lambda: coarse_task(dataset, rows, recipe)),
+            ("finder", recipe.knee_localizer, lambda: localizer_task(self._scenes(directory), recipe)),
+            ("fine", recipe.fine, lambda: fine_task(dataset, rows, recipe)),
+        )
+        tensors: dict[str, Tensor] = {}
+        for name, training, make_task in makers:
+            task = make_task() if training.steps else None
+            network = task.network if task else initial_network(name, recipe.seed)
+            if self.start:
+                load_part(network, self.start, name)
+            if task and not train(task, directory, resume=resume, progress=progress):
+                return None
+            tensors |= {f"{name}.{key}": value for key, value in network.state_dict().items()}
+        return tensors
+
+    def _scenes(self, directory: Path) -> Scenes:
+        """Training images of the knee localizer; made once and kept in the run directory."""
+        path, recipe = directory / "scenes.npz", self.recipe
+        if not path.is_file():
+            parts = [film_scenes(table, recipe.film_views) for table in self.films]
+            if recipe.phantom_scenes:
+                parts.append(phantom_scenes(recipe.phantom_scenes, recipe.seed))
+            if recipe.composed_scenes and len(self.real_rows):
+                parts.append(composed_scenes(self.dataset, self.real_rows, recipe.composed_scenes, recipe.seed))
+            save_scenes(path, join_scenes(parts))
+        return load_scenes(path)
+
 
 NETWORKS = {"coarse": coarse_landmark_network, "finder": knee_localizer_network, "fine": fine_landmark_network}
 
 
-def train_detector(
-    recipe: DetectorRecipe, directory: Path, progress: Progress | None = None
-) -> dict[str, torch.Tensor] | None:
-    """Tensors of the trained networks, `finder.…`, `coarse.…`, `fine.…`; None when a SIGTERM ended it early.
+def initial_network(name: str, seed: int) -> nn.Module:
+    """One of `NETWORKS` with random initial weights, a function of the seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return NETWORKS[name]()
 
-    A network of 0 steps is the start's, or left as it was drawn.
 
-    Raises:
-        RecipeError: no training knee in the stores.
-        WeightsError: `start` is not a detector's weights.
+class DetectorTask(TrainingTask):
+    """One network of the detector: AdamW, one cosine cycle, a moving average.
+
+    Args:
+        name: of the network, one of `NETWORKS`.
+        training: settings of the network.
+        recipe: of the run.
+        sample: draws a batch, (images (B, 1, S, S), *labels), from a generator.
+        loss: scalar loss of (output, *labels).
     """
-    store = load_datasets(recipe.stores)
-    rows = np.flatnonzero(store.split == "train")
-    if not len(rows):
-        raise RecipeError("The stores hold no knee of split train.")
-    start = load_weights(recipe.start, "detector") if recipe.start else None
-    tensors: dict[str, torch.Tensor] = {}
-    tasks: dict[str, Callable[[], Task]] = {
-        "coarse": lambda: coarse_task(store, rows, recipe),
-        "finder": lambda: localizer_task(_scenes(store, rows, recipe, directory), recipe),
-        "fine": lambda: fine_task(store, rows, recipe),
-    }
-    for name, make in NETWORKS.items():
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(recipe.seed)
-            task = tasks[name]() if getattr(recipe, name).steps else None
-            network = task.network if task else make()
-        if start:
-            load_part(network, start, name)
-        if task and not fit_network(task, recipe, directory, progress):
-            return None
-        tensors |= {f"{name}.{key}": value for key, value in network.state_dict().items()}
-    return tensors
+
+    def __init__(
+        self,
+        name: str,
+        training: NetworkTraining,
+        recipe: DetectorRecipe,
+        sample: Callable[[torch.Generator], Tensors],
+        loss: Callable[..., Tensor],
+    ) -> None:
+        self.name = self.log_name = name
+        self.sample, self.loss, self.seed = sample, loss, recipe.seed
+        self.network = initial_network(name, recipe.seed)
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.identity = recipe.model_dump_json()
+        self.settings = LoopSettings(
+            epochs=1,
+            steps_per_epoch=training.steps,
+            learning_rate=training.learning_rate,
+            schedule="cosine_to_zero",
+            weight_decay=training.weight_decay,
+            clip_norm=5.0,
+            ema=training.ema,
+            bf16=recipe.bf16,
+        )
+
+    def batch(self, epoch: int, step: int) -> tuple[Tensors, Tensors]:
+        """((images,), labels), a function of the step."""
+        images, *labels = self.sample(step_generator(self.seed, step, *self.name.encode()))
+        return (images.to(memory_format=torch.channels_last),), tuple(labels)
+
+    def losses(self, output: tuple[Tensor, Tensor], labels: Tensors, epoch: int) -> dict[str, Tensor]:
+        """The network's loss."""
+        return {"loss": self.loss(output, *labels)}
 
 
-def _scenes(store: KneeDataset, rows: np.ndarray, recipe: DetectorRecipe, directory: Path) -> Scenes:
-    """What the finder learns from; made once and kept in the run's folder."""
-    held = directory / "scenes.npz"
-    if not held.is_file():
-        real = rows[store.source[rows] != "phantom"]
-        tables = [load_manifest(path) for path in recipe.films]
-        tables = [table[table["split"] == "train"] for table in tables]
-        parts = [film_scenes(table, recipe.film_views) for table in tables if len(table)]
-        if recipe.phantom_scenes:
-            parts.append(phantom_scenes(recipe.phantom_scenes, recipe.seed))
-        if len(real) and recipe.composed_scenes:
-            parts.append(composed_scenes(store, real, recipe.composed_scenes, recipe.seed))
-        if not parts:
-            raise RecipeError("The finder has nothing to learn from: name films, or phantom or composed scenes.")
-        save_scenes(held, join_scenes(parts))
-    return load_scenes(held)
+def localizer_task(scenes: Scenes, recipe: DetectorRecipe) -> DetectorTask:
+    """The knee localizer, trained on augmented scenes."""
+    training = recipe.knee_localizer
 
-
-def localizer_task(scenes: Scenes, recipe: DetectorRecipe) -> Task:
-    """Joint centres by the penalty-reduced focal loss (Law and Deng, CornerNet, ECCV 2018); pose by L1 beside them."""
-
-    def batch(step: int, generator: torch.Generator) -> Batch:
-        rows = torch.randint(len(scenes.images), (recipe.finder.batch_size,), generator=generator).numpy()
+    def sample(generator: torch.Generator) -> Tensors:
+        rows = torch.randint(len(scenes.images), (training.batch_size,), generator=generator).numpy()
         images = torch.from_numpy(scenes.images[rows]).float().unsqueeze(1)
-        return turn_scenes(images, torch.from_numpy(scenes.poses[rows]), generator)
+        return augment_scenes(images, torch.from_numpy(scenes.poses[rows]), generator)
 
-    return Task("finder", knee_localizer_network(), batch, localizer_loss, recipe.finder)
-
-
-def turn_scenes(images: Tensor, poses: Tensor, generator: torch.Generator) -> Batch:
-    """Scenes (B, 1, 256, 256) turned (±25°, some by quarter turns), scaled, shifted, with changed grey values.
-
-    A fifth are shrunk to as little as half, as on a film of whole legs.
-    """
-    number = len(images)
-
-    def uniform(*shape: int) -> Tensor:
-        return torch.rand(*shape, generator=generator) * 2 - 1
-
-    quarter = torch.randint(4, (number,), generator=generator) * (torch.rand(number, generator=generator) < 0.2)
-    angle = uniform(number) * math.radians(25) + quarter * math.pi / 2
-    far = torch.rand(number, generator=generator) * (torch.rand(number, generator=generator) < 0.2)
-    scale = torch.exp(uniform(number) * 0.35 + far * 0.7)
-    cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
-    turn = torch.stack([cos, -sin, sin, cos], dim=1).reshape(-1, 2, 2)
-    middle = (LOCALIZER_PX - 1) / 2
-    offset = middle + uniform(number, 2) * 0.12 * LOCALIZER_PX - turn.sum(2) * middle
-    pictures, _ = sample_affine(images, torch.cat([turn, offset.unsqueeze(2)], dim=2), LOCALIZER_PX)
-    covered = pictures > 0.5
-    pictures = stretch_contrast((pictures - 1).clamp(min=0) / 254, covered)
-    gamma = torch.exp(uniform(number) * 0.5).view(-1, 1, 1, 1)
-    grain = torch.randn(pictures.shape, generator=generator) * torch.rand(number, 1, 1, 1, generator=generator) * 0.06
-    inverse = torch.linalg.inv(turn)
-    centres = (poses[..., :2] - offset.unsqueeze(1)) @ inverse.transpose(1, 2)
-    width = poses[..., 2:3] / scale.view(-1, 1, 1)
-    down = functional.normalize(poses[..., 3:] @ inverse.transpose(1, 2), dim=-1)
-    return (pictures**gamma + grain).clamp(0, 1), torch.cat([centres, width, down], dim=2)
+    return DetectorTask("finder", training, recipe, sample, localizer_loss)
 
 
-def localizer_loss(output: Output, batch: Batch) -> Tensor:
-    """Focal loss on the centre map plus L1 on log width and direction in the 3×3 cells about each centre."""
-    maps, poses = output[0].float(), batch[1].reshape(len(batch[1]), -1, POSE_LENGTH)
-    size = maps.shape[-1]
-    y, x = torch.meshgrid(*2 * [torch.arange(size, device=maps.device)], indexing="ij")
-    cells = poses[..., :2] / LOCALIZER_STRIDE  # (B, 2, 2)
-    distance = ((x - cells[..., 0, None, None]) ** 2 + (y - cells[..., 1, None, None]) ** 2).nan_to_num(1e6)
-    heat = torch.exp(-distance / 2).amax(1)  # (B, h, w), one cell standard deviation
-    peak = (distance.amin(1) <= 0.5) & (heat > 0)
-    score = torch.sigmoid(maps[:, CENTRE]).clamp(1e-5, 1 - 1e-5)
-    hit = -((1 - score) ** 2) * score.log() * peak
-    miss = -((1 - heat) ** 4) * score**2 * (1 - score).log() * ~peak
-    focal = (hit.sum() + miss.sum()) / peak.sum().clamp(min=1)
-    nearest = distance.argmin(1)  # which knee each cell belongs to
-    near = distance.amin(1) <= 2.3
-    wanted = torch.gather(poses.nan_to_num(1.0), 1, nearest.flatten(1).unsqueeze(-1).expand(-1, -1, POSE_LENGTH))
-    wanted = wanted.reshape(-1, size, size, POSE_LENGTH)
-    error = (maps[:, LOG_WIDTH] - (wanted[..., 2] / LOCALIZER_PX).log()).abs()
-    error = error + (maps[:, DOWN_X] - wanted[..., 3]).abs() + (maps[:, DOWN_Y] - wanted[..., 4]).abs()
-    return focal + (error * near).sum() / near.sum().clamp(min=1)
+def coarse_task(dataset: KneeDataset, rows: NDArray[np.int64], recipe: DetectorRecipe) -> DetectorTask:
+    """The coarse landmark network: knees of both orientations; mirrored ones train the orientation score alone."""
+    crops, training = _CropSampler(dataset, rows, COARSE), recipe.coarse
+
+    def sample(generator: torch.Generator) -> Tensors:
+        chosen = crops.draw(training.batch_size, generator)
+        mirrored = torch.rand(len(chosen), generator=generator) < MIRRORED_COARSE
+        matrices = _mirror_matrices(mirrored, COARSE.size_px)
+        return crops.batch(chosen, recipe.coarse_augmentation, matrices, mirrored, generator)
+
+    return DetectorTask("coarse", training, recipe, sample, landmark_loss)
 
 
-MIRRORED_COARSE, WRONG_FINE = 0.4, 0.15  # shares of a batch
+def fine_task(dataset: KneeDataset, rows: NDArray[np.int64], recipe: DetectorRecipe) -> DetectorTask:
+    """The fine landmark network: level knees, and a few mirrored or misplaced ones, which train the score alone."""
+    crops, training = _CropSampler(dataset, rows, FINE), recipe.fine
+
+    def sample(generator: torch.Generator) -> Tensors:
+        chosen = crops.draw(training.batch_size, generator)
+        misplaced = torch.rand(len(chosen), generator=generator) < MISPLACED_FINE
+        changes = _misplacement_matrices(len(chosen), FINE.size_px, generator)
+        matrices = torch.where(misplaced.view(-1, 1, 1), changes, torch.eye(3))
+        return crops.batch(chosen, recipe.fine_augmentation, matrices, misplaced, generator)
+
+    return DetectorTask("fine", training, recipe, sample, landmark_loss)
 
 
-def coarse_task(store: KneeDataset, rows: NDArray[np.int64], recipe: DetectorRecipe) -> Task:
-    """The coarse locator: knees in either orientation, mirrored ones for the side alone."""
-    draw = _Regions(store, rows, COARSE)
+class _CropSampler:
+    """Draws training batches of a landmark network."""
 
-    def batch(step: int, generator: torch.Generator) -> Batch:
-        pick = draw.pick(recipe.coarse.batch_size, generator)
-        mirrored = torch.rand(len(pick), generator=generator) < MIRRORED_COARSE
-        turns = _flips(mirrored, COARSE.size_px)
-        return draw.batch(pick, (recipe.coarse_augmentation, turns, mirrored), generator)
+    def __init__(self, dataset: KneeDataset, rows: NDArray[np.int64], view: View) -> None:
+        self.dataset, self.rows, self.view = dataset, rows, view
+        self.frames = dataset.frames(view.size_px, view.widths)
 
-    return Task("coarse", coarse_landmark_network(), batch, landmark_loss, recipe.coarse)
-
-
-def fine_task(store: KneeDataset, rows: NDArray[np.int64], recipe: DetectorRecipe) -> Task:
-    """The fine locator: level knees, and a few that are mirrored or out of place, for it to say so."""
-    draw = _Regions(store, rows, FINE)
-
-    def batch(step: int, generator: torch.Generator) -> Batch:
-        pick = draw.pick(recipe.fine.batch_size, generator)
-        wrong = torch.rand(len(pick), generator=generator) < WRONG_FINE
-        turns = torch.where(wrong.view(-1, 1, 1), _misplaced(len(pick), FINE.size_px, generator), torch.eye(3))
-        return draw.batch(pick, (recipe.fine_augmentation, turns, wrong), generator)
-
-    return Task("fine", fine_landmark_network(), batch, landmark_loss, recipe.fine)
-
-
-class _Regions:
-    """Draws batches (regions, points, weight of each point, 1 where the knee is as it should be)."""
-
-    def __init__(self, store: KneeDataset, rows: NDArray[np.int64], view: View) -> None:
-        self.store, self.rows, self.view = store, rows, view
-        self.frames = store.frames(view.size_px, view.widths)
-
-    def pick(self, number: int, generator: torch.Generator) -> NDArray[np.int64]:
+    def draw(self, number: int, generator: torch.Generator) -> NDArray[np.int64]:
         chosen: NDArray[np.int64] = self.rows[torch.randint(len(self.rows), (number,), generator=generator).numpy()]
         return chosen
 
     def batch(
-        self, pick: NDArray[np.int64], how: tuple[Augmentation, Tensor, Tensor], generator: torch.Generator
-    ) -> Batch:
-        """Knees `pick` changed by an augmentation and then by matrices (B, 3, 3); those of a mask are wrong."""
-        augmentation, turns, wrong = how
-        store, size = self.store, self.view.size_px
-        changes = make_params(len(pick), augmentation, generator)
-        matrices = crop_matrices(torch.from_numpy(self.frames[pick]), changes, size) @ turns
-        images = hide_borders(torch.from_numpy(store.images[pick]), generator)
-        points, seen = augment_landmarks(
-            torch.from_numpy(store.landmarks_px[pick]), torch.from_numpy(store.visible[pick]), matrices, changes, size
-        )
-        weight = torch.from_numpy(store.trust[pick]).unsqueeze(1) * (seen & ~wrong.unsqueeze(1))
-        return augment_images(images, matrices, changes, size), points, weight, (~wrong).float()
+        self,
+        rows: NDArray[np.int64],
+        augmentation: Augmentation,
+        extra: Tensor,
+        wrong: Tensor,
+        generator: torch.Generator,
+    ) -> Tensors:
+        """Crops (B, 1, S, S), landmarks (B, 74, 2), their weights (B, 74), and 1 for a correct crop, else 0 (B,).
+
+        Args:
+            rows: knees.
+            augmentation: drawn first.
+            extra: (B, 3, 3) matrices that change the crops further.
+            wrong: (B,) bool, crops that are mirrored or misplaced; their landmarks have weight 0.
+            generator: source of all random numbers.
+        """
+        dataset, size = self.dataset, self.view.size_px
+        params = make_params(len(rows), augmentation, generator)
+        matrices = crop_matrices(torch.from_numpy(self.frames[rows]), params, size) @ extra
+        images = hide_borders(torch.from_numpy(dataset.images[rows]), generator)
+        landmarks, visible = torch.from_numpy(dataset.landmarks_px[rows]), torch.from_numpy(dataset.visible[rows])
+        points, seen = augment_landmarks(landmarks, visible, matrices, params, size)
+        weight = torch.from_numpy(dataset.trust[rows]).unsqueeze(1) * (seen & ~wrong.unsqueeze(1))
+        return augment_images(images, matrices, params, size), points, weight, (~wrong).float()
 
 
-def _flips(mirrored: Tensor, size_px: int) -> Tensor:
-    """(B, 3, 3) matrices that mirror the squares of a mask (B,) and leave the others."""
-    flip = torch.tensor([[-1.0, 0.0, size_px - 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
-    return torch.where(mirrored.view(-1, 1, 1), flip, torch.eye(3))
+def _mirror_matrices(mirrored: Tensor, size_px: int) -> Tensor:
+    """(B, 3, 3) matrices that mirror the crops of a mask (B,) left to right, and the identity for the others."""
+    mirror = torch.tensor([[-1.0, 0.0, size_px - 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    return torch.where(mirrored.view(-1, 1, 1), mirror, torch.eye(3))
 
 
-def _misplaced(number: int, size_px: int, generator: torch.Generator) -> Tensor:
-    """(B, 3, 3) matrices that mirror a square, turn it by quarters, or move it by a third of its side or more."""
+def _misplacement_matrices(number: int, size_px: int, generator: torch.Generator) -> Tensor:
+    """(B, 3, 3) matrices: 40 % mirror a crop, 20 % rotate it by quarter turns, 40 % shift it by a third or more."""
     kind = torch.rand(number, generator=generator)
-    turns = _flips(kind < 0.4, size_px)
+    mirror = _mirror_matrices(kind < 0.4, size_px)
     quarter = torch.randint(1, 4, (number,), generator=generator) * (math.pi / 2) * ((kind >= 0.4) & (kind < 0.6))
     cos, sin = torch.cos(quarter), torch.sin(quarter)
     direction = torch.rand(number, generator=generator) * 2 * math.pi
-    far = size_px * (0.33 + 0.4 * torch.rand(number, generator=generator)) * (kind >= 0.6)
+    shift = size_px * (0.33 + 0.4 * torch.rand(number, generator=generator)) * (kind >= 0.6)
     middle, zero, one = (size_px - 1) / 2, torch.zeros(number), torch.ones(number)
-    x = middle - cos * middle + sin * middle + far * torch.cos(direction)
-    y = middle - sin * middle - cos * middle + far * torch.sin(direction)
+    x = middle - cos * middle + sin * middle + shift * torch.cos(direction)
+    y = middle - sin * middle - cos * middle + shift * torch.sin(direction)
     moves = torch.stack([cos, -sin, x, sin, cos, y, zero, zero, one], dim=1).reshape(-1, 3, 3)
-    return turns @ moves
+    return mirror @ moves
 
 
 def hide_borders(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Stored pictures, a third of them shuttered by up to 12 % at each border, as a tight crop would be."""
+    """Copies of dataset images; a third get borders of up to 12 % set to 0 (outside the film), as in a tight crop."""
     images = images.clone()
-    shutters = (torch.rand(len(images), 4, generator=generator) * 0.12 * images.shape[-1]).long()
-    for picture, (top, bottom, left, right) in zip(images, shutters.tolist(), strict=True):
+    borders = (torch.rand(len(images), 4, generator=generator) * 0.12 * images.shape[-1]).long()
+    for image, (top, bottom, left, right) in zip(images, borders.tolist(), strict=True):
         if torch.rand(1, generator=generator) < 1 / 3:
-            picture[:top], picture[picture.shape[0] - bottom :] = 0, 0
-            picture[:, :left], picture[:, picture.shape[1] - right :] = 0, 0
+            image[:top], image[image.shape[0] - bottom :] = 0, 0
+            image[:, :left], image[:, image.shape[1] - right :] = 0, 0
     return images
-
-
-def landmark_loss(output: Output, batch: Batch) -> Tensor:
-    """Weighted mean over points of the maps' cross entropy and the expectation's L1 in cells; + 0.3 of the logit's.
-
-    A map is held against a Gaussian of one cell about its point, so that what it spreads beyond one cell is what the
-    network does not know.
-    """
-    maps, score = output
-    _, points, weight, right = batch
-    cells = points / LANDMARK_STRIDE
-    expectation, _ = expected_cells(maps)
-    height, width = maps.shape[-2:]
-    # The Gaussian is separable; where it runs over the border the part inside counts as all.
-    x = functional.softmax(-((torch.arange(width, device=maps.device) - cells[..., :1]) ** 2) / 2, dim=-1)
-    y = functional.softmax(-((torch.arange(height, device=maps.device) - cells[..., 1:]) ** 2) / 2, dim=-1)
-    held = maps.float()
-    entropy = held.flatten(2).logsumexp(-1) - torch.einsum("bnhw,bnh,bnw->bn", held, y, x)
-    offset = functional.smooth_l1_loss(expectation, cells, reduction="none", beta=0.1).sum(-1)
-    side = functional.binary_cross_entropy_with_logits(score.float(), right)
-    return ((entropy + offset) * weight).sum() / weight.sum().clamp(min=1) + 0.3 * side

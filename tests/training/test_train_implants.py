@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from kneegrade.training import train_implants as metal
+from kneegrade.training import train_implants
 from kneegrade.training.train_implants import draw_implant, draw_implants, fit_implant_network, implant_bars
 from kneegrade.uncertainty.implant_network import ImplantNetwork, implant_input
 from kneegrade.weights import load_part, load_weights, save_weights
@@ -18,8 +18,8 @@ def pictures(seed, number):
 STAPLE = [np.array([[60.0, 90, 75, 90, 1.2], [75, 90, 75, 100, 1.2]])]
 
 
-def test_bars_lie_where_the_phantom_has_them():
-    """A knee of 2 px/mm in its picture of 320 px, its origin at (160, 160)."""
+def test_bars_are_where_the_phantom_has_them():
+    """A knee of 2 px/mm in an image of 320 px, its origin at (160, 160)."""
     outline = np.random.default_rng(0).normal(0, 20, (74, 2))
     bar = {"start": [10, -20], "end": [10, 40], "half_width": 3}
     row = {
@@ -32,7 +32,7 @@ def test_bars_lie_where_the_phantom_has_them():
     np.testing.assert_allclose(bars, [[81, 54, 81, 108, 2.7]], atol=1e-6)  # × 144 / 320
 
 
-def test_metal_is_bright_where_it_is_and_darkens_the_rest():
+def test_drawn_metal_is_bright_and_darkens_the_rest():
     picture = np.full((144, 144), 100, np.uint8)
     drawn = draw_implant(picture, np.array([[40.0, 72, 100, 72, 3]]), np.random.default_rng(0))
     assert drawn[72, 40:101].min() >= 0.85 * 255 - 1
@@ -41,25 +41,25 @@ def test_metal_is_bright_where_it_is_and_darkens_the_rest():
     assert drawn[:60].max() == drawn[90, 70]
 
 
-def test_a_network_learns_to_see_a_staple_and_survives_a_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(metal, "EPOCHS", 12)
+def test_a_trained_network_detects_a_staple_and_is_the_same_after_saving(tmp_path, monkeypatch):
+    monkeypatch.setattr(train_implants, "EPOCHS", 12)
     plain, rng = pictures(0, 160), np.random.default_rng(1)
     shown = np.concatenate([plain, draw_implants(pictures(2, 160), STAPLE, rng)])
     state = torch.random.get_rng_state()
     network = fit_implant_network(shown, np.repeat([False, True], 160))
     assert torch.equal(state, torch.random.get_rng_state())
     unseen = np.concatenate([pictures(3, 40), draw_implants(pictures(4, 40), STAPLE, rng)])
-    said = network.probability(unseen)
-    assert said[:40].max() < said[40:].min()
-    np.testing.assert_allclose(network.probability(unseen[7:8]), said[7:8], atol=1e-6)
+    predicted = network.probability(unseen)
+    assert predicted[:40].max() < predicted[40:].min()
+    np.testing.assert_allclose(network.probability(unseen[7:8]), predicted[7:8], atol=1e-6)
     tensors = {f"m.{k}": v for k, v in network.state_dict().items()}
     save_weights(tmp_path / "w.safetensors", tensors, {"name": "w", "kind": "grader"})
-    read = ImplantNetwork().eval()
-    load_part(read, load_weights(tmp_path / "w.safetensors", "grader"), "m")
-    np.testing.assert_array_equal(read.probability(unseen), said)
+    loaded = ImplantNetwork().eval()
+    load_part(loaded, load_weights(tmp_path / "w.safetensors", "grader"), "m")
+    np.testing.assert_array_equal(loaded.probability(unseen), predicted)
 
 
-def test_small_pictures_are_means():
+def test_downscaled_images_are_means():
     roi = np.zeros((288, 288), np.float32)
     roi[:2, :2] = 1.0
     roi[2, 2] = 0.5

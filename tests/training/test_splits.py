@@ -20,10 +20,10 @@ ARCHIVE = Path(os.environ.get("KNEEGRADE_REAL_DATA", "nowhere")) / "chen2018_kne
 
 
 def cohort(number=200, seed=0, unlabelled=0.4):
-    """A store without pictures: one to four knees a person, splits by person, some without labels."""
+    """A dataset without images: one to four knees per subject, split by subject, some without labels."""
     generator = np.random.default_rng(seed)
-    person = np.repeat(np.arange(number), generator.integers(1, 5, number))[:number]
-    split = np.array(["train", "train", "val", "test"])[generator.integers(0, 4, person.max() + 1)][person]
+    subject = np.repeat(np.arange(number), generator.integers(1, 5, number))[:number]
+    split = np.array(["train", "train", "val", "test"])[generator.integers(0, 4, subject.max() + 1)][subject]
     targets = np.full((number, ONE_HOT_LENGTH), np.nan, dtype=np.float32)
     read = (generator.random(number) >= unlabelled) | (split != "train")
     grades = np.stack([generator.integers(0, t.classes, number) for t in TARGETS], axis=1)
@@ -31,12 +31,12 @@ def cohort(number=200, seed=0, unlabelled=0.4):
     nothing = np.empty((number, 0))
     return KneeDataset(
         images=nothing, landmarks_px=nothing, visible=nothing, trust=nothing, targets=targets,
-        subject=np.array([f"s{p}" for p in person]), split=split, source=np.full(number, "x"),
+        subject=np.array([f"s{s}" for s in subject]), split=split, source=np.full(number, "x"),
     )  # fmt: skip
 
 
 def data(**settings):
-    return Data.model_validate({"stores": ["x"], **settings})
+    return Data.model_validate({"datasets": ["x"], **settings})
 
 
 SHARES = st.one_of(st.none(), st.floats(0.05, 0.45))
@@ -44,49 +44,49 @@ SHARES = st.one_of(st.none(), st.floats(0.05, 0.45))
 
 @given(st.integers(0, 50), SHARES, st.floats(0.1, 1.0), st.integers(0, 5))
 @settings(deadline=None, max_examples=60)
-def test_no_subject_is_in_two_folds(seed, calibration_share, labelled_share, split_seed):
-    store = cohort(seed=seed)
-    folds = make_splits(
-        store, data(calibration_share=calibration_share, labelled_share=labelled_share, split_seed=split_seed)
+def test_no_subject_is_in_two_splits(seed, calibration_share, labelled_share, split_seed):
+    dataset = cohort(seed=seed)
+    splits = make_splits(
+        dataset, data(calibration_share=calibration_share, labelled_share=labelled_share, split_seed=split_seed)
     )
-    trained = set(store.subject[np.r_[folds.labelled, folds.unlabelled]])
-    held = set(store.subject[folds.calibration])
+    trained = set(dataset.subject[np.r_[splits.labelled, splits.unlabelled]])
+    held = set(dataset.subject[splits.calibration])
     assert not trained & held
-    assert not (trained | held) & set(store.subject[folds.test])
-    assert not np.isnan(store.targets[folds.labelled]).any()
-    assert not set(folds.labelled) & set(folds.unlabelled)
+    assert not (trained | held) & set(dataset.subject[splits.test])
+    assert not np.isnan(dataset.targets[splits.labelled]).any()
+    assert not set(splits.labelled) & set(splits.unlabelled)
 
 
 @given(st.integers(0, 50), st.floats(0.05, 1.0), st.floats(0.05, 1.0))
 @settings(deadline=None, max_examples=60)
-def test_label_shares_are_nested_and_the_rest_joins_the_unlabelled(seed, first, second):
-    store = cohort(seed=seed)
+def test_label_shares_are_nested_and_the_rest_is_unlabelled(seed, first, second):
+    dataset = cohort(seed=seed)
     small, large = sorted((first, second))
-    few, many = (make_splits(store, data(calibration_share=None, labelled_share=share)) for share in (small, large))
+    few, many = (make_splits(dataset, data(calibration_share=None, labelled_share=share)) for share in (small, large))
     assert set(few.labelled) <= set(many.labelled)
     assert set(few.labelled) | set(few.unlabelled) == set(many.labelled) | set(many.unlabelled)
 
 
 @pytest.mark.parametrize("share", [0.2, 0.4])
-def test_a_share_holds_that_share_of_people_alike_in_severity(share):
-    store = cohort(2000, unlabelled=0)
-    whole = make_splits(store, data(calibration_share=None)).labelled
-    part = make_splits(store, data(calibration_share=None, labelled_share=share)).labelled
-    people = [len(np.unique(store.subject[rows])) for rows in (part, whole)]
+def test_a_share_has_that_share_of_the_subjects_and_the_same_severity(share):
+    dataset = cohort(2000, unlabelled=0)
+    whole = make_splits(dataset, data(calibration_share=None)).labelled
+    part = make_splits(dataset, data(calibration_share=None, labelled_share=share)).labelled
+    people = [len(np.unique(dataset.subject[rows])) for rows in (part, whole)]
     assert people[0] / people[1] == pytest.approx(share, abs=0.01)
-    spread = [np.bincount(severity(store.targets[rows]), minlength=5) / len(rows) for rows in (part, whole)]
-    np.testing.assert_allclose(*spread, atol=0.05)
+    shares = [np.bincount(severity(dataset.targets[rows]), minlength=5) / len(rows) for rows in (part, whole)]
+    np.testing.assert_allclose(*shares, atol=0.05)
 
 
-def test_validation_knees_serve_where_no_share_is_named():
-    store = cohort()
-    folds = make_splits(store, data(calibration_share=None))
-    assert (store.split[folds.calibration] == "val").all()
-    assert (store.split[folds.test] == "test").all()
-    assert make_splits(store, data(test_split="val")).test.tolist() == folds.calibration.tolist()
+def test_validation_knees_are_used_without_a_calibration_share():
+    dataset = cohort()
+    splits = make_splits(dataset, data(calibration_share=None))
+    assert (dataset.split[splits.calibration] == "val").all()
+    assert (dataset.split[splits.test] == "test").all()
+    assert make_splits(dataset, data(test_split="val")).test.tolist() == splits.calibration.tolist()
     for wrong in (data(test_split="val", calibration_share=None), data(test_split="train")):
         with pytest.raises(RecipeError, match="name another split"):
-            make_splits(store, wrong)
+            make_splits(dataset, wrong)
 
 
 def test_unlabelled_knees_can_be_left_out():
@@ -103,7 +103,7 @@ def test_severity_is_kl_or_the_highest_other_grade():
 
 
 @given(st.integers(1, 13), st.integers(1, 30))
-def test_a_stream_is_one_permutation_after_the_other(length, size):
+def test_a_sampler_gives_one_permutation_after_the_other(length, size):
     rows = np.arange(100, 100 + length)
     whole = np.concatenate([EndlessSampler(rows, [1]).batch(number, size) for number in range(6)])
     for start in range(0, len(whole) - length + 1, length):
@@ -111,22 +111,22 @@ def test_a_stream_is_one_permutation_after_the_other(length, size):
     assert EndlessSampler(rows, [1]).batch(4, size).tolist() == whole[4 * size : 5 * size].tolist()
 
 
-def test_passes_differ():
-    stream = EndlessSampler(np.arange(50), [0])
-    assert stream.batch(0, 50).tolist() != stream.batch(1, 50).tolist()
+def test_permutations_differ():
+    sampler = EndlessSampler(np.arange(50), [0])
+    assert sampler.batch(0, 50).tolist() != sampler.batch(1, 50).tolist()
 
 
 PEOPLE = np.array([f"p{number}" for number in range(400)])
 
 
-def test_a_lost_person_changes_nobody_elses_half():
+def test_the_group_of_a_subject_does_not_depend_on_the_others():
     whole = people_first(PEOPLE, 0.5, 0)
     for lost in range(0, 400, 40):
         kept = np.arange(400) != lost
         assert (people_first(PEOPLE[kept], 0.5, 0) == whole[kept]).all()
 
 
-def test_people_go_whole_and_about_their_share_goes_first():
+def test_all_knees_of_a_subject_are_in_one_group_of_about_the_requested_share():
     knees = np.concatenate([PEOPLE, PEOPLE[::-1]])
     for share in (0.2, 0.5, 0.8):
         first = people_first(knees, share, 0)
@@ -142,7 +142,7 @@ def described(**parts):
     return {"name": "w", "kind": "grader", "sha256": "0", **parts}
 
 
-def test_left_out_are_those_of_neither_the_calibration_nor_the_gate():
+def test_knees_that_neither_calibration_nor_gate_was_fitted_on_are_left_out():
     calibrated, gate = ({"share": 0.5, "seed": seed, "division": "sha256"} for seed in (0, 1))
     out = left_out(described(calibrated=calibrated), PEOPLE)
     assert (out == ~people_first(PEOPLE, 0.5, 0)).all()
@@ -150,7 +150,7 @@ def test_left_out_are_those_of_neither_the_calibration_nor_the_gate():
     assert (both == ~(people_first(PEOPLE, 0.5, 0) | people_first(PEOPLE, 0.5, 1))).all()
 
 
-def test_listed_people_count_as_fitted_on_also_beside_a_later_division():
+def test_listed_people_are_not_left_out_even_with_a_later_division():
     listed = [hashed_person(person) for person in PEOPLE[:30]]
     old = {"share": 0.5, "seed": 0}
     out = left_out(described(calibrated=old, gate={"seed": 0}, fitted_people=listed), PEOPLE)
@@ -164,12 +164,12 @@ def test_listed_people_count_as_fitted_on_also_beside_a_later_division():
     {}, {"calibrated": {"share": 0.5, "seed": 0}}, {"gate": {"share": 0.5, "seed": 0, "division": "sha256"}},
     {"calibrated": {"share": 0.5, "seed": 0, "division": "sha256"}, "gate": {"seed": 0}},
 ])  # fmt: skip
-def test_a_description_that_does_not_say_who_is_refused(parts):
-    with pytest.raises(RecipeError, match="does not say which people"):
+def test_a_description_that_does_not_state_the_people_is_refused(parts):
+    with pytest.raises(RecipeError, match="does not state the subjects"):
         left_out(described(**parts), PEOPLE)
 
 
-def test_the_shipped_weights_list_the_people_that_they_were_fitted_on():
+def test_the_shipped_weights_list_the_people_they_were_fitted_on():
     description = read_description(shipped_path("grader"))
     listed = description["fitted_people"]
     assert listed == sorted(set(listed))
@@ -179,7 +179,7 @@ def test_the_shipped_weights_list_the_people_that_they_were_fitted_on():
 
 @pytest.mark.skipif(not ARCHIVE.is_file(), reason="KNEEGRADE_REAL_DATA names no folder with the Chen 2018 archive")
 def test_half_of_the_validation_people_are_left_out_of_the_shipped_weights():
-    """By the list; with a person lost as without."""
+    """By the list; the result does not depend on the other subjects."""
     with zipfile.ZipFile(ARCHIVE) as archive:
         names = [name for name in archive.namelist() if re.fullmatch(r"val/\d/\d+[LR]\.jpg", name)]
     subject = np.array([f"oai-{name.split('/')[2][:7]}" for name in names])
