@@ -41,17 +41,18 @@ def evaluate(
         result = evaluate_manifest(table, split, weights, detect=detect, device=device.value, progress=advance)
     about = {
         "weights": _identity(weights), "split": split, "landmarks_from": result.landmarks,
-        "not_graded": len(result.missed),
+        "not_graded": len(result.left_out),
     }  # fmt: skip
     shown, text = write_measures(result.predictions, output, about)
-    for line in result.missed:
+    for line in result.left_out:
         typer.echo(line, err=True)
     if as_json:
         typer.echo(text)
     elif not quiet:
         typer.echo(markdown(shown))
         typer.echo(
-            f"{len(result.predictions)} knees, {len(result.missed)} not graded. All metrics: {output / 'metrics.json'}"
+            f"{len(result.predictions)} knees, {len(result.left_out)} not graded. "
+            f"All metrics: {output / 'metrics.json'}"
         )
 
 
@@ -109,8 +110,9 @@ def audit(
     """List the knees whose human labels are worth a second look: audit.csv, audit.html; nothing is corrected."""
     from kneegrade.cohorts import load_labels
     from kneegrade.evaluation import Predictions
+    from kneegrade.evaluation.audit import audit_labels, audited_knees, of_whole_file
     from kneegrade.reporting import make_directory, write_audit, write_rows
-    from kneegrade.training.audit import audit_labels, audited_knees, of_whole_file
+    from kneegrade.training.build_dataset import knee_picture
 
     read = load_labels(labels)
     said = None if predictions is None else Predictions.load(_predictions_in(predictions))
@@ -121,7 +123,7 @@ def audit(
     shown = table.drop(columns="landmarks_px", errors="ignore")
     cells = shown.astype(object).where(shown.notna(), "")
     write_rows(list(shown.columns), cells.itertuples(index=False, name=None), output / "audit.csv")
-    write_audit(audited_knees(table, most), len(table), output / "audit.html")
+    write_audit(audited_knees(table, most, knee_picture), len(table), output / "audit.html")
     if quiet:
         return
     counted = table["codes"].str.split(";").explode().value_counts()

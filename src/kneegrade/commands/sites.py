@@ -76,7 +76,7 @@ def gate(
 ) -> None:
     """Teach a grader's weights which knees not to grade: unlike those learnt from, or with metal in them."""
     from kneegrade.cohorts import load_manifest
-    from kneegrade.training.fit import gate as gated
+    from kneegrade.training.fit import fit_quality_control_on as gated
 
     table = load_manifest(manifest)
     output.mkdir(parents=True, exist_ok=True)

@@ -68,7 +68,7 @@ def store(
     marked = None if landmarks is None else UserLandmarks(landmarks, unit.value, mirrored.value)
     with progress_bar("Cutting", quiet) as advance:
         bad = build_dataset(
-            load_manifest(manifest), output, widths=widths, marked=marked,
+            load_manifest(manifest), output, extent_in_plateau_widths=widths, marked=marked,
             workers=workers or os.cpu_count() or 1, progress=advance,
         )  # fmt: skip
     for line in bad:
@@ -103,7 +103,7 @@ def phantom(
             from kneegrade.training.phantom_datasets import build_film_dataset, build_phantom_dataset
 
             build = build_film_dataset if films else build_phantom_dataset
-            build(output, number, prevalence.value, seed, widths=widths, progress=advance)
+            build(output, number, prevalence.value, seed, extent_in_plateau_widths=widths, progress=advance)
         else:
             from kneegrade.phantom import Cohort, write_cohort
 

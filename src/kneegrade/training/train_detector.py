@@ -223,7 +223,7 @@ class _Regions:
         points, seen = augment_landmarks(
             torch.from_numpy(store.landmarks_px[pick]), torch.from_numpy(store.visible[pick]), matrices, changes, size
         )
-        weight = torch.from_numpy(store.trust[pick]).unsqueeze(1) * (seen & ~wrong.unsqueeze(1))
+        weight = torch.from_numpy(store.landmark_weight[pick]).unsqueeze(1) * (seen & ~wrong.unsqueeze(1))
         return augment_images(images, matrices, changes, size), points, weight, (~wrong).float()
 
 
