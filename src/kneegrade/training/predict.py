@@ -170,18 +170,18 @@ def predict_knees(
         return replace(result, left_out=(*bad, *result.left_out))
     held = load_weights(path, "grader")
     with tempfile.TemporaryDirectory() as folder:
-        place, bad, landmarks = Path(folder) / "dataset", list[str](), "manifest"
+        place, bad, given = Path(folder) / "dataset", list[str](), True
         if isinstance(source, Path) and is_dataset(source):
             place = source
         else:
             table, bad = _manifest_of(source, subject, progress)
-            landmarks = "manifest" if has_landmarks(table).any() else "detector"
+            given = bool(has_landmarks(table).any())
             bad += build_dataset(table, place, workers=workers, progress=progress)
         dataset, rows = load_datasets((place,)), manifest_rows(place)
         logits, drift = _run_network(held, dataset, np.arange(len(dataset)), device, features == "drift")
     calibrated = Postprocessor.of(held)(logits)
     return KneePredictions(
-        rows, dataset.subject, dataset.source, dataset.targets, landmarks, tuple(bad), logits,
+        rows, dataset.subject, dataset.source, dataset.targets, "manifest" if given else "detector", tuple(bad), logits,
         calibrated.probabilities, calibrated.grades, calibrated.sets, drift_features=drift,
     )  # fmt: skip
 
