@@ -72,7 +72,7 @@ def test_states_of_rows_survive_a_stop_and_only_put_knees_are_in_the_dataset(tmp
     assert not (tmp_path / "data.tmp").exists()
 
 
-def test_keys_of_the_file_and_early_files_without_landmark_weights(tmp_path):
+def test_keys_of_the_file_and_early_files_without_landmark_weights_and_manifest_rows(tmp_path):
     writer = DatasetWriter(tmp_path / "data", 1, "one knee")
     writer.put(0, PICTURE, LANDMARKS, VISIBLE, landmark_weight=0.25)
     close(writer)
@@ -82,5 +82,7 @@ def test_keys_of_the_file_and_early_files_without_landmark_weights(tmp_path):
         "rows", "manifest_rows", "landmarks_px", "visible", "trust", "targets", "subject", "split", "source",
     }  # fmt: skip
     assert arrays.pop("trust").tolist() == [0.25]
+    assert arrays.pop("manifest_rows").tolist() == [0]
     np.savez(file, **arrays)
     assert load_datasets((tmp_path / "data",)).landmark_weight.tolist() == [1]
+    assert manifest_rows(tmp_path / "data").tolist() == [0]

@@ -139,8 +139,8 @@ def is_dataset(directory: Path) -> bool:
 
 def manifest_rows(directory: Path) -> NDArray[np.int64]:
     """(N,) row of the manifest that each knee of the dataset in `directory` was made from."""
-    with np.load(directory / ARRAYS_FILE) as knees:
-        rows: NDArray[np.int64] = knees["manifest_rows"]
+    with np.load(directory / ARRAYS_FILE) as knees:  # in early datasets `rows` are those of the manifest
+        rows: NDArray[np.int64] = knees["manifest_rows" if "manifest_rows" in knees else "rows"]
     return rows
 
 

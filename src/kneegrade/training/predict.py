@@ -71,9 +71,8 @@ def predicted_logits(
 
 def feature_mean(network: GradingNetwork, crops: CropBatches, rows: NDArray[np.int64], bf16: bool = False) -> Tensor:
     """(P, R) mean over `rows` of the features that the heads read at each read point; hidden landmarks count as 0."""
-    return torch.cat([output.pooled.float().cpu() for output, _ in predicted_batches(network, crops, rows, bf16)]).mean(
-        0
-    )
+    features = [output.pooled.float().cpu() for output, _ in predicted_batches(network, crops, rows, bf16)]
+    return torch.cat(features).mean(0)
 
 
 def predictions_of(logits: dict[str, Tensor], dataset: KneeDataset, rows: NDArray[np.int64]) -> Predictions:
@@ -163,26 +162,28 @@ def predict_knees(
     """
     path, device = weights or shipped_path("grader"), choose_device(device)
     if isinstance(source, np.ndarray):
+        if features != "ood":
+            raise ValueError('pictures of single knees are a source for features="ood" only')
         return ood_features_of_films(source, path, device, progress)
     if pipeline or features == "ood":
-        films, bad = _manifest_of(source, subject, progress)
-        result = (ood_features_of_films if features == "ood" else grade_films)(films, path, device, progress)
-        return replace(result, left_out=(*bad, *result.left_out))
+        table, left_out = _manifest_of(source, subject, progress)
+        result = (ood_features_of_films if features == "ood" else grade_films)(table, path, device, progress)
+        return replace(result, left_out=(*left_out, *result.left_out))
     held = load_weights(path, "grader")
     with tempfile.TemporaryDirectory() as folder:
-        place, bad, given = Path(folder) / "dataset", list[str](), True
+        directory, left_out, has_points = Path(folder) / "dataset", list[str](), True
         if isinstance(source, Path) and is_dataset(source):
-            place = source
+            directory = source
         else:
-            table, bad = _manifest_of(source, subject, progress)
-            given = bool(has_landmarks(table).any())
-            bad += build_dataset(table, place, workers=workers, progress=progress)
-        dataset, rows = load_datasets((place,)), manifest_rows(place)
+            table, left_out = _manifest_of(source, subject, progress)
+            has_points = bool(has_landmarks(table).any())
+            left_out += build_dataset(table, directory, workers=workers, progress=progress)
+        dataset, rows = load_datasets((directory,)), manifest_rows(directory)
         logits, drift = _run_network(held, dataset, np.arange(len(dataset)), device, features == "drift")
     calibrated = Postprocessor.of(held)(logits)
     return KneePredictions(
-        rows, dataset.subject, dataset.source, dataset.targets, "manifest" if given else "detector", tuple(bad), logits,
-        calibrated.probabilities, calibrated.grades, calibrated.sets, drift_features=drift,
+        rows, dataset.subject, dataset.source, dataset.targets, "manifest" if has_points else "detector",
+        tuple(left_out), logits, calibrated.probabilities, calibrated.grades, calibrated.sets, drift_features=drift,
     )  # fmt: skip
 
 
@@ -194,8 +195,8 @@ def _manifest_of(
         return source, []
     if source.suffix == ".parquet":
         return load_manifest(source), []
-    table, bad = manifest_from_films(source, LandmarkDetector(), subject, progress)
-    return table, [line.replace("\n", " ") for line in bad]
+    table, left_out = manifest_from_films(source, LandmarkDetector(), subject, progress)
+    return table, [line.replace("\n", " ") for line in left_out]
 
 
 def has_landmarks(table: pd.DataFrame) -> NDArray[np.bool_]:
