@@ -42,7 +42,7 @@ def test_evaluate_on_the_published_layout(tmp_path):
     table = chen2018_manifest(tmp_path)
     result = evaluate_manifest(table, "val", device="cpu")
     assert result.landmarks == "detector"
-    assert len(result.predictions) + len(result.missed) == 40
+    assert len(result.predictions) + len(result.left_out) == 40
     kept = table.iloc[result.predictions.knee]
     assert result.predictions.truth()[:, 0].tolist() == kept["kl"].tolist()
     report = Grader(device="cpu").grade_sources([Source(Path(p).name, Path(p)) for p in kept["image_path"]])

@@ -25,7 +25,7 @@ spec.loader.exec_module(bake)
 @pytest.fixture(scope="module")
 def phantom_store(tmp_path_factory):
     directory = tmp_path_factory.mktemp("stores") / "phantom"
-    build_phantom_dataset(directory, 6, "uniform", seed=5, widths=1.5)
+    build_phantom_dataset(directory, 6, "uniform", seed=5, extent_in_plateau_widths=1.5)
     return directory
 
 

@@ -30,7 +30,7 @@ def cohort(number=200, seed=0, unlabelled=0.4):
     targets[read] = one_hot(grades[read])
     nothing = np.empty((number, 0))
     return KneeDataset(
-        images=nothing, landmarks_px=nothing, visible=nothing, trust=nothing, targets=targets,
+        images=nothing, landmarks_px=nothing, visible=nothing, landmark_weight=nothing, targets=targets,
         subject=np.array([f"s{s}" for s in subject]), split=split, source=np.full(number, "x"),
     )  # fmt: skip
 

@@ -36,8 +36,9 @@ def audit(
     """
     from kneegrade.cohorts import load_labels
     from kneegrade.evaluation import Predictions
+    from kneegrade.evaluation.audit import audit_labels, audited_knees, of_whole_file
     from kneegrade.reporting import make_directory, write_audit, write_rows
-    from kneegrade.training.audit import audit_labels, audited_knees, of_whole_file
+    from kneegrade.training.build_dataset import knee_picture
 
     read = load_labels(labels)
     predicted = None if predictions is None else Predictions.load(predictions_file(predictions))
@@ -48,7 +49,7 @@ def audit(
     columns = table.drop(columns="landmarks_px", errors="ignore")
     cells = columns.astype(object).where(columns.notna(), "")
     write_rows(list(columns.columns), cells.itertuples(index=False, name=None), output / "audit.csv")
-    write_audit(audited_knees(table, max_knees), len(table), output / "audit.html")
+    write_audit(audited_knees(table, max_knees, knee_picture), len(table), output / "audit.html")
     if quiet:
         return
     counts = table["codes"].str.split(";").explode().value_counts()

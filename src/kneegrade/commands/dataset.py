@@ -55,7 +55,7 @@ def dataset(
     user_landmarks = None if landmarks is None else UserLandmarks(landmarks, unit.value, mirrored.value)
     with progress_bar("Cropping", quiet) as advance:
         left_out = build_dataset(
-            load_manifest(manifest), output, widths=extent, marked=user_landmarks,
+            load_manifest(manifest), output, extent_in_plateau_widths=extent, marked=user_landmarks,
             workers=workers or os.cpu_count() or 1, progress=advance,
         )  # fmt: skip
     for line in left_out:

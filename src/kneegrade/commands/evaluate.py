@@ -67,17 +67,17 @@ def evaluate(
         result = evaluate_manifest(table, split, weights, detect=detect, device=device.value, progress=advance)
     about = {
         "weights": _identity(weights), "split": split, "landmarks_from": result.landmarks,
-        "not_graded": len(result.missed),
+        "not_graded": len(result.left_out),
     }  # fmt: skip
     metrics, text = write_metrics(result.predictions, output, about)
-    for line in result.missed:
+    for line in result.left_out:
         typer.echo(line, err=True)
     if as_json:
         typer.echo(text)
     elif not quiet:
         typer.echo(markdown(metrics))
         typer.echo(
-            f"{len(result.predictions)} knees were graded, {len(result.missed)} were not. "
+            f"{len(result.predictions)} knees were graded, {len(result.left_out)} were not. "
             f"All metrics: {output / 'metrics.json'}"
         )
 

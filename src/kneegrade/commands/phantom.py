@@ -79,7 +79,7 @@ def phantom(
             from kneegrade.training.phantom_datasets import build_film_dataset, build_phantom_dataset
 
             build = build_film_dataset if films else build_phantom_dataset
-            build(output, number, prevalence.value, seed, widths=extent, progress=advance)
+            build(output, number, prevalence.value, seed, extent_in_plateau_widths=extent, progress=advance)
         else:
             from kneegrade.phantom import Cohort, write_cohort
 

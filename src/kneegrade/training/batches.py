@@ -1,4 +1,4 @@
-"""`CropBatches`: batches of what a network sees, cut from a store on the device where it is needed."""
+"""`CropBatches`: batches of crops in the size that a network reads, resampled from the pictures of a dataset."""
 
 from dataclasses import dataclass
 
@@ -10,17 +10,17 @@ from torch import Tensor
 from kneegrade.training.augmentation import AugmentationParams, augment_images, augment_landmarks, crop_matrices
 from kneegrade.training.dataset import KneeDataset
 
-ROOM_SHARE = 0.5  # of a GPU's free memory that pictures may take
+MAX_GPU_MEMORY_SHARE = 0.5  # of a GPU's free memory for the pictures of a dataset
 
 
 @dataclass(frozen=True)
 class Batch:
-    """B regions of interest.
+    """Crops of B knees.
 
     Attributes:
         roi: (B, 1, S, S) float32 in [0, 1].
-        landmarks_px: (B, 74, 2) float32 in pixels of `roi`.
-        visible: (B, 74) bool.
+        landmarks_px: (B, 74, 2) float32 (x, y) in pixels of `roi`.
+        visible: (B, 74) bool, True where the landmark is known and lies in `roi`, on the film.
     """
 
     roi: Tensor
@@ -29,51 +29,58 @@ class Batch:
 
 
 class CropBatches:
-    """The pictures of a store, as uint8 in memory or on the GPU, from which batches are cut.
+    """The pictures of a dataset as uint8, in main memory or on the GPU, from which batches of crops are resampled.
 
-    Pictures at least twice as fine as the region are averaged down once by a whole factor, as a film is before it is
-    cut.
+    Pictures whose resolution is at least twice that of the crop are downsampled once by an integer factor, as films
+    are before they are cropped.
 
     Args:
-        store: knees.
-        size_px: side S of a region.
-        device: where batches are cut; a GPU holds the pictures too where they fit.
+        dataset: the knees.
+        size_px: side S of a crop.
+        device: where batches are made. A GPU holds the pictures too if they fit.
     """
 
-    def __init__(self, store: KneeDataset, size_px: int, device: torch.device | str = "cpu") -> None:
+    def __init__(self, dataset: KneeDataset, size_px: int, device: torch.device | str = "cpu") -> None:
         self.size_px, self.device = size_px, torch.device(device)
-        frames = store.frames(size_px)
+        frames = dataset.frames(size_px)
         factor = max(1, int(np.median(np.sqrt(np.abs(np.linalg.det(frames[:, :, :2]))))))
-        self.images: NDArray[np.uint8] | Tensor = averaged_down(store.images, factor)
-        offset = (factor - 1) / 2
+        self.images: NDArray[np.uint8] | Tensor = downsample(dataset.images, factor)
+        offset = (factor - 1) / 2  # centre of the first block of pixels
         frames[:, :, 2] -= offset
         self.frames = torch.from_numpy(frames / factor)
-        self.landmarks_px = torch.from_numpy((store.landmarks_px - offset) / factor)
-        self.visible = torch.from_numpy(store.visible)
-        if self.device.type == "cuda" and self.images.nbytes < ROOM_SHARE * torch.cuda.mem_get_info(self.device)[0]:
-            self.images = torch.from_numpy(np.ascontiguousarray(self.images)).to(self.device)
+        self.landmarks_px = torch.from_numpy((dataset.landmarks_px - offset) / factor)
+        self.visible = torch.from_numpy(dataset.visible)
+        if self.device.type == "cuda":
+            free_bytes = torch.cuda.mem_get_info(self.device)[0]
+            if self.images.nbytes < MAX_GPU_MEMORY_SHARE * free_bytes:
+                self.images = torch.from_numpy(np.ascontiguousarray(self.images)).to(self.device)
 
-    def batch(self, rows: NDArray[np.int64], changes: AugmentationParams) -> Batch:
-        """The regions of `rows`, changed; pictures and landmarks by one matrix."""
-        changes, index = changes.to(self.device), torch.from_numpy(rows)
-        matrices = crop_matrices(self.frames[index].to(self.device), changes, self.size_px)
+    def batch(self, rows: NDArray[np.int64], params: AugmentationParams) -> Batch:
+        """Augmented crops of `rows`; one matrix per knee transforms both picture and landmarks.
+
+        Args:
+            rows: (B,) of the dataset.
+            params: augmentation of each of the B knees.
+        """
+        params, index = params.to(self.device), torch.from_numpy(rows)
+        matrices = crop_matrices(self.frames[index].to(self.device), params, self.size_px)
         images = self.images
         if isinstance(images, Tensor):
             pictures = images[index.to(images.device)]
         else:
             pictures = torch.from_numpy(images[rows]).to(self.device)
         landmarks, visible = self.landmarks_px[index].to(self.device), self.visible[index].to(self.device)
-        points, seen = augment_landmarks(landmarks, visible, matrices, changes, self.size_px)
-        roi = augment_images(pictures, matrices, changes, self.size_px)
+        points, seen = augment_landmarks(landmarks, visible, matrices, params, self.size_px)
+        roi = augment_images(pictures, matrices, params, self.size_px)
         return Batch(roi.contiguous(memory_format=torch.channels_last), points, seen)
 
 
-def averaged_down(images: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
-    """Means over blocks of factor × factor pixels; 0, outside the film, where any of them is.
+def downsample(images: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
+    """Means over blocks of factor × factor pixels; 0 (outside the film) where any pixel of the block is 0.
 
     Args:
         images: (N, H, W).
-        factor: 1 gives the pictures back; H and W are cut to a multiple of it.
+        factor: H and W are truncated to a multiple of it; 1 returns `images` itself.
     """
     if factor == 1:
         return images

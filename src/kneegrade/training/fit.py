@@ -1,31 +1,26 @@
-"""`gate`: a grader's weights learn which knees to refuse, from sound knees and from phantoms with and without metal.
+"""Fit the parts of a grader's weights that come after training: calibration and quality control.
 
-`calibrate`: what a finished network may claim is fitted on labelled knees, and measured on others.
+Both functions read a manifest of films that the network was not trained on, divide its people by a hash of their
+identifiers, fit on one group, measure on the other and write new weights with the same network.
 """
 
 import os
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from kneegrade.coherence import smoothed_table
 from kneegrade.errors import RecipeError
 from kneegrade.evaluation import Predictions
-from kneegrade.grader import DetectedRadiograph, Grader, UserHints, choose_device, detect_film, detect_knees
-from kneegrade.imaging import Source, read_radiograph
-from kneegrade.network import load_network
 from kneegrade.phantom.phantom_cohort import ROI_FILE, TABLE_FILE
 from kneegrade.schema import TARGETS, grade_tuple_counts
-from kneegrade.training.batches import CropBatches
-from kneegrade.training.build_dataset import build_dataset
-from kneegrade.training.dataset import load_datasets
-from kneegrade.training.predict import claimed, predicted_logits
+from kneegrade.training.predict import predict_knees
+from kneegrade.training.predict_films import KneePredictions, requested
 from kneegrade.training.splits import DIVISION, people_first
 from kneegrade.training.train_implants import draw_implants, fit_implant_network, implant_bars
 from kneegrade.uncertainty import (
@@ -40,204 +35,216 @@ from kneegrade.uncertainty import (
 )
 from kneegrade.uncertainty.postprocess import CALIBRATION, DECODER, SETS
 from kneegrade.uncertainty.quality_control import GATE
-from kneegrade.weights import identity_of, load_weights, save_weights, shipped_path
+from kneegrade.weights import Weights, identity_of, load_weights, save_weights, shipped_path
 
-FEWEST_KNEES = 100
-SUFFIX = "-calibrated"
+MIN_CALIBRATION_KNEES = 100
+CALIBRATED_SUFFIX = "-calibrated"  # of the name of calibrated weights
+MAX_TRAIN_FILMS = 1_000  # from which quality control estimates the usual distribution
+MIN_FILMS = 100  # of each kind that quality control is fitted on
+
+Progress = Callable[[int, int], None]
 
 
 def calibrate(
     table: pd.DataFrame, output: Path, weights: Path | None = None, *, share: float = 0.5, level: float = 0.9,
-    seed: int = 0, device: str = "auto", progress: Callable[[int, int], None] | None = None,
+    seed: int = 0, device: str = "auto", progress: Progress | None = None,
 ) -> tuple[Predictions | None, list[str]]:  # fmt: skip
-    """Write `output`: the same network with calibration, coherent decoding and prediction sets of these knees.
+    """Write weights with calibration, coherent decoding and prediction sets fitted on labelled knees.
 
-    People are divided by a hash of their ids: all is fitted on about `share` of them (see
-    `kneegrade.uncertainty.fit_postprocessor`); the rest, which no choice saw, is returned. Grades
-    that no knee has keep the calibration that they had.
-
-    Args:
-        table: a manifest of graded knees that the network was not trained on; knees without landmarks are looked for.
-        output: safetensors file; its description goes beside it.
-        weights: a grader's; the shipped ones by default.
-        share: of the people to fit on, about; 1 leaves none to measure on.
-        level: how often a set is to hold the true grade.
-        seed: of the division.
-        device: "auto", "cpu" or "cuda".
-        progress: called with (done, all).
-
-    Returns:
-        What the new weights claim of the people left (None if there are none), and a line per knee that was left out.
-
-    Raises:
-        RecipeError: fewer than 100 knees or ten graded people to fit on, or none of the knees could be cut.
-        WeightsError: missing or damaged weights.
-    """
-    held, device = load_weights(weights or shipped_path("grader"), "grader"), choose_device(device)
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder) / "store"
-        bad = build_dataset(table, place, workers=os.cpu_count() or 1, progress=progress)
-        store = load_datasets((place,))
-        with np.load(place / "knees.npz") as saved:
-            manifest_rows = saved["manifest_rows"]
-        first = people_first(store.subject, share, seed)
-        if first.sum() < FEWEST_KNEES:
-            raise RecipeError(f"{int(first.sum())} knees to calibrate on; {FEWEST_KNEES} are needed.")
-        network, before = (
-            load_network(held).optimized_for_inference(device),
-            Postprocessor.of(held).calibration,
-        )  # as the grader computes
-        logits = predicted_logits(network, CropBatches(store, network.config.roi_px, device), np.arange(len(store)))
-        knees = Graded(logits, store.targets, store.subject)
-        claims = fit_postprocessor(knees.part(first), smoothed_table(grade_tuple_counts()), level, seed, before)
-        kept = {k: v for k, v in held.tensors.items() if k.split(".")[0] not in (CALIBRATION, DECODER, SETS)}
-        decoder = claims.decoder
-        said = {
-            "weights": identity_of(held.description),
-            "knees": int(first.sum()), "subjects": len(np.unique(store.subject[first])),
-            "grades": [t.name for t in TARGETS if np.isfinite(store.targets[first][:, t.one_hot]).any()],
-            "sources": sorted(set(store.source[first].tolist())), "division": DIVISION, "share": share, "seed": seed,
-            "level": level,
-            "joint_exponent": None if decoder is None else decoder.joint_exponent,
-            "ordinal_smoothing": None if decoder is None else decoder.ordinal_smoothing,
-        }  # fmt: skip
-        name = f"{held.description['name'].removesuffix(SUFFIX)}{SUFFIX}"
-        save_weights(output, {**kept, **claims.tensors()}, {**held.description, "name": name, "calibrated": said})
-        rest = np.flatnonzero(~first)
-        if not len(rest):
-            return None, bad
-        claim = claims(knees.part(~first).logits)
-        return replace(claimed(claim, store, rest), knee=manifest_rows[rest]), bad
-
-
-MOST_SOUND = 1_000
-FEWEST = 100
-Progress = Callable[[int, int], None]
-
-
-def gate(
-    table: pd.DataFrame, phantoms: Path, output: Path, weights: Path | None = None, *, split: str = "val",
-    share: float = 0.5, refuse: float = 0.01, seed: int = 0, device: str = "auto", progress: Progress | None = None,
-) -> dict[str, float]:  # fmt: skip
-    """Write `output`: the same weights with a quality gate; what comes back was measured on people left out.
+    All three are fitted on the same people, see `kneegrade.uncertainty.fit_postprocessor`. Grades without any label
+    keep the calibration of the input weights.
 
     Args:
-        table: a manifest of sound films: those of split "train" (1,000 at most) teach what is usual, `share` of the
-            people of `split` how far sound knees stray, and the rest of them are measured on.
-        phantoms: folder of `kneegrade phantom --rois --implants`; three fifths of its people teach, one fifth says how
-            far phantoms stray, one is measured on.
-        output: safetensors file; its description goes beside it.
-        weights: a grader's; the shipped ones by default.
-        split: of the manifest.
-        share: of its people, about; with the same seed those that `calibrate` fits on.
-        refuse: share of sound knees that may be refused for being strange.
-        seed: of the division.
+        table: a manifest of labelled knees that the network was not trained on. The detector finds the landmarks of
+            knees without landmarks.
+        output: safetensors file; its description is written beside it.
+        weights: of a grader; the shipped ones by default.
+        share: approximate share of the people to fit on; 1 leaves nobody to measure on.
+        level: nominal coverage of the prediction sets.
+        seed: of the division of people.
         device: "auto", "cpu" or "cuda".
-        progress: called with (done, all).
+        progress: called with (films done, films in all).
 
     Returns:
-        Of the real knees left out their number `knees`, the shares `refused`, `refused_<reason>` and `warned`, and
-        `drawn_metal_seen`, of as many with a phantom's metal drawn in; of the phantoms left out `implant_auc`,
-        `implants_seen`, `plain_taken_for_implants` and `plain_warned`; and `implant_limit`.
+        Predictions of the new weights for the people who were not used (None if there are none), and a line with the
+        reason for each knee that was left out.
 
     Raises:
-        RecipeError: too few films, or phantoms without metal.
-        WeightsError: missing or damaged weights.
+        RecipeError: fewer than 100 knees or fewer than ten labelled people to fit on, or no knee could be cropped.
+        WeightsError: the weights are missing, damaged or of another kind.
     """
-    place = weights or shipped_path("grader")
-    held, grader = load_weights(place, "grader"), Grader(device, place, quality_control=False)
-    sound = table[table["split"] == "train"]
-    sound = sound.iloc[np.random.default_rng(seed).permutation(len(sound))[:MOST_SOUND]]
-    rest = table[table["split"] == split]
-    first = people_first(rest["subject_id"].to_numpy(dtype=str), share, seed)
-    drawn = pd.read_parquet(phantoms / TABLE_FILE)
-    metal = drawn["implant"].notna().to_numpy()
-    fifth = pd.factorize(drawn["subject_id"])[0] % 5
-    kept, straying, teaching = fifth == 0, fifth == 1, fifth > 1
-    _check(
-        {"sound films": len(sound), f"films of split {split}": int(first.sum()),
-         "phantoms with metal": int(metal.sum()), "phantoms without": int((~metal).sum())}
-    )  # fmt: skip
-    whole = len(sound) + len(rest) + len(drawn)
-    rois = np.load(phantoms / ROI_FILE, mmap_mode="r")
-    done = count(1)
-
-    def signs(items: Iterable[Any]) -> OODFeatures:
-        return grader.ood_features(_found(grader, items, lambda: progress(next(done), whole) if progress else None))
-
-    real = Split(signs(sound["image_path"]), signs(rest[first]["image_path"]))
-    plain = Split(signs(rois[~metal & teaching]), signs(rois[~metal & straying]))
-    network = _taught(real.usual, plain.usual, signs(rois[metal & teaching]), drawn[metal & teaching], seed)
-    fitted = fit_quality_control(real, plain, network, refuse=refuse)
-    parts = {key: value for key, value in held.tensors.items() if not key.startswith(f"{GATE}.")}
-    parts |= {f"{GATE}.{key}": value for key, value in fitted.state_dict().items()}
-    found = _phantoms_told(fitted, signs(rois[~metal & kept]), signs(rois[metal & kept]))
-    if not first.all():
-        found |= _sound_told(fitted, signs(rest[~first]["image_path"]), drawn[metal & kept], seed)
-    said = {
-        "sound": len(sound), "reference": int(first.sum()), "phantoms": len(drawn), "division": DIVISION,
-        "share": share, "seed": seed, **found,
+    path = weights or shipped_path("grader")
+    held = load_weights(path, "grader")
+    knees = predict_knees(table, path, device=device, workers=os.cpu_count() or 1, progress=progress)
+    fitted = people_first(knees.subject, share, seed)
+    if fitted.sum() < MIN_CALIBRATION_KNEES:
+        raise RecipeError(
+            f"Found {int(fitted.sum())} knees to calibrate on; at least {MIN_CALIBRATION_KNEES} are needed. Give a "
+            "manifest with more knees, or a larger share."
+        )
+    labelled, before = Graded(knees.logits, knees.targets, knees.subject), Postprocessor.of(held).calibration
+    postprocessor = fit_postprocessor(labelled.part(fitted), smoothed_table(grade_tuple_counts()), level, seed, before)
+    decoder = postprocessor.decoder
+    description = {
+        **_description_of_knees(held, knees, fitted),
+        "division": DIVISION, "share": share, "seed": seed, "level": level,
+        "joint_exponent": None if decoder is None else decoder.joint_exponent,
+        "ordinal_smoothing": None if decoder is None else decoder.ordinal_smoothing,
     }  # fmt: skip
-    save_weights(output, parts, {**held.description, "gate": said})
-    return found
-
-
-def _taught(
-    real: OODFeatures, plain: OODFeatures, implants: OODFeatures, drawn: pd.DataFrame, seed: int
-) -> ImplantNetwork:
-    """A metal network: real knees without, and with a phantom's metal drawn in; phantoms without, and with."""
-    into_real = draw_implants(real.pictures, implant_bars(drawn), np.random.default_rng(seed))
-    shown = [real.pictures, into_real, plain.pictures, implants.pictures]
-    return fit_implant_network(
-        np.concatenate(shown), np.repeat([False, True, False, True], [len(p) for p in shown]), seed
+    name = f"{held.description['name'].removesuffix(CALIBRATED_SUFFIX)}{CALIBRATED_SUFFIX}"
+    kept = {key: value for key, value in held.tensors.items() if key.split(".")[0] not in (CALIBRATION, DECODER, SETS)}
+    save_weights(
+        output, {**kept, **postprocessor.tensors()}, {**held.description, "name": name, "calibrated": description}
     )
+    if fitted.all():
+        return None, list(knees.left_out)
+    rest = postprocessor(labelled.part(~fitted).logits)
+    predictions = Predictions(
+        rest.probabilities.astype(np.float32), knees.targets[~fitted], knees.subject[~fitted], knees.row[~fitted],
+        rest.grades, rest.sets,
+    )  # fmt: skip
+    return predictions, list(knees.left_out)
 
 
-def _found(grader: Grader, items: Iterable[Any], counted: Callable[[], None]) -> Iterator[DetectedRadiograph]:
-    """Films from paths, or single knees from arrays."""
-    for item in items:
-        if isinstance(item, str):
-            yield detect_film(Source(Path(item).name, path=Path(item)), grader.detector, UserHints())
-        else:
-            yield detect_knees("phantom", read_radiograph(np.asarray(item)), grader.detector)
-        counted()
-
-
-def _phantoms_told(gate: QualityControl, plain: OODFeatures, implants: OODFeatures) -> dict[str, float]:
-    """How phantoms with metal are told from those without, and how many without have a finding."""
-    from sklearn.metrics import roc_auc_score
-
-    metal = np.concatenate([gate.implant_network.probability(each.pictures) for each in (plain, implants)])
-    truth = np.repeat([0, 1], [len(plain.doubt), len(implants.doubt)])
-    taken, limit = metal > float(gate.implant_limit), float(gate.implant_limit)
+def _description_of_knees(held: Weights, knees: KneePredictions, fitted: NDArray[np.bool_]) -> dict[str, Any]:
+    """The input weights, and the knees that were fitted on, for the description of calibrated weights."""
+    targets = knees.targets[fitted]
     return {
-        "implant_auc": round(float(roc_auc_score(truth, metal)), 4), "implant_limit": round(limit, 4),
-        "implants_seen": round(float(taken[truth == 1].mean()), 4),
-        "plain_taken_for_implants": round(float(taken[truth == 0].mean()), 4),
-        "plain_warned": round(float(np.mean([bool(quality.findings) for quality in gate(plain)])), 4),
-    }  # fmt: skip
-
-
-def _sound_told(gate: QualityControl, sound: OODFeatures, phantoms: pd.DataFrame, seed: int) -> dict[str, float]:
-    """How many sound knees are refused, and why; and of how many metal would be seen, drawn in as phantoms have it."""
-    said = gate(sound)
-    reasons = [quality.reason.code for quality in said if quality.reason is not None]
-    with_some = draw_implants(sound.pictures, implant_bars(phantoms), np.random.default_rng([seed, 1]))
-    seen = gate.implant_network.probability(with_some) > float(gate.implant_limit)
-    return {
-        "knees": len(said),
-        "refused": round(len(reasons) / len(said), 4),
-        "warned": round(sum(bool(quality.findings) for quality in said) / len(said), 4),
-        **{f"refused_{code}": round(reasons.count(code) / len(said), 4) for code in sorted(set(reasons))},
-        "drawn_metal_seen": round(float(seen.mean()), 4),
+        "weights": identity_of(held.description),
+        "knees": int(fitted.sum()),
+        "subjects": len(np.unique(knees.subject[fitted])),
+        "grades": [t.name for t in TARGETS if np.isfinite(targets[:, t.one_hot]).any()],
+        "sources": sorted(set(knees.source[fitted].tolist())),
     }
 
 
-def _check(counts: Mapping[str, int]) -> None:
-    few = {name: number for name, number in counts.items() if number < FEWEST}
+def fit_quality_control_on(
+    table: pd.DataFrame, phantoms: Path, output: Path, weights: Path | None = None, *, split: str = "val",
+    share: float = 0.5, refuse: float = 0.01, seed: int = 0, device: str = "auto", progress: Progress | None = None,
+) -> dict[str, float]:  # fmt: skip
+    """Write weights with quality control fitted on normal films and on phantoms with and without implants.
+
+    Args:
+        table: a manifest of normal films without implants. Split "train" (at most 1,000 films, drawn at random) gives
+            the usual distribution of the OOD features; `share` of the people in `split` give the reference
+            distribution of the distances; the rest of `split` is measured on.
+        phantoms: folder written by `kneegrade phantom --rois --implants`. Of its people three fifths are used for the
+            usual distribution and the implant network, one fifth for the reference, one fifth is measured on.
+        output: safetensors file; its description is written beside it.
+        weights: of a grader; the shipped ones by default.
+        split: of the manifest.
+        share: approximate share of the people in `split` to fit on; with the same seed `calibrate` fits on the same.
+        refuse: share of normal knees that may be refused as out of distribution.
+        seed: of the division of people, the choice of films and the implant network.
+        device: "auto", "cpu" or "cuda".
+        progress: called with (films done, films in all).
+
+    Returns:
+        Measures on knees that were not used. On normal films: number of `knees`, shares `refused`, `refused_<reason>`
+        and `warned`, and `drawn_metal_seen`, the share of knees in which an implant is detected after that of a phantom
+        has been drawn in. On phantoms: `implant_auc`, `implants_seen`, `plain_taken_for_implants` and `plain_warned`.
+        And the threshold `implant_limit`.
+
+    Raises:
+        RecipeError: fewer than 100 films or phantoms of a kind.
+        WeightsError: the weights are missing, damaged or of another kind.
+    """
+    path = weights or shipped_path("grader")
+    held = load_weights(path, "grader")
+    usual = table[table["split"] == "train"]
+    usual = usual.iloc[np.random.default_rng(seed).permutation(len(usual))[:MAX_TRAIN_FILMS]]
+    others = table[table["split"] == split]
+    fitted = people_first(others["subject_id"].to_numpy(dtype=str), share, seed)
+    drawn = pd.read_parquet(phantoms / TABLE_FILE)
+    implant = drawn["implant"].notna().to_numpy()
+    _check_numbers(
+        {"normal films in split train": len(usual), f"normal films in split {split}": int(fitted.sum()),
+         "phantoms with implants": int(implant.sum()), "phantoms without": int((~implant).sum())}
+    )  # fmt: skip
+    fifth = pd.factorize(drawn["subject_id"])[0] % 5
+    tested, reference, trained = fifth == 0, fifth == 1, fifth > 1
+    rois = np.load(phantoms / ROI_FILE, mmap_mode="r")
+    films, done = len(usual) + len(others) + len(drawn), count(1)
+
+    def advance(_done: int, _films: int) -> None:
+        if progress:
+            progress(next(done), films)
+
+    def ood_features(source: pd.DataFrame | NDArray[np.uint8]) -> OODFeatures:
+        return requested(predict_knees(source, path, features="ood", device=device, progress=advance).ood_features)
+
+    real = Split(ood_features(usual), ood_features(others[fitted]))
+    plain = Split(ood_features(rois[~implant & trained]), ood_features(rois[~implant & reference]))
+    network = _implant_network(
+        real.usual, plain.usual, ood_features(rois[implant & trained]), drawn[implant & trained], seed
+    )
+    control = fit_quality_control(real, plain, network, refuse=refuse)
+    measures = _measures_on_phantoms(
+        control, ood_features(rois[~implant & tested]), ood_features(rois[implant & tested])
+    )
+    if not fitted.all():
+        measures |= _measures_on_films(control, ood_features(others[~fitted]), drawn[implant & tested], seed)
+    description = {
+        "sound": len(usual), "reference": int(fitted.sum()), "phantoms": len(drawn), "division": DIVISION,
+        "share": share, "seed": seed, **measures,
+    }  # fmt: skip
+    kept = {key: value for key, value in held.tensors.items() if not key.startswith(f"{GATE}.")}
+    kept |= {f"{GATE}.{key}": value for key, value in control.state_dict().items()}
+    save_weights(output, kept, {**held.description, "gate": description})
+    return measures
+
+
+def _check_numbers(numbers: Mapping[str, int]) -> None:
+    few = [f"{number} {name}" for name, number in numbers.items() if number < MIN_FILMS]
     if few:
-        raise RecipeError(
-            f"A gate needs {FEWEST} of each kind; there are "
-            + ", ".join(f"{n} {name}" for name, n in few.items())
-            + "."
-        )
+        raise RecipeError(f"Quality control needs at least {MIN_FILMS} films of each kind; found {', '.join(few)}.")
+
+
+def _implant_network(
+    real: OODFeatures, plain: OODFeatures, implants: OODFeatures, drawn: pd.DataFrame, seed: int
+) -> ImplantNetwork:
+    """An implant network trained on real knees and phantoms, without implants and with.
+
+    Args:
+        real: knees without implants; implants of phantoms are drawn into copies of their pictures.
+        plain: phantoms without implants.
+        implants: phantoms with implants.
+        drawn: table of phantoms with the implants to draw.
+        seed: of the drawing and the training.
+    """
+    into_real = draw_implants(real.pictures, implant_bars(drawn), np.random.default_rng(seed))
+    pictures = [real.pictures, into_real, plain.pictures, implants.pictures]
+    has_implant = np.repeat([False, True, False, True], [len(part) for part in pictures])
+    return fit_implant_network(np.concatenate(pictures), has_implant, seed)
+
+
+def _measures_on_phantoms(control: QualityControl, plain: OODFeatures, implants: OODFeatures) -> dict[str, float]:
+    """Detection of implants in phantoms, and the share of phantoms without implants that have a finding."""
+    from sklearn.metrics import roc_auc_score
+
+    probability = np.concatenate([control.implant_network.probability(each.pictures) for each in (plain, implants)])
+    truth = np.repeat([0, 1], [len(plain.doubt), len(implants.doubt)])
+    detected, limit = probability > float(control.implant_limit), float(control.implant_limit)
+    return {
+        "implant_auc": round(float(roc_auc_score(truth, probability)), 4), "implant_limit": round(limit, 4),
+        "implants_seen": round(float(detected[truth == 1].mean()), 4),
+        "plain_taken_for_implants": round(float(detected[truth == 0].mean()), 4),
+        "plain_warned": round(float(np.mean([bool(quality.findings) for quality in control(plain)])), 4),
+    }  # fmt: skip
+
+
+def _measures_on_films(
+    control: QualityControl, normal: OODFeatures, phantoms: pd.DataFrame, seed: int
+) -> dict[str, float]:
+    """Shares of normal knees that are refused and warned about, and of drawn implants that are detected in them."""
+    qualities = control(normal)
+    reasons = [quality.reason.code for quality in qualities if quality.reason is not None]
+    with_implants = draw_implants(normal.pictures, implant_bars(phantoms), np.random.default_rng([seed, 1]))
+    detected = control.implant_network.probability(with_implants) > float(control.implant_limit)
+    return {
+        "knees": len(qualities),
+        "refused": round(len(reasons) / len(qualities), 4),
+        "warned": round(sum(bool(quality.findings) for quality in qualities) / len(qualities), 4),
+        **{f"refused_{code}": round(reasons.count(code) / len(qualities), 4) for code in sorted(set(reasons))},
+        "drawn_metal_seen": round(float(detected.mean()), 4),
+    }

@@ -1,7 +1,6 @@
-"""`reproduce`: the grid of recipes behind the paper's tables, on one cohort and at one scale, run after run.
+"""`reproduce`: train the grid of recipes behind the paper's tables, one run after another, on one dataset.
 
-A run that has come to its end is skipped, one that was stopped goes on, so the same call serves again until the grid
-is whole.
+A finished run is skipped and a stopped run is continued, so the same call can be repeated until the grid is complete.
 """
 
 import json
@@ -14,6 +13,7 @@ import numpy as np
 
 from kneegrade.errors import RecipeError, UsageError
 from kneegrade.training.config import DetectorRecipe, Recipe, load_recipe
+from kneegrade.training.dataset import ARRAYS_FILE, IDENTITY_FILE
 from kneegrade.training.phantom_datasets import PaperCohort, build_paper_cohort
 from kneegrade.training.train_grader import recipe_text, train_recipe
 
@@ -31,14 +31,14 @@ BEYOND = (
 
 @dataclass(frozen=True)
 class Scale:
-    """How large the grid is.
+    """Size of the grid.
 
     Attributes:
-        cohort: of phantoms, where no other is given.
-        recipes: rows, in the order in which they are run.
-        seeds: of every row.
-        settings: overrides of every recipe.
-        trunks: trunk of the recipe → trunk used instead.
+        cohort: phantoms to train on if no other dataset is given.
+        recipes: names of the recipes, in the order in which they are run.
+        seeds: random seeds; every recipe is run with each of them.
+        settings: overrides for every recipe.
+        trunks: trunk of a recipe → trunk used instead.
     """
 
     cohort: PaperCohort
@@ -72,66 +72,71 @@ SCALES: dict[str, Scale] = {
 
 
 def recipe_folder() -> Path:
-    """Where the paper's recipes lie: in the installed package, or in the source tree.
+    """The folder of the paper's recipes, in the installed package or in the source tree.
 
     Raises:
-        UsageError: in neither.
+        UsageError: it is in neither.
     """
     package = Path(__file__).parents[1]
     for folder in (package / "recipes" / "paper", package.parents[1] / "recipes" / "paper"):
         if folder.is_dir():
             return folder
-    raise UsageError("The paper's recipes are missing; install kneegrade again.")
+    raise UsageError("The folder of the paper's recipes was not found; install kneegrade again.")
 
 
-def grid(scale: Scale, store: Path, settings: Sequence[str] = ()) -> list[tuple[str, str, list[str]]]:
-    """(recipe, run's name, overrides) of every run, in order: all rows of the first seed, then of the next."""
+def grid(scale: Scale, dataset: Path, settings: Sequence[str] = ()) -> list[tuple[str, str, list[str]]]:
+    """(recipe, name of the run, overrides) of every run in order: all recipes with the first seed, then the next."""
     folder = recipe_folder()
     runs = []
     for seed in scale.seeds:
         for name in scale.recipes:
-            own = [f"data.stores={json.dumps([str(store)])}", f"train.seed={seed}", *scale.settings]
+            overrides = [f"data.stores={json.dumps([str(dataset)])}", f"train.seed={seed}", *scale.settings]
             recipe = load_recipe(folder / f"{name}.yaml")
             if isinstance(recipe, Recipe) and recipe.model.trunk in scale.trunks:
-                own.append(f"model.trunk={scale.trunks[recipe.model.trunk]}")
-            runs.append((name, f"{name}-seed{seed}", [*own, *settings]))
+                overrides.append(f"model.trunk={scale.trunks[recipe.model.trunk]}")
+            runs.append((name, f"{name}-seed{seed}", [*overrides, *settings]))
     return runs
 
 
 def reproduce(
-    output: Path, scale: Scale, store: Path | None = None, settings: Sequence[str] = (), *,
+    output: Path, scale: Scale, dataset: Path | None = None, settings: Sequence[str] = (), *,
     say: Say = print, progress: Progress | None = None, drawing: Callable[[int, int], None] | None = None,
 ) -> bool:  # fmt: skip
-    """Train every run of a scale into `output`/<recipe>-seed<n>; True when all have come to their end.
+    """Train every run of a scale into `output`/<recipe>-seed<n>; True when all runs are finished.
 
     Args:
-        output: folder of the runs; made if it is not there.
+        output: folder of the runs; created if missing.
         scale: one of `SCALES`, or another.
-        store: knees with splits; if None, phantoms as the scale says, drawn into `output`/cohort once.
-        settings: further overrides of every recipe, after the scale's.
-        say: is told what is being done.
-        progress: of the run at hand.
-        drawing: of the cohort.
+        dataset: labelled knees with splits; if None, the phantoms of the scale are rendered once into `output`/cohort.
+        settings: further overrides for every recipe, applied after those of the scale.
+        say: called with a line of text for each step.
+        progress: called with (steps done, steps in all, loss) of the current run.
+        drawing: called with (knees done, knees in all) while phantoms are rendered.
 
     Raises:
-        UsageError: no recipe of that name, or a folder that holds another grid.
-        RecipeError: a recipe or a store that cannot be used.
+        UsageError: there is no recipe of that name, or a folder holds another cohort or a run with other settings.
+        RecipeError: a recipe or the dataset cannot be used.
     """
     unknown = [name for name in scale.recipes if not (recipe_folder() / f"{name}.yaml").is_file()]
     if unknown:
         raise UsageError(f"There is no recipe {', '.join(unknown)} in {recipe_folder().name}.")
     if os.environ.get("WORLD_SIZE", "1") != "1":
-        raise UsageError("`reproduce` runs as one process; `accelerate launch … train` spreads a single run.")
+        raise UsageError(
+            "`kneegrade reproduce` was started as one of several processes, but it runs as a single process. Use "
+            "`accelerate launch … train` to distribute a single run."
+        )
     output.mkdir(parents=True, exist_ok=True)
-    if store is None:
-        store = _drawn(output / "cohort", scale.cohort, say, drawing)
-    runs = grid(scale, store.resolve(), settings)
-    check_splits(store, load_recipe(recipe_folder() / f"{runs[0][0]}.yaml", runs[0][2]))
+    if dataset is None:
+        dataset = _phantom_cohort(output / "cohort", scale.cohort, say, drawing)
+    runs = grid(scale, dataset.resolve(), settings)
+    check_splits(dataset, load_recipe(recipe_folder() / f"{runs[0][0]}.yaml", runs[0][2]))
     for number, (name, folder, overrides) in enumerate(runs, start=1):
         path, directory = recipe_folder() / f"{name}.yaml", output / folder
         if (directory / "weights.safetensors").is_file():
             if (directory / "recipe.yaml").read_text(encoding="utf-8") != recipe_text(load_recipe(path, overrides)):
-                raise UsageError(f"{directory} holds a run with other settings; name another folder, or remove it.")
+                raise UsageError(
+                    f"{directory} holds a run with other settings; choose another folder, or remove this one."
+                )
             say(f"[{number}/{len(runs)}] {folder}: done already")
             continue
         say(f"[{number}/{len(runs)}] {folder}")
@@ -141,31 +146,33 @@ def reproduce(
     return True
 
 
-def _drawn(store: Path, cohort: PaperCohort, say: Say, drawing: Callable[[int, int], None] | None) -> Path:
-    """The store of a phantom cohort, drawn if it is not there yet."""
-    marker = store / "identity.txt"
-    if not store.is_dir():
-        say(f"Drawing {len(cohort):,} phantoms")
-        build_paper_cohort(store, cohort, progress=drawing)
+def _phantom_cohort(
+    directory: Path, cohort: PaperCohort, say: Say, progress: Callable[[int, int], None] | None
+) -> Path:
+    """The dataset of a phantom cohort, rendered if it does not exist."""
+    marker = directory / IDENTITY_FILE
+    if not directory.is_dir():
+        say(f"Rendering {len(cohort):,} phantoms")
+        build_paper_cohort(directory, cohort, progress=progress)
     elif not marker.is_file() or marker.read_text(encoding="utf-8") != cohort.identity:
-        raise UsageError(f"{store} holds another cohort than this scale's; name another folder for the runs.")
-    return store
+        raise UsageError(f"{directory} holds another cohort than this scale uses; choose another folder for the runs.")
+    return directory
 
 
-def check_splits(store: Path, recipe: Recipe | DetectorRecipe) -> None:
-    """Refuse a store that lacks the knees which a recipe calibrates with or is scored on, before hours of training.
+def check_splits(dataset: Path, recipe: Recipe | DetectorRecipe) -> None:
+    """Refuse, before hours of training, a dataset without the splits that a recipe calibrates and tests on.
 
     Raises:
-        RecipeError: it does.
+        RecipeError: a split that the recipe needs has no labelled knee.
     """
-    with np.load(store / "knees.npz") as knees:
+    with np.load(dataset / ARRAYS_FILE) as knees:
         labelled = np.isfinite(knees["targets"]).any(axis=1)
         present = set(knees["split"][labelled].tolist())
     data = recipe.data if isinstance(recipe, Recipe) else None
     needed = () if data is None else ("train", data.test_split, *(("val",) if data.calibration_share is None else ()))
-    lacking = [name for name in needed if name not in present]
-    if lacking:
+    missing = [name for name in needed if name not in present]
+    if missing:
         raise RecipeError(
-            f"{store} has no labelled knee of split {', '.join(lacking)}; it has {', '.join(sorted(present))}. "
-            "data.test_split and data.calibration_share say what is scored and what is calibrated with."
+            f"{dataset} has no labelled knee of split {', '.join(missing)}; it has {', '.join(sorted(present))}. "
+            "Use data.test_split to choose the test split and data.calibration_share to calibrate on training knees."
         )

@@ -1,4 +1,4 @@
-"""`spread`: work that falls into tasks, over several processes, a few tasks ahead of whoever takes the results."""
+"""`parallel_map`: apply a function to many tasks in several processes, with a bounded number of tasks in memory."""
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -8,22 +8,26 @@ from typing import TypeVar
 
 import torch
 
-AHEAD = 4  # tasks in hand per process: enough to keep it busy, few enough for memory
+TASKS_PER_WORKER = 4  # submitted at a time: enough to keep a process busy, few enough for the results to fit in memory
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 
-def spread(work: Callable[[Task], Result], tasks: Iterable[Task], workers: int) -> Iterator[tuple[Task, Result]]:
-    """Every task with the result of `work` on it, as they come; a caller that stops early drops what is left.
+def parallel_map(
+    function: Callable[[Task], Result], tasks: Iterable[Task], workers: int
+) -> Iterator[tuple[Task, Result]]:
+    """Pairs (task, `function(task)`) in order of completion.
+
+    If the caller stops iterating, tasks that have not started are cancelled.
 
     Args:
-        work: can be sent to another process.
-        tasks: likewise.
-        workers: processes of one thread each; 1 works in this one, in order.
+        function: can be pickled.
+        tasks: can be pickled; consumed only a few tasks ahead of the results.
+        workers: number of processes, one thread each; 1 runs the tasks in this process, in order.
     """
     if workers == 1:
-        yield from ((task, work(task)) for task in tasks)
+        yield from ((task, function(task)) for task in tasks)
         return
     pool = ProcessPoolExecutor(
         workers, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
@@ -31,7 +35,8 @@ def spread(work: Callable[[Task], Result], tasks: Iterable[Task], workers: int) 
     waiting, running = iter(tasks), dict[Future[Result], Task]()
     try:
         while True:
-            running |= {pool.submit(work, task): task for task in islice(waiting, AHEAD * workers - len(running))}
+            free = TASKS_PER_WORKER * workers - len(running)
+            running |= {pool.submit(function, task): task for task in islice(waiting, free)}
             if not running:
                 return
             for finished in wait(running, return_when=FIRST_COMPLETED).done:

@@ -245,7 +245,7 @@ class _CropSampler:
         images = hide_borders(torch.from_numpy(dataset.images[rows]), generator)
         landmarks, visible = torch.from_numpy(dataset.landmarks_px[rows]), torch.from_numpy(dataset.visible[rows])
         points, seen = augment_landmarks(landmarks, visible, matrices, params, size)
-        weight = torch.from_numpy(dataset.trust[rows]).unsqueeze(1) * (seen & ~wrong.unsqueeze(1))
+        weight = torch.from_numpy(dataset.landmark_weight[rows]).unsqueeze(1) * (seen & ~wrong.unsqueeze(1))
         return augment_images(images, matrices, params, size), points, weight, (~wrong).float()
 
 

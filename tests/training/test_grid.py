@@ -11,8 +11,7 @@ from kneegrade.training.phantom_datasets import PaperCohort
 TINY = replace(SCALES["tiny"], cohort=PaperCohort(60, 20, 20, 20, seed=4))
 
 
-def test_the_papers_recipes_are_the_papers_defaults():
-    """Recipes change what their row is about, nothing else."""
+def test_the_papers_recipes_differ_only_in_what_their_row_compares():
     common = load_recipe(recipe_folder() / "proposed.yaml")
     assert isinstance(common, Recipe)
     assert (common.train.epochs, common.train.batch_size, common.train.learning_rate) == (60, 48, 1e-4)
@@ -32,7 +31,7 @@ def test_the_papers_recipes_are_the_papers_defaults():
         assert recipe.model.roi_px == 320
 
 
-def test_a_scale_overrides_what_it_says(tmp_path):
+def test_a_scale_overrides_trunk_and_settings(tmp_path):
     runs = {folder: overrides for _, folder, overrides in grid(TINY, tmp_path, ["train.epochs=7"])}
     assert list(runs) == ["resnet50-seed0", "proposed-seed0"]
     recipe = load_recipe(recipe_folder() / "resnet50.yaml", runs["resnet50-seed0"])
@@ -40,31 +39,31 @@ def test_a_scale_overrides_what_it_says(tmp_path):
     assert (recipe.model.trunk, recipe.train.epochs, recipe.data.stores) == ("resnet18", 7, (tmp_path,))
 
 
-def test_an_unknown_row_is_named(tmp_path):
+def test_an_unknown_recipe_is_named_in_the_error(tmp_path):
     with pytest.raises(UsageError, match="resnet51"):
         reproduce(tmp_path, replace(TINY, recipes=("resnet51",)))
 
 
 @pytest.mark.slow
-def test_from_nothing_to_tables_and_again_without_work(tmp_path):
-    said = []
+def test_reproduce_trains_the_grid_once_and_refuses_other_settings(tmp_path):
+    lines = []
     settings = ["loss.grades_from=packaged"]
-    assert reproduce(tmp_path, TINY, settings=settings, say=said.append)
-    assert any("Drawing" in line for line in said)
+    assert reproduce(tmp_path, TINY, settings=settings, say=lines.append)
+    assert any("Rendering" in line for line in lines)
     weights = (tmp_path / "proposed-seed0" / "weights.safetensors").stat().st_mtime_ns
-    said.clear()
-    assert reproduce(tmp_path, TINY, settings=settings, say=said.append)
-    assert all("done already" in line for line in said)
+    lines.clear()
+    assert reproduce(tmp_path, TINY, settings=settings, say=lines.append)
+    assert all("done already" in line for line in lines)
     assert (tmp_path / "proposed-seed0" / "weights.safetensors").stat().st_mtime_ns == weights
     written, unfinished = write_tables([tmp_path], tmp_path / "tables", replicates=50)
     assert {"table2.md", "table3.md", "beyond.md"} <= {path.name for path in written}
     assert unfinished == []
     with pytest.raises(UsageError, match="other settings"):
-        reproduce(tmp_path, TINY, settings=[*settings, "train.epochs=3"], say=said.append)
+        reproduce(tmp_path, TINY, settings=[*settings, "train.epochs=3"], say=lines.append)
     with pytest.raises(UsageError, match="another cohort"):
-        reproduce(tmp_path, replace(TINY, cohort=PaperCohort(80, 20, 20, 20)), settings=settings, say=said.append)
+        reproduce(tmp_path, replace(TINY, cohort=PaperCohort(80, 20, 20, 20)), settings=settings, say=lines.append)
 
 
-def test_a_store_without_test_knees_is_refused_before_training(phantom_store, tmp_path):
+def test_a_dataset_without_test_knees_is_refused_before_training(phantom_store, tmp_path):
     with pytest.raises(RecipeError, match="no labelled knee of split test, val; it has train"):
         reproduce(tmp_path, TINY, phantom_store, say=lambda text: None)

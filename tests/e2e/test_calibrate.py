@@ -1,4 +1,4 @@
-"""`kneegrade calibrate`: from graded knees to weights whose reports have prediction sets."""
+"""`kneegrade calibrate`: labelled knees → weights whose reports have prediction sets."""
 
 import json
 from dataclasses import asdict
@@ -23,7 +23,7 @@ from kneegrade.weights import read_description, save_weights, shipped_path
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory):
-    """200 single phantoms as PNG files, two a person, with their landmarks."""
+    """200 single phantoms as PNG files, two per person, with landmarks."""
     folder, rows = tmp_path_factory.mktemp("knees"), []
     knees = [sample_knee(77, index, "uniform") for index in range(200)]
     drawn = [render_rois(knees[first : first + 20], 192, 1.3) for first in range(0, 200, 20)]
@@ -40,7 +40,7 @@ def manifest(tmp_path_factory):
     return folder / "m.parquet"
 
 
-def test_from_graded_knees_to_reports_with_sets(kneegrade, manifest, tmp_path):
+def test_reports_of_calibrated_weights_have_coherent_grades_and_sets(kneegrade, manifest, tmp_path):
     done = kneegrade("calibrate", "--manifest", manifest, "-o", tmp_path, "--level", "0.8", "--share", "0.6")
     assert done.returncode == 0, done.stderr
     assert "set holds" in done.stdout
@@ -49,11 +49,12 @@ def test_from_graded_knees_to_reports_with_sets(kneegrade, manifest, tmp_path):
     assert metrics["knees"] == (~people_first(people, 0.6, 0)).sum()
     assert metrics["hard_rule_rate"] == 0
     assert 0.6 < metrics["kl"]["set_coverage"] <= 1
-    said = read_description(tmp_path / "weights.safetensors")["calibrated"]
-    assert said["weights"]["sha256"] == read_description(shipped_path("grader"))["sha256"]
-    assert said["grades"] == [target.name for target in TARGETS]
-    assert (said["knees"], said["subjects"], said["level"]) == (200 - metrics["knees"], 100 - metrics["subjects"], 0.8)
     description = read_description(tmp_path / "weights.safetensors")
+    calibrated = description["calibrated"]
+    assert calibrated["weights"]["sha256"] == read_description(shipped_path("grader"))["sha256"]
+    assert calibrated["grades"] == [target.name for target in TARGETS]
+    assert (calibrated["knees"], calibrated["subjects"]) == (200 - metrics["knees"], 100 - metrics["subjects"])
+    assert calibrated["level"] == 0.8
     rest = Predictions.load(tmp_path / "predictions.parquet").subject
     assert set(people[left_out(description, people)]) == set(rest)
 
@@ -78,25 +79,25 @@ def test_from_graded_knees_to_reports_with_sets(kneegrade, manifest, tmp_path):
 
 @pytest.fixture
 def untrained(tmp_path):
-    """Weights of a small network that has learnt nothing."""
-    plan = ModelConfig("resnet18", reduce=8, roi_px=64)
-    parts = {"network": GradingNetwork(plan), "calibration": Calibration()}
+    """Weights of a small, untrained network."""
+    config = ModelConfig("resnet18", reduce=8, roi_px=64)
+    parts = {"network": GradingNetwork(config), "calibration": Calibration()}
     tensors = {f"{part}.{name}": value for part, module in parts.items() for name, value in module.state_dict().items()}
     kept = {name: value for name, value in tensors.items() if not name.endswith("num_batches_tracked")}
     path = tmp_path / "untrained.safetensors"
-    save_weights(path, kept, {"name": "untrained", "kind": "grader", "model": asdict(plan)})
+    save_weights(path, kept, {"name": "untrained", "kind": "grader", "model": asdict(config)})
     return path
 
 
 @pytest.mark.slow
-def test_the_people_measured_on_are_not_those_fitted_on(manifest, untrained, tmp_path):
+def test_people_are_either_fitted_or_measured_on(manifest, untrained, tmp_path):
     table = pd.read_parquet(manifest)
     first, _ = calibrate(table, tmp_path / "a.safetensors", untrained, seed=1, share=0.6)
     assert first is not None
     assert 0 < len(set(first.subject)) < 50
     assert (table["subject_id"].to_numpy()[first.knee] == first.subject).all()
     other = table.copy()
-    for target in TARGETS:  # other labels of the people measured on leave the weights as they are
+    for target in TARGETS:  # labels of the people measured on do not change the weights
         other.loc[first.knee, target.name] = (other.loc[first.knee, target.name] + 1) % target.classes
     calibrate(other, tmp_path / "b.safetensors", untrained, seed=1, share=0.6)
     digests = [read_description(tmp_path / name)["sha256"] for name in ("a.safetensors", "b.safetensors")]
@@ -107,7 +108,7 @@ def test_the_people_measured_on_are_not_those_fitted_on(manifest, untrained, tmp
     np.testing.assert_array_equal(read.guess(), first.grades)
     none, _ = calibrate(table, tmp_path / "c.safetensors", untrained, share=1.0)
     assert none is None
-    with pytest.raises(RecipeError, match="36 knees to calibrate on"):
+    with pytest.raises(RecipeError, match="Found 36 knees to calibrate on"):
         calibrate(table, tmp_path / "d.safetensors", untrained, share=0.2)
     with pytest.raises(RecipeError, match="200 graded knees of 1 people to calibrate on; at least 10 people"):
         calibrate(table.assign(subject_id="p"), tmp_path / "e.safetensors", untrained, share=1.0)
