@@ -17,7 +17,7 @@ Stages 1 to 3 run film by film (`detect_film`), stages 4 to 8 on the knees of a 
 2
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -32,14 +32,15 @@ from kneegrade.anatomy.landmark_scheme import NUM_LANDMARKS
 from kneegrade.coherence import GradeMixture, concatenate_probabilities, most_probable_grades, rule_findings
 from kneegrade.errors import KneeGradeError, UsageError, WeightsError
 from kneegrade.imaging import Radiograph, Source, check_film, find_sources, read_radiograph
+from kneegrade.measurements import JointSpace
 from kneegrade.network import Attribution, GradeLogits, GradingNetwork, load_network, model_config_of
+from kneegrade.progress import Progress
 from kneegrade.results import (
     Coherence,
     Evidence,
     Finding,
     GradedKnee,
     GradedRadiograph,
-    JointSpace,
     Quality,
     Report,
     WeightsIdentity,
@@ -59,7 +60,6 @@ from kneegrade.weights import Weights, load_part, load_weights, shipped_path
 if TYPE_CHECKING:
     import pydicom
 
-Progress = Callable[[int, int], None]
 Spacing = tuple[float, float] | None
 
 

@@ -3,9 +3,9 @@ import pytest
 
 from kneegrade.anatomy import joint_space_width
 from kneegrade.errors import UsageError
+from kneegrade.measurements import JointSpaceWidth
 from kneegrade.phantom.phantom_knee import fit_joint_space, sample_knee, sample_outline, signed_gap_at
 from kneegrade.phantom.prevalence import NATURAL_KL, PAPER_COUNTS
-from kneegrade.results import JointSpaceWidth
 from kneegrade.schema import TARGET_NAMES, grade_tuple_counts
 
 KNEES = [sample_knee(11, index, "paper") for index in range(150)]

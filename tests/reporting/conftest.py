@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from kneegrade.measurements import JointSpace, Measurement
 from kneegrade.results import (
     Coherence,
     Evidence,
@@ -11,8 +12,6 @@ from kneegrade.results import (
     GradedKnee,
     GradedRadiograph,
     GradeResult,
-    JointSpace,
-    Measurement,
     Report,
     Side,
     WeightsIdentity,

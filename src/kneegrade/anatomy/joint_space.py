@@ -34,7 +34,7 @@ from kneegrade.anatomy.landmark_scheme import (
     TIBIA_PLATEAU_MEDIAL,
 )
 from kneegrade.anatomy.landmarks import Landmarks
-from kneegrade.results import JointSpace, JointSpaceWidth, Measurement
+from kneegrade.measurements import JointSpace, JointSpaceWidth, Measurement
 
 # Positions x, as fractions of the tibial width from the medial edge of the plateau.
 MEDIAL_RANGE = (0.15, 0.30)

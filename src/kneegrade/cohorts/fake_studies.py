@@ -8,7 +8,7 @@ special cases that were written.
 import json
 import tarfile
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
@@ -21,6 +21,7 @@ from kneegrade.files import replacing
 from kneegrade.phantom import DicomOptions, FilmOptions, PhantomFilm, compose_film, render_film, write_film
 from kneegrade.phantom.film import FilmKnee
 from kneegrade.phantom.film_dicom import film_dataset
+from kneegrade.progress import Progress
 from kneegrade.schema import TARGET_NAMES, TARGETS
 
 TABLES = Path("X-Ray Image Assessments_ASCII", "Semi-Quant Scoring_ASCII")
@@ -56,7 +57,7 @@ class FakeOptions:
         return FilmOptions("bilateral", "natural", longest_px=self.longest_px)
 
 
-def write_fake_oai(root: Path, options: FakeOptions, progress: Callable[[int, int], None] | None = None) -> None:
+def write_fake_oai(root: Path, options: FakeOptions, progress: Progress | None = None) -> None:
     """Write a synthetic OAI download: tables, `contents.csv` files, films and `planted.json`.
 
     Special cases: half grades; missing codes with reasons; osteophytes read only in people with KL ≥ 2 in some knee;
@@ -251,7 +252,7 @@ def _write_oai_contents(folder: Path, code: str, people: list[int], planted: Cou
     (folder / "contents.csv").write_bytes(("\r\n".join(lines) + "\r\n").encode("latin-1"))
 
 
-def write_fake_most(root: Path, options: FakeOptions, progress: Callable[[int, int], None] | None = None) -> None:
+def write_fake_most(root: Path, options: FakeOptions, progress: Progress | None = None) -> None:
     """Write a synthetic MOST download: table, films and `planted.json`; see `write_fake_oai` for the arguments.
 
     Special cases: half grades such as 1.9; the codes 8 and 9; letters; films of another view beside those of PA 10°.

@@ -16,7 +16,6 @@ for adaptation and to compare sites.
 """
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,6 +37,7 @@ from kneegrade.cohorts.readings import (
 )
 from kneegrade.errors import CohortError, KneeGradeError, RecipeError
 from kneegrade.imaging import Source, check_film, find_sources, read_radiograph, stem_of
+from kneegrade.progress import Progress
 from kneegrade.schema import TARGET_NAMES
 
 KNEE_COLUMNS = ("image_path", "subject_id", "side", "visit", "split")
@@ -143,7 +143,7 @@ def _visits(table: pd.DataFrame, column: str | None, default: int, file: str) ->
 
 def manifest_from_landmarks(
     films: Path, landmarks: UserLandmarks, subject: str = r"(.+)", split: str = "train",
-    *, pixel_spacing_mm: tuple[float, float] | None = None, progress: Callable[[int, int], None] | None = None,
+    *, pixel_spacing_mm: tuple[float, float] | None = None, progress: Progress | None = None,
 ) -> tuple[pd.DataFrame, list[str]]:  # fmt: skip
     """Return the manifest of a folder of films with landmark files, and one message per film that was excluded.
 
@@ -201,7 +201,7 @@ def _knees_with_landmarks(
 
 
 def manifest_from_films(
-    films: Path, detector: LandmarkDetector, subject: str = "(.+)", progress: Callable[[int, int], None] | None = None
+    films: Path, detector: LandmarkDetector, subject: str = "(.+)", progress: Progress | None = None
 ) -> tuple[pd.DataFrame, list[str]]:
     """Return the manifest of all gradable knees on a user's films, and one message per film that has none.
 

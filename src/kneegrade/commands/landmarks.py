@@ -54,7 +54,7 @@ def landmarks(
     with progress_bar("Detecting landmarks", quiet or len(sources) < 2) as advance:
         films = write_landmarks(
             sources, output, listed(formats), LandmarkDetector(detector, choose_device(device.value)), hints,
-            lambda done: advance(done, len(sources)),
+            advance,
         )  # fmt: skip
     if not quiet:
         _print_landmarks(films, output)

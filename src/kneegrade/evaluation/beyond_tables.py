@@ -1,6 +1,6 @@
 """The table that goes past the paper: exact coherence and coherent decoding against the mixture, and other parts."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +12,7 @@ from kneegrade.evaluation.finished_runs import FinishedRun, Row, mean_scores
 from kneegrade.evaluation.paper_tables import cell, described, notes_on
 from kneegrade.evaluation.predictions import Predictions
 from kneegrade.evaluation.table_formats import Table
+from kneegrade.progress import Progress
 from kneegrade.schema import TARGETS, grade_tuple_counts
 from kneegrade.uncertainty import CoherentDecoder, Graded, Postprocessor, fit_calibration, tuned_claims
 
@@ -33,7 +34,7 @@ HEADER = (
 
 
 def beyond_table(
-    rows: Mapping[str, Row], bootstrap: SubjectBootstrap, progress: Callable[[int, int], None] | None = None
+    rows: Mapping[str, Row], bootstrap: SubjectBootstrap, progress: Progress | None = None
 ) -> Table | None:
     """Rows as predicted; calibrated without a decoder; and calibrated through it, by marginals and by grades given.
 

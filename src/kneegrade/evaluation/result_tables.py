@@ -1,7 +1,7 @@
 """`write_tables`: every table and figure that finished runs allow, and the list of all runs."""
 
 import csv
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kneegrade.evaluation.beyond_tables import beyond_table
@@ -19,11 +19,12 @@ from kneegrade.evaluation.paper_tables import (
 from kneegrade.evaluation.paper_values import incoherence_figures
 from kneegrade.evaluation.table_formats import write_table
 from kneegrade.files import replacing
+from kneegrade.progress import Progress
 
 
 def write_tables(
     directories: Sequence[Path], output: Path, replicates: int = 1000,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[list[Path], list[str]]:  # fmt: skip
     """Write Tables 1 to 4, the supplement's, `beyond`, each as Markdown, CSV and LaTeX, and `all_runs.csv`.
 

@@ -1,7 +1,7 @@
 """`write_cohort`: a directory of synthetic knees with their manifest; resumable, and reproducible from its seed."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -20,9 +20,9 @@ from kneegrade.phantom.film_dicom import DicomOptions, write_film
 from kneegrade.phantom.phantom_knee import PhantomKnee, check_identity, sample_knee
 from kneegrade.phantom.prevalence import Prevalence, second_reading, tuple_probabilities
 from kneegrade.phantom.rois import FOV_MM, render_roi, roi_exposure, roi_placement, roi_rotation_deg
+from kneegrade.progress import Progress
 from kneegrade.schema import TARGET_NAMES
 
-Progress = Callable[[int, int], None]  # (done, total)
 Kind = Literal["films", "rois"]
 
 ROI_SIZE_PX = 320
@@ -100,7 +100,7 @@ def write_cohort(directory: Path, cohort: Cohort, progress: Progress | None = No
         identity += f" {cohort.longest_px} px"
     _check_marker(directory, identity)
     rows = (_film_rows if cohort.kind == "films" else _roi_rows)(
-        directory, cohort, progress or (lambda done, total: None)
+        directory, cohort, progress or (lambda done, total, loss=None: None)
     )
     return _write_table(directory / TABLE_FILE, rows)
 

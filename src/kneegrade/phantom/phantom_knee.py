@@ -18,11 +18,11 @@ from kneegrade.anatomy.joint_space import LATERAL_AT, MEDIAL_RANGE, gap_at, join
 from kneegrade.anatomy.landmark_scheme import TIBIA_PLATEAU_LATERAL, TIBIA_PLATEAU_MEDIAL
 from kneegrade.anatomy.shape_model import ShapeModel
 from kneegrade.errors import UsageError
+from kneegrade.measurements import JointSpaceWidth
 from kneegrade.phantom.build import Build, Person, sample_build, sample_person
 from kneegrade.phantom.contours import Spur
 from kneegrade.phantom.implants import Implant, sample_implant
 from kneegrade.phantom.prevalence import Prevalence, grades_at
-from kneegrade.results import JointSpaceWidth
 
 Array = NDArray[np.float64]
 Side = Literal["R", "L"]

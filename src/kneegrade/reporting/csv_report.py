@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Final
 
 from kneegrade.files import replacing
+from kneegrade.measurements import JointSpace
 from kneegrade.reporting.report_labels import knee_rows, reason_of
-from kneegrade.results import Finding, GradedKnee, GradedRadiograph, GradeResult, JointSpace, Report
+from kneegrade.results import Finding, GradedKnee, GradedRadiograph, GradeResult, Report
 from kneegrade.schema import OARSI_NAMES, TARGET_NAMES, TARGETS
 
 Cell = str | int | float

@@ -16,19 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kneegrade.files import replacing
+from kneegrade.measurements import JointSpace, Measurement
 from kneegrade.reporting.report_labels import reason_of
-from kneegrade.results import (
-    Coherence,
-    Evidence,
-    Finding,
-    GradedKnee,
-    GradedRadiograph,
-    GradeResult,
-    JointSpace,
-    Measurement,
-    Quality,
-    Report,
-)
+from kneegrade.results import Coherence, Evidence, Finding, GradedKnee, GradedRadiograph, GradeResult, Quality, Report
 
 SCHEMA_VERSION: Final = "2.0"
 

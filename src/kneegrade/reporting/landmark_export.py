@@ -1,6 +1,6 @@
 """Landmarks of many films → `.pts`, KNEEL's CSV, COCO keypoints and pictures, the formats that other programs read."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path
@@ -17,8 +17,9 @@ from kneegrade.anatomy.landmarks import Landmarks
 from kneegrade.errors import UsageError
 from kneegrade.grader import DetectedRadiograph, UserHints, detect_film
 from kneegrade.imaging import Source, stem_of
+from kneegrade.measurements import JointSpace
+from kneegrade.progress import Progress
 from kneegrade.reporting import make_directory
-from kneegrade.results import JointSpace
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -29,7 +30,6 @@ SURE, UNSURE, UNSEEN, WIDTH = (60, 220, 90), (255, 150, 0), (120, 120, 255), (25
 CONFIDENT = 0.5  # smallest point confidence drawn as SURE
 
 Colour = tuple[int, int, int]
-Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def write_landmarks(
         formats: any of `LANDMARK_FORMATS`.
         detector: detects the knees.
         hints: what the user states about the films.
-        progress: called with the number of finished films.
+        progress: called after each film.
 
     Raises:
         UsageError: a format is unknown, or there is none.
@@ -84,7 +84,8 @@ def write_landmarks(
     films: list[ExportedFilm] = []
     coco: list[CocoFilm] = []
     stems: set[str] = set()
-    for source in sources:
+    listed = list(sources)
+    for source in listed:
         detected = detect_film(source, detector, hints or UserHints())
         film = _exported_film(detected, stems)
         if film.knees and "pts" in formats:
@@ -98,7 +99,7 @@ def write_landmarks(
             coco.append(CocoFilm(detected.source, (height, width), annotations))
         films.append(film)
         if progress:
-            progress(len(films))
+            progress(len(films), len(listed))
     if "coco" in formats:
         write_coco(directory / COCO_FILE, coco)
     if "csv" in formats:

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from typing import Final
 
-from kneegrade.results import Finding, GradedKnee, GradedRadiograph, JointSpace, Measurement, Report, Side
+from kneegrade.measurements import JointSpace, Measurement
+from kneegrade.results import Finding, GradedKnee, GradedRadiograph, Report, Side
 
 RESEARCH_USE: Final = "Research use, not a medical device"
 LANDMARK_CONFIDENCE: Final = (

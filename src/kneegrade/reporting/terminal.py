@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
+from kneegrade.measurements import JointSpace
 from kneegrade.reporting.report_labels import (
     LANDMARK_CONFIDENCE,
     RESEARCH_USE,
@@ -11,7 +12,7 @@ from kneegrade.reporting.report_labels import (
     printable,
     reason_of,
 )
-from kneegrade.results import GradedKnee, GradedRadiograph, JointSpace, Report
+from kneegrade.results import GradedKnee, GradedRadiograph, Report
 from kneegrade.schema import TARGET_NAMES
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,6 +17,7 @@ from kneegrade.anatomy.landmark_scheme import NUM_LANDMARKS
 from kneegrade.cohorts.manifest import target_distributions
 from kneegrade.errors import KneeGradeError, RecipeError
 from kneegrade.imaging import Radiograph, read_radiograph
+from kneegrade.progress import Progress
 from kneegrade.training.dataset import DATASET_PLATEAU_WIDTHS, DATASET_PX, PENDING, DatasetWriter, crop_knee
 from kneegrade.training.parallel import parallel_map
 from kneegrade.weights import read_description, shipped_path
@@ -25,7 +25,6 @@ from kneegrade.weights import read_description, shipped_path
 MIN_LANDMARK_WEIGHT = 0.1  # of a knee whose `landmark_confidence` in the manifest is 0
 FLUSH_FILMS = 32
 
-Progress = Callable[[int, int], None]
 LocatedKnees = dict[str, tuple[NDArray[np.float64], float]]  # side → landmarks (74, 2) in film pixels, and their weight
 CroppedKnee = tuple[
     NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_], float

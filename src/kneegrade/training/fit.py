@@ -5,7 +5,7 @@ identifiers, fit on one group, measure on the other and write new weights with t
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from kneegrade.coherence import smoothed_table
 from kneegrade.errors import RecipeError
 from kneegrade.evaluation import Predictions
 from kneegrade.phantom.phantom_cohort import ROI_FILE, TABLE_FILE
+from kneegrade.progress import Progress
 from kneegrade.schema import TARGETS, grade_tuple_counts
 from kneegrade.training.predict import predict_knees
 from kneegrade.training.predict_films import KneePredictions, requested
@@ -41,8 +42,6 @@ MIN_CALIBRATION_KNEES = 100
 CALIBRATED_SUFFIX = "-calibrated"  # of the name of calibrated weights
 MAX_TRAIN_FILMS = 1_000  # from which quality control estimates the usual distribution
 MIN_FILMS = 100  # of each kind that quality control is fitted on
-
-Progress = Callable[[int, int], None]
 
 
 def calibrate(
@@ -164,11 +163,11 @@ def fit_quality_control_on(
     fifth = pd.factorize(drawn["subject_id"])[0] % 5
     tested, reference, trained = fifth == 0, fifth == 1, fifth > 1
     rois = np.load(phantoms / ROI_FILE, mmap_mode="r")
-    films, done = len(usual) + len(others) + len(drawn), count(1)
+    films, finished = len(usual) + len(others) + len(drawn), count(1)
 
-    def advance(_done: int, _films: int) -> None:
+    def advance(done: int, total: int, loss: float | None = None) -> None:  # over all calls of `predict_knees`
         if progress:
-            progress(next(done), films)
+            progress(next(finished), films)
 
     def ood_features(source: pd.DataFrame | NDArray[np.uint8]) -> OODFeatures:
         return requested(predict_knees(source, path, features="ood", device=device, progress=advance).ood_features)

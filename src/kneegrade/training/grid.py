@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from kneegrade.errors import RecipeError, UsageError
+from kneegrade.progress import Progress
 from kneegrade.training.config import DetectorRecipe, Recipe, load_recipe
 from kneegrade.training.dataset import ARRAYS_FILE, IDENTITY_FILE
 from kneegrade.training.phantom_datasets import PaperCohort, build_paper_cohort
 from kneegrade.training.train_grader import recipe_text, train_recipe
 
 Say = Callable[[str], None]
-Progress = Callable[[int, int, float | None], None]
 
 TABLES = ("resnet50", "kpn", "cl", "proposed", "resnet50-20", "resnet50-40", "proposed-20", "proposed-40")
 SHARES = ("kpn-20", "kpn-40", "cl-20", "cl-40")
@@ -100,7 +100,7 @@ def grid(scale: Scale, dataset: Path, settings: Sequence[str] = ()) -> list[tupl
 
 def reproduce(
     output: Path, scale: Scale, dataset: Path | None = None, settings: Sequence[str] = (), *,
-    say: Say = print, progress: Progress | None = None, drawing: Callable[[int, int], None] | None = None,
+    say: Say = print, progress: Progress | None = None, drawing: Progress | None = None,
 ) -> bool:  # fmt: skip
     """Train every run of a scale into `output`/<recipe>-seed<n>; True when all runs are finished.
 
@@ -146,9 +146,7 @@ def reproduce(
     return True
 
 
-def _phantom_cohort(
-    directory: Path, cohort: PaperCohort, say: Say, progress: Callable[[int, int], None] | None
-) -> Path:
+def _phantom_cohort(directory: Path, cohort: PaperCohort, say: Say, progress: Progress | None) -> Path:
     """The dataset of a phantom cohort, rendered if it does not exist."""
     marker = directory / IDENTITY_FILE
     if not directory.is_dir():

@@ -5,7 +5,7 @@ number of processes do not change a dataset, and a stopped call can be continued
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from kneegrade.phantom import (
     sample_knee,
 )
 from kneegrade.phantom.phantom_cohort import RENDERER
+from kneegrade.progress import Progress
 from kneegrade.schema import ONE_HOT_LENGTH, TARGETS
 from kneegrade.training.dataset import DATASET_PLATEAU_WIDTHS, DATASET_PX, PENDING, DatasetWriter, crop_knee, encode
 from kneegrade.training.parallel import parallel_map
@@ -36,7 +37,6 @@ from kneegrade.training.parallel import parallel_map
 FILM_SPACING_MM = 0.35  # of rendered films; coarser than real ones, since the crops are coarse too
 ROIS_PER_TASK, FILMS_PER_TASK = 64, 4
 
-Progress = Callable[[int, int], None]
 RenderedKnee = tuple[NDArray[np.uint8], NDArray[np.floating], NDArray[np.bool_]]  # arguments of `DatasetWriter.put`
 
 

@@ -11,7 +11,7 @@ manifest has none) and runs the network alone. The pipeline route runs `kneegrad
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -34,6 +34,7 @@ from kneegrade.evaluation import Predictions
 from kneegrade.evaluation.two_sample import SiteProfile
 from kneegrade.grader import choose_device
 from kneegrade.network import GradeLogits, GradingNetwork, ModelConfig, load_network, visible_mean
+from kneegrade.progress import Progress
 from kneegrade.schema import TARGETS
 from kneegrade.training.augmentation import identity_params
 from kneegrade.training.batches import CropBatches
@@ -44,8 +45,6 @@ from kneegrade.uncertainty import Postprocessor
 from kneegrade.weights import Weights, load_weights, shipped_path
 
 BATCH_SIZE = 64
-
-Progress = Callable[[int, int], None]
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@
 `KneePredictions`, as the dataset route does.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -18,11 +18,11 @@ from kneegrade.cohorts import target_distributions
 from kneegrade.evaluation import Predictions
 from kneegrade.grader import DetectedRadiograph, Grader, UserHints, detect_film, detect_knees
 from kneegrade.imaging import Source, read_radiograph
+from kneegrade.progress import Progress
 from kneegrade.results import GradedRadiograph, GradeResult
 from kneegrade.schema import ONE_HOT_LENGTH, TARGETS
 from kneegrade.uncertainty import OODFeatures
 
-Progress = Callable[[int, int], None]
 Value = TypeVar("Value")
 
 

@@ -6,7 +6,6 @@ pixels).
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from kneegrade.anatomy.landmark_networks import LOCALIZER_PX, localizer_input
 from kneegrade.cohorts import landmark_array
 from kneegrade.imaging import read_radiograph
 from kneegrade.phantom import FilmOptions, render_film
+from kneegrade.progress import Progress
 from kneegrade.training.dataset import DATASET_PX, KneeDataset, encode
 
 POSE_LENGTH = 5
@@ -61,7 +61,7 @@ def film_scenes(table: pd.DataFrame, views: int) -> Scenes:
     return Scenes(np.repeat(np.stack(images), views, axis=0), np.repeat(np.stack(poses), views, axis=0))
 
 
-def phantom_scenes(number: int, seed: int, progress: Callable[[int, int], None] | None = None) -> Scenes:
+def phantom_scenes(number: int, seed: int, progress: Progress | None = None) -> Scenes:
     """Scenes of phantom films of all layouts, rendered at low resolution."""
     images = np.zeros((number, LOCALIZER_PX, LOCALIZER_PX), dtype=np.uint8)
     poses = np.full((number, 2, POSE_LENGTH), np.nan, dtype=np.float32)

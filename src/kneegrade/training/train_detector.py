@@ -25,6 +25,7 @@ from kneegrade.anatomy.landmark_networks import (
 )
 from kneegrade.cohorts import load_manifest
 from kneegrade.errors import RecipeError
+from kneegrade.progress import Progress
 from kneegrade.training.augmentation import augment_images, augment_landmarks, crop_matrices, make_params
 from kneegrade.training.config import Augmentation, DetectorRecipe, NetworkTraining
 from kneegrade.training.dataset import KneeDataset, load_datasets
@@ -39,7 +40,7 @@ from kneegrade.training.scenes import (
     phantom_scenes,
     save_scenes,
 )
-from kneegrade.training.trainer import LoopSettings, Progress, Tensors, TrainingTask, processes, step_generator, train
+from kneegrade.training.trainer import LoopSettings, Tensors, TrainingTask, processes, step_generator, train
 from kneegrade.weights import load_part, load_weights
 
 MIRRORED_COARSE, MISPLACED_FINE = 0.4, 0.15  # shares of a batch

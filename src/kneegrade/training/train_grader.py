@@ -24,6 +24,7 @@ from kneegrade.errors import RecipeError
 from kneegrade.evaluation import agreement
 from kneegrade.files import replacing
 from kneegrade.network import GradeLogits, GradingNetwork
+from kneegrade.progress import Progress
 from kneegrade.schema import TARGETS
 from kneegrade.training.augmentation import make_params
 from kneegrade.training.batches import CropBatches
@@ -35,7 +36,7 @@ from kneegrade.training.losses import SemiSupervisedLoss
 from kneegrade.training.predict import feature_mean, predicted_logits, predictions_of
 from kneegrade.training.splits import EndlessSampler, make_splits
 from kneegrade.training.train_detector import DetectorTraining
-from kneegrade.training.trainer import LoopSettings, Progress, Tensors, TrainingTask, processes, step_generator, train
+from kneegrade.training.trainer import LoopSettings, Tensors, TrainingTask, processes, step_generator, train
 from kneegrade.uncertainty import fit_calibration
 from kneegrade.weights import packed, save_weights, unpacked
 

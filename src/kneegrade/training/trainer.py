@@ -27,7 +27,7 @@ import signal
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,13 +41,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
+from kneegrade.progress import Progress
 from kneegrade.training.checkpoint import ExponentialMovingAverage, load_checkpoint, save_checkpoint
 from kneegrade.training.run_log import RunLog
 
 LOG_STEPS = 20
 Tensors = tuple[Tensor, ...]
 Schedule = Literal["paper", "cosine", "cosine_to_zero", "one_cycle"]
-Progress = Callable[[int, int, float | None], None]
 
 
 @dataclass(frozen=True, kw_only=True)
