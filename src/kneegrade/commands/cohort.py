@@ -163,7 +163,7 @@ def csv(
     mapping: Annotated[
         Path | None,
         typer.Option(
-            help="YAML file with the names of your columns (docs/how-to-oai.md). Default: the names of a manifest."
+            help="YAML file with the names of your columns (docs/how-to/oai-most.md). Default: the names of a manifest."
         ),
     ] = None,
     protocol: ProtocolOption = ProtocolFlag.natural,
