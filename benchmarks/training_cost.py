@@ -1,12 +1,16 @@
-"""What a training step costs beside the network itself, and how long the paper's tables would take.
+"""Cost of a training step relative to the network alone, and estimated time for the paper's tables.
 
-    python benchmarks/training_cost.py STORE [--recipe recipes/paper/proposed.yaml] [--set model.trunk=resnet18 ...]
+    python benchmarks/training_cost.py DATASET [--recipe recipes/paper/proposed.yaml] [--set model.trunk=resnet18 ...]
 
-Prints, as JSON: seconds per step; images per second; the same for the bare network (forward, backward, optimiser on
-random tensors of the same shape, no losses of ours); the share of the step spent outside forward, backward and
-optimiser (cutting and augmenting the batch, fetching targets); the time of L_gmm and of exact coherence on a batch,
-forward and backward, as shares of the step; peak memory; and, from the measured images per second, the hours that the
-paper's tables would take at 60 epochs of the paper's cohort. Medians over the steps, after three that are not counted.
+Prints JSON, medians over the steps without three warm-up steps:
+
+- seconds per step and images per second;
+- images per second of the bare network (forward, backward and optimiser on random tensors of the same shape, without
+  our losses), and the ratio of both;
+- shares of the step for fetching the batch (cropping, augmentation, targets), for L_gmm and for exact coherence
+  (forward and backward);
+- peak memory;
+- from the images per second, the hours that the paper's tables would take at 60 epochs of the paper's cohort.
 """
 
 import argparse
@@ -32,15 +36,15 @@ from kneegrade.training.trainer import Run
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("store", type=Path)
-    parser.add_argument("--recipe", type=Path, default=recipe_folder() / "proposed.yaml")
-    parser.add_argument("--set", dest="settings", action="append", default=[])
-    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("dataset", type=Path)
+    parser.add_argument("--recipe", type=Path, default=recipe_folder() / "proposed.yaml", help="YAML file")
+    parser.add_argument("--set", dest="settings", action="append", default=[], help="key=value of the recipe")
+    parser.add_argument("--steps", type=int, default=12, help="number of timed steps")
     arguments = parser.parse_args()
-    recipe = load_recipe(arguments.recipe, [f"data.stores=[{arguments.store}]", *arguments.settings])
+    recipe = load_recipe(arguments.recipe, [f"data.stores=[{arguments.dataset}]", *arguments.settings])
     assert isinstance(recipe, Recipe)
     run = Run(recipe, Path(tempfile.mkdtemp()))
-    run.position.epoch = recipe.loss.warmup_epochs  # past the warm-up: coherence and unlabelled knees take part
+    run.position.epoch = recipe.loss.warmup_epochs  # after the warm-up, with coherence loss and unlabelled knees
     rows = run._rows(0, coherent=recipe.loss.coherence)
     batch = run.regions.batch(rows, changes(run, rows))
     shape, device = batch.roi.shape, run.accelerator.device
@@ -68,12 +72,12 @@ def main() -> None:
     }, indent=1))  # fmt: skip
 
 
-def timed(deed: Callable[[int], object], steps: int, device: torch.device) -> float:
-    """Median seconds of `deed`, called with 0, 1, …; the first three calls are not counted."""
+def timed(function: Callable[[int], object], steps: int, device: torch.device) -> float:
+    """Median seconds of `function`, called with 0, 1, …; the first three calls are not counted."""
     seconds = []
     for i in range(steps + 3):
         start = time.perf_counter()
-        deed(i)
+        function(i)
         if device.type == "cuda":
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
@@ -110,7 +114,7 @@ def exact_loss(run: Run, logits: dict[str, torch.Tensor]) -> None:
 
 
 def hours(images_per_second: float) -> float:
-    """Of the whole grid of the scale "paper" at this speed: labelled knees, and as many unlabelled where read."""
+    """Hours for all recipes of the scale "paper" at this speed, including unlabelled batches where used."""
     cohort, total = PaperCohort(), 0.0
     for name in SCALES["paper"].recipes:
         recipe = load_recipe(recipe_folder() / f"{name}.yaml")
