@@ -1,11 +1,11 @@
-"""What parts of the shipped grader's training are worth on the 826 real validation crops, at a small scale.
+"""What parts of the shipped grader's training contribute, on the 826 real validation crops, at a small scale.
 
     python benchmarks/ablations.py --image-only cache/chen2018-image.parquet -o runs/ablations [--seeds 2]
 
-Trains recipes/ablation.yaml as it is and with one thing changed at a time, on the stores that docs/training.md makes
-(`--image-only` is the manifest of `kneegrade cohort chen2018 --image-only`, its rows those of the first store's).
-Prints KL against the published grade and the OARSI grades against the likeliest soft label given KL; networks as they
-are, neither calibrated nor decoded. Finished runs are not repeated.
+Trains recipes/ablation.yaml unchanged and with one change at a time, on the datasets of docs/training.md.
+`--image-only` is the manifest of `kneegrade cohort chen2018 --image-only`; its rows are those of the first dataset's
+manifest. Prints KL against the published grade, and the OARSI grades against the most probable soft label given KL. The
+networks are neither calibrated nor decoded. Finished runs are not repeated.
 """
 
 import argparse
@@ -27,7 +27,7 @@ RECIPE = Path(__file__).parents[1] / "recipes/ablation.yaml"
 
 @dataclass(frozen=True)
 class Change:
-    """One row of the table: labels of the training crops, settings, and whether phantoms take part."""
+    """One row of the table: labels of the training crops, recipe settings, and whether phantoms are included."""
 
     labels: str = "as-is"
     settings: tuple[str, ...] = ()
@@ -36,12 +36,12 @@ class Change:
 
 ROWS = {
     "all parts": Change(),
-    "nothing from the teacher network: KL as read, OARSI from phantoms": Change("no-oarsi"),
-    "OARSI labels of the image alone, without Bayes": Change("image-only"),
+    "nothing from the teacher network: published KL, OARSI from phantoms": Change("no-oarsi"),
+    "OARSI labels from the image alone, without Bayes' rule": Change("image-only"),
     "without phantoms": Change(phantoms=False),
     "without coherence": Change(settings=("loss.lambda_gmm=0",)),
     "global pooling, no landmarks": Change(settings=("model.pooling=global",)),
-    "KL labels as read": Change("kl-as-read"),
+    "published KL labels": Change("kl-as-read"),
 }
 FIGURES = (
     ("kl", "accuracy"),
@@ -54,41 +54,41 @@ FIGURES = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--image-only", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--image-only", type=Path, required=True, help="manifest of OARSI labels from the image alone")
+    parser.add_argument("--seeds", type=int, default=1, help="number of runs per row")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the runs")
     options = parser.parse_args()
-    said: dict[str, list[Predictions]] = {name: [] for name in ROWS}
+    predictions: dict[str, list[Predictions]] = {name: [] for name in ROWS}
     for seed in range(options.seeds):
         for number, (name, change) in enumerate(ROWS.items()):
             run = options.output / f"{number}-seed{seed}"
             if not (run / "weights.safetensors").is_file():
                 train(run, name, change, seed, options)
-            said[name].append(Predictions.load(run / "predictions-test.parquet"))
-    table(said)
+            predictions[name].append(Predictions.load(run / "predictions-test.parquet"))
+    print_table(predictions)
 
 
 def train(run: Path, name: str, change: Change, seed: int, options: argparse.Namespace) -> None:
-    """One row's run."""
-    crops, phantoms = load_recipe(RECIPE).data.stores
+    """Trains one row with one seed."""
+    crops, phantoms = load_recipe(RECIPE).data.datasets
     store = relabelled(crops, change.labels, options.image_only, options.output / f"store-{change.labels}")
     listed = ", ".join(map(str, [store, phantoms] if change.phantoms else [store]))
-    settings = [f"name={json.dumps(name)}", f"data.stores=[{listed}]", f"train.seed={seed}", *change.settings]
+    settings = [f"name={json.dumps(name)}", f"data.datasets=[{listed}]", f"train.seed={seed}", *change.settings]
     if not train_recipe(RECIPE, run, settings, resume=True):
-        raise SystemExit(f"{name} was stopped; call again to go on.")
+        raise SystemExit(f"Training of {name!r} was interrupted. Run the same command again to resume it.")
     print(name, seed, "done", flush=True)
 
 
 def relabelled(store: Path, labels: str, image_only: Path, folder: Path) -> Path:
-    """`store` with other labels of its training knees; its pictures are shared."""
+    """The dataset with other labels for its training knees; the images are linked, not copied."""
     if labels == "as-is":
         return store
     folder.mkdir(parents=True, exist_ok=True)
-    pictures = folder / "images.npy"
-    if not pictures.exists():
-        pictures.symlink_to((store / "images.npy").resolve())
-    with np.load(store / "knees.npz") as held:
-        knees = {name: held[name] for name in held.files}
+    images = folder / "images.npy"
+    if not images.exists():
+        images.symlink_to((store / "images.npy").resolve())
+    with np.load(store / "knees.npz") as stored:
+        knees = {name: stored[name] for name in stored.files}
     train = knees["split"] == "train"
     knees["targets"][train] = changed(knees["targets"], knees["manifest_rows"], labels, image_only)[train]
     np.savez(folder / "knees.npz", **knees)
@@ -98,10 +98,10 @@ def relabelled(store: Path, labels: str, image_only: Path, folder: Path) -> Path
 def changed(
     targets: NDArray[np.float32], rows: NDArray[np.int64], labels: str, image_only: Path
 ) -> NDArray[np.float32]:
-    """(N, 29) targets with the labels that a run is to see."""
+    """(N, 29) targets with the labels that a run is trained on."""
     targets, kl = targets.copy(), TARGETS[0].one_hot
     if labels in ("no-oarsi", "kl-as-read"):
-        targets[:, kl] = np.eye(CLASSES[0])[targets[:, kl].argmax(1)]  # every crop has a KL
+        targets[:, kl] = np.eye(CLASSES[0])[targets[:, kl].argmax(1)]  # every crop has a KL label
     if labels == "no-oarsi":
         targets[:, kl.stop :] = np.nan
     if labels == "image-only":
@@ -109,12 +109,12 @@ def changed(
     return targets
 
 
-def table(said: dict[str, list[Predictions]]) -> None:
-    """Means over seeds, and over 1,000 draws of people the 95 % range of the difference to all parts."""
-    people = SubjectBootstrap(said["all parts"][0].subject)
+def print_table(predictions: dict[str, list[Predictions]]) -> None:
+    """Prints means over seeds, with the 95 % bootstrap interval over people of the difference to all parts."""
+    people = SubjectBootstrap(predictions["all parts"][0].subject)
     whole = None
     print("| | KL accuracy | kappa | AUC, KL ≥ 2 | OARSI accuracy | OARSI kappa |\n|---|---|---|---|---|---|")
-    for name, runs in said.items():
+    for name, runs in predictions.items():
         scored = [score(run, people) for run in runs]
         drawn = np.mean([[own[grade][metric] for grade, metric in FIGURES] for own in scored], axis=0)
         whole = drawn if whole is None else whole

@@ -1,11 +1,11 @@
-"""How well the audit finds planted label errors, from labels alone.
+"""Sensitivity of the label audit for simulated label errors, from the labels alone.
 
     python benchmarks/audit_planted.py [--seeds 10]
 
-The counted knees of the packaged joint table are split in half at random; the table is made of one half, and in the
-other one grade of 5 % of the knees is moved by two or more. Prints the AUC of the score for all errors, for those that
-break a hard rule or fall in a cell never seen, and for the others, and how often the suspect is the moved grade; means
-over the seeds.
+The knees of the packaged joint counts are divided into two random halves. The joint table is estimated from one half.
+In the other half one grade of 5 % of the knees is changed by two or more. Prints the area under the ROC curve of the
+audit score for all errors, for errors that break a hard rule or give a tuple that does not occur in the table, and for
+the other errors, and how often the suspected grade is the changed one. Means over the seeds.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from kneegrade.schema import TARGETS, grade_tuple_counts
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--seeds", type=int, default=10, help="number of repetitions")
     results = [planted(seed) for seed in range(parser.parse_args().seeds)]
     print(json.dumps({key: round(float(np.mean([r[key] for r in results])), 3) for key in results[0]}, indent=1))
 

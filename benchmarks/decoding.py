@@ -1,12 +1,15 @@
-"""Coherent decoding on real crops: calibration without a decoder against calibration through the decoder.
+"""Joint decoding on real crops: calibration without a decoder against calibration through the decoder.
 
     python benchmarks/decoding.py cache/store-chen2018-shipped [--split val] [--weights FILE]
 
-The dataset is that of docs/how-to/train-shipped-weights.md. The grader's logits are computed once. Calibration alone
-(`fit_calibration`) and calibration through the decoder, as `kneegrade calibrate` fits it (`tuned_claims`), are fitted on the people of one half
-and scored on the other half, in both directions, and all knees are scored together. Halves: `people_first` with share
-0.5 and seed 0. Without a decoder the most probable grades are given. With it, the most probable grades that keep the
-hard rules are given, without ordinal smoothing and with the chosen one. One more row has rules and ordinal smoothing but no joint table (joint exponent 0). Differences are paired, with 95 % intervals by bootstrap over people.
+The dataset is that of docs/training.md. The grader's logits are computed once. Two calibrations are compared:
+calibration alone (`fit_calibration`), and calibration through the decoder as `kneegrade calibrate` fits it
+(`tuned_postprocessor`). Both are fitted on the people of one half and predict the other half, in both directions; all
+knees are scored together. The halves are those of `in_first_group` with share 0.5 and seed 0.
+
+Without a decoder the most probable grades are reported. With it, the most probable grades that keep the hard rules are
+reported, without ordinal smoothing and with the chosen ordinal smoothing. One more row has the rules and the ordinal
+smoothing but no joint table (joint exponent 0). Differences are paired, with 95 % bootstrap intervals over people.
 """
 
 import argparse
@@ -20,15 +23,15 @@ from numpy.typing import NDArray
 from kneegrade.coherence import smoothed_table
 from kneegrade.evaluation import Predictions, SubjectBootstrap, score
 from kneegrade.evaluation.bootstrap import Scores, differences
-from kneegrade.evaluation.paper_tables import cell, signed
+from kneegrade.evaluation.paper_tables import difference_cell, score_cell
 from kneegrade.evaluation.table_formats import Table, markdown
 from kneegrade.network import load_network
 from kneegrade.schema import OARSI_NAMES, TARGETS, grade_tuple_counts
 from kneegrade.training.batches import CropBatches
 from kneegrade.training.dataset import load_datasets
 from kneegrade.training.predict import predicted_logits
-from kneegrade.training.splits import people_first
-from kneegrade.uncertainty import Graded, Postprocessor, fit_calibration, tuned_claims
+from kneegrade.training.splits import in_first_group
+from kneegrade.uncertainty import CalibrationKnees, Postprocessor, fit_calibration, tuned_postprocessor
 from kneegrade.weights import load_weights, shipped_path
 
 COLUMNS = {
@@ -37,89 +40,91 @@ COLUMNS = {
     "OARSI κ": ("oarsi_mean", "kappa"), "OARSI −log likelihood": ("oarsi_mean", "log_loss"),
     "hard rules broken": ("joint", "hard_rule_rate"),
 }  # fmt: skip
-ALONE, TABLELESS = "calibrated, no decoder", "calibrated, rules and ordinal_smoothing without the table"
-PLAIN, CREDITED = "through the decoder, no ordinal_smoothing", "through the decoder, with ordinal_smoothing"
+CALIBRATED, NO_TABLE = "calibrated, no decoder", "calibrated, rules and ordinal smoothing without the table"
+UNSMOOTHED, SMOOTHED = "through the decoder, no ordinal smoothing", "through the decoder, with ordinal smoothing"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("store", type=Path)
-    parser.add_argument("--split", default="val")
-    parser.add_argument("--weights", type=Path, default=shipped_path("grader"), help="by default the shipped ones")
+    parser.add_argument("dataset", type=Path)
+    parser.add_argument("--split", default="val", help="split of the dataset to calibrate and score; default: val")
+    parser.add_argument("--weights", type=Path, default=shipped_path("grader"), help="default: the shipped weights")
     options = parser.parse_args()
-    knees = read(options.store, options.split, options.weights)
-    said, chosen = both_halves(knees)
+    knees = read(options.dataset, options.split, options.weights)
+    predictions, settings = cross_fitted(knees)
     people = SubjectBootstrap(knees.subject)
-    scored = {name: with_log_loss(score(one, people), one, people) for name, one in said.items()}
+    scores = {name: with_log_loss(score(one, people), one, people) for name, one in predictions.items()}
     lines: list[tuple[str, ...] | None] = [
-        (name, *(cell(one, *column) for column in COLUMNS.values())) for name, one in scored.items()
+        (name, *(score_cell(one, *column) for column in COLUMNS.values())) for name, one in scores.items()
     ]
     lines.append(None)
-    for name, other in ((PLAIN, ALONE), (CREDITED, ALONE), (CREDITED, PLAIN), (CREDITED, TABLELESS)):
-        found = [differences(scored[other], scored[name], grade)[metric] for grade, metric in COLUMNS.values()]
-        lines.append((f"{name}, less {other}", *(signed(*each) for each in found)))
+    pairs = ((UNSMOOTHED, CALIBRATED), (SMOOTHED, CALIBRATED), (SMOOTHED, UNSMOOTHED), (SMOOTHED, NO_TABLE))
+    for name, other in pairs:
+        found = [differences(scores[other], scores[name], grade)[metric] for grade, metric in COLUMNS.values()]
+        lines.append((f"{name}, minus {other}", *(difference_cell(*each) for each in found)))
     notes = (
-        f"{len(knees.subject)} knees of {len(np.unique(knees.subject))} people; ± is half the 95 % interval over "
-        "people, […] a paired one, bold where it leaves out zero. OARSI: means of the six.",
-        *chosen,
+        f"{len(knees.subject)} knees of {len(np.unique(knees.subject))} people. ± is half the 95 % interval over "
+        "people; […] is the paired 95 % interval of a difference, bold where it excludes zero. OARSI: means over the "
+        "six grades.",
+        *settings,
     )
-    print(markdown(Table("decoding", "Coherent decoding", ("", *COLUMNS), tuple(lines), notes)))
+    print(markdown(Table("decoding", "Joint decoding", ("", *COLUMNS), tuple(lines), notes)))
 
 
-def read(place: Path, split: str, weights: Path) -> Graded:
-    """What a grader's network says of the knees of a split, as the grader computes."""
-    store = load_datasets((place,))
-    rows = np.flatnonzero(store.split == split)
+def read(path: Path, split: str, weights: Path) -> CalibrationKnees:
+    """Logits and labels of the knees of a split, computed by the network as the grader runs it."""
+    dataset = load_datasets((path,))
+    rows = np.flatnonzero(dataset.split == split)
     network = load_network(load_weights(weights, "grader")).optimized_for_inference("cpu")
-    logits = predicted_logits(network, CropBatches(store, network.config.roi_px, "cpu"), rows)
-    return Graded(logits, store.targets[rows], store.subject[rows])
+    logits = predicted_logits(network, CropBatches(dataset, network.config.roi_px, "cpu"), rows)
+    return CalibrationKnees(logits, dataset.targets[rows], dataset.subject[rows])
 
 
-def both_halves(knees: Graded) -> tuple[dict[str, Predictions], list[str]]:
-    """Predictions for all knees, each by what was fitted on the other half of the people; and what was chosen there."""
-    first = people_first(knees.subject, 0.5, 0)
-    parts, chosen = [], []
+def cross_fitted(knees: CalibrationKnees) -> tuple[dict[str, Predictions], list[str]]:
+    """Predictions for all knees, fitted on the other half of the people, and the settings that each half chose."""
+    first = in_first_group(knees.subject, 0.5, 0)
+    parts, settings = [], []
     for fitted in (first, ~first):
-        claims = fitted_claims(knees.part(fitted))
+        postprocessors = fit(knees.part(fitted))
         rest = np.flatnonzero(~fitted)
-        parts.append({name: claimed(one, knees.part(~fitted), rest) for name, one in claims.items()})
-        decoder = claims[CREDITED].decoder
-        chosen.append(
+        parts.append({name: predict(one, knees.part(~fitted), rest) for name, one in postprocessors.items()})
+        decoder = postprocessors[SMOOTHED].decoder
+        settings.append(
             f"Fitted on {fitted.sum()} knees of {len(np.unique(knees.subject[fitted]))} people: joint exponent "
-            f"{decoder.joint_exponent}, ordinal_smoothing {decoder.ordinal_smoothing}."
+            f"{decoder.joint_exponent}, ordinal smoothing {decoder.ordinal_smoothing}."
         )
-    return {name: pooled([part[name] for part in parts]) for name in parts[0]}, chosen
+    return {name: merge([part[name] for part in parts]) for name in parts[0]}, settings
 
 
-def fitted_claims(knees: Graded) -> dict[str, Postprocessor]:
-    """Calibration alone; through the decoder, without and with ordinal smoothing; alone with rules and smoothing."""
-    alone = Postprocessor(fit_calibration(knees.logits, torch.from_numpy(knees.targets)))
-    through = tuned_claims(knees, smoothed_table(grade_tuple_counts()))
-    tableless = replace(alone, decoder=replace(through.decoder, joint_exponent=0.0))
-    plain = replace(through, decoder=replace(through.decoder, ordinal_smoothing=0.0))
-    return {ALONE: alone, TABLELESS: tableless, PLAIN: plain, CREDITED: through}
+def fit(knees: CalibrationKnees) -> dict[str, Postprocessor]:
+    """The four postprocessors that are compared, by name."""
+    calibrated = Postprocessor(fit_calibration(knees.logits, torch.from_numpy(knees.targets)))
+    through = tuned_postprocessor(knees, smoothed_table(grade_tuple_counts()))
+    no_table = replace(calibrated, decoder=replace(through.decoder, joint_exponent=0.0))
+    unsmoothed = replace(through, decoder=replace(through.decoder, ordinal_smoothing=0.0))
+    return {CALIBRATED: calibrated, NO_TABLE: no_table, UNSMOOTHED: unsmoothed, SMOOTHED: through}
 
 
-def claimed(claims: Postprocessor, knees: Graded, rows: NDArray[np.int64]) -> Predictions:
-    claim = claims(knees.logits)
-    return Predictions(claim.probabilities.astype(np.float32), knees.targets, knees.subject, rows, claim.grades)
+def predict(postprocessor: Postprocessor, knees: CalibrationKnees, rows: NDArray[np.int64]) -> Predictions:
+    grades = postprocessor(knees.logits)
+    return Predictions(grades.probabilities.astype(np.float32), knees.targets, knees.subject, rows, grades.grades)
 
 
-def pooled(parts: list[Predictions]) -> Predictions:
-    """All of them, in the order of the knees."""
+def merge(parts: list[Predictions]) -> Predictions:
+    """Several predictions as one, in the order of the knees."""
     order = np.argsort(np.concatenate([part.knee for part in parts]))
     names = ("probabilities", "targets", "subject", "knee", "grades")
     return Predictions(*(np.concatenate([getattr(part, name) for part in parts])[order] for name in names))
 
 
-def with_log_loss(scores: Scores, said: Predictions, people: SubjectBootstrap) -> Scores:
-    """The scores, and per grade `log_loss`, the mean over knees of −Σ_c t_c log p_c."""
+def with_log_loss(scores: Scores, predictions: Predictions, people: SubjectBootstrap) -> Scores:
+    """The scores with `log_loss` added to each grade: the mean over knees of −Σ_c t_c log p_c."""
     for target in TARGETS:
-        wanted = said.targets[:, target.one_hot].astype(np.float64)
-        read = np.isfinite(wanted).all(1)
-        shares = said.probabilities[:, target.one_hot].astype(np.float64).clip(min=1e-12)
-        loss = -(np.nan_to_num(wanted) * np.log(shares)).sum(1) * read
-        sums = people.sums(np.stack([loss, read.astype(np.float64)], axis=1))
+        labels = predictions.targets[:, target.one_hot].astype(np.float64)
+        labelled = np.isfinite(labels).all(1)
+        shares = predictions.probabilities[:, target.one_hot].astype(np.float64).clip(min=1e-12)
+        loss = -(np.nan_to_num(labels) * np.log(shares)).sum(1) * labelled
+        sums = people.sums(np.stack([loss, labelled.astype(np.float64)], axis=1))
         scores[target.name]["log_loss"] = sums[:, 0] / sums[:, 1]
     scores["oarsi_mean"]["log_loss"] = np.mean([scores[name]["log_loss"] for name in OARSI_NAMES], axis=0)
     return scores

@@ -1,10 +1,10 @@
-"""How fast the shipped detector is: films of 2500 × 2000 pixels, pictures of single knees, batches of level regions.
+"""Speed of the shipped landmark detector on films, on single-knee images and on batches of level crops.
 
     python benchmarks/landmark_speed.py [--threads 2] [--device cpu]
 
-Pixels in memory to landmarks: seconds per bilateral film (median of ten, coarse phantoms brought to size) and per
-picture of one knee of 320 px (median of sixty), all of finding, both locators and sides; and level regions of 320 px a
-second through the fine locator alone, in batches of 20. Prints JSON.
+Prints JSON. From pixels in memory to landmarks (knee localizer, both landmark networks, laterality): seconds per
+bilateral film of 2500 × 2000 pixels (median of ten coarse phantoms, resized), and seconds per image of one knee of 320
+px (median of sixty). Level crops of 320 px per second through the fine landmark network alone, in batches of 20.
 """
 
 import argparse
@@ -24,8 +24,8 @@ from kneegrade.phantom import FilmOptions, render_film, render_rois, sample_knee
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     detector = LandmarkDetector(device=arguments.device)
@@ -33,9 +33,9 @@ def main() -> None:
     films = [np.array(Image.fromarray(film).resize((2500, 2000))) for film in films]
     rois = [np.ascontiguousarray(roi.numpy()) for roi in render_rois([sample_knee(31, i) for i in range(60)], 320)[0]]
     result = {"threads": arguments.threads}
-    for name, pictures in (("film_seconds", films), ("roi_seconds", rois)):
+    for name, images in (("film_seconds", films), ("roi_seconds", rois)):
         seconds, knees = [], 0
-        for pixels in (pictures[0], *pictures):
+        for pixels in (images[0], *images):
             start = time.perf_counter()
             found, _ = detector.find(Radiograph(pixels))
             seconds.append(time.perf_counter() - start)
@@ -45,16 +45,16 @@ def main() -> None:
     batches = torch.from_numpy(np.stack(rois)).unsqueeze(1).split(20)
     start = time.perf_counter()
     for batch in (batches[0], *batches):
-        located = fine_points(detector, batch)
+        points = fine_points(detector, batch)
     result["regions_per_second_fine_locator"] = round(20 * (1 + len(batches)) / (time.perf_counter() - start), 1)
-    assert located.shape == (20, 74, 2)
+    assert points.shape == (20, 74, 2)
     print(json.dumps(result, indent=1))
 
 
 @torch.inference_mode()
-def fine_points(detector: LandmarkDetector, regions: torch.Tensor) -> torch.Tensor:
-    """(B, 74, 2) in pixels of what the locator saw, from level regions (B, 1, 320, 320)."""
-    squares = functional.interpolate(regions, FINE.size_px, mode="bilinear", antialias=True)
+def fine_points(detector: LandmarkDetector, crops: torch.Tensor) -> torch.Tensor:
+    """(B, 74, 2) landmarks in pixels of the fine network's input, from level crops (B, 1, 320, 320)."""
+    squares = functional.interpolate(crops, FINE.size_px, mode="bilinear", antialias=True)
     maps, score = detector.fine(squares.to(detector.device, memory_format=torch.channels_last))
     return read_points(maps, score).points_px
 

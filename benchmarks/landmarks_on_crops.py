@@ -1,13 +1,19 @@
-"""How the shipped detector does on real single-knee crops: predicted landmarks, true sides, its own consistency.
+"""Accuracy and consistency of the shipped landmark detector on real single-knee crops.
 
     python benchmarks/landmarks_on_crops.py CHEN2018 SOFT_LABELS [--split val] [--number 200] [--sheets DIR]
 
-CHEN2018 is the unpacked archive, SOFT_LABELS the table of another network's predictions (docs/training.md). Prints, as
-JSON, distances in % of the tibial width over articular landmarks: to the predicted ones; between a crop's landmarks and
-those of the same crop turned (up to 5°), scaled (5 %), shifted (10 px) and, every second one, mirrored; the share of
-true sides; the relative joint space by published KL, and mm (were all tibias 80 mm wide) by the likeliest soft grade of
-narrowing; the distance of the least confident tenth and of the others. `--sheets` writes pictures: the 24 least
-confident, and 100 at random.
+CHEN2018 is the unpacked archive, SOFT_LABELS the table of another network's predictions (docs/training.md). Prints
+JSON, distances in % of the tibial width over articular landmarks:
+
+- distance to the landmarks predicted by the other network;
+- equivariance: distance between a crop's landmarks and those of the same crop after rotation (up to 5°), scaling (5 %),
+  translation (10 px) and, for every second crop, mirroring;
+- share of correct sides;
+- relative joint space by published KL, and in mm (if all tibias were 80 mm wide) by the most probable soft grade of
+  joint space narrowing;
+- distances of the least confident tenth of the knees and of the others.
+
+`--sheets` writes images: the 24 least confident knees, and 100 random ones.
 """
 
 import argparse
@@ -25,17 +31,17 @@ from kneegrade.imaging import Radiograph, read_radiograph
 from kneegrade.reporting.landmark_export import overlay
 from kneegrade.schema import TARGETS
 
-USUAL_WIDTH_MM = 80.0
+TIBIA_WIDTH_MM = 80.0
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("root", type=Path)
-    parser.add_argument("soft_labels", type=Path)
+    parser.add_argument("root", type=Path, help="unpacked folder of the Chen 2018 archive")
+    parser.add_argument("soft_labels", type=Path, help="table of soft labels with landmarks")
     parser.add_argument("--split", default="val")
-    parser.add_argument("--number", type=int, help="a random choice of so many crops (seed 0); all by default")
-    parser.add_argument("--sheets", type=Path, help="folder for pictures")
-    parser.add_argument("--weights", type=Path, help="a detector's weights instead of the shipped ones")
+    parser.add_argument("--number", type=int, help="number of crops, chosen at random (seed 0); default: all")
+    parser.add_argument("--sheets", type=Path, help="folder for contact sheets")
+    parser.add_argument("--weights", type=Path, help="weights of a detector; default: the shipped weights")
     arguments = parser.parse_args()
     table = chen2018_manifest(arguments.root, arguments.soft_labels)
     table = table[table["split"] == arguments.split].reset_index(drop=True)
@@ -53,7 +59,7 @@ def main() -> None:
         rows.append(index)
         knees.append(knee)
         films.append(film if arguments.sheets else None)
-        repeated = again(detector, film, generator, mirror=bool(index % 2))
+        repeated = landmarks_after_transform(detector, film, generator, mirror=bool(index % 2))
         if repeated is not None:
             repeats[len(rows) - 1] = repeated
     distance = np.stack([percent(k.landmarks_px, wanted[i]) for k, i in zip(knees, rows, strict=True)])
@@ -67,26 +73,26 @@ def main() -> None:
     result = {
         "crops": len(table), "with_one_knee": len(rows),
         "side_right": round(float(np.mean([k.side == s for k, s in zip(knees, table["side"][rows], strict=True)])), 4),
-        "to_the_predicted_percent": spread(distance),
-        "equivariance_percent": spread(consistency), "equivariance_missed": len(rows) - len(repeats),
+        "to_the_predicted_percent": quantiles(distance),
+        "equivariance_percent": quantiles(consistency), "equivariance_missed": len(rows) - len(repeats),
         "confidence": {q: round(float(np.quantile(confidence, q)), 3) for q in (0, 0.01, 0.1, 0.5, 0.9)},
-        "least_confident_tenth_percent": spread(distance[low]), "others_percent": spread(distance[~low]),
+        "least_confident_tenth_percent": quantiles(distance[low]), "others_percent": quantiles(distance[~low]),
         "knees_off_by_4_percent_on_average": {
             "least_confident_tenth": int((distance[low].mean(1) > 4).sum()),
             "others": int((distance[~low].mean(1) > 4).sum()),
         },
-        "relative_gap_by_kl": {s: [mid(width[s][kl == g]) for g in range(5)] for s in width},
+        "relative_gap_by_kl": {s: [median(width[s][kl == g]) for g in range(5)] for s in width},
         "mm_by_jsn": {s: by_narrowing(width[s], grades, s) for s in width},
     }  # fmt: skip
     print(json.dumps(result, indent=1))
     if arguments.sheets:
-        write_pictures(arguments.sheets, [table["image_path"][i] for i in rows], knees, films)
+        write_images(arguments.sheets, [table["image_path"][i] for i in rows], knees, films)
 
 
-def again(
+def landmarks_after_transform(
     detector: LandmarkDetector, film: Radiograph, generator: np.random.Generator, mirror: bool
 ) -> np.ndarray | None:
-    """Landmarks of the changed crop, taken back to the crop; None where there is not one knee."""
+    """Landmarks of the transformed crop in pixels of the original crop; None unless exactly one knee is found."""
     angle, scale = np.radians(generator.uniform(-5, 5)), 1 + generator.uniform(-0.05, 0.05)
     height, width = film.pixels.shape
     size = max(height, width)
@@ -101,28 +107,28 @@ def again(
 
 
 def percent(points: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Distance of articular points in % of the others' tibial width."""
+    """Distances of articular landmarks in % of the tibial width of `others`."""
     return np.linalg.norm(points - others, axis=1)[list(ARTICULAR)] / pose_of(others).width * 100
 
 
-def spread(distance: np.ndarray) -> dict[str, float]:
-    return {"median": mid(distance), "p95": round(float(np.quantile(distance, 0.95)), 3)}
+def quantiles(distance: np.ndarray) -> dict[str, float]:
+    return {"median": median(distance), "p95": round(float(np.quantile(distance, 0.95)), 3)}
 
 
-def mid(values: np.ndarray) -> float:
+def median(values: np.ndarray) -> float:
     return round(float(np.median(values)), 4)
 
 
 def by_narrowing(width: np.ndarray, grades: np.ndarray, side: str) -> list[float | None]:
-    """Median mm, were all tibias 80 mm wide, by the likeliest grade of narrowing where that is at least 0.8 likely."""
+    """Median mm, if all tibias were 80 mm wide, by the most probable narrowing grade (probability 0.8 or more)."""
     target = next(t for t in TARGETS if t.name == f"jsn_{side}")
     chance = grades[:, target.one_hot]
     sure = chance.max(1) >= 0.8
     there = [width[sure & (chance.argmax(1) == grade)] for grade in range(4)]
-    return [mid(w * USUAL_WIDTH_MM) if len(w) else None for w in there]
+    return [median(w * TIBIA_WIDTH_MM) if len(w) else None for w in there]
 
 
-def write_pictures(directory: Path, paths: list[str], knees: list[Knee], films: list[Radiograph]) -> None:
+def write_images(directory: Path, paths: list[str], knees: list[Knee], films: list[Radiograph]) -> None:
     from sheets import write_sheets
 
     order = np.argsort([k.landmark_confidence for k in knees])[:24]

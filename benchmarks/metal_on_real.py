@@ -1,9 +1,9 @@
-"""In which knees of a store the shipped gate sees metal: counts by split, and sheets of the likeliest to look at.
+"""Metal in real knees according to the shipped quality control: counts by split, and contact sheets for inspection.
 
     python benchmarks/metal_on_real.py cache/store-chen2018-shipped --sheets metal [--number 48]
 
-Sheets go to a folder: the likeliest of each split, most likely first, with their probability. Real knees: never commit
-them.
+The sheets show the knees of each split with the highest probability of metal, in descending order, with the probability
+as title. They are images of real knees: never commit them.
 """
 
 import argparse
@@ -25,23 +25,24 @@ BATCH = 100
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("store", type=Path)
-    parser.add_argument("--sheets", type=Path, required=True)
-    parser.add_argument("--number", type=int, default=48)
+    parser.add_argument("dataset", type=Path)
+    parser.add_argument("--sheets", type=Path, required=True, help="folder for the contact sheets")
+    parser.add_argument("--number", type=int, default=48, help="number of knees shown per split")
     options = parser.parse_args()
-    held = load_weights(shipped_path("grader"), "grader")
-    gate, store = load_quality_control(held), load_datasets((options.store,))
-    regions = CropBatches(store, held.description["model"]["roi_px"])
-    parts = np.array_split(np.arange(len(store)), max(1, len(store) // BATCH))
-    pictures = np.stack(
-        [implant_input(roi[0].numpy()) for rows in parts for roi in regions.batch(rows, identity_params(len(rows))).roi]
+    weights = load_weights(shipped_path("grader"), "grader")
+    quality_control, dataset = load_quality_control(weights), load_datasets((options.dataset,))
+    crops = CropBatches(dataset, weights.description["model"]["roi_px"])
+    parts = np.array_split(np.arange(len(dataset)), max(1, len(dataset) // BATCH))
+    images = np.stack(
+        [implant_input(roi[0].numpy()) for rows in parts for roi in crops.batch(rows, identity_params(len(rows))).roi]
     )
-    metal = gate.implant_network.probability(pictures)
-    for split in np.unique(store.split):
-        rows = np.flatnonzero(store.split == split)
+    metal = quality_control.implant_network.probability(images)
+    for split in np.unique(dataset.split):
+        rows = np.flatnonzero(dataset.split == split)
         rows = rows[np.argsort(-metal[rows])]
-        print(f"{split}: {int((metal[rows] > float(gate.implant_limit)).sum())} of {len(rows)} above the limit")
-        tiles = [(f"{metal[row]:.2f}", Image.fromarray(pictures[row])) for row in rows[: options.number]]
+        above = int((metal[rows] > float(quality_control.implant_limit)).sum())
+        print(f"{split}: {above} of {len(rows)} knees above the implant limit")
+        tiles = [(f"{metal[row]:.2f}", Image.fromarray(images[row])) for row in rows[: options.number]]
         write_sheets(options.sheets, split, tiles, columns=8)
 
 

@@ -1,14 +1,15 @@
-"""How the shipped detector does on phantom films of a seed that it never saw, every layout and nuisance.
+"""Accuracy of the shipped landmark detector on phantom films of a new seed, with all layouts and nuisances.
 
     python benchmarks/phantom_films.py [--number 60] [--distractors 60] [--seed 778] [--processes 2]
 
-Films are drawn at a spacing of 0.2 to 0.4 mm of the detector's plane, log-uniform (`--spacing` for one; a film's own
-0.1 to 0.2 mm costs seconds each). Prints, as JSON, in millimetres of the film's plane:
+Films are rendered with a pixel spacing of 0.2 to 0.4 mm in the detector plane, log-uniform (`--spacing` fixes it; the
+realistic 0.1 to 0.2 mm take seconds per film). Prints JSON, in millimetres of the film plane:
 
-- films whose knees and sides are all right (a film without a knee must give none); films without a knee that give none;
-- the distance of articular landmarks from the truth, and the share of knees with one off by 10 mm or more;
-- joint space against the truth: mean absolute error, bias, and the spread of error / stated error, which ought to be 1;
-- points by their confidence: the mean stated, and the share that indeed lies within 2 % of the tibial width.
+- films on which all knees and sides are correct (a film without a knee must give none), and distractors (films without
+  a knee) on which no knee is found;
+- distances of articular landmarks from the truth, and the number of knees with a landmark off by 10 mm or more;
+- joint space width against the truth: mean absolute error, bias, and the ratio of error to stated error, ideally 1;
+- reliability of the point confidence: the mean confidence, and the share of points within 2 % of the tibial width.
 """
 
 import argparse
@@ -33,24 +34,24 @@ detectors: dict[str, LandmarkDetector] = {}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--number", type=int, default=60)
-    parser.add_argument("--distractors", type=int, default=60)
-    parser.add_argument("--seed", type=int, default=778)
-    parser.add_argument("--spacing", type=float)
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--weights", type=Path, help="a detector's weights instead of the shipped ones")
+    parser.add_argument("--number", type=int, default=60, help="number of films with knees")
+    parser.add_argument("--distractors", type=int, default=60, help="number of films without a knee")
+    parser.add_argument("--seed", type=int, default=778, help="of the phantoms; not a seed of the training")
+    parser.add_argument("--spacing", type=float, help="pixel spacing in mm; default: random, 0.2 to 0.4")
+    parser.add_argument("--processes", type=int, default=2, help="worker processes")
+    parser.add_argument("--weights", type=Path, help="weights of a detector; default: the shipped weights")
     arguments = parser.parse_args()
     with ProcessPoolExecutor(arguments.processes, initializer=one_thread) as pool:
-        films = list(pool.map(partial(judge_film, arguments), range(arguments.number), chunksize=4))
-        quiet = list(pool.map(partial(judge_distractor, arguments), range(arguments.distractors), chunksize=4))
+        films = list(pool.map(partial(evaluate_film, arguments), range(arguments.number), chunksize=4))
+        distractors = list(pool.map(partial(evaluate_distractor, arguments), range(arguments.distractors), chunksize=4))
     knees = [knee for film in films for knee in film["knees"]]
     errors = np.stack([knee["error_mm"] for knee in knees])
     result = {
         "films": len(films),
         "knees_and_sides_right": sum(film["right"] for film in films),
         "films_not_right": [i for i, film in enumerate(films) if not film["right"]],
-        "distractors": len(quiet),
-        "distractors_without_a_knee": sum(quiet),
+        "distractors": len(distractors),
+        "distractors_without_a_knee": sum(distractors),
         "knees": len(knees),
         "articular_error_mm": {
             "median": round(float(np.median(errors)), 3),
@@ -75,7 +76,7 @@ def detector_of(arguments: argparse.Namespace) -> LandmarkDetector:
     return detectors["one"]
 
 
-def judge_film(arguments: argparse.Namespace, index: int) -> dict:
+def evaluate_film(arguments: argparse.Namespace, index: int) -> dict:
     generator = np.random.default_rng([arguments.seed, index])
     spacing = arguments.spacing or float(np.exp(generator.uniform(*np.log(SPACING_MM))))
     film = render_film(arguments.seed, index, FilmOptions(pixel_spacing_mm=spacing))
@@ -95,7 +96,7 @@ def judge_film(arguments: argparse.Namespace, index: int) -> dict:
     return {"right": right, "knees": knees}
 
 
-def judge_distractor(arguments: argparse.Namespace, index: int) -> bool:
+def evaluate_distractor(arguments: argparse.Namespace, index: int) -> bool:
     film = render_film(arguments.seed + 1, index, FilmOptions("none", longest_px=700))
     return not accepted(detector_of(arguments), film.pixels)
 
@@ -123,10 +124,10 @@ def reliability(knees: list[dict]) -> list[dict[str, float]]:
     within = np.concatenate([knee["within"] for knee in knees])
     rows = []
     for low, high in pairwise((0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 1.01)):
-        there = (stated >= low) & (stated < high)
-        if there.any():
-            rows.append({"points": int(there.sum()), "stated": round(float(stated[there].mean()), 3),
-                         "within": round(float(within[there].mean()), 3)})  # fmt: skip
+        in_bin = (stated >= low) & (stated < high)
+        if in_bin.any():
+            rows.append({"points": int(in_bin.sum()), "stated": round(float(stated[in_bin].mean()), 3),
+                         "within": round(float(within[in_bin].mean()), 3)})  # fmt: skip
     return rows
 
 

@@ -1,11 +1,15 @@
-"""Grey levels, power spectrum and edge width of phantoms beside real knees, as numbers and as a plot.
+"""Grey levels, power spectrum and edge width of phantoms compared with real knees, as numbers and as a plot.
 
-    python benchmarks/phantom_statistics.py PHANTOM_STORE [--chen CHEN_STORE] [--plot FILE.png] [--number 500]
+    python benchmarks/phantom_statistics.py PHANTOM_DATASET [--chen DATASET] [--plot FILE.png] [--number 500]
 
-Per region (320 px, 1.2 plateau widths; the part that its film covers): mean and spread of grey levels; slope of the
-logarithm of spectral power against that of frequency, from 3 to 100 cycles a plateau width; width of the edge from
-joint space to tibia, its 10–90 % rise in per cent of the plateau width. Printed as JSON: mean and standard deviation
-over regions, and the distance of the means in standard deviations of the real ones.
+Statistics per crop (320 px, 1.2 plateau widths; only pixels on the film):
+
+- mean and standard deviation of the grey levels;
+- slope of log spectral power against log frequency, from 3 to 100 cycles per plateau width;
+- width of the edge from joint space to tibia: its 10–90 % rise in % of the plateau width.
+
+Prints JSON: mean and standard deviation over crops, and the difference of the means in standard deviations of the real
+crops.
 """
 
 import argparse
@@ -26,20 +30,20 @@ BANDS = np.geomspace(3, 100, 24)  # cycles per plateau width
 EDGE_POINTS = (49, 50, 51, 59, 60, 61)
 
 
-def regions(store: KneeDataset, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Grey levels (N, S, S) 0 … 255, what films cover (N, S, S), landmarks (N, 74, 2) in pixels of the region."""
-    frames = torch.from_numpy(store.frames(SIDE_PX)[rows])
-    cut, _ = sample_affine(torch.from_numpy(store.images[rows]).unsqueeze(1).float(), frames, SIDE_PX)
-    shown = (cut[:, 0] > 0.5).numpy()
+def crops(dataset: KneeDataset, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Grey levels (N, S, S) 0 … 255, mask of the film (N, S, S), and landmarks (N, 74, 2) in pixels of the crop."""
+    frames = torch.from_numpy(dataset.frames(SIDE_PX)[rows])
+    cut, _ = sample_affine(torch.from_numpy(dataset.images[rows]).unsqueeze(1).float(), frames, SIDE_PX)
+    on_film = (cut[:, 0] > 0.5).numpy()
     linear = np.linalg.inv(frames[:, :, :2].numpy())
-    points = (store.landmarks_px[rows] - frames[:, None, :, 2].numpy()) @ linear.transpose(0, 2, 1)
-    return (cut[:, 0].numpy() - 1).clip(0) * 255 / 254, shown, points
+    points = (dataset.landmarks_px[rows] - frames[:, None, :, 2].numpy()) @ linear.transpose(0, 2, 1)
+    return (cut[:, 0].numpy() - 1).clip(0) * 255 / 254, on_film, points
 
 
-def spectrum(picture: np.ndarray) -> np.ndarray:
-    """Mean power per band of the middle of a region, which every film covers, under a Hann window."""
+def spectrum(image: np.ndarray) -> np.ndarray:
+    """Mean power per band of the central part of a crop, which is always on the film, with a Hann window."""
     side = SIDE_PX * 3 // 4
-    part = picture[SIDE_PX // 8 :][:side, SIDE_PX // 8 :][:, :side]
+    part = image[SIDE_PX // 8 :][:side, SIDE_PX // 8 :][:, :side]
     window = np.hanning(side)
     power = np.abs(np.fft.fft2((part - part.mean()) * window[:, None] * window)) ** 2
     cycles = np.fft.fftfreq(side) * PER_WIDTH_PX
@@ -48,14 +52,14 @@ def spectrum(picture: np.ndarray) -> np.ndarray:
     return np.bincount(band, power.ravel())[1 : len(BANDS)] / np.bincount(band)[1 : len(BANDS)]
 
 
-def edge_width(picture: np.ndarray, points: np.ndarray) -> float:
-    """Median 10–90 % rise, in per cent of the plateau width, across the tibial plateau."""
+def edge_width(image: np.ndarray, points: np.ndarray) -> float:
+    """Median width of the 10–90 % rise across the tibial plateau, in % of the plateau width."""
     rises = []
     reach = 0.05 * PER_WIDTH_PX
     steps = np.linspace(-reach, reach, 161)
     for number in EDGE_POINTS:
         x, y = points[number]
-        profile = map_coordinates(picture, [y + steps, np.full_like(steps, x)], order=1, mode="nearest")
+        profile = map_coordinates(image, [y + steps, np.full_like(steps, x)], order=1, mode="nearest")
         top = int(profile.argmax())
         bottom = int(profile[: top + 1].argmin())
         low, high = profile[bottom], profile[top]
@@ -67,25 +71,25 @@ def edge_width(picture: np.ndarray, points: np.ndarray) -> float:
     return float(np.median(rises) / PER_WIDTH_PX * 100) if rises else np.nan
 
 
-def measure(store: KneeDataset, number: int) -> dict[str, np.ndarray]:
-    """One value, or row, per region for each statistic."""
-    rows = np.random.default_rng(0).permutation(np.flatnonzero(store.split == "train"))[:number]
-    pictures, shown, points = regions(store, rows)
-    power = np.array([spectrum(picture) for picture in pictures])
-    middle = np.log((BANDS[:-1] + BANDS[1:]) / 2)
-    inside = [picture[mask] for picture, mask in zip(pictures, shown, strict=True)]
+def measure(dataset: KneeDataset, number: int) -> dict[str, np.ndarray]:
+    """Statistic → one value or row per crop."""
+    rows = np.random.default_rng(0).permutation(np.flatnonzero(dataset.split == "train"))[:number]
+    images, on_film, points = crops(dataset, rows)
+    power = np.array([spectrum(image) for image in images])
+    log_frequency = np.log((BANDS[:-1] + BANDS[1:]) / 2)
+    inside = [image[mask] for image, mask in zip(images, on_film, strict=True)]
     return {
         "mean_grey": np.array([part.mean() for part in inside]),
         "spread_of_grey": np.array([part.std() for part in inside]),
-        "spectral_slope": np.array([np.polyfit(middle, np.log(row + 1e-9), 1)[0] for row in power]),
-        "edge_width_percent": np.array([edge_width(*pair) for pair in zip(pictures, points, strict=True)]),
+        "spectral_slope": np.array([np.polyfit(log_frequency, np.log(row + 1e-9), 1)[0] for row in power]),
+        "edge_width_percent": np.array([edge_width(*pair) for pair in zip(images, points, strict=True)]),
         "histogram": np.array([np.histogram(part, 64, (0, 256), density=True)[0] for part in inside]),
         "power": power,
     }
 
 
 def plot(path: Path, sets: dict[str, dict[str, np.ndarray]]) -> None:
-    """Histogram, spectrum and edge width, each set with its middle 80 %."""
+    """Plots histogram, spectrum and edge width of each dataset, with the central 80 % of the crops."""
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
@@ -109,10 +113,10 @@ def plot(path: Path, sets: dict[str, dict[str, np.ndarray]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("phantoms", type=Path)
-    parser.add_argument("--chen", type=Path)
-    parser.add_argument("--plot", type=Path)
-    parser.add_argument("--number", type=int, default=500)
+    parser.add_argument("phantoms", type=Path, help="dataset of phantoms")
+    parser.add_argument("--chen", type=Path, help="dataset of the Chen 2018 crops")
+    parser.add_argument("--plot", type=Path, help="PNG file for the plot")
+    parser.add_argument("--number", type=int, default=500, help="crops per dataset")
     options = parser.parse_args()
     sets = {"phantom": measure(load_datasets((options.phantoms,)), options.number)}
     if options.chen:

@@ -1,13 +1,14 @@
-"""How far phantoms carry: a network that saw phantoms only, scored on real knees.
+"""Transfer from phantoms to real knees: a network trained only on phantoms, evaluated on real crops.
 
     kneegrade phantom --store --number 5000 --prevalence uniform --seed 101 --output PHANTOMS
-    python benchmarks/phantom_transfer.py PHANTOMS --chen CHEN_STORE [--split val]
+    python benchmarks/phantom_transfer.py PHANTOMS --chen DATASET [--split val]
 
-A ResNet-18 (whole trunk, global average pooling, random start) learns the seven grades of phantoms and grades the
-real crops of CHEN_STORE (`kneegrade store` of the Chen 2018 manifest), which it never saw. Prints, as JSON, the area
-under the curve for KL ≥ 2 with its 95 % interval (bootstrap over people), KL's quadratic kappa, and the same on
-phantoms held out.
-Training crops steer the phantom; `--split val` is for the end. The network is kept in `--network FILE` if given.
+A ResNet-18 (all stages, global average pooling, random initialization) is trained on the seven grades of phantoms and
+evaluated on the real crops of DATASET (`kneegrade store` of the Chen 2018 manifest). Prints JSON: the area under the
+ROC curve for KL ≥ 2 with its 95 % interval (bootstrap over people), metrics of KL, and the same on held-out phantoms.
+
+Use the training split while developing the phantom, and `--split val` only for the final result. `--network FILE` saves
+the network, or loads it if the file exists.
 """
 
 import argparse
@@ -32,32 +33,32 @@ HELD_OUT = 300  # phantoms
 APPEARANCE = Augmentation(translation_px=16, rotation_deg=8, scale=0.1, log_gamma=0.5, noise=0.03)
 
 
-class Globally(nn.Module):
-    """A trunk, the mean of its map and one linear head of all grades."""
+class GlobalNetwork(nn.Module):
+    """A trunk, global average pooling and one linear head for all outputs."""
 
     def __init__(self, outputs: int) -> None:
         super().__init__()
         self.trunk = Trunk("resnet18", stages=4)
         self.head = nn.Linear(self.trunk.channels, outputs)
 
-    def forward(self, regions: Tensor) -> Tensor:
+    def forward(self, crops: Tensor) -> Tensor:
         """(B, 1, S, S) → (B, outputs)."""
-        return self.head(self.trunk(regions).mean((2, 3)))
+        return self.head(self.trunk(crops).mean((2, 3)))
 
 
-def regions_of(store: KneeDataset, frames: np.ndarray, rows: np.ndarray, key: int | None) -> Tensor:
-    """Regions (B, 1, S, S) of some knees, changed at random under `key`, or as they are if it is None."""
+def crops_of(dataset: KneeDataset, frames: np.ndarray, rows: np.ndarray, key: int | None) -> Tensor:
+    """(B, 1, S, S) crops of the knees `rows`, augmented with the seed `key`, or unchanged if it is None."""
     if key is None:
-        changes = identity_params(len(rows))
+        params = identity_params(len(rows))
     else:
-        changes = make_params(len(rows), APPEARANCE, torch.Generator().manual_seed(key))
-    matrices = crop_matrices(torch.from_numpy(frames[rows]), changes, SIDE_PX)
-    return augment_images(torch.from_numpy(store.images[rows]), matrices, changes, SIDE_PX)
+        params = make_params(len(rows), APPEARANCE, torch.Generator().manual_seed(key))
+    matrices = crop_matrices(torch.from_numpy(frames[rows]), params, SIDE_PX)
+    return augment_images(torch.from_numpy(dataset.images[rows]), matrices, params, SIDE_PX)
 
 
-def train(network: nn.Module, store: KneeDataset, rows: np.ndarray, epochs: int, loss_of, seed: int = 0) -> None:
-    """Fit the network to `rows` of a store; one cycle of AdamW."""
-    frames = store.frames(SIDE_PX)
+def train(network: nn.Module, dataset: KneeDataset, rows: np.ndarray, epochs: int, loss_of, seed: int = 0) -> None:
+    """Trains the network on `rows` of a dataset with AdamW and a one-cycle schedule."""
+    frames = dataset.frames(SIDE_PX)
     rng = np.random.default_rng(seed)
     steps = epochs * (len(rows) // BATCH)
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=0.05)
@@ -67,10 +68,10 @@ def train(network: nn.Module, store: KneeDataset, rows: np.ndarray, epochs: int,
         if step % (steps // epochs) == 0:
             order = rng.permutation(rows)
         part = order[step % (steps // epochs) * BATCH :][:BATCH]
-        regions = regions_of(store, frames, part, int(rng.integers(2**31))).to(memory_format=torch.channels_last)
+        crops = crops_of(dataset, frames, part, int(rng.integers(2**31))).to(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16):
-            output = network(regions)
-        loss = loss_of(output.float(), torch.from_numpy(store.targets[part]))
+            output = network(crops)
+        loss = loss_of(output.float(), torch.from_numpy(dataset.targets[part]))
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -81,26 +82,26 @@ def train(network: nn.Module, store: KneeDataset, rows: np.ndarray, epochs: int,
 
 
 @torch.no_grad()
-def predict(network: nn.Module, store: KneeDataset, rows: np.ndarray) -> Tensor:
-    """Outputs (N, …) for `rows`, unchanged."""
+def predict(network: nn.Module, dataset: KneeDataset, rows: np.ndarray) -> Tensor:
+    """(N, …) outputs for `rows` without augmentation."""
     network.eval()
-    frames = store.frames(SIDE_PX)
+    frames = dataset.frames(SIDE_PX)
     parts = []
     for start in range(0, len(rows), 64):
-        regions = regions_of(store, frames, rows[start : start + 64], None)
+        crops = crops_of(dataset, frames, rows[start : start + 64], None)
         with torch.autocast("cpu", torch.bfloat16):
-            parts.append(network(regions).float())
+            parts.append(network(crops).float())
     return torch.cat(parts)
 
 
 def grades_loss(output: Tensor, targets: Tensor) -> Tensor:
-    """Sum over the grades of the cross entropy, KL counting three times."""
+    """Cross-entropy summed over the grades; KL has weight 3."""
     losses = [functional.cross_entropy(output[:, t.one_hot], targets[:, t.one_hot]) for t in TARGETS]
     return losses[0] * 3 + sum(losses[1:])
 
 
-def area(truth: np.ndarray, score: np.ndarray, subject: np.ndarray, rounds: int = 500) -> list[float]:
-    """Area under the curve and its 95 % interval by resampling people."""
+def auc_with_interval(truth: np.ndarray, score: np.ndarray, subject: np.ndarray, rounds: int = 500) -> list[float]:
+    """Area under the ROC curve with its 95 % bootstrap interval over people."""
     rng = np.random.default_rng(0)
     people, member = np.unique(subject, return_inverse=True)
     draws = []
@@ -111,17 +112,17 @@ def area(truth: np.ndarray, score: np.ndarray, subject: np.ndarray, rounds: int 
     return [round(float(value), 4) for value in (roc_auc_score(truth, score), low, high)]
 
 
-def scores(network: nn.Module, store: KneeDataset, rows: np.ndarray) -> dict[str, object]:
-    """How well KL is told on `rows`."""
+def scores(network: nn.Module, dataset: KneeDataset, rows: np.ndarray) -> dict[str, object]:
+    """Metrics of KL on `rows`."""
     kl = TARGETS[0]
-    probabilities = predict(network, store, rows)[:, kl.one_hot].softmax(1).numpy()
-    truth = store.targets[rows][:, kl.one_hot].argmax(1)
+    probabilities = predict(network, dataset, rows)[:, kl.one_hot].softmax(1).numpy()
+    truth = dataset.targets[rows][:, kl.one_hot].argmax(1)
     at_least_two = probabilities[:, 2:].sum(1)
-    guess = np.rint(probabilities @ np.arange(5)).astype(int)
+    predicted = np.rint(probabilities @ np.arange(5)).astype(int)
     return {
         "knees": len(rows),
-        "auc_kl2": area(truth >= 2, at_least_two, store.subject[rows]),
-        "kl_expected_grade": agreement(truth, guess, 5),
+        "auc_kl2": auc_with_interval(truth >= 2, at_least_two, dataset.subject[rows]),
+        "kl_expected_grade": agreement(truth, predicted, 5),
         "auc_kl2_by_grade": {
             f"{low} against {high}": round(float(roc_auc_score((truth == high)[pair], at_least_two[pair])), 3)
             for low, high in ((0, 2), (1, 2), (0, 3), (0, 4))
@@ -132,15 +133,15 @@ def scores(network: nn.Module, store: KneeDataset, rows: np.ndarray) -> dict[str
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("phantoms", type=Path, nargs="+")
-    parser.add_argument("--chen", type=Path, required=True)
-    parser.add_argument("--split", default="train")
-    parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--network", type=Path)
+    parser.add_argument("phantoms", type=Path, nargs="+", help="datasets of phantoms")
+    parser.add_argument("--chen", type=Path, required=True, help="dataset of the Chen 2018 crops")
+    parser.add_argument("--split", default="train", help="split of the real crops")
+    parser.add_argument("--epochs", type=int, default=5, help="training epochs")
+    parser.add_argument("--network", type=Path, help="file to save the network to, or to load it from")
     options = parser.parse_args()
     phantoms = load_datasets(tuple(options.phantoms))
     torch.manual_seed(0)
-    network = Globally(ONE_HOT_LENGTH).to(memory_format=torch.channels_last)
+    network = GlobalNetwork(ONE_HOT_LENGTH).to(memory_format=torch.channels_last)
     if options.network and options.network.is_file():
         network.load_state_dict(torch.load(options.network, weights_only=True))
     else:

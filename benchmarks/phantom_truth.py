@@ -1,12 +1,16 @@
-"""Whether the truth of phantoms is true: grades as in the paper, joint space as drawn, spurs where graded.
+"""Checks of the phantoms' ground truth: prevalence of grades, joint space width, osteophytes and outlines.
 
     python benchmarks/phantom_truth.py [--number 2000]
 
-Samples knees of the paper's prevalence without rendering them and prints, as JSON: the largest deviation of a grade's
-share from Table 1 of the paper; how KL goes with narrowing, found and expected by the joint table; the largest error of
-the joint space measured on the outline, in mm; spurs at grade-0 margins; how far, in
-mm, the drawn joint surfaces lie from the landmarks, and margins of knees without osteophytes from perfectly smooth ones
-(the first 300 knees); correlation of KL between the two knees of a person.
+Samples knees with the paper's prevalence without rendering them and prints JSON:
+
+- the largest deviation of a grade's share from Table 1 of the paper;
+- relations between KL and joint space narrowing, found and expected from the joint table;
+- the largest error of the joint space width measured on the outline, in mm;
+- osteophytes at margins of grade 0;
+- distance of the joint surfaces from the landmarks, and of margins without osteophytes from smooth ones, in mm (the
+  first 150 knees);
+- correlation of KL between the two knees of a person.
 """
 
 import argparse
@@ -24,11 +28,11 @@ from kneegrade.phantom.phantom_knee import sample_grades
 from kneegrade.phantom.prevalence import PAPER_COUNTS, tuple_probabilities
 from kneegrade.schema import TARGET_NAMES
 
-GRADED, MODES = 60000, 30  # knees whose grades are drawn; modes of the shape model
+GRADED, MODES = 60000, 30  # knees whose grades are sampled; modes of the shape model
 
 
 def relations(tuples: np.ndarray, weights: np.ndarray) -> dict[str, float]:
-    """How KL and narrowing go together."""
+    """Conditional probabilities that relate KL and joint space narrowing."""
     kl, jsn = tuples[:, 0], tuples[:, 1:3].max(axis=1)
 
     def share(event: np.ndarray, given: np.ndarray) -> float:
@@ -43,16 +47,16 @@ def relations(tuples: np.ndarray, weights: np.ndarray) -> dict[str, float]:
     }
 
 
-def distance_to(points: np.ndarray, mark: np.ndarray) -> float:
-    """Distance from a point to a closed polygon, to its edges."""
+def distance_to(points: np.ndarray, point: np.ndarray) -> float:
+    """Distance from a point to the edges of a closed polygon."""
     edge = np.roll(points, -1, axis=0) - points
-    share = ((mark - points) * edge).sum(1) / np.maximum((edge**2).sum(1), 1e-12)
-    return float(np.hypot(*(points + share.clip(0, 1)[:, None] * edge - mark).T).min())
+    share = ((point - points) * edge).sum(1) / np.maximum((edge**2).sum(1), 1e-12)
+    return float(np.hypot(*(points + share.clip(0, 1)[:, None] * edge - point).T).min())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--number", type=int, default=2000)
+    parser.add_argument("--number", type=int, default=2000, help="knees whose outlines are checked")
     number = parser.parse_args().number
     people = [sample_person(77, person, MODES) for person in range(GRADED // 2)]
     grades = np.array(
@@ -61,7 +65,7 @@ def main() -> None:
             for index in range(GRADED)
         ]
     )
-    width_error, stray, bare = 0.0, 0, 0.0
+    width_error, osteophytes_at_grade_0, margin_difference = 0.0, 0, 0.0
     surface: list[float] = []
     for index in range(number):
         knee = sample_knee(77, index, "paper")
@@ -70,18 +74,18 @@ def main() -> None:
         for side in ("medial", "lateral"):
             error = abs(getattr(measured, side) - getattr(knee.drawn_joint_space_mm, side))
             width_error = max(width_error, error)
-        stray += sum(knee.grades[spur.target] == 0 for spur in knee.spurs)
+        osteophytes_at_grade_0 += sum(knee.grades[spur.target] == 0 for spur in knee.spurs)
         if index < 150:
             femur, tibia, _ = bones_of(replace(knee, spurs=()))
             for part, bone in ((FEMUR_ARTICULAR, femur), (TIBIA_ARTICULAR, tibia)):
-                for mark in knee.outline_mm[list(part)][1:-1]:
-                    surface.append(distance_to(bone.points, mark))
+                for point in knee.outline_mm[list(part)][1:-1]:
+                    surface.append(distance_to(bone.points, point))
             smooth = replace(knee.build, roughness_mm=0.0)
             for drawn, plain in zip(bones_of(knee), bones_of(replace(knee, spurs=(), build=smooth)), strict=True):
                 stations = np.flatnonzero(np.abs(drawn.points[:, 1]) < 75)[::3]
-                bump = max(distance_to(plain.points, drawn.points[row]) for row in stations)
+                difference = max(distance_to(plain.points, drawn.points[row]) for row in stations)
                 if not any(spur for spur in knee.spurs):
-                    bare = max(bare, bump)
+                    margin_difference = max(margin_difference, difference)
     tuples, probabilities = tuple_probabilities("paper")
     expected, found = relations(tuples, probabilities), relations(grades, np.full(GRADED, 1 / GRADED))
     deviation = {}
@@ -94,12 +98,12 @@ def main() -> None:
         "largest_deviation_from_table_1": round(max(deviation.values()), 4),
         "relations": {name: [round(found[name], 4), round(expected[name], 4)] for name in found},
         "largest_joint_space_error_mm": round(width_error, 4),
-        "spurs_at_grade_0_margins": stray,
+        "spurs_at_grade_0_margins": osteophytes_at_grade_0,
         "drawn_joint_surface_from_outline_mm": {
             "median": round(float(np.median(surface)), 3),
             "99 %": round(float(np.quantile(surface, 0.99)), 3),
         },
-        "drawn_margin_without_osteophytes_from_smooth_one_mm": round(bare, 3),
+        "drawn_margin_without_osteophytes_from_smooth_one_mm": round(margin_difference, 3),
         "kl_correlation_of_two_knees": round(float(np.corrcoef(grades[::2, 0], grades[1::2, 0])[0, 1]), 3),
     }
     print(json.dumps(result, indent=1))

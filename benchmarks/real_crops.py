@@ -1,11 +1,11 @@
-"""What the shipped weights make of real single-knee crops as files, by default those that no network was trained on.
+"""Results of the shipped weights on real single-knee crops as files, by default crops that were not used in training.
 
     python benchmarks/real_crops.py CHEN2018 [--split val] [--number 200] [--soft-labels FILE] [--negatives]
 
-CHEN2018 is the unpacked folder of the Chen 2018 archive. Prints, as JSON: how many were graded, and why others were
-not; share of sides that agree with the file name; images per second of the whole call; with soft labels (see
-docs/training.md) the distance of articular landmarks in % of the plateau's width; with `--negatives` how many crops,
-inverted and saved as PNG, get other grades. How well the grades agree with readings: `kneegrade evaluate`.
+CHEN2018 is the unpacked folder of the Chen 2018 archive. Prints JSON: number of graded crops, and reasons of the
+refusals; share of sides that agree with the file name; images per second of the whole call; with soft labels (see
+docs/training.md) distances of articular landmarks in % of the plateau width; with `--negatives` how many crops get
+other grades when they are inverted and saved as PNG. Agreement of the grades with readings: see `kneegrade evaluate`.
 """
 
 import argparse
@@ -28,12 +28,12 @@ from kneegrade.schema import TARGET_NAMES
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("root", type=Path)
-    parser.add_argument("--split", default="val")
-    parser.add_argument("--number", type=int, help="a random choice of so many crops (seed 0); all by default")
-    parser.add_argument("--soft-labels", type=Path)
-    parser.add_argument("--weights", type=Path, help="a grader's weights instead of the shipped ones")
-    parser.add_argument("--negatives", action="store_true")
+    parser.add_argument("root", type=Path, help="unpacked folder of the Chen 2018 archive")
+    parser.add_argument("--split", default="val", help="split of the crops")
+    parser.add_argument("--number", type=int, help="number of crops, chosen at random (seed 0); default: all")
+    parser.add_argument("--soft-labels", type=Path, help="table of soft labels with landmarks")
+    parser.add_argument("--weights", type=Path, help="weights of a grader; default: the shipped weights")
+    parser.add_argument("--negatives", action="store_true", help="also grade inverted crops")
     arguments = parser.parse_args()
 
     table = chen2018_manifest(arguments.root, arguments.soft_labels)
@@ -74,7 +74,7 @@ def count_warning(report: Report, code: str) -> int:
 
 
 def negatives(grader: Grader, table: pd.DataFrame) -> Report:
-    """The same films, black for white, through files of their own."""
+    """Report on the inverted crops, saved as files."""
     with tempfile.TemporaryDirectory() as folder:
         sources = []
         for number, path in enumerate(table["image_path"]):
@@ -85,7 +85,7 @@ def negatives(grader: Grader, table: pd.DataFrame) -> Report:
 
 
 def all_grades(report: Report) -> list[list[list[int] | None]]:
-    """Of every film its knees' seven grades, None for a knee that is refused."""
+    """Seven grades of every knee of every film; None for a refused knee."""
     return [
         [None if k.grades is None else [k.grades[name].grade for name in TARGET_NAMES] for k in r.knees]
         for r in report.radiographs

@@ -1,14 +1,15 @@
-"""How much of a region of interest lies outside a tight crop, by the region's width in plateau widths.
+"""Share of the knee crop that lies outside a tight single-knee image, by the crop's width in plateau widths.
 
     python benchmarks/region_width.py SOFT_LABELS
 
-SOFT_LABELS is a table with `landmarks_px` of the 299 px crops of Chen 2018 (see docs/training.md). Prints, as JSON: the
-crop's side in plateau widths (median), per width the mean share of the region that the crop does not cover, and the
-mean medial joint space, in plateau widths, of knees that are most likely not narrowed there.
+SOFT_LABELS is a table with `landmarks_px` of the 299 px images of Chen 2018 (see docs/training.md). Prints JSON: the
+side of the images in plateau widths (median), for each width the mean share of the crop that the image does not cover,
+and the mean medial joint space, in plateau widths, of knees that are most probably without medial narrowing.
 """
 
+import argparse
 import json
-import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,9 @@ CROP_PX, GRID = 299, 32
 
 
 def main() -> None:
-    table = pd.read_parquet(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("soft_labels", type=Path, help="Parquet table with landmarks_px and jsn_medial_given_kl")
+    table = pd.read_parquet(parser.parse_args().soft_labels)
     knees = [np.asarray(points, dtype=np.float64).reshape(74, 2) for points in table["landmarks_px"]]
     grid = np.stack(np.meshgrid(np.arange(GRID), np.arange(GRID)), axis=-1).reshape(-1, 2).astype(np.float64)
     outside = {

@@ -1,4 +1,4 @@
-"""Sheets of overlays for the eye, shared by the landmark benchmarks."""
+"""Contact sheets of labelled images for visual inspection, shared by the benchmarks."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,14 @@ from PIL import Image, ImageDraw, ImageFont
 
 
 def write_sheets(directory: Path, name: str, tiles: Sequence[tuple[str, Image.Image]], columns: int = 6) -> None:
-    """Files `name-0.png`, … of at most four rows of tiles in `directory`, a title on each tile."""
+    """Writes `name-0.png`, `name-1.png`, … into `directory`, each with at most four rows of titled tiles.
+
+    Args:
+        directory: created if missing.
+        name: stem of the files.
+        tiles: title and image of each tile.
+        columns: tiles per row.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     side, font = max(max(tile.size) for _, tile in tiles), ImageFont.load_default(13)
     page = 4 * columns

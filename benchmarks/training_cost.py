@@ -33,12 +33,12 @@ from kneegrade.training.trainer import make_optimizer, train
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("store", type=Path)
+    parser.add_argument("dataset", type=Path)
     parser.add_argument("--recipe", type=Path, default=recipe_folder() / "proposed.yaml")
     parser.add_argument("--set", dest="settings", action="append", default=[])
     parser.add_argument("--steps", type=int, default=12)
     arguments = parser.parse_args()
-    settings = [f"data.datasets=[{arguments.store}]", "loss.warmup_epochs=0", *arguments.settings]
+    settings = [f"data.datasets=[{arguments.dataset}]", "loss.warmup_epochs=0", *arguments.settings]
     recipe = load_recipe(arguments.recipe, settings)
     assert isinstance(recipe, Recipe)
     task = GraderTask(recipe, Path(tempfile.mkdtemp()))

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from kneegrade.anatomy import Knee, refusal
-from kneegrade.anatomy.knee import knee_at
+from kneegrade.anatomy.knee import build_knee
 from kneegrade.anatomy.landmarks import Landmarks
-from kneegrade.anatomy.laterality import SideCall
+from kneegrade.anatomy.laterality import SideAssignment
 from kneegrade.anatomy.shape_model import ShapeModel
 from kneegrade.grader import evidence_of
 from kneegrade.imaging import check_crop, read_radiograph
@@ -29,7 +29,7 @@ def knee_of_noise() -> Knee:
     points = ShapeModel.load().mean({"kl": 0}) * 3 + [200, 165]
     inside = (points >= 0).all(1) & (points <= [399, 329]).all(1)
     outline = Landmarks(points, np.tile(np.eye(2), (74, 1, 1)), inside)
-    return knee_at(read_radiograph(pixels), outline, SideCall("R", 0.9), (0.9, 96))
+    return build_knee(read_radiograph(pixels), outline, SideAssignment("R", 0.9), (0.9, 96))
 
 
 @pytest.mark.parametrize("pooling", ["keypoints", "keypoints+global"])

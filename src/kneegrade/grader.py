@@ -373,7 +373,7 @@ def coherence_findings(calibrated: CalibratedGrades, row: int) -> tuple[Finding,
             f"{target.label} {grade} was chosen although {top} is more probable on its own "
             f"({chance[top]:.2f} against {chance[grade]:.2f}), because "
         )
-        without_rules = calibrated.alone[row, index]
+        without_rules = calibrated.independent_grades[row, index]
         if grade != without_rules:
             reason = (
                 f"{without_rules} together with the other grades would break a rule of the grading scales. Check both."

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 from scipy import ndimage
 
-from kneegrade.anatomy import Landmarks, knee_at, refusal
-from kneegrade.anatomy.laterality import SideCall
+from kneegrade.anatomy import Landmarks, build_knee, refusal
+from kneegrade.anatomy.laterality import SideAssignment
 from kneegrade.imaging import Radiograph
 from kneegrade.phantom import FilmOptions, render_film
 
@@ -18,7 +18,7 @@ def check(pixels: np.ndarray, roi_px: int) -> str:
     """Code of the finding of `refusal` for the knee of the film, or "passed"."""
     points = FILM.knees[0].landmarks_px
     landmarks = Landmarks(points, np.tile(np.eye(2), (len(points), 1, 1)), np.ones(len(points), dtype=bool))
-    knee = knee_at(Radiograph(pixels.astype(np.float32)), landmarks, SideCall("R", 1.0), (1.0, roi_px))
+    knee = build_knee(Radiograph(pixels.astype(np.float32)), landmarks, SideAssignment("R", 1.0), (1.0, roi_px))
     assert knee.roi.shape == (roi_px, roi_px)
     finding = refusal(knee)
     return "passed" if finding is None else finding.code

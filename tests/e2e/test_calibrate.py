@@ -16,7 +16,7 @@ from kneegrade.network import GradingNetwork, ModelConfig
 from kneegrade.phantom import render_rois, sample_knee
 from kneegrade.schema import TARGETS
 from kneegrade.training.fit import calibrate
-from kneegrade.training.splits import left_out, people_first
+from kneegrade.training.splits import in_first_group, left_out
 from kneegrade.uncertainty import Calibration
 from kneegrade.weights import read_description, save_weights, shipped_path
 
@@ -46,7 +46,7 @@ def test_reports_of_calibrated_weights_have_coherent_grades_and_sets(kneegrade, 
     assert "set holds" in done.stdout
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     people = pd.read_parquet(manifest)["subject_id"].to_numpy(dtype=str)
-    assert metrics["knees"] == (~people_first(people, 0.6, 0)).sum()
+    assert metrics["knees"] == (~in_first_group(people, 0.6, 0)).sum()
     assert metrics["hard_rule_rate"] == 0
     assert 0.6 < metrics["kl"]["set_coverage"] <= 1
     description = read_description(tmp_path / "weights.safetensors")

@@ -11,7 +11,7 @@ from kneegrade.evaluation.audit import (
     audited_knees,
     falling_grades,
     implausible_joint_spaces,
-    of_whole_file,
+    with_rows_of_whole_file,
 )
 from kneegrade.schema import TARGET_NAMES, TARGETS
 
@@ -75,9 +75,9 @@ def test_rows_of_a_split_become_rows_of_the_file(labels, predictions):
     first_two = Predictions(
         predictions.probabilities[:2], predictions.targets[:2], predictions.subject[:2], predictions.knee[:2]
     )
-    assert of_whole_file(first_two, table, "test").knee.tolist() == [0, 2]
+    assert with_rows_of_whole_file(first_two, table, "test").knee.tolist() == [0, 2]
     with pytest.raises(CohortError, match="The labels have 2 knees in split 'train'"):
-        of_whole_file(predictions, table, "train")
+        with_rows_of_whole_file(predictions, table, "train")
 
 
 def test_audited_knees_ask_for_the_picture_of_their_row(labels):

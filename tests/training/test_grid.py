@@ -36,7 +36,7 @@ def test_a_scale_overrides_trunk_and_settings(tmp_path):
     assert list(runs) == ["resnet50-seed0", "proposed-seed0"]
     recipe = load_recipe(recipe_folder() / "resnet50.yaml", runs["resnet50-seed0"])
     assert isinstance(recipe, Recipe)
-    assert (recipe.model.trunk, recipe.train.epochs, recipe.data.stores) == ("resnet18", 7, (tmp_path,))
+    assert (recipe.model.trunk, recipe.train.epochs, recipe.data.datasets) == ("resnet18", 7, (tmp_path,))
 
 
 def test_an_unknown_recipe_is_named_in_the_error(tmp_path):

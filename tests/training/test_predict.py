@@ -13,7 +13,7 @@ from kneegrade.schema import TARGETS
 from kneegrade.training.augmentation import identity_params
 from kneegrade.training.batches import CropBatches
 from kneegrade.training.dataset import load_datasets
-from kneegrade.training.predict import evaluate_manifest, graders_predictions, predict_knees, site_profile
+from kneegrade.training.predict import dataset_predictions, evaluate_manifest, predict_knees, site_profile
 from kneegrade.training.predict_films import requested
 from kneegrade.uncertainty import Calibration
 from kneegrade.weights import load_weights, save_weights
@@ -102,7 +102,7 @@ def test_a_profile_of_another_version_or_of_other_weights_is_refused(hidden_land
 def test_the_dataset_route_gives_what_a_loaded_dataset_gives(phantom_store, tmp_path):
     weights, dataset = grader(tmp_path, "keypoints"), load_datasets((phantom_store,))
     knees = predict_knees(phantom_store, weights, device="cpu")
-    expected = graders_predictions(weights, dataset, np.arange(24))
+    expected = dataset_predictions(weights, dataset, np.arange(24))
     np.testing.assert_array_equal(knees.predictions.probabilities, expected.probabilities)
     assert knees.predictions.same_knees(expected)
     assert (knees.landmarks, knees.left_out, len(knees)) == ("manifest", (), 24)

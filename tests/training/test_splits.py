@@ -13,7 +13,7 @@ from kneegrade.errors import RecipeError
 from kneegrade.schema import ONE_HOT_LENGTH, TARGETS
 from kneegrade.training.config import Data
 from kneegrade.training.dataset import KneeDataset
-from kneegrade.training.splits import EndlessSampler, hashed_person, left_out, make_splits, people_first, severity
+from kneegrade.training.splits import EndlessSampler, hashed_subject, in_first_group, left_out, make_splits, severity
 from kneegrade.weights import read_description, shipped_path
 
 ARCHIVE = Path(os.environ.get("KNEEGRADE_REAL_DATA", "nowhere")) / "chen2018_kneeKL299_train_val.zip"
@@ -120,22 +120,22 @@ PEOPLE = np.array([f"p{number}" for number in range(400)])
 
 
 def test_the_group_of_a_subject_does_not_depend_on_the_others():
-    whole = people_first(PEOPLE, 0.5, 0)
+    whole = in_first_group(PEOPLE, 0.5, 0)
     for lost in range(0, 400, 40):
         kept = np.arange(400) != lost
-        assert (people_first(PEOPLE[kept], 0.5, 0) == whole[kept]).all()
+        assert (in_first_group(PEOPLE[kept], 0.5, 0) == whole[kept]).all()
 
 
 def test_all_knees_of_a_subject_are_in_one_group_of_about_the_requested_share():
     knees = np.concatenate([PEOPLE, PEOPLE[::-1]])
     for share in (0.2, 0.5, 0.8):
-        first = people_first(knees, share, 0)
+        first = in_first_group(knees, share, 0)
         assert (first[:400] == first[400:][::-1]).all()
         assert first.mean() == pytest.approx(share, abs=0.08)
-    assert people_first(knees, 1.0, 0).all()
-    assert not people_first(knees, 0.0, 0).any()
-    assert (people_first(knees, 0.2, 0) <= people_first(knees, 0.8, 0)).all()
-    assert (people_first(PEOPLE, 0.5, 0) != people_first(PEOPLE, 0.5, 1)).mean() == pytest.approx(0.5, abs=0.1)
+    assert in_first_group(knees, 1.0, 0).all()
+    assert not in_first_group(knees, 0.0, 0).any()
+    assert (in_first_group(knees, 0.2, 0) <= in_first_group(knees, 0.8, 0)).all()
+    assert (in_first_group(PEOPLE, 0.5, 0) != in_first_group(PEOPLE, 0.5, 1)).mean() == pytest.approx(0.5, abs=0.1)
 
 
 def described(**parts):
@@ -145,19 +145,19 @@ def described(**parts):
 def test_knees_that_neither_calibration_nor_gate_was_fitted_on_are_left_out():
     calibrated, gate = ({"share": 0.5, "seed": seed, "division": "sha256"} for seed in (0, 1))
     out = left_out(described(calibrated=calibrated), PEOPLE)
-    assert (out == ~people_first(PEOPLE, 0.5, 0)).all()
+    assert (out == ~in_first_group(PEOPLE, 0.5, 0)).all()
     both = left_out(described(calibrated=calibrated, gate=gate), PEOPLE)
-    assert (both == ~(people_first(PEOPLE, 0.5, 0) | people_first(PEOPLE, 0.5, 1))).all()
+    assert (both == ~(in_first_group(PEOPLE, 0.5, 0) | in_first_group(PEOPLE, 0.5, 1))).all()
 
 
 def test_listed_people_are_not_left_out_even_with_a_later_division():
-    listed = [hashed_person(person) for person in PEOPLE[:30]]
+    listed = [hashed_subject(person) for person in PEOPLE[:30]]
     old = {"share": 0.5, "seed": 0}
     out = left_out(described(calibrated=old, gate={"seed": 0}, fitted_people=listed), PEOPLE)
     assert np.flatnonzero(~out).tolist() == list(range(30))
     new = {"share": 0.5, "seed": 0, "division": "sha256"}
     out = left_out(described(calibrated=new, gate={"seed": 0}, fitted_people=listed), PEOPLE)
-    assert (out == (~people_first(PEOPLE, 0.5, 0) & (np.arange(400) >= 30))).all()
+    assert (out == (~in_first_group(PEOPLE, 0.5, 0) & (np.arange(400) >= 30))).all()
 
 
 @pytest.mark.parametrize("parts", [

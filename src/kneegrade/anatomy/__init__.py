@@ -3,7 +3,7 @@
 from kneegrade.anatomy.detector import LandmarkDetector
 from kneegrade.anatomy.geometry import ROI_PLATEAU_WIDTHS, RoiFrame, roi_frame
 from kneegrade.anatomy.joint_space import gap_at, joint_space_width, measure
-from kneegrade.anatomy.knee import Knee, knee_at, refusal
+from kneegrade.anatomy.knee import Knee, build_knee, refusal
 from kneegrade.anatomy.landmarks import Landmarks
 from kneegrade.anatomy.user_landmarks import UserLandmarks, knees_from_landmarks
 
@@ -14,9 +14,9 @@ __all__ = [
     "Landmarks",
     "RoiFrame",
     "UserLandmarks",
+    "build_knee",
     "gap_at",
     "joint_space_width",
-    "knee_at",
     "knees_from_landmarks",
     "measure",
     "refusal",

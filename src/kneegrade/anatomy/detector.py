@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from kneegrade.anatomy.geometry import RoiFrame, extract_crop, frame_at, pose_of, roi_frame, stretch_contrast
-from kneegrade.anatomy.knee import Knee, knee_at, points_inside
+from kneegrade.anatomy.knee import Knee, build_knee, points_inside
 from kneegrade.anatomy.landmark_networks import (
     COARSE,
     FINE,
@@ -30,7 +30,7 @@ from kneegrade.anatomy.landmark_networks import (
     read_points,
 )
 from kneegrade.anatomy.landmarks import Landmarks, landmarks_from_heatmaps, regularize_by_shape
-from kneegrade.anatomy.laterality import SideCall, assign_sides
+from kneegrade.anatomy.laterality import SideAssignment, assign_sides
 from kneegrade.anatomy.shape_model import ShapeModel
 from kneegrade.imaging.radiograph import Radiograph
 from kneegrade.results import Finding
@@ -190,8 +190,8 @@ class LandmarkDetector:
             maps, score = network(crops)
         return read_points(maps.float().cpu(), score.float().cpu())
 
-    def _knee(self, radiograph: Radiograph, detected: DetectedKnee, call: SideCall) -> Knee:
-        return knee_at(radiograph, detected.outline, call, (detected.confidence, self.roi_px))
+    def _knee(self, radiograph: Radiograph, detected: DetectedKnee, call: SideAssignment) -> Knee:
+        return build_knee(radiograph, detected.outline, call, (detected.confidence, self.roi_px))
 
 
 def _landmarks(pixels: NDArray[np.float32], located: LocatedLandmarks, row: int, frame: RoiFrame) -> Landmarks:

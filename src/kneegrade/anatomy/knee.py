@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from kneegrade.anatomy.geometry import RoiFrame, extract_crop, roi_frame, stretch_contrast
 from kneegrade.anatomy.landmark_scheme import ARTICULAR
 from kneegrade.anatomy.landmarks import Landmarks
-from kneegrade.anatomy.laterality import SideCall
-from kneegrade.imaging.film_quality import REGION_PX, check_crop
+from kneegrade.anatomy.laterality import SideAssignment
+from kneegrade.imaging.film_quality import CROP_CHECK_PX, check_crop
 from kneegrade.imaging.radiograph import Radiograph
 from kneegrade.results import Finding, Side
 
@@ -66,7 +66,7 @@ class Knee:
         return self.outline.points_px
 
 
-def knee_at(radiograph: Radiograph, outline: Landmarks, call: SideCall, how: tuple[float, int]) -> Knee:
+def build_knee(radiograph: Radiograph, outline: Landmarks, call: SideAssignment, how: tuple[float, int]) -> Knee:
     """Return the knee at given landmarks, with its normalised crop.
 
     Args:
@@ -78,10 +78,10 @@ def knee_at(radiograph: Radiograph, outline: Landmarks, call: SideCall, how: tup
     landmark_confidence, roi_px = how
     frame = roi_frame(outline.points_px, roi_px)
     roi, inside = _normalized_crop(radiograph, frame)
-    if roi_px == REGION_PX:
+    if roi_px == CROP_CHECK_PX:
         checked = roi
     else:  # the thresholds of `check_crop` hold at one size only
-        checked, _ = _normalized_crop(radiograph, roi_frame(outline.points_px, REGION_PX))
+        checked, _ = _normalized_crop(radiograph, roi_frame(outline.points_px, CROP_CHECK_PX))
     points = frame.to_roi(outline.points_px)
     on_film = points_inside(outline.points_px, radiograph.pixels.shape)
     return Knee(

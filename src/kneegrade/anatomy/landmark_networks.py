@@ -275,7 +275,7 @@ def read_points(maps: Tensor, score: Tensor) -> LocatedLandmarks:
         maps: (B, 74, h, w) logits.
         score: (B,) logits.
     """
-    expectation, probability = expected_cells(maps)
+    expectation, probability = soft_argmax(maps)
     x = torch.arange(maps.shape[-1], device=maps.device) - expectation[..., :1]  # (B, 74, w)
     y = torch.arange(maps.shape[-2], device=maps.device) - expectation[..., 1:]  # (B, 74, h)
     xx = (probability.sum(2) * x**2).sum(-1)  # (B, 74)
@@ -285,7 +285,7 @@ def read_points(maps: Tensor, score: Tensor) -> LocatedLandmarks:
     return LocatedLandmarks(expectation * LANDMARK_STRIDE, covariance * LANDMARK_STRIDE**2, score.float())
 
 
-def expected_cells(maps: Tensor) -> tuple[Tensor, Tensor]:
+def soft_argmax(maps: Tensor) -> tuple[Tensor, Tensor]:
     """Return the expectation (x, y) in cells, (B, 74, 2), and the softmax, (B, 74, h, w), of heat maps; float32."""
     probability = maps.float().flatten(2).softmax(-1).reshape(maps.shape)
     x = (probability.sum(2) * torch.arange(maps.shape[-1], device=maps.device)).sum(-1)

@@ -17,7 +17,7 @@ _SIDE_NAMES = {"R": "right", "L": "left"}
 
 
 @dataclass(frozen=True)
-class SideCall:
+class SideAssignment:
     """Side of one knee.
 
     Attributes:
@@ -29,7 +29,7 @@ class SideCall:
     confidence: float
 
 
-def assign_sides(lateral_left: Sequence[float], stated: Laterality) -> tuple[list[SideCall], tuple[Finding, ...]]:
+def assign_sides(lateral_left: Sequence[float], stated: Laterality) -> tuple[list[SideAssignment], tuple[Finding, ...]]:
     """Return the side of each of the 0, 1 or 2 knees of a film, and warnings.
 
     If anatomy and position or tag contradict each other, the side is "unknown". The grades are kept, since medial and
@@ -40,18 +40,18 @@ def assign_sides(lateral_left: Sequence[float], stated: Laterality) -> tuple[lis
         stated: laterality of the film according to the tag or, without one, to the user.
     """
     expected_sides = _expected_sides(len(lateral_left), stated)
-    calls: list[SideCall] = []
+    calls: list[SideAssignment] = []
     warnings: list[Finding] = []
     for probability, expected in zip(lateral_left, expected_sides, strict=True):
         anatomical: Side = "R" if probability >= 0.5 else "L"
         confidence = max(probability, 1 - probability)
         if expected == "unknown":
-            calls.append(SideCall(anatomical if confidence >= DECISION_PROBABILITY else "unknown", confidence))
+            calls.append(SideAssignment(anatomical if confidence >= DECISION_PROBABILITY else "unknown", confidence))
         elif expected != anatomical and confidence >= CONTRADICTION_PROBABILITY:
-            calls.append(SideCall("unknown", confidence))
+            calls.append(SideAssignment("unknown", confidence))
             warnings.append(_side_conflict(expected, anatomical, len(lateral_left)))
         else:
-            calls.append(SideCall(expected, confidence))
+            calls.append(SideAssignment(expected, confidence))
     if len(lateral_left) == 2 and stated in ("R", "L"):
         warnings.append(_one_side_stated(stated))
     if len(lateral_left) == 1 and stated == "both":

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kneegrade.anatomy.geometry import pose_of
-from kneegrade.anatomy.knee import Knee, knee_at, points_inside
+from kneegrade.anatomy.knee import Knee, build_knee, points_inside
 from kneegrade.anatomy.landmark_files import CocoFilm, Unit, file_state, read_coco, read_pts
 from kneegrade.anatomy.landmark_scheme import NUM_LANDMARKS, TIBIA_PLATEAU_LATERAL, TIBIA_PLATEAU_MEDIAL
 from kneegrade.anatomy.landmarks import Landmarks
@@ -182,5 +182,5 @@ def knees_from_landmarks(
     for knee, call in zip(ordered, calls, strict=True):
         covariance = (MANUAL_ERROR * pose_of(knee).width) ** 2 / 2 * np.tile(np.eye(2), (len(knee), 1, 1))
         landmarks = Landmarks(knee, covariance, points_inside(knee, radiograph.pixels.shape))
-        knees.append(knee_at(radiograph, landmarks, call, (1.0, roi_px)))
+        knees.append(build_knee(radiograph, landmarks, call, (1.0, roi_px)))
     return tuple(knees), warnings

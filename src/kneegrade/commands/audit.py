@@ -36,14 +36,14 @@ def audit(
     """
     from kneegrade.cohorts import load_labels
     from kneegrade.evaluation import Predictions
-    from kneegrade.evaluation.audit import audit_labels, audited_knees, of_whole_file
+    from kneegrade.evaluation.audit import audit_labels, audited_knees, with_rows_of_whole_file
     from kneegrade.reporting import make_directory, write_audit, write_rows
     from kneegrade.training.build_dataset import knee_picture
 
     read = load_labels(labels)
     predicted = None if predictions is None else Predictions.load(predictions_file(predictions))
     if predicted is not None and split is not None:
-        predicted = of_whole_file(predicted, read, split)
+        predicted = with_rows_of_whole_file(predicted, read, split)
     table = audit_labels(read, predicted)
     make_directory(output)
     columns = table.drop(columns="landmarks_px", errors="ignore")

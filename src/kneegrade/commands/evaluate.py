@@ -110,9 +110,9 @@ def write_metrics(predictions: "Predictions", output: Path, about: Mapping[str, 
 
 
 def _identity(weights: Path | None) -> dict[str, str]:
-    from kneegrade.weights import identity_of, read_description, shipped_path
+    from kneegrade.weights import read_description, shipped_path, weights_reference
 
-    return identity_of(read_description(weights or shipped_path("grader")))
+    return weights_reference(read_description(weights or shipped_path("grader")))
 
 
 @contextmanager

@@ -58,13 +58,13 @@ def quality_control(
     The films need no grades. Writes new weights.
     """
     from kneegrade.cohorts import load_manifest
-    from kneegrade.training.fit import fit_quality_control_on
+    from kneegrade.training.fit import quality_control_from_manifest
 
     table = load_manifest(manifest)
     output.mkdir(parents=True, exist_ok=True)
     path = output / "weights.safetensors"
     with progress_bar("Reading", quiet) as advance:
-        measured = fit_quality_control_on(
+        measured = quality_control_from_manifest(
             table, phantoms, path, weights, split=split, share=share, refuse=refuse, seed=seed, device=device.value,
             progress=advance,
         )  # fmt: skip

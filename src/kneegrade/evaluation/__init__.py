@@ -1,6 +1,14 @@
-"""Metrics with intervals, comparisons of runs, tables and figures."""
+"""Metrics with bootstrap intervals, paired comparisons of networks, drift between sites, and result tables."""
 
-from kneegrade.evaluation.bootstrap import Comparison, SubjectBootstrap, as_json, compare, incoherent, interval, score
+from kneegrade.evaluation.bootstrap import (
+    Comparison,
+    SubjectBootstrap,
+    as_json,
+    compare,
+    incoherent_tuples,
+    interval,
+    score,
+)
 from kneegrade.evaluation.metrics import agreement
 from kneegrade.evaluation.predictions import Predictions
 
@@ -11,7 +19,7 @@ __all__ = [
     "agreement",
     "as_json",
     "compare",
-    "incoherent",
+    "incoherent_tuples",
     "interval",
     "score",
 ]

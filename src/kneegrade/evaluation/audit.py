@@ -112,7 +112,7 @@ def _check_same_knees(labels: pd.DataFrame, grades: NDArray[np.int64], predictio
         )
 
 
-def of_whole_file(predictions: Predictions, labels: pd.DataFrame, split: str) -> Predictions:
+def with_rows_of_whole_file(predictions: Predictions, labels: pd.DataFrame, split: str) -> Predictions:
     """Predictions for one split of a file, with `knee` as the row in the whole file.
 
     Raises:

@@ -1,24 +1,19 @@
-"""The supplement's two figures: the incoherence loss (Eq. 4) and its gradient against g, for each τ.
+"""Results published in Zheng et al. (MICCAI 2021) and its supplement, as printed, by the name of our recipe.
 
-The figures of Zheng et al. (MICCAI 2021) and its supplement, as printed, by the name of our recipe.
+Probable errors of the paper, kept as printed:
 
-Slips of the paper, kept here as they stand: the kappas of ResNet-18 and -34 look swapped grade by grade (their averages
-are not; ResNet-34's should be .790); the KL accuracy of keypoint pooling alone is .703 in the text; the KL RMSE of
-coherence alone is .639 in the text; ResNet-50's OARSI accuracy is .753 in Table 2 and .752 elsewhere.
+- the kappas of ResNet-18 and ResNet-34 look swapped grade by grade, but their averages do not (ResNet-34's should be
+  .790);
+- the KL accuracy of keypoint pooling alone is .703 in the text;
+- the KL RMSE of coherence alone is .639 in the text;
+- ResNet-50's OARSI accuracy is .753 in Table 2 and .752 elsewhere.
 """
 
-import os
-from pathlib import Path
-
-import numpy as np
-import torch
-
-from kneegrade.coherence import incoherence_loss
 from kneegrade.schema import TARGET_NAMES
 
 COLUMNS = (*TARGET_NAMES, "oarsi_mean")
 
-# Table 2 and supplement, Tables 1 and 2: metric → recipe → the eight columns.
+# Table 2, and Tables 1 and 2 of the supplement: metric → recipe → values of `COLUMNS`.
 BY_GRADE: dict[str, dict[str, tuple[float, ...]]] = {
     "accuracy": {
         "resnet18": (0.691, 0.929, 0.767, 0.645, 0.673, 0.719, 0.672, 0.734),
@@ -52,10 +47,10 @@ BY_GRADE: dict[str, dict[str, tuple[float, ...]]] = {
     },
 }
 
-# Supplement, Table 2, first row: KL accuracy and RMSE that Antony et al. report, on other data.
+# Table 2 of the supplement, first row: KL accuracy and RMSE reported by Antony et al. on other data.
 ANTONY = {"accuracy": 0.603, "rmse": 0.898}
 
-# Tables 3 and 4: recipe → KL accuracy and RMSE, mean OARSI accuracy and RMSE.
+# Tables 3 and 4: recipe → KL accuracy, KL RMSE, mean OARSI accuracy, mean OARSI RMSE.
 SUMMARY: dict[str, tuple[float, float, float, float]] = {
     "resnet50": (0.708, 0.683, 0.752, 0.585),
     "kpn": (0.705, 0.668, 0.761, 0.563),
@@ -67,6 +62,7 @@ SUMMARY: dict[str, tuple[float, float, float, float]] = {
     "proposed-40": (0.725, 0.642, 0.765, 0.570),
 }
 
+# Recipe → name of the method in the tables.
 LABELS: dict[str, str] = {
     "resnet18": "ResNet-18",
     "resnet34": "ResNet-34",
@@ -84,33 +80,3 @@ LABELS: dict[str, str] = {
     "kpn-global": "KPN + global",
     "proposed-joint": "KPN + exact coherence",
 }
-
-
-TAUS = (0.25, 0.5, 0.75, 1.0, 1.5)
-
-
-def incoherence_figures(directory: Path) -> list[Path]:
-    """Write `supplement-figure1.png` and `supplement-figure2.png` into `directory`."""
-    from matplotlib.figure import Figure
-
-    g = torch.linspace(-20, 20, 801, dtype=torch.float64, requires_grad=True)
-    curves = []
-    for tau in TAUS:
-        loss = incoherence_loss(g, tau)
-        (slope,) = torch.autograd.grad(loss.sum(), g)
-        curves.append((tau, loss.detach().numpy(), slope.numpy()))
-    written = []
-    labels = ("incoherence loss", "gradient of the incoherence loss")
-    for number, label in enumerate(labels, start=1):
-        figure = Figure(figsize=(5.2, 3.6), layout="constrained")
-        axes = figure.add_subplot(xlabel="mixture log-probability g", ylabel=label)
-        for tau, *values in curves:
-            axes.plot(np.asarray(g.detach()), values[number - 1], label=f"τ = {tau:g}")
-        axes.legend(frameon=False)
-        axes.spines[["top", "right"]].set_visible(False)
-        path = directory / f"supplement-figure{number}.png"
-        partial = path.with_name(path.name + ".tmp")
-        figure.savefig(partial, dpi=150, format="png")
-        os.replace(partial, path)
-        written.append(path)
-    return written

@@ -1,4 +1,4 @@
-"""`Predictions`: what a network said of some knees beside their labels; the file that a run leaves."""
+"""`Predictions`: predicted grades of knees with their labels, and the Parquet file that a training run writes."""
 
 import os
 from dataclasses import dataclass
@@ -15,14 +15,15 @@ from kneegrade.schema import ONE_HOT_LENGTH
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """N knees.
+    """Predictions and labels of N knees.
 
     Attributes:
         probabilities: (N, 29) float32, seven distributions in the order of the schema.
-        targets: (N, 29) float32 labels as distributions; NaN where a grade was never read.
+        targets: (N, 29) float32 label distributions; NaN where a grade was not read.
         subject: (N,) str.
-        knee: (N,) int, the knee's row in its stores or its manifest's split: two files can be compared knee by knee.
-        grades: (N, 7) int grades that are given, where they need not be the likeliest (coherent decoding), else None.
+        knee: (N,) int, the knee's row in its datasets or in its manifest's split. It allows a comparison of two files
+            knee by knee.
+        grades: (N, 7) int reported grades, where they can differ from the most probable ones (joint decoding), or None.
         sets: (N, 29) bool prediction sets, or None.
     """
 
@@ -38,15 +39,15 @@ class Predictions:
         return len(self.knee)
 
     def truth(self) -> NDArray[np.int64]:
-        """(N, 7) labels, the likeliest grade of a soft one, -1 where missing."""
+        """(N, 7) labels; the most probable grade of a soft label, -1 where missing."""
         return most_probable_grades(self.targets)
 
     def guess(self) -> NDArray[np.int64]:
-        """(N, 7) grades that are given: the likeliest unless `grades` says otherwise."""
+        """(N, 7) reported grades: `grades`, or the most probable grades where this is None."""
         return most_probable_grades(self.probabilities) if self.grades is None else self.grades
 
     def same_knees(self, other: "Predictions") -> bool:
-        """Whether another network's predictions are about the same knees with the same labels."""
+        """Whether two predictions are of the same knees, in the same order, with the same labels."""
         return (
             np.array_equal(self.knee, other.knee)
             and np.array_equal(self.subject, other.subject)
@@ -54,7 +55,10 @@ class Predictions:
         )
 
     def save(self, path: Path) -> None:
-        """Write a Parquet file: `knee`, `subject`, lists `probabilities`, `targets`, and `grades`, `sets` if any."""
+        """Writes a Parquet file with the columns `knee`, `subject`, `probabilities`, `targets` and, if any, the others.
+
+        `probabilities`, `targets`, `grades` and `sets` are columns of lists.
+        """
         table = pd.DataFrame(
             {
                 "knee": self.knee,
@@ -72,17 +76,20 @@ class Predictions:
 
     @classmethod
     def load(cls, path: Path) -> "Predictions":
-        """What `save` wrote.
+        """The predictions in a file that `save` wrote.
 
         Raises:
-            RecipeError: there is no such file, or it is not one of predictions.
+            RecipeError: the file does not exist, or is not a file of predictions.
         """
         try:
             table = pd.read_parquet(path)
             columns = [np.array(table[name].to_list(), dtype=np.float32) for name in ("probabilities", "targets")]
             subject, knee = table["subject"].to_numpy(dtype=str), table["knee"].to_numpy(dtype=np.int64)
         except (OSError, ValueError, KeyError) as error:
-            raise RecipeError(f"{path} is not a file of predictions ({type(error).__name__}).") from error
+            raise RecipeError(
+                f"{path} is not a file of predictions ({type(error).__name__}). Give a predictions Parquet file that "
+                "`kneegrade train`, `evaluate` or `calibrate` wrote."
+            ) from error
         probabilities, targets = (column.reshape(len(table), ONE_HOT_LENGTH) for column in columns)
         grades = np.stack(table["grades"].to_list()).astype(np.int64) if "grades" in table.columns else None
         sets = np.stack(table["sets"].to_list()).astype(np.bool_) if "sets" in table.columns else None

@@ -1,68 +1,105 @@
-"""`write_tables`: every table and figure that finished runs allow, and the list of all runs."""
+"""`write_tables`: all tables and figures that a set of finished runs allows, and the list of all runs."""
 
 import csv
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+import torch
+
+from kneegrade.coherence import incoherence_loss
 from kneegrade.evaluation.beyond_tables import beyond_table
 from kneegrade.evaluation.bootstrap import SubjectBootstrap, interval
-from kneegrade.evaluation.finished_runs import Row, load_runs, rows_of
+from kneegrade.evaluation.finished_runs import RecipeScores, load_runs, scores_by_recipe
 from kneegrade.evaluation.paper_tables import (
     SUPPLEMENT_1,
     SUPPLEMENT_2,
     TABLE_2,
-    ablation,
-    by_grade,
-    label_shares,
-    table_1,
+    ablation_table,
+    by_grade_table,
+    grade_distribution_table,
+    label_share_table,
 )
-from kneegrade.evaluation.paper_values import incoherence_figures
 from kneegrade.evaluation.table_formats import write_table
 from kneegrade.files import replacing
 from kneegrade.progress import Progress
+
+TAUS = (0.25, 0.5, 0.75, 1.0, 1.5)
 
 
 def write_tables(
     directories: Sequence[Path], output: Path, replicates: int = 1000,
     progress: Progress | None = None,
 ) -> tuple[list[Path], list[str]]:  # fmt: skip
-    """Write Tables 1 to 4, the supplement's, `beyond`, each as Markdown, CSV and LaTeX, and `all_runs.csv`.
+    """Writes the tables and figures of the paper and its supplement, `beyond` and `all_runs.csv`.
 
-    A table of which no row was run is left out. `all_runs.csv` has a line per run, grade and metric: no run is left
-    out.
+    Each table is written as Markdown, CSV and LaTeX. A table without any run is left out. `all_runs.csv` has a line per
+    run, grade and metric, for all runs.
 
     Args:
-        directories: run folders, or folders of such.
-        output: made if it is not there.
-        replicates: bootstrap samples behind the intervals.
-        progress: called with (done, all) while rows are decoded, which takes longest.
+        directories: run folders, or folders of run folders.
+        output: folder, created if missing.
+        replicates: number of bootstrap samples for the intervals.
+        progress: called with (done, total) while rows are decoded, the slowest step.
 
     Returns:
         The files written, and a sentence for every folder that is left out.
 
     Raises:
-        UsageError: no finished run, runs that were scored on different knees, or two of one name that differ in more
-            than the seed.
+        UsageError: no finished run, runs that were scored on different knees, or two runs of one name that differ in
+            more than the seed.
     """
     runs, left_out = load_runs(directories)
     output.mkdir(parents=True, exist_ok=True)
     bootstrap = SubjectBootstrap(runs[0].test.subject, replicates)
-    rows = rows_of(runs, bootstrap)
+    rows = scores_by_recipe(runs, bootstrap)
     three, two = ("accuracy", "rmse", "kappa"), ("accuracy", "rmse")
     tables = (
-        table_1(runs),
-        by_grade(rows, TABLE_2, "table2", "Table 2: comparison with baselines", three),
-        ablation(rows),
-        label_shares(rows),
-        by_grade(rows, SUPPLEMENT_1, "supplement1", "Supplement, Table 1: temperature τ", two),
-        by_grade(rows, SUPPLEMENT_2, "supplement2", "Supplement, Table 2: auxiliary regression head", two),
+        grade_distribution_table(runs),
+        by_grade_table(rows, TABLE_2, "table2", "Table 2: comparison with baselines", three),
+        ablation_table(rows),
+        label_share_table(rows),
+        by_grade_table(rows, SUPPLEMENT_1, "supplement1", "Supplement, Table 1: temperature τ", two),
+        by_grade_table(rows, SUPPLEMENT_2, "supplement2", "Supplement, Table 2: auxiliary regression head", two),
         beyond_table(rows, bootstrap, progress),
     )
     written = [path for table in tables if table is not None for path in write_table(table, output)]
-    return [*written, *incoherence_figures(output), _all_runs(rows, output / "all_runs.csv")], left_out
+    return [*written, *incoherence_figures(output), _write_all_runs(rows, output / "all_runs.csv")], left_out
 
 
-def _all_runs(rows: Mapping[str, Row], path: Path) -> Path:
+def incoherence_figures(directory: Path) -> list[Path]:
+    """Writes the supplement's two figures: the incoherence loss (Eq. 4) and its gradient against g, for each τ.
+
+    Returns:
+        The paths of `supplement-figure1.png` and `supplement-figure2.png` in `directory`.
+    """
+    from matplotlib.figure import Figure
+
+    g = torch.linspace(-20, 20, 801, dtype=torch.float64, requires_grad=True)
+    curves = []
+    for tau in TAUS:
+        loss = incoherence_loss(g, tau)
+        (slope,) = torch.autograd.grad(loss.sum(), g)
+        curves.append((tau, loss.detach().numpy(), slope.numpy()))
+    written = []
+    labels = ("incoherence loss", "gradient of the incoherence loss")
+    for number, label in enumerate(labels, start=1):
+        figure = Figure(figsize=(5.2, 3.6), layout="constrained")
+        axes = figure.add_subplot(xlabel="mixture log-probability g", ylabel=label)
+        for tau, *values in curves:
+            axes.plot(np.asarray(g.detach()), values[number - 1], label=f"τ = {tau:g}")
+        axes.legend(frameon=False)
+        axes.spines[["top", "right"]].set_visible(False)
+        path = directory / f"supplement-figure{number}.png"
+        partial = path.with_name(path.name + ".tmp")
+        figure.savefig(partial, dpi=150, format="png")
+        os.replace(partial, path)
+        written.append(path)
+    return written
+
+
+def _write_all_runs(rows: Mapping[str, RecipeScores], path: Path) -> Path:
     lines = [
         (
             run.directory.name,

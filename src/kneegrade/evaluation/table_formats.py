@@ -1,4 +1,4 @@
-"""A table as Markdown, CSV and LaTeX."""
+"""`Table`: a table of text cells, written as Markdown, CSV and LaTeX."""
 
 import csv
 import io
@@ -10,14 +10,14 @@ from kneegrade.files import replacing
 
 @dataclass(frozen=True)
 class Table:
-    """Cells of text; one that stands between two `**` is bold, where there is bold.
+    """A table of text cells. A cell between two `**` is bold in Markdown and LaTeX.
 
     Attributes:
-        slug: file name without its ending.
-        title: what it is.
+        slug: file name without its suffix.
+        title: caption.
         header: names of the columns.
-        rows: as long as the header each; a row of None is a rule between groups.
-        notes: sentences below it.
+        rows: each as long as the header; a row of None is a rule between groups.
+        notes: sentences below the table.
     """
 
     slug: str
@@ -28,31 +28,31 @@ class Table:
 
 
 def markdown(table: Table) -> str:
-    """A pipe table under its title, notes below."""
-    lines = [f"### {table.title}", "", _piped(table.header), _piped(("---",) * len(table.header))]
-    lines += [_piped(row) for row in table.rows if row is not None]
+    """A Markdown pipe table with its title above and its notes below."""
+    lines = [f"### {table.title}", "", _markdown_row(table.header), _markdown_row(("---",) * len(table.header))]
+    lines += [_markdown_row(row) for row in table.rows if row is not None]
     return "\n".join([*lines, "", *(f"{note}\n" for note in table.notes)])
 
 
 def comma_separated(table: Table) -> str:
-    """Header and rows; title and notes stay out."""
+    """Header and rows as CSV, without title and notes."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([table.header, *(map(_plain, row) for row in table.rows if row is not None)])
+    writer.writerows([table.header, *(map(_without_bold, row) for row in table.rows if row is not None)])
     return text.getvalue()
 
 
 def latex(table: Table) -> str:
-    """A `table` environment that needs the packages booktabs and amssymb."""
-    body = [r"\midrule" if row is None else " & ".join(map(_set, row)) + r" \\" for row in table.rows]
+    """A LaTeX `table` environment; it needs the packages booktabs and amssymb."""
+    body = [r"\midrule" if row is None else " & ".join(map(_latex_cell, row)) + r" \\" for row in table.rows]
     return "\n".join(
         [
             r"\begin{table}",
             r"\centering",
-            rf"\caption{{{_escaped(' '.join([table.title + '.', *table.notes]))}}}",
+            rf"\caption{{{_latex_text(' '.join([table.title + '.', *table.notes]))}}}",
             rf"\begin{{tabular}}{{l{'r' * (len(table.header) - 1)}}}",
             r"\toprule",
-            " & ".join(map(_escaped, table.header)) + r" \\",
+            " & ".join(map(_latex_text, table.header)) + r" \\",
             r"\midrule",
             *body,
             r"\bottomrule",
@@ -64,26 +64,26 @@ def latex(table: Table) -> str:
 
 
 def write_table(table: Table, directory: Path) -> list[Path]:
-    """`<slug>.md`, `.csv` and `.tex` in `directory`, each whole or not there."""
+    """Writes `<slug>.md`, `.csv` and `.tex` into `directory` and returns their paths."""
     written = []
-    for ending, text in (("md", markdown(table)), ("csv", comma_separated(table)), ("tex", latex(table))):
-        path = directory / f"{table.slug}.{ending}"
+    for suffix, text in (("md", markdown(table)), ("csv", comma_separated(table)), ("tex", latex(table))):
+        path = directory / f"{table.slug}.{suffix}"
         with replacing(path) as stream:
             stream.write(text)
         written.append(path)
     return written
 
 
-def _piped(cells: tuple[str, ...]) -> str:
+def _markdown_row(cells: tuple[str, ...]) -> str:
     return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
 
 
-def _plain(cell: str) -> str:
+def _without_bold(cell: str) -> str:
     return cell.removeprefix("**").removesuffix("**")
 
 
-def _set(cell: str) -> str:
-    return rf"\textbf{{{_escaped(_plain(cell))}}}" if cell.startswith("**") else _escaped(cell)
+def _latex_cell(cell: str) -> str:
+    return rf"\textbf{{{_latex_text(_without_bold(cell))}}}" if cell.startswith("**") else _latex_text(cell)
 
 
 _SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
@@ -101,5 +101,6 @@ _SYMBOLS = {
 }
 
 
-def _escaped(text: str) -> str:
+def _latex_text(text: str) -> str:
+    """Text with special characters and symbols replaced by LaTeX commands."""
     return "".join({**_SPECIAL, **_SYMBOLS}.get(character, character) for character in text)

@@ -1,4 +1,9 @@
-"""Drift: whether the knees of one site look and grade like those of another, as one network sees them."""
+"""Drift between two sites: do their knees look and grade alike, as seen by one network?
+
+A `SiteProfile` holds a network's features and calibrated probabilities of the knees of one site. `compare_profiles`
+compares two profiles by a classifier two-sample test on the features and by the distributions of the grades, each with
+a permutation test over subjects.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,24 +21,24 @@ from kneegrade.schema import ONE_HOT_LENGTH, TARGETS
 
 Array = NDArray[np.float64]
 
-PROFILE_VERSION = 2  # of what `features` hold; 1, which was not written down, divided by hidden landmarks too
+PROFILE_VERSION = 2  # of the content of `features`; version 1, which was not stored, also averaged hidden landmarks
 FEWEST_SUBJECTS = 10
 PERMUTATIONS, FEATURE_PERMUTATIONS = 999, 199
 FOLDS = 5
-RIDGE = 0.1  # of the features' unit variance
-LEAST_SHARE = 1e-3  # so that a grade which one site lacks keeps the stability index finite
+RIDGE = 0.1  # relative to the unit variance of the features
+LEAST_SHARE = 1e-3  # keeps the stability index finite if a grade does not occur at one site
 
 
 @dataclass(frozen=True, eq=False)
 class SiteProfile:
-    """N knees of a site.
+    """Features and predictions of N knees of a site.
 
     Attributes:
-        features: (N, F) float32, what the heads read: the mean over the visible landmarks, and beside it the global
-            branch of a network that has one; of a network without landmarks, all places side by side.
+        features: (N, F) float32 features of the grading heads: the mean over the visible landmarks and, if the network
+            has one, the global branch. For a network without landmarks, all read points concatenated.
         probabilities: (N, 29) float32, calibrated.
-        subject: (N,) str; the knees of a film or a person are alike.
-        weights: SHA-256 of the network.
+        subject: (N,) str; the knees of one film or person have the same subject.
+        weights: SHA-256 of the network's weights.
     """
 
     features: NDArray[np.float32]
@@ -46,7 +51,7 @@ class SiteProfile:
         return len(self.subject)
 
     def save(self, path: Path) -> None:
-        """Write a Parquet file that `load` reads."""
+        """Writes a Parquet file that `load` reads."""
         columns = {"subject": self.subject, "probabilities": list(self.probabilities), "features": list(self.features)}
         partial = path.with_name(path.name + ".tmp")
         table = pd.DataFrame(columns).assign(weights=self.weights, version=PROFILE_VERSION)
@@ -55,17 +60,18 @@ class SiteProfile:
 
     @classmethod
     def load(cls, path: Path) -> "SiteProfile":
-        """What `save` wrote.
+        """The profile in a file that `save` wrote.
 
         Raises:
-            RecipeError: it is no profile, or one of another version.
+            RecipeError: the file is not a profile, or is a profile of another version.
         """
+        not_a_profile = f"{path} is not a profile that `kneegrade drift` wrote."
         try:
             table = pd.read_parquet(path)
         except (OSError, ValueError) as error:
-            raise RecipeError(f"{path} is not a profile that `kneegrade drift` wrote.") from error
+            raise RecipeError(not_a_profile) from error
         if not {"subject", "probabilities", "features", "weights"} <= set(table.columns):
-            raise RecipeError(f"{path} is not a profile that `kneegrade drift` wrote.")
+            raise RecipeError(not_a_profile)
         if "version" not in table.columns or (table["version"] != PROFILE_VERSION).any():
             raise RecipeError(f"{path.name} is a profile by another version of kneegrade; make it again of the films.")
         features, probabilities = (np.stack(table[name].to_list()) for name in ("features", "probabilities"))
@@ -75,14 +81,16 @@ class SiteProfile:
 
 @dataclass(frozen=True)
 class GradeDrift:
-    """One grade.
+    """Drift of one grade.
 
     Attributes:
-        reference: share of each class at the reference, mean of the calibrated probabilities.
-        site: the same at the site.
+        reference: share of each class at the reference site, mean of the calibrated probabilities.
+        site: the same at the other site.
         total_variation: half the sum of absolute differences, 0 … 1.
-        stability_index: Σ (s − r) ln(s / r), the population stability index; by custom 0.1 is little, 0.25 much.
-        p_value: share of random divisions of all subjects into two such groups whose total variation is as large.
+        stability_index: Σ (s − r) ln(s / r), the population stability index; by convention 0.1 is a small and 0.25 a
+            large change.
+        p_value: share of random divisions of all subjects into two groups of these sizes whose total variation is at
+            least as large.
     """
 
     reference: tuple[float, ...]
@@ -94,14 +102,15 @@ class GradeDrift:
 
 @dataclass(frozen=True)
 class Drift:
-    """How a site differs from the reference.
+    """Differences between a site and the reference site.
 
     Attributes:
-        knees: at the reference and at the site.
-        feature_auc: how well a ridge regression on the features tells the two apart, on knees of subjects it did not
-            see; 0.5: not at all, 1: always. The classifier two-sample test of Lopez-Paz and Oquab (ICLR 2017).
-        feature_auc_chance: what 95 of 100 random divisions of all subjects stay below.
-        feature_p_value: share of such divisions that are told apart as well.
+        knees: number of knees at the reference and at the site.
+        feature_auc: area under the ROC curve of a ridge regression on the features that separates the two sites,
+            cross-validated over subjects; 0.5: not separable, 1: perfectly. Classifier two-sample test of Lopez-Paz and
+            Oquab (ICLR 2017).
+        feature_auc_chance: 95 % quantile of this area over random divisions of all subjects.
+        feature_p_value: share of such divisions that are separated at least as well.
         grades: by name.
     """
 
@@ -112,7 +121,7 @@ class Drift:
     grades: Mapping[str, GradeDrift]
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """JSON values."""
         return {
             "knees": {"reference": self.knees[0], "site": self.knees[1]},
             "feature_auc": self.feature_auc,
@@ -123,87 +132,106 @@ class Drift:
 
 
 def compare_profiles(reference: SiteProfile, site: SiteProfile, seed: int = 0) -> Drift:
-    """How `site` differs from `reference`.
-
-    Raises:
-        RecipeError: profiles of two networks, or fewer than ten subjects in one.
-    """
-    if reference.weights != site.weights:
-        raise RecipeError("The two profiles are of two networks; make both with the same weights.")
-    fewest = min(len(np.unique(profile.subject)) for profile in (reference, site))
-    if fewest < FEWEST_SUBJECTS:
-        raise RecipeError(f"{fewest} subjects or films are too few to compare; {FEWEST_SUBJECTS} are needed.")
-    people = np.concatenate([reference.subject, site.subject])
-    is_site = np.arange(len(people)) >= len(reference)
-    units, place = np.unique(np.char.add(np.where(is_site, "1", "0"), people), return_inverse=True)
-    belongs, generator = np.char.startswith(units, "1").astype(np.float64), np.random.default_rng(seed)
-    divisions = np.stack([belongs, *(generator.permutation(belongs) for _ in range(PERMUTATIONS))])
-    features = np.concatenate([reference.features, site.features]).astype(np.float64)
-    auc = _told_apart(features, divisions[: FEATURE_PERMUTATIONS + 1][:, place], people)
-    shares = np.concatenate([reference.probabilities, site.probabilities]).astype(np.float64)
-    chance = np.quantile(auc[1:], 0.95)
-    return Drift(
-        (len(reference), len(site)), float(auc[0]), float(chance), float((auc >= auc[0]).mean()),
-        _grades(shares, divisions, place),
-    )  # fmt: skip
-
-
-def _told_apart(features: Array, divisions: Array, people: NDArray[np.str_]) -> Array:
-    """(1 + permutations,) AUC of a ridge regression for each division of the knees into two sites.
-
-    Every fold's scores are of people that the regression did not see; a person is in one fold whichever site their
-    knees are of.
+    """Differences between `site` and `reference`.
 
     Args:
-        features: (N, R).
-        divisions: (1 + permutations, N) of 0 and 1.
+        reference: profile of the reference site.
+        site: profile of the other site, by the same network.
+        seed: of the random divisions of the subjects.
+
+    Raises:
+        RecipeError: the profiles are of two networks, or one has fewer than ten subjects.
+    """
+    if reference.weights != site.weights:
+        raise RecipeError("The two profiles were made by two networks. Make both profiles with the same weights.")
+    fewest = min(len(np.unique(profile.subject)) for profile in (reference, site))
+    if fewest < FEWEST_SUBJECTS:
+        raise RecipeError(
+            f"One profile has {fewest} subjects or films; at least {FEWEST_SUBJECTS} are needed for a comparison. Add "
+            "films to it."
+        )
+    people = np.concatenate([reference.subject, site.subject])
+    is_site = np.arange(len(people)) >= len(reference)
+    units, unit_of_knee = np.unique(np.char.add(np.where(is_site, "1", "0"), people), return_inverse=True)
+    unit_is_site, generator = np.char.startswith(units, "1").astype(np.float64), np.random.default_rng(seed)
+    divisions = np.stack([unit_is_site, *(generator.permutation(unit_is_site) for _ in range(PERMUTATIONS))])
+    features = np.concatenate([reference.features, site.features]).astype(np.float64)
+    auc = _feature_auc(features, divisions[: FEATURE_PERMUTATIONS + 1][:, unit_of_knee], people)
+    shares = np.concatenate([reference.probabilities, site.probabilities]).astype(np.float64)
+    return Drift(
+        knees=(len(reference), len(site)),
+        feature_auc=float(auc[0]),
+        feature_auc_chance=float(np.quantile(auc[1:], 0.95)),
+        feature_p_value=float((auc >= auc[0]).mean()),
+        grades=_grade_drift(shares, divisions, unit_of_knee),
+    )
+
+
+def _feature_auc(features: Array, divisions: Array, people: NDArray[np.str_]) -> Array:
+    """(1 + permutations,) area under the ROC curve of a ridge regression for each division of the knees into two sites.
+
+    The regression is cross-validated. All knees of a person are in one fold, even if they are of both sites.
+
+    Args:
+        features: (N, F).
+        divisions: (1 + permutations, N) of 0 (reference) and 1 (site); row 0 is the true division.
         people: (N,).
     """
-    names, place = np.unique(people, return_inverse=True)
-    fold = (np.random.default_rng(0).permutation(len(names)) % FOLDS)[place]
+    names, person = np.unique(people, return_inverse=True)
+    fold = (np.random.default_rng(0).permutation(len(names)) % FOLDS)[person]
     scores = np.zeros_like(divisions)
     for number in range(FOLDS):
-        out = fold == number
-        mean, spread = features[~out].mean(0), features[~out].std(0) + 1e-6
-        inside, outside = (features[~out] - mean) / spread, (features[out] - mean) / spread
-        wanted = divisions[:, ~out] - divisions[:, ~out].mean(1, keepdims=True)
-        gram = inside.T @ inside + RIDGE * len(inside) * np.eye(inside.shape[1])
-        scores[:, out] = wanted @ inside @ np.linalg.solve(gram, outside.T)
-    one = np.ones((1, len(place)))
-    return np.array([weighted_auc(d > 0, s, one)[0] for d, s in zip(divisions, scores, strict=True)])
+        test = fold == number
+        mean, deviation = features[~test].mean(0), features[~test].std(0) + 1e-6
+        train_x, test_x = (features[~test] - mean) / deviation, (features[test] - mean) / deviation
+        train_y = divisions[:, ~test] - divisions[:, ~test].mean(1, keepdims=True)
+        gram = train_x.T @ train_x + RIDGE * len(train_x) * np.eye(train_x.shape[1])
+        scores[:, test] = train_y @ train_x @ np.linalg.solve(gram, test_x.T)
+    equal_weights = np.ones((1, len(person)))
+    return np.array([weighted_auc(d > 0, s, equal_weights)[0] for d, s in zip(divisions, scores, strict=True)])
 
 
-def _grades(shares: Array, divisions: Array, place: NDArray[np.int64]) -> dict[str, GradeDrift]:
-    """Each grade under the true division of the people (row 0) and under others at random."""
-    sums, counts = np.zeros((divisions.shape[1], ONE_HOT_LENGTH)), np.bincount(place)
-    np.add.at(sums, place, shares)
+def _grade_drift(shares: Array, divisions: Array, unit_of_knee: NDArray[np.int64]) -> dict[str, GradeDrift]:
+    """Drift of each grade, with the p-value of a permutation test over subjects.
+
+    Args:
+        shares: (N, 29) calibrated probabilities.
+        divisions: (1 + permutations, U) of 0 (reference) and 1 (site) for U subjects; row 0 is the true division.
+        unit_of_knee: (N,) index of the subject of each knee.
+    """
+    sums, counts = np.zeros((divisions.shape[1], ONE_HOT_LENGTH)), np.bincount(unit_of_knee)
+    np.add.at(sums, unit_of_knee, shares)
     site = divisions @ sums / (divisions @ counts)[:, None]  # (1 + permutations, 29)
     reference = (1 - divisions) @ sums / ((1 - divisions) @ counts)[:, None]
-    found = {}
+    drift = {}
     for target in TARGETS:
         s, r = site[:, target.one_hot], reference[:, target.one_hot]
         variation = np.abs(s - r).sum(1) / 2
-        mine, theirs = np.maximum(s[0], LEAST_SHARE), np.maximum(r[0], LEAST_SHARE)
-        found[target.name] = GradeDrift(
-            tuple(r[0].tolist()), tuple(s[0].tolist()), float(variation[0]),
-            float(((mine - theirs) * np.log(mine / theirs)).sum()), float((variation >= variation[0] - 1e-12).mean()),
-        )  # fmt: skip
-    return found
+        s_clipped, r_clipped = np.maximum(s[0], LEAST_SHARE), np.maximum(r[0], LEAST_SHARE)
+        drift[target.name] = GradeDrift(
+            reference=tuple(r[0].tolist()),
+            site=tuple(s[0].tolist()),
+            total_variation=float(variation[0]),
+            stability_index=float(((s_clipped - r_clipped) * np.log(s_clipped / r_clipped)).sum()),
+            p_value=float((variation >= variation[0] - 1e-12).mean()),
+        )
+    return drift
 
 
 def drift_table(drift: Drift) -> Table:
-    """Shares of every grade at the reference and at the site, and how far apart they are."""
+    """Distribution of every grade at the reference and at the site, and their distance."""
     lines = []
     for target in TARGETS:
-        own = drift.grades[target.name]
-        shares = (f"{100 * r:.0f} → {100 * s:.0f}" for r, s in zip(own.reference, own.site, strict=True))
+        grade = drift.grades[target.name]
+        shares = (f"{100 * r:.0f} → {100 * s:.0f}" for r, s in zip(grade.reference, grade.site, strict=True))
         cells = (*shares, *("–",) * (5 - target.classes))
-        numbers = (f"{own.total_variation:.3f}", f"{own.stability_index:.2f}", f"{own.p_value:.3f}")
+        numbers = (f"{grade.total_variation:.3f}", f"{grade.stability_index:.2f}", f"{grade.p_value:.3f}")
         lines.append((target.name, *cells, *numbers))
     notes = (
-        f"{drift.knees[0]:,} knees of the reference, {drift.knees[1]:,} of the site; shares of the grades in %.",
-        f"Features tell the two apart with AUC {drift.feature_auc:.3f}, p {drift.feature_p_value:.2f}; 0.5 is not at "
-        f"all, and by chance alone it stays below {drift.feature_auc_chance:.3f} (95 %).",
+        f"{drift.knees[0]:,} knees of the reference, {drift.knees[1]:,} of the site. Shares of the grades in %.",
+        f"A classifier separates the two sites by the network's features with AUC {drift.feature_auc:.3f} (0.5: not at "
+        f"all), p {drift.feature_p_value:.2f}; by chance the AUC is below {drift.feature_auc_chance:.3f} in 95 % of "
+        "cases.",
     )
     header = ("grade", *(str(k) for k in range(5)), "total variation", "stability index", "p")
     return Table("drift", "Predicted grades, reference → site", header, tuple(lines), notes)

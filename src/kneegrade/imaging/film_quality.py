@@ -20,7 +20,7 @@ MIN_GREY_LEVELS = 16  # distinct values after rounding to 8 bits
 MIN_RANGE_CROP = 0.1
 BLUR_RADIUS_PX = 4
 FILM_SIDE_PX = 512
-REGION_PX = 224  # side of the crops on which the thresholds were set
+CROP_CHECK_PX = 224  # side of the crops on which the thresholds were set
 MAX_SMOOTHNESS_FILM = 0.95  # lenient, because noise-free films are smooth and every crop is checked again
 MAX_SMOOTHNESS_CROP = 0.92
 
@@ -37,7 +37,7 @@ def check_film(radiograph: Radiograph) -> tuple[Finding, ...]:
     if _percentile_range(pixels) < BLANK_RANGE:
         return (*findings, BLANK)
     levels = len(np.unique(np.rint(pixels * 255)))
-    if levels < MIN_GREY_LEVELS or clipped_share(pixels) > MAX_CLIPPED_FILM:
+    if levels < MIN_GREY_LEVELS or clipped_fraction(pixels) > MAX_CLIPPED_FILM:
         findings += (EXPOSURE,)
     if smoothness(block_means(pixels, FILM_SIDE_PX)) > MAX_SMOOTHNESS_FILM:
         findings += (BLUR,)
@@ -54,20 +54,20 @@ def check_crop(pixels: NDArray[np.float32]) -> tuple[Finding, ...]:
     Raises:
         ValueError: the crop has another shape.
     """
-    if pixels.shape != (REGION_PX, REGION_PX):
-        raise ValueError(f"The crop has the shape {pixels.shape}; expected ({REGION_PX}, {REGION_PX}).")
+    if pixels.shape != (CROP_CHECK_PX, CROP_CHECK_PX):
+        raise ValueError(f"The crop has the shape {pixels.shape}; expected ({CROP_CHECK_PX}, {CROP_CHECK_PX}).")
     contrast = _percentile_range(pixels)
     if contrast < BLANK_RANGE:
         return (BLANK,)
     findings: tuple[Finding, ...] = ()
-    if contrast < MIN_RANGE_CROP or clipped_share(pixels) > MAX_CLIPPED_CROP:
+    if contrast < MIN_RANGE_CROP or clipped_fraction(pixels) > MAX_CLIPPED_CROP:
         findings += (EXPOSURE,)
     if smoothness(pixels.astype(np.float64)) > MAX_SMOOTHNESS_CROP:
         findings += (BLUR,)
     return findings
 
 
-def clipped_share(pixels: NDArray[np.float32]) -> float:
+def clipped_fraction(pixels: NDArray[np.float32]) -> float:
     """Fraction of pixels at 0 or at 1 (within `CLIPPED_MARGIN`)."""
     return float(np.mean((pixels <= CLIPPED_MARGIN) | (pixels >= 1 - CLIPPED_MARGIN)))
 

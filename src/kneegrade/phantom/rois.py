@@ -92,9 +92,7 @@ def render_roi(
     """
     placement = roi_placement(knee, size_px, fov_mm, rotation_deg)
     step = coarse_step(size_px, fov_mm)
-    pixels = render_sheets(
-        stack([render_params_of(knee)]), [placement], [exposure or roi_exposure(knee)], size_px, step
-    )
+    pixels = render_batch(stack([render_params_of(knee)]), [placement], [exposure or roi_exposure(knee)], size_px, step)
     return pixels[0].numpy(), placement.to_px(knee.outline_mm)
 
 
@@ -117,12 +115,12 @@ def render_rois(
         placements = [Placement.level(knee.outline_mm, size_px, widths) for knee in knees]
     params = stack([render_params_of(knee) for knee in knees], device)
     step = coarse_step(size_px, FOV_MM if widths is None else widths * USUAL_WIDTH_MM)
-    pixels = render_sheets(params, placements, [roi_exposure(knee) for knee in knees], size_px, step)
+    pixels = render_batch(params, placements, [roi_exposure(knee) for knee in knees], size_px, step)
     landmarks = [placement.to_px(knee.outline_mm) for placement, knee in zip(placements, knees, strict=True)]
     return pixels, np.stack(landmarks)
 
 
-def render_sheets(
+def render_batch(
     params: RenderParams, placements: Sequence[Placement], exposures: Sequence[Exposure], size_px: int, step: int
 ) -> Tensor:
     """Images (B, S, S) float32 in [0, 1] of a batch of knees, on the device of the batch.

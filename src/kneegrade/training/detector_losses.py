@@ -12,7 +12,7 @@ from kneegrade.anatomy.landmark_networks import (
     LOCALIZER_PX,
     LOCALIZER_STRIDE,
     LOG_WIDTH,
-    expected_cells,
+    soft_argmax,
 )
 from kneegrade.training.scenes import POSE_LENGTH
 
@@ -63,7 +63,7 @@ def landmark_loss(output: Output, points_px: Tensor, weight: Tensor, correct: Te
     """
     maps, score = output
     cells = points_px / LANDMARK_STRIDE
-    expectation, _ = expected_cells(maps)
+    expectation, _ = soft_argmax(maps)
     height, width = maps.shape[-2:]
     # The Gaussian is separable. Where it extends over the border, the part inside is normalised to 1.
     x = functional.softmax(-((torch.arange(width, device=maps.device) - cells[..., :1]) ** 2) / 2, dim=-1)

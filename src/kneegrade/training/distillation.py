@@ -15,8 +15,8 @@ from kneegrade.errors import RecipeError
 from kneegrade.schema import TARGETS
 from kneegrade.training.config import Distillation
 from kneegrade.training.dataset import KneeDataset
-from kneegrade.training.predict import graders_predictions
-from kneegrade.weights import identity_of, read_description
+from kneegrade.training.predict import dataset_predictions
+from kneegrade.weights import read_description, weights_reference
 
 
 def distilled_targets(
@@ -46,7 +46,7 @@ def distilled_targets(
         )
     rows = rows[np.isin(dataset.source[rows], distillation.sources)]
     if not path.is_file():
-        predicted = [graders_predictions(weights, dataset, rows, device) for weights in distillation.teachers]
+        predicted = [dataset_predictions(weights, dataset, rows, device) for weights in distillation.teachers]
         partial = path.with_suffix(".tmp.npy")
         np.save(partial, geometric_mean([each.probabilities for each in predicted]))
         partial.replace(path)
@@ -62,7 +62,7 @@ def distilled_targets(
 
 def teacher_identities(distillation: Distillation | None) -> list[dict[str, str]]:
     """Name and SHA-256 of every teacher's weights, for the description of the student's weights."""
-    return [] if distillation is None else [identity_of(read_description(path)) for path in distillation.teachers]
+    return [] if distillation is None else [weights_reference(read_description(path)) for path in distillation.teachers]
 
 
 def geometric_mean(probabilities: Sequence[NDArray[np.floating]]) -> NDArray[np.float32]:

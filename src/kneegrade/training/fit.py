@@ -22,7 +22,7 @@ from kneegrade.progress import Progress
 from kneegrade.schema import TARGETS, grade_tuple_counts
 from kneegrade.training.predict import predict_knees
 from kneegrade.training.predict_films import KneePredictions, requested
-from kneegrade.training.splits import DIVISION, people_first
+from kneegrade.training.splits import DIVISION, in_first_group
 from kneegrade.training.train_implants import draw_implants, fit_implant_network, implant_bars
 from kneegrade.uncertainty import (
     Graded,
@@ -35,8 +35,8 @@ from kneegrade.uncertainty import (
     fit_quality_control,
 )
 from kneegrade.uncertainty.postprocess import CALIBRATION, DECODER, SETS
-from kneegrade.uncertainty.quality_control import GATE
-from kneegrade.weights import Weights, identity_of, load_weights, save_weights, shipped_path
+from kneegrade.uncertainty.quality_control import QUALITY_CONTROL
+from kneegrade.weights import Weights, load_weights, save_weights, shipped_path, weights_reference
 
 MIN_CALIBRATION_KNEES = 100
 CALIBRATED_SUFFIX = "-calibrated"  # of the name of calibrated weights
@@ -75,7 +75,7 @@ def calibrate(
     path = weights or shipped_path("grader")
     held = load_weights(path, "grader")
     knees = predict_knees(table, path, device=device, workers=os.cpu_count() or 1, progress=progress)
-    fitted = people_first(knees.subject, share, seed)
+    fitted = in_first_group(knees.subject, share, seed)
     if fitted.sum() < MIN_CALIBRATION_KNEES:
         raise RecipeError(
             f"Found {int(fitted.sum())} knees to calibrate on; at least {MIN_CALIBRATION_KNEES} are needed. Give a "
@@ -109,7 +109,7 @@ def _description_of_knees(held: Weights, knees: KneePredictions, fitted: NDArray
     """The input weights, and the knees that were fitted on, for the description of calibrated weights."""
     targets = knees.targets[fitted]
     return {
-        "weights": identity_of(held.description),
+        "weights": weights_reference(held.description),
         "knees": int(fitted.sum()),
         "subjects": len(np.unique(knees.subject[fitted])),
         "grades": [t.name for t in TARGETS if np.isfinite(targets[:, t.one_hot]).any()],
@@ -117,7 +117,7 @@ def _description_of_knees(held: Weights, knees: KneePredictions, fitted: NDArray
     }
 
 
-def fit_quality_control_on(
+def quality_control_from_manifest(
     table: pd.DataFrame, phantoms: Path, output: Path, weights: Path | None = None, *, split: str = "val",
     share: float = 0.5, refuse: float = 0.01, seed: int = 0, device: str = "auto", progress: Progress | None = None,
 ) -> dict[str, float]:  # fmt: skip
@@ -153,7 +153,7 @@ def fit_quality_control_on(
     usual = table[table["split"] == "train"]
     usual = usual.iloc[np.random.default_rng(seed).permutation(len(usual))[:MAX_TRAIN_FILMS]]
     others = table[table["split"] == split]
-    fitted = people_first(others["subject_id"].to_numpy(dtype=str), share, seed)
+    fitted = in_first_group(others["subject_id"].to_numpy(dtype=str), share, seed)
     drawn = pd.read_parquet(phantoms / TABLE_FILE)
     implant = drawn["implant"].notna().to_numpy()
     _check_numbers(
@@ -175,7 +175,7 @@ def fit_quality_control_on(
     real = Split(ood_features(usual), ood_features(others[fitted]))
     plain = Split(ood_features(rois[~implant & trained]), ood_features(rois[~implant & reference]))
     network = _implant_network(
-        real.usual, plain.usual, ood_features(rois[implant & trained]), drawn[implant & trained], seed
+        real.train, plain.train, ood_features(rois[implant & trained]), drawn[implant & trained], seed
     )
     control = fit_quality_control(real, plain, network, refuse=refuse)
     measures = _measures_on_phantoms(
@@ -187,8 +187,8 @@ def fit_quality_control_on(
         "sound": len(usual), "reference": int(fitted.sum()), "phantoms": len(drawn), "division": DIVISION,
         "share": share, "seed": seed, **measures,
     }  # fmt: skip
-    kept = {key: value for key, value in held.tensors.items() if not key.startswith(f"{GATE}.")}
-    kept |= {f"{GATE}.{key}": value for key, value in control.state_dict().items()}
+    kept = {key: value for key, value in held.tensors.items() if not key.startswith(f"{QUALITY_CONTROL}.")}
+    kept |= {f"{QUALITY_CONTROL}.{key}": value for key, value in control.state_dict().items()}
     save_weights(output, kept, {**held.description, "gate": description})
     return measures
 
@@ -211,8 +211,8 @@ def _implant_network(
         drawn: table of phantoms with the implants to draw.
         seed: of the drawing and the training.
     """
-    into_real = draw_implants(real.pictures, implant_bars(drawn), np.random.default_rng(seed))
-    pictures = [real.pictures, into_real, plain.pictures, implants.pictures]
+    into_real = draw_implants(real.implant_inputs, implant_bars(drawn), np.random.default_rng(seed))
+    pictures = [real.implant_inputs, into_real, plain.implant_inputs, implants.implant_inputs]
     has_implant = np.repeat([False, True, False, True], [len(part) for part in pictures])
     return fit_implant_network(np.concatenate(pictures), has_implant, seed)
 
@@ -221,8 +221,10 @@ def _measures_on_phantoms(control: QualityControl, plain: OODFeatures, implants:
     """Detection of implants in phantoms, and the share of phantoms without implants that have a finding."""
     from sklearn.metrics import roc_auc_score
 
-    probability = np.concatenate([control.implant_network.probability(each.pictures) for each in (plain, implants)])
-    truth = np.repeat([0, 1], [len(plain.doubt), len(implants.doubt)])
+    probability = np.concatenate(
+        [control.implant_network.probability(each.implant_inputs) for each in (plain, implants)]
+    )
+    truth = np.repeat([0, 1], [len(plain.landmark_uncertainty), len(implants.landmark_uncertainty)])
     detected, limit = probability > float(control.implant_limit), float(control.implant_limit)
     return {
         "implant_auc": round(float(roc_auc_score(truth, probability)), 4), "implant_limit": round(limit, 4),
@@ -238,7 +240,7 @@ def _measures_on_films(
     """Shares of normal knees that are refused and warned about, and of drawn implants that are detected in them."""
     qualities = control(normal)
     reasons = [quality.reason.code for quality in qualities if quality.reason is not None]
-    with_implants = draw_implants(normal.pictures, implant_bars(phantoms), np.random.default_rng([seed, 1]))
+    with_implants = draw_implants(normal.implant_inputs, implant_bars(phantoms), np.random.default_rng([seed, 1]))
     detected = control.implant_network.probability(with_implants) > float(control.implant_limit)
     return {
         "knees": len(qualities),

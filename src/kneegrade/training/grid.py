@@ -90,7 +90,7 @@ def grid(scale: Scale, dataset: Path, settings: Sequence[str] = ()) -> list[tupl
     runs = []
     for seed in scale.seeds:
         for name in scale.recipes:
-            overrides = [f"data.stores={json.dumps([str(dataset)])}", f"train.seed={seed}", *scale.settings]
+            overrides = [f"data.datasets={json.dumps([str(dataset)])}", f"train.seed={seed}", *scale.settings]
             recipe = load_recipe(folder / f"{name}.yaml")
             if isinstance(recipe, Recipe) and recipe.model.trunk in scale.trunks:
                 overrides.append(f"model.trunk={scale.trunks[recipe.model.trunk]}")

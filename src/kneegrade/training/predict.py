@@ -2,7 +2,7 @@
 
 - `predict_knees`: a manifest, a folder of films or a dataset, and weights → `KneePredictions`. Evaluation
   (`evaluate_manifest`), drift (`site_profile`), calibration and quality control (`kneegrade.training.fit`) use it.
-- `predicted_logits`, `feature_mean`, `predictions_of`, `graders_predictions`: the same for rows of a loaded dataset.
+- `predicted_logits`, `feature_mean`, `predictions_of`, `dataset_predictions`: the same for rows of a loaded dataset.
 
 There are two routes. The dataset route crops knees at the landmarks of the manifest (at those of the detector where the
 manifest has none) and runs the network alone. The pipeline route runs `kneegrade.grader.Grader` on whole films, as
@@ -84,7 +84,7 @@ def predictions_of(logits: dict[str, Tensor], dataset: KneeDataset, rows: NDArra
     )
 
 
-def graders_predictions(path: Path, dataset: KneeDataset, rows: NDArray[np.int64], device: str = "cpu") -> Predictions:
+def dataset_predictions(path: Path, dataset: KneeDataset, rows: NDArray[np.int64], device: str = "cpu") -> Predictions:
     """Calibrated predictions of a grader's weights for `rows`; on a CPU in the precision of `kneegrade grade`.
 
     Raises:

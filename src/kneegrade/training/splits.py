@@ -14,7 +14,7 @@ from kneegrade.training.config import Data
 from kneegrade.training.dataset import KneeDataset
 
 Rows = NDArray[np.int64]
-DIVISION = "sha256"  # name of the method of `people_first` in descriptions of weights
+DIVISION = "sha256"  # name of the method of `in_first_group` in descriptions of weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +133,7 @@ class EndlessSampler:
         return self._permutations[number]
 
 
-def people_first(subject: NDArray[np.str_], share: float, seed: int) -> NDArray[np.bool_]:
+def in_first_group(subject: NDArray[np.str_], share: float, seed: int) -> NDArray[np.bool_]:
     """(N,) bool, knees of the subjects in the first of two groups, which has about `share` of the subjects.
 
     The group of a subject is a hash of its id and the seed, so it does not depend on the other subjects.
@@ -153,7 +153,7 @@ def _hash_position(text: str) -> float:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6]) / 2**48
 
 
-def hashed_person(person: str) -> str:
+def hashed_subject(person: str) -> str:
     """The first 8 hexadecimal digits of the SHA-256 of a subject's id, as in `fitted_people` of a description."""
     return hashlib.sha256(person.encode()).hexdigest()[:8]
 
@@ -161,7 +161,7 @@ def hashed_person(person: str) -> str:
 def left_out(description: Mapping[str, Any], subject: NDArray[np.str_]) -> NDArray[np.bool_]:
     """(N,) bool, knees of subjects that calibration, prediction sets and quality control were not fitted on.
 
-    A part of the description that states its `division` was fitted on the subjects of `people_first`; other parts were
+    A part of the description that states its `division` was fitted on the subjects of `in_first_group`; other parts were
     fitted on the subjects listed in `fitted_people`.
 
     Args:
@@ -172,7 +172,7 @@ def left_out(description: Mapping[str, Any], subject: NDArray[np.str_]) -> NDArr
         RecipeError: the description does not state these subjects.
     """
     listed = description.get("fitted_people")
-    fitted = np.isin([hashed_person(person) for person in subject], listed or [])
+    fitted = np.isin([hashed_subject(person) for person in subject], listed or [])
     parts = [description[name] for name in ("calibrated", "gate") if name in description]
     by_hash = [part for part in parts if part.get("division") == DIVISION]
     if listed is None and ("calibrated" not in description or len(by_hash) < len(parts)):
@@ -182,5 +182,5 @@ def left_out(description: Mapping[str, Any], subject: NDArray[np.str_]) -> NDArr
             "and `gate` again."
         )
     for part in by_hash:
-        fitted |= people_first(subject, part["share"], part["seed"])
+        fitted |= in_first_group(subject, part["share"], part["seed"])
     return ~fitted

@@ -1,31 +1,46 @@
-"""Logits → what can be claimed."""
+"""From logits to calibrated, coherent grades with prediction sets, and quality control of the knees.
+
+`Postprocessor` combines the calibration, the joint decoder and the conformal prediction sets. `QualityControl` detects
+knees that should not be graded.
+"""
 
 from kneegrade.uncertainty.calibration import Calibration, fit_calibration, negative_log_likelihood
 from kneegrade.uncertainty.conformal import ConformalSets, fit_sets
 from kneegrade.uncertainty.implant_network import ImplantNetwork
 from kneegrade.uncertainty.joint_decoding import CoherentDecoder
-from kneegrade.uncertainty.postprocess import CalibratedGrades, Graded, Postprocessor, fit_postprocessor, tuned_claims
+from kneegrade.uncertainty.postprocess import (
+    CalibratedGrades,
+    CalibrationKnees,
+    Postprocessor,
+    fit_postprocessor,
+    tuned_postprocessor,
+)
 from kneegrade.uncertainty.quality_control import (
     OODFeatures,
+    Population,
     QualityControl,
-    Split,
+    concatenate_features,
     fit_quality_control,
-    joined,
     load_quality_control,
     ood_features_of,
 )
 
+Graded, Split, joined = CalibrationKnees, Population, concatenate_features  # former names, until all users are renamed
+
 __all__ = [
     "CalibratedGrades",
     "Calibration",
+    "CalibrationKnees",
     "CoherentDecoder",
     "ConformalSets",
     "Graded",
     "ImplantNetwork",
     "OODFeatures",
+    "Population",
     "Postprocessor",
     "QualityControl",
     "Split",
+    "concatenate_features",
     "fit_calibration",
     "fit_postprocessor",
     "fit_quality_control",
@@ -34,5 +49,5 @@ __all__ = [
     "load_quality_control",
     "negative_log_likelihood",
     "ood_features_of",
-    "tuned_claims",
+    "tuned_postprocessor",
 ]

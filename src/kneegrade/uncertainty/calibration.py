@@ -1,16 +1,16 @@
-r"""Calibration and coherent decoding tuned together.
+r"""Calibration: a temperature and a bias per class for each grade, applied to the logits.
 
-Decoding multiplies seven calibrated distributions by what goes together, so distributions that were calibrated before
-it are so no longer after it. Here temperature and bias of every grade minimise the negative log-likelihood of the
-labels under the *decoded* marginals of
+The calibrated probabilities of grade q are softmax(z_q / T_q + b_q). A temperature alone cannot undo the shift in class
+frequencies that class-weighted training leaves; a bias per class can.
+
+`fit_calibration` fits temperatures and biases on their own. `fit_calibration_through_decoder` fits them together with
+the joint decoder (`kneegrade.uncertainty.joint_decoding`). The decoder multiplies the seven calibrated distributions by
+a joint distribution, so distributions that were calibrated before decoding are no longer calibrated after it. Here
+temperature and bias of every grade minimise the negative log-likelihood of the labels under the *decoded* marginals of
 
     p(y | image) ∝ Π_q softmax(z_q / T_q + b_q)(y_q) · p(y)^b.
 
-A bias per class holds the prior's exponent a already (π_q^−a is a bias), so a = 0 here.
-
-Calibrated probabilities: per grade a temperature and a bias on the logits.
-
-A temperature alone cannot undo the tilt that class-weighted training leaves; a bias per class can.
+The prior's exponent a is 0 here, because a bias per class already includes it (π_q^−a is a bias).
 """
 
 from collections.abc import Mapping
@@ -26,11 +26,12 @@ from kneegrade.coherence import concatenate_probabilities, most_probable_grades
 from kneegrade.schema import TARGETS
 from kneegrade.uncertainty.joint_decoding import CoherentDecoder
 
-RIDGE = 1e-3  # penalty on squared parameters, so that a class that never occurs keeps a finite bias
+RIDGE = 1e-3  # penalty on squared parameters: keeps the bias of a class without labels finite
+ITERATIONS = 20  # of L-BFGS, when the calibration is fitted through the decoder
 
 
 class Calibration(nn.Module):
-    """softmax(logits / T + b) per grade; starts as the plain softmax."""
+    """Temperature and biases of each grade: softmax(logits / T + b). A new instance is the plain softmax."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,16 +39,36 @@ class Calibration(nn.Module):
         self.bias = nn.ParameterDict({t.name: nn.Parameter(torch.zeros(t.classes)) for t in TARGETS})
 
     def forward(self, logits: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Grade name → (B, classes) logits to calibrated logits (their softmax is the probability)."""
+        """Calibrated logits, whose softmax are the probabilities.
+
+        Args:
+            logits: grade name → (B, classes).
+        """
         return {t.name: logits[t.name] / self.log_temperature[t.name].exp() + self.bias[t.name] for t in TARGETS}
+
+
+def negative_log_likelihood(logits: Mapping[str, Tensor], targets: Tensor) -> Tensor:
+    """−Σ_c t_c log p_c, averaged over knees and summed over grades. Missing grades are ignored.
+
+    Args:
+        logits: grade name → (M, classes).
+        targets: (M, 29) label distributions, NaN where a grade is missing.
+    """
+    total = targets.new_zeros(())
+    for target in TARGETS:
+        labels = targets[:, target.one_hot]
+        present = ~labels.isnan().any(1)
+        if present.any():
+            total = total - (labels[present] * logits[target.name][present].log_softmax(1)).sum(1).mean()
+    return total
 
 
 def fit_calibration(logits: Mapping[str, Tensor], targets: Tensor, ridge: float = RIDGE) -> Calibration:
     """The temperatures and biases that minimise the negative log-likelihood of `targets`.
 
     Args:
-        logits: grade name → (M, classes), of knees that were not trained on.
-        targets: (M, 29) distributions, NaN where a grade is missing.
+        logits: grade name → (M, classes), of knees that the network was not trained on.
+        targets: (M, 29) label distributions, NaN where a grade is missing.
         ridge: penalty on squared parameters.
     """
     calibration = Calibration()
@@ -64,94 +85,80 @@ def fit_calibration(logits: Mapping[str, Tensor], targets: Tensor, ridge: float 
     return calibration.requires_grad_(False)
 
 
-def negative_log_likelihood(logits: Mapping[str, Tensor], targets: Tensor) -> Tensor:
-    """Mean over knees, summed over grades, of −Σ_c t_c log p_c; missing grades take no part."""
-    total = targets.new_zeros(())
-    for target in TARGETS:
-        wanted = targets[:, target.one_hot]
-        present = ~wanted.isnan().any(1)
-        if present.any():
-            total = total - (wanted[present] * logits[target.name][present].log_softmax(1)).sum(1).mean()
-    return total
-
-
-Array = NDArray[np.float64]
-
-ITERATIONS = 20
-
-
 def fit_calibration_through_decoder(
     logits: Mapping[str, Tensor], targets: NDArray[np.float32], decoder: CoherentDecoder, start: Calibration
 ) -> tuple[Calibration, float]:
-    """The calibration that makes the labels likeliest after decoding, and their negative log-likelihood then.
+    """The calibration that minimises the negative log-likelihood of the decoded labels, and the value reached.
 
     Args:
         logits: grade name → (M, classes).
-        targets: (M, 29) distributions, NaN where missing; grades that no knee has keep `start`'s parameters.
-        decoder: its joint exponent and table; the prior's exponent is left out.
-        start: where to begin.
+        targets: (M, 29) label distributions, NaN where missing. Grades without any label keep `start`'s parameters.
+        decoder: its joint exponent and table are used; its prior exponent is ignored.
+        start: initial parameters.
     """
     joint = torch.from_numpy(decoder.table**decoder.joint_exponent).float()
-    wanted = torch.from_numpy(targets)
+    labels = torch.from_numpy(targets)
     calibration = deepcopy(start).requires_grad_(False)
-    known = [t.name for t in TARGETS if bool(wanted[:, t.one_hot].isfinite().any())]
-    learnt = [p for name in known for p in (calibration.log_temperature[name], calibration.bias[name])]
-    for parameter in learnt:
+    labelled = [t.name for t in TARGETS if bool(labels[:, t.one_hot].isfinite().any())]
+    parameters = [p for name in labelled for p in (calibration.log_temperature[name], calibration.bias[name])]
+    for parameter in parameters:
         parameter.requires_grad_(True)
 
     def loss() -> Tensor:
-        evidence = concatenate_probabilities(calibration(logits)).clamp(min=1e-12).log()  # (M, 29)
-        marginals = decoded_marginals(evidence, joint)
+        log_evidence = concatenate_probabilities(calibration(logits)).clamp(min=1e-12).log()  # (M, 29)
+        marginals = decoded_marginals(log_evidence, joint)
         decoded = {t.name: marginals[:, t.one_hot].clamp(min=1e-12).log() for t in TARGETS}
-        return negative_log_likelihood(decoded, wanted)
+        return negative_log_likelihood(decoded, labels)
 
-    optimiser = torch.optim.LBFGS(learnt, lr=0.5, max_iter=ITERATIONS, line_search_fn="strong_wolfe")
+    optimiser = torch.optim.LBFGS(parameters, lr=0.5, max_iter=ITERATIONS, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimiser.zero_grad()
-        total: Tensor = loss() + RIDGE * torch.stack([p.square().sum() for p in learnt]).sum()
+        total: Tensor = loss() + RIDGE * torch.stack([p.square().sum() for p in parameters]).sum()
         total.backward()  # type: ignore[no-untyped-call]
         return total
 
     optimiser.step(closure)  # type: ignore[no-untyped-call]
-    reached = float(loss().detach())
-    return calibration.requires_grad_(False), reached
+    final_loss = float(loss().detach())
+    return calibration.requires_grad_(False), final_loss
 
 
-def decoded_marginals(evidence: Tensor, joint: Tensor) -> Tensor:
-    """(M, 29) marginals under joint weights (5, 4, 4, 4, 4, 4, 4) of knees with this evidence; differentiable.
+def decoded_marginals(log_evidence: Tensor, joint: Tensor) -> Tensor:
+    """(M, 29) marginals of the decoded joint distribution, differentiable with respect to the evidence.
 
-    The gradient of log Z by the log evidence, Z = Σ_y Π_q e_q(y_q) · joint(y), which takes one contraction per grade
-    and not a row of 20,480 scores per knee.
+    They are the gradient of log Z with respect to the log evidence, Z = Σ_y Π_q e_q(y_q) · joint(y). This takes one
+    contraction per grade instead of a row of 20,480 tuple scores per knee.
 
     Args:
-        evidence: (M, 29) logarithms, of a graph that has parameters.
-        joint: float32.
+        log_evidence: (M, 29) logarithms of the seven distributions. It must require a gradient or depend on parameters
+            that do.
+        joint: (5, 4, 4, 4, 4, 4, 4) joint weights, of the same dtype.
     """
-    parts = [evidence[:, target.one_hot] for target in TARGETS]
+    parts = [log_evidence[:, target.one_hot] for target in TARGETS]
     first, *others = ((part - part.detach().amax(1, keepdim=True)).exp() for part in parts)
-    rest = first @ joint.reshape(joint.shape[0], -1)
-    for own in others:
-        rest = (own.unsqueeze(1) @ rest.reshape(len(own), own.shape[1], -1)).squeeze(1)
-    (marginals,) = torch.autograd.grad(rest.log().sum(), evidence, create_graph=True)
+    partial = first @ joint.reshape(joint.shape[0], -1)  # (M, product of the remaining classes)
+    for evidence in others:
+        partial = (evidence.unsqueeze(1) @ partial.reshape(len(evidence), evidence.shape[1], -1)).squeeze(1)
+    (marginals,) = torch.autograd.grad(partial.log().sum(), log_evidence, create_graph=True)
     return marginals
 
 
-def worth(grades: NDArray[np.int64], targets: NDArray[np.floating]) -> float:
-    """Accuracy plus quadratic kappa against the likeliest labels: half KL's, half the OARSI grades' mean.
+def agreement_score(grades: NDArray[np.int64], targets: NDArray[np.floating]) -> float:
+    """Accuracy plus quadratic kappa against the most probable labels: mean of KL's and of the OARSI grades' mean.
 
     Args:
-        grades: (M, 7) that would be given.
-        targets: (M, 29), NaN where missing; a grade that no knee has takes no part.
+        grades: (M, 7) predicted grades.
+        targets: (M, 29) label distributions, NaN where missing. A grade without any label is ignored.
     """
-    truth, own = most_probable_grades(targets), {}
+    truth, score_of = most_probable_grades(targets), {}
     for index, target in enumerate(TARGETS):
-        known = truth[:, index] >= 0
-        if known.any():
-            right, said = truth[known, index], grades[known, index]
+        labelled = truth[:, index] >= 0
+        if labelled.any():
+            true, predicted = truth[labelled, index], grades[labelled, index]
             with np.errstate(invalid="ignore"):
-                kappa = cohen_kappa_score(right, said, weights="quadratic", labels=range(target.classes))
-            own[target.name] = float((right == said).mean()) + (float(kappa) if np.isfinite(kappa) else 0.0)
-    kl, rest = own.pop("kl", None), list(own.values())
-    parts = [value for value in (kl, sum(rest) / len(rest) if rest else None) if value is not None]
+                kappa = cohen_kappa_score(true, predicted, weights="quadratic", labels=range(target.classes))
+            accuracy = float((true == predicted).mean())
+            score_of[target.name] = accuracy + (float(kappa) if np.isfinite(kappa) else 0.0)
+    kl, oarsi = score_of.pop("kl", None), list(score_of.values())
+    parts = [value for value in (kl, sum(oarsi) / len(oarsi) if oarsi else None) if value is not None]
     return float(np.mean(parts)) if parts else 0.0

@@ -1,16 +1,16 @@
-r"""Coherent decoding: seven calibrated distributions and what goes together → distributions of grades that agree.
+r"""Joint decoding: seven calibrated distributions and a joint distribution of grades → coherent marginals and grades.
 
     p(y | image) ∝ Π_q P_q(y_q) / π_q(y_q)^a · p(y)^b,
 
-over all 20,480 tuples y: P_q the calibrated predictions, p the joint table of the calibration population, π_q its
-marginals. Independent predictions know of the other grades only through the image; the table adds the rest. With
-b = a = 0 nothing changes. b is tuned on calibration knees, together with the calibration
-(`kneegrade.uncertainty.calibration`), whose biases do what a would.
+over all 20,480 tuples y. P_q are the calibrated predictions, p is the joint table of the calibration population, and
+π_q are its marginals. Independent predictions are related to each other only through the image; the table adds which
+grades occur together. With b = a = 0 the predictions do not change. b is tuned on calibration knees together with the
+calibration (`kneegrade.uncertainty.calibration`), whose biases replace a.
 
-The grades given are those of the tuple with the largest product of marginals among those that break no hard rule. With
-a ordinal_smoothing c > 0 a near miss counts for something: marginals are first smoothed along their scale,
-Σ_j P_q(j)·c^((k−j)²) in place of P_q(k). Readers' agreement is measured by quadratic kappa, where a wrong grade costs
-the square of its distance; between KL 0 and 2, equally likely, 1 is then the better answer.
+The reported grades are the tuple with the largest product of marginals among the tuples that break no hard rule. With
+an ordinal smoothing c > 0 the neighbours of a grade count too: the marginals are first smoothed along their scale,
+Σ_j P_q(j)·c^((k−j)²) in place of P_q(k). Agreement between readers is measured by quadratic kappa, where the cost of an
+error is the square of its distance. If KL 0 and KL 2 are equally probable, KL 1 is then the better prediction.
 """
 
 from collections.abc import Iterator
@@ -25,16 +25,16 @@ from kneegrade.schema import CLASSES, TARGETS
 
 Array = NDArray[np.float64]
 
-LEAST = 1e-12
-CHUNK = 256
+LEAST_PROBABILITY = 1e-12  # keeps logarithms finite
+CHUNK = 256  # knees that are decoded together
 
 
 @dataclass(frozen=True, eq=False)
 class CoherentDecoder:
-    """Marginals and grades of predictions under a joint table.
+    """Marginals and grades of calibrated predictions under a joint table.
 
     Attributes:
-        table: (5, 4, 4, 4, 4, 4, 4) joint distribution, positive.
+        table: (5, 4, 4, 4, 4, 4, 4) joint distribution, all entries positive.
         prior_exponent: a.
         joint_exponent: b.
         ordinal_smoothing: c, 0 … 1.
@@ -46,62 +46,84 @@ class CoherentDecoder:
     ordinal_smoothing: float = 0.0
 
     def marginals(self, probabilities: NDArray[np.floating]) -> Array:
-        """(N, 29) decoded distributions of calibrated ones (N, 29)."""
-        offset = self.joint_exponent * np.log(self.table.reshape(-1))
-        prior = np.log(prior_vector(self.table))
+        """(N, 29) decoded marginals.
+
+        Args:
+            probabilities: (N, 29) calibrated distributions.
+        """
+        log_joint = self.joint_exponent * np.log(self.table.reshape(-1))
+        log_prior = np.log(prior_vector(self.table))
         parts = []
         for rows in _chunks(probabilities):
-            evidence = np.log(np.maximum(rows, LEAST)) - self.prior_exponent * prior
-            scores = evidence @ tuple_layout().T + offset  # (n, 20480)
+            evidence = np.log(np.maximum(rows, LEAST_PROBABILITY)) - self.prior_exponent * log_prior
+            scores = evidence @ tuple_layout().T + log_joint  # (n, 20480)
             weights = np.exp(scores - scores.max(1, keepdims=True))
             parts.append(weights @ tuple_layout() / weights.sum(1, keepdims=True))
         return np.concatenate(parts) if parts else np.empty((0, tuple_layout().shape[1]))
 
     def grades(self, marginals: NDArray[np.floating]) -> NDArray[np.int64]:
-        """(N, 7): the tuple with the largest product of credits among those that break no hard rule."""
+        """(N, 7) reported grades: the tuple with the largest product of smoothed marginals that breaks no hard rule.
+
+        Args:
+            marginals: (N, 29) from `marginals`.
+        """
         allowed, layout = tuples()[keeps_hard_rules()], tuple_layout()[keeps_hard_rules()]
-        credits = smooth_ordinal(marginals, self.ordinal_smoothing)
-        best = [(np.log(np.maximum(rows, LEAST)) @ layout.T).argmax(1) for rows in _chunks(credits)]
+        smoothed = smooth_ordinal(marginals, self.ordinal_smoothing)
+        best = [(np.log(np.maximum(rows, LEAST_PROBABILITY)) @ layout.T).argmax(1) for rows in _chunks(smoothed)]
         return allowed[np.concatenate(best)] if best else np.empty((0, len(TARGETS)), dtype=np.int64)
 
-    def alone(self, marginals: NDArray[np.floating]) -> NDArray[np.int64]:
-        """(N, 7): of every grade the value with the largest ordinal_smoothing, whatever the others are."""
-        credits = smooth_ordinal(marginals, self.ordinal_smoothing)
-        return np.stack([credits[:, target.one_hot].argmax(1) for target in TARGETS], axis=1)
+    def independent_grades(self, marginals: NDArray[np.floating]) -> NDArray[np.int64]:
+        """(N, 7) grades with the largest smoothed marginal, each chosen without regard to the other grades.
+
+        Args:
+            marginals: (N, 29) from `marginals`.
+        """
+        smoothed = smooth_ordinal(marginals, self.ordinal_smoothing)
+        return np.stack([smoothed[:, target.one_hot].argmax(1) for target in TARGETS], axis=1)
 
 
 def smooth_ordinal(probabilities: NDArray[np.floating], ordinal_smoothing: float) -> Array:
-    """(N, 29): what each grade would earn on average, 1 where it is right and ordinal_smoothing^(d²) where it is d off.
+    """(N, 29) distributions smoothed along their scale: Σ_j P(j)·c^((k−j)²). They do not sum to 1.
+
+    An entry is the expected credit of predicting that grade, if a prediction d grades off earns c^(d²).
+
+    Args:
+        probabilities: (N, 29).
+        ordinal_smoothing: c, 0 … 1.
 
     Example:
         >>> smooth_ordinal(np.array([[0.4, 0.2, 0.4, 0, 0] + [0.25] * 24]), 0.4)[0, :3].round(3).tolist()
         [0.49, 0.52, 0.49]
     """
-    earned = np.array(probabilities, dtype=np.float64)
+    smoothed = np.array(probabilities, dtype=np.float64)
     for target in TARGETS:
         scale = np.arange(target.classes)
         kernel = np.float64(ordinal_smoothing) ** np.square(scale[:, None] - scale)
-        earned[:, target.one_hot] = earned[:, target.one_hot] @ kernel
-    return earned
+        smoothed[:, target.one_hot] = smoothed[:, target.one_hot] @ kernel
+    return smoothed
 
 
-def raked_to(table: Array, targets: NDArray[np.floating]) -> Array:
-    """The joint table nearest to `table` whose marginals are those of labels (M, 29), half a count added to each grade.
+def rake_to_labels(table: Array, targets: NDArray[np.floating]) -> Array:
+    """The joint table closest to `table` whose marginals are those of the labels.
 
-    Grades that no knee has keep the marginal that they had.
+    Half a count is added to each grade. Grades without any label keep the marginal of `table`.
+
+    Args:
+        table: (5, 4, 4, 4, 4, 4, 4) joint distribution.
+        targets: (M, 29) label distributions, NaN where missing.
     """
-    wanted = {}
+    marginal_of_axis = {}
     for axis, target in enumerate(TARGETS):
-        own = targets[:, target.one_hot]
-        own = own[np.isfinite(own).all(1)]
-        if len(own):
-            counted = own.sum(0, dtype=np.float64) + 0.5
-            wanted[axis] = counted / counted.sum()
-    return raked_table(table, wanted)
+        labels = targets[:, target.one_hot]
+        labels = labels[np.isfinite(labels).all(1)]
+        if len(labels):
+            counts = labels.sum(0, dtype=np.float64) + 0.5
+            marginal_of_axis[axis] = counts / counts.sum()
+    return raked_table(table, marginal_of_axis)
 
 
 def prior_vector(table: Array) -> Array:
-    """(29,) the seven marginals of a joint table, one after the other."""
+    """(29,) the seven marginals of a joint table, concatenated."""
     return np.concatenate([marginal(table, axis) for axis in range(table.ndim)])
 
 

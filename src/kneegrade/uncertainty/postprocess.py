@@ -1,8 +1,11 @@
-"""`Postprocessor`: from a network's logits to what a report may say: distributions, grades and sets of grades.
+"""`Postprocessor`: from the logits of a network to calibrated grades, in up to three steps.
 
-Calibration first; then, where weights bring a joint table, coherent decoding, whose marginals are the distributions and
-whose grades break no hard rule (the two are tuned together); then, where they bring thresholds, prediction sets.
-Weights without either give the likeliest grades and no sets.
+1. Calibration of each grade.
+2. Joint decoding, if the weights bring a joint table: its marginals are the reported distributions, and its grades
+   break no hard rule. Calibration and decoder are tuned together.
+3. Prediction sets, if the weights bring thresholds.
+
+Without a decoder the most probable grades are reported; without thresholds there are no sets.
 """
 
 from collections.abc import Mapping
@@ -17,53 +20,58 @@ from kneegrade.coherence import concatenate_probabilities, most_probable_grades
 from kneegrade.errors import RecipeError
 from kneegrade.results import GradeResult
 from kneegrade.schema import CLASSES, TARGETS
-from kneegrade.uncertainty.calibration import Calibration, fit_calibration, fit_calibration_through_decoder, worth
+from kneegrade.uncertainty.calibration import (
+    Calibration,
+    agreement_score,
+    fit_calibration,
+    fit_calibration_through_decoder,
+)
 from kneegrade.uncertainty.conformal import ConformalSets, fit_sets
-from kneegrade.uncertainty.joint_decoding import CoherentDecoder, raked_to
+from kneegrade.uncertainty.joint_decoding import CoherentDecoder, rake_to_labels
 from kneegrade.weights import Weights, load_part
 
-DECODER, SETS, CALIBRATION = "decoder", "sets", "calibration"
+DECODER, SETS, CALIBRATION = "decoder", "sets", "calibration"  # prefixes of the keys in a weights file
 JOINT_EXPONENTS = (0.0, 0.3, 0.5, 0.7, 1.0)
-SMOOTHINGS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
+ORDINAL_SMOOTHINGS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
 FOLDS = 5
 FEWEST_PEOPLE = 10
 
 
 @dataclass(frozen=True, eq=False)
 class CalibratedGrades:
-    """What is said of N knees.
+    """Calibrated grades of N knees.
 
     Attributes:
         probabilities: (N, 29) float64, seven distributions.
-        grades: (N, 7) that are given.
-        alone: (N, 7) that would be given if no rule bound the seven.
-        sets: (N, 29) bool, which grades are in the sets; None without thresholds.
+        grades: (N, 7) reported grades.
+        independent_grades: (N, 7) grades that would be reported if no rule related the seven to each other.
+        sets: (N, 29) bool, which grades are in the prediction sets; None without thresholds.
     """
 
     probabilities: NDArray[np.float64]
     grades: NDArray[np.int64]
-    alone: NDArray[np.int64]
+    independent_grades: NDArray[np.int64]
     sets: NDArray[np.bool_] | None
 
     def results(self, row: int) -> dict[str, GradeResult]:
         """The seven grades of one knee by name, in the order of the schema."""
-        found = {}
+        results = {}
         for index, target in enumerate(TARGETS):
             shares = self.probabilities[row, target.one_hot]
-            held = None if self.sets is None else tuple(np.flatnonzero(self.sets[row, target.one_hot]).tolist())
+            members = None if self.sets is None else tuple(np.flatnonzero(self.sets[row, target.one_hot]).tolist())
             probabilities = tuple((shares / shares.sum()).tolist())
-            found[target.name] = GradeResult(int(self.grades[row, index]), probabilities, held)
-        return found
+            results[target.name] = GradeResult(int(self.grades[row, index]), probabilities, members)
+        return results
 
 
 @dataclass(frozen=True, eq=False)
 class Postprocessor:
-    """How logits become claims.
+    """Maps logits to calibrated grades.
 
     Attributes:
         calibration: of each grade.
-        decoder: None leaves the grades independent.
-        sets: None says nothing of sets.
+        decoder: None leaves the grades independent of each other.
+        sets: thresholds of the prediction sets; None gives no sets.
     """
 
     calibration: Calibration
@@ -71,18 +79,18 @@ class Postprocessor:
     sets: ConformalSets | None = None
 
     @classmethod
-    def of(cls, held: Weights) -> "Postprocessor":
-        """Those of a grader's weights.
+    def of(cls, weights: Weights) -> "Postprocessor":
+        """The postprocessor of a grader's weights.
 
         Raises:
             WeightsError: a part does not fit this version.
         """
         calibration = Calibration().requires_grad_(False)
-        load_part(calibration, held, CALIBRATION)
-        table, sets = held.part(DECODER), None
-        if held.part(SETS):
+        load_part(calibration, weights, CALIBRATION)
+        table, sets = weights.part(DECODER), None
+        if weights.part(SETS):
             sets = ConformalSets()
-            load_part(sets, held, SETS)
+            load_part(sets, weights, SETS)
         decoder = None
         if table:
             joint = table["table"].double().numpy().reshape(CLASSES)
@@ -90,7 +98,7 @@ class Postprocessor:
         return cls(calibration, decoder, sets)
 
     def tensors(self) -> dict[str, Tensor]:
-        """What `of` reads, by names of a weights file."""
+        """The tensors that `of` reads, by their keys in a weights file."""
         parts: dict[str, Tensor] = {f"{CALIBRATION}.{k}": v for k, v in self.calibration.state_dict().items()}
         if self.decoder is not None:
             exponents = [self.decoder.prior_exponent, self.decoder.joint_exponent, self.decoder.ordinal_smoothing]
@@ -101,25 +109,30 @@ class Postprocessor:
         return parts
 
     def __call__(self, logits: Mapping[str, Tensor]) -> CalibratedGrades:
-        """What may be said of knees with these logits (grade name → (N, classes))."""
+        """Calibrated grades of N knees.
+
+        Args:
+            logits: grade name → (N, classes), on any device.
+        """
         with torch.no_grad():
             calibrated = self.calibration({name: value.detach().float().cpu() for name, value in logits.items()})
             probabilities = concatenate_probabilities(calibrated).double().numpy()
-        grades = alone = most_probable_grades(probabilities)
+        grades = independent = most_probable_grades(probabilities)
         if self.decoder is not None:
             probabilities = self.decoder.marginals(probabilities)
-            grades, alone = self.decoder.grades(probabilities), self.decoder.alone(probabilities)
+            grades = self.decoder.grades(probabilities)
+            independent = self.decoder.independent_grades(probabilities)
         sets = None if self.sets is None else self.sets.sets(probabilities, grades)
-        return CalibratedGrades(probabilities, grades, alone, sets)
+        return CalibratedGrades(probabilities, grades, independent, sets)
 
 
 @dataclass(frozen=True, eq=False)
-class Graded:
-    """M knees that were not trained on.
+class CalibrationKnees:
+    """Logits and labels of M knees that the network was not trained on.
 
     Attributes:
         logits: grade name → (M, classes).
-        targets: (M, 29) labels as distributions, NaN where missing.
+        targets: (M, 29) label distributions, NaN where missing.
         subject: (M,) str.
     """
 
@@ -127,67 +140,81 @@ class Graded:
     targets: NDArray[np.float32]
     subject: NDArray[np.str_]
 
-    def part(self, rows: NDArray[np.bool_]) -> "Graded":
-        """Some of them."""
+    def part(self, rows: NDArray[np.bool_]) -> "CalibrationKnees":
+        """The knees of a mask (M,)."""
         logits = {name: value[torch.from_numpy(rows)] for name, value in self.logits.items()}
-        return Graded(logits, self.targets[rows], self.subject[rows])
+        return CalibrationKnees(logits, self.targets[rows], self.subject[rows])
 
 
 def fit_postprocessor(
-    knees: Graded, table: NDArray[np.float64], level: float = 0.9, seed: int = 0, before: Calibration | None = None
+    knees: CalibrationKnees,
+    table: NDArray[np.float64],
+    level: float = 0.9,
+    seed: int = 0,
+    previous: Calibration | None = None,
 ) -> Postprocessor:
-    """Calibration, decoder and sets of these knees.
+    """Calibration, decoder and prediction sets fitted on labelled knees.
 
-    The sets' thresholds come from what claims say that were fitted, in turn, on the other four fifths of the people
-    (cross-conformal prediction, Vovk 2015): sets whose own knees had tuned what they are made of would promise too
-    much. Every fold therefore chooses its own joint exponent and ordinal_smoothing too.
+    The thresholds of the sets are fitted on out-of-fold predictions: the probabilities of each fifth of the people come
+    from a postprocessor that was tuned on the other four fifths (cross-conformal prediction, Vovk 2015). Thresholds
+    fitted on the knees that tuned the calibration would be too small. Each fold therefore also chooses its own joint
+    exponent and ordinal smoothing.
 
     Args:
         knees: to fit on.
         table: (5, 4, 4, 4, 4, 4, 4) joint distribution of any population.
-        level: of the sets.
+        level: nominal coverage of the sets.
         seed: of the folds.
-        before: a calibration whose parameters stay for grades that no knee has; by default these stay as they are.
+        previous: a calibration whose parameters are kept for grades without any label. By default such grades keep the
+            parameters of the plain softmax.
 
     Raises:
         RecipeError: fewer than ten people with a grade.
     """
-    graded = np.isfinite(knees.targets).any(axis=1)
-    found = len(np.unique(knees.subject[graded]))
-    if found < FEWEST_PEOPLE:
+    labelled = np.isfinite(knees.targets).any(axis=1)
+    people = np.unique(knees.subject[labelled])
+    if len(people) < FEWEST_PEOPLE:
         raise RecipeError(
-            f"{int(graded.sum())} graded knees of {found} people to calibrate on; at least {FEWEST_PEOPLE} people are "
-            "needed, since sets are fitted by folds over people. Give a manifest with more people, or a larger share."
+            f"Found {int(labelled.sum())} graded knees of {len(people)} people to calibrate on; at least "
+            f"{FEWEST_PEOPLE} people are needed, because prediction sets are fitted by cross-validation over people. "
+            "Provide a manifest with more people, or fit on a larger share of them."
         )
-    people = np.random.default_rng(seed).permutation(np.unique(knees.subject[graded]))
-    said = np.zeros(knees.targets.shape)
+    people = np.random.default_rng(seed).permutation(people)
+    probabilities = np.zeros(knees.targets.shape)
     for fold in range(FOLDS):
-        out = np.isin(knees.subject, people[fold::FOLDS])
-        said[out] = tuned_claims(knees.part(~out), table, before)(knees.part(out).logits).probabilities
-    return replace(tuned_claims(knees, table, before), sets=fit_sets(said, knees.targets, level))
+        held_out = np.isin(knees.subject, people[fold::FOLDS])
+        postprocessor = tuned_postprocessor(knees.part(~held_out), table, previous)
+        probabilities[held_out] = postprocessor(knees.part(held_out).logits).probabilities
+    sets = fit_sets(probabilities, knees.targets, level)
+    return replace(tuned_postprocessor(knees, table, previous), sets=sets)
 
 
-def tuned_claims(knees: Graded, table: NDArray[np.float64], before: Calibration | None = None) -> Postprocessor:
-    """Calibration and decoder of these knees, tuned together; no sets.
+def tuned_postprocessor(
+    knees: CalibrationKnees, table: NDArray[np.float64], previous: Calibration | None = None
+) -> Postprocessor:
+    """Calibration and decoder tuned together on labelled knees, without prediction sets.
 
-    Temperatures and biases are fitted through the decoder for every joint exponent tried; the exponent is the one that
-    makes the labels most probable. The ordinal smoothing is the one whose grades agree best with the labels.
+    Temperatures and biases are fitted through the decoder for every joint exponent tried; the exponent with the lowest
+    negative log-likelihood of the labels is kept. The ordinal smoothing is the one whose grades agree best with the
+    labels (`agreement_score`).
 
     Args:
         knees: to fit on.
         table: see `fit_postprocessor`; it is raked to the grades of these knees.
-        before: see `fit_postprocessor`.
+        previous: see `fit_postprocessor`.
     """
     logits = {name: value.float().cpu() for name, value in knees.logits.items()}
     calibration = fit_calibration(logits, torch.from_numpy(knees.targets))
     for target in TARGETS:
-        if before is not None and not np.isfinite(knees.targets[:, target.one_hot]).any():
-            calibration.log_temperature[target.name].copy_(before.log_temperature[target.name])
-            calibration.bias[target.name].copy_(before.bias[target.name])
-    raked = raked_to(table, knees.targets).astype(np.float32).astype(np.float64)  # as a file keeps it
+        if previous is not None and not np.isfinite(knees.targets[:, target.one_hot]).any():
+            calibration.log_temperature[target.name].copy_(previous.log_temperature[target.name])
+            calibration.bias[target.name].copy_(previous.bias[target.name])
+    raked = rake_to_labels(table, knees.targets).astype(np.float32).astype(np.float64)  # precision of the weights file
     decoders = [CoherentDecoder(raked, 0.0, b) for b in JOINT_EXPONENTS]
     fits = [fit_calibration_through_decoder(logits, knees.targets, decoder, calibration) for decoder in decoders]
-    chosen = int(np.argmin([loss for _, loss in fits]))
-    claims = Postprocessor(fits[chosen][0], decoders[chosen])
-    said, tried = claims(logits).probabilities, [replace(decoders[chosen], ordinal_smoothing=c) for c in SMOOTHINGS]
-    return replace(claims, decoder=max(tried, key=lambda d: worth(d.grades(said), knees.targets)))
+    best = int(np.argmin([loss for _, loss in fits]))
+    postprocessor = Postprocessor(fits[best][0], decoders[best])
+    marginals = postprocessor(logits).probabilities
+    smoothed = [replace(decoders[best], ordinal_smoothing=c) for c in ORDINAL_SMOOTHINGS]
+    decoder = max(smoothed, key=lambda candidate: agreement_score(candidate.grades(marginals), knees.targets))
+    return replace(postprocessor, decoder=decoder)

@@ -1,17 +1,19 @@
-r"""The last gate: does this knee look like those that the network learnt from, and is there metal in it?
+r"""`QualityControl`: detects knees that differ from the training data, and knees with metal.
 
-Three signs of distances, each one number per knee, larger = stranger:
+A knee has three out-of-distribution (OOD) distances, each one number, larger = less typical:
 
-- *features*: squared Mahalanobis distance of what the network read (`knee_features`) from sound knees (Lee et al.,
-  NeurIPS 2018; covariance shrunk as by Ledoit and Wolf 2004) or from sound phantoms, whichever are nearer, since the
-  network learnt from both; each in units of its population's own median;
-- *landmarks*: 1 − the confidence of the knee's landmarks;
-- *photometry*: the same distance for the distribution, sharpness and clipping of the grey values (`photometry`).
+- *features*: squared Mahalanobis distance of the network's features (`network_features`) from sound real knees (Lee et
+  al., NeurIPS 2018; covariance shrunk as by Ledoit and Wolf 2004) or from sound phantoms, whichever is smaller, because
+  the network was trained on both. Each distance is divided by the median distance of its own population;
+- *landmarks*: 1 − confidence of the knee's landmarks;
+- *photometry*: the same distance as for the features, of the distribution, sharpness and clipping of the grey values
+  (`photometry_features`).
 
-Each is turned into p, the share of sound knees, none of them used for the distances, that are as strange or stranger:
-(1 + #{as strange}) / (n + 1). A knee's score is its least p times three, 1 at most (Bonferroni): were the signs
-continuous, a share s of sound real knees would score s or less. A knee below `refuse` is not graded, one below `warn`
-is graded with a finding. Metal is told by a small network of its own (`metal`).
+Each distance is converted to a p-value, the share of sound reference knees with a distance as large or larger: (1 +
+#{as large}) / (n + 1). The reference knees are not used to fit the distances. The quality score of a knee is three
+times its smallest p-value, 1 at most (Bonferroni): if the distances were continuous, a share s of sound real knees
+would score s or less. A knee below `refuse` is not graded. A knee below `warn` is graded with a finding. Metal is
+detected by a separate small network (`kneegrade.uncertainty.implant_network`).
 """
 
 from collections.abc import Sequence
@@ -24,7 +26,7 @@ from torch import Tensor, nn
 
 from kneegrade.anatomy import Knee
 from kneegrade.anatomy.landmark_scheme import NUM_LANDMARKS
-from kneegrade.imaging.film_quality import clipped_share, smoothness
+from kneegrade.imaging.film_quality import clipped_fraction, smoothness
 from kneegrade.network import visible_mean
 from kneegrade.results import Finding, Quality
 from kneegrade.uncertainty.implant_network import ImplantNetwork, implant_input
@@ -32,90 +34,125 @@ from kneegrade.weights import Weights, load_part
 
 Array = NDArray[np.float64]
 
-GATE = "gate"
-RENAMED = {"metal_network": "implant_network"}
-SIGNS = ("features", "landmarks", "photometry")
-UNLIKE = (
-    Finding("unlike_training", "This knee does not look like those that the network learnt from."),
-    Finding("unsure_landmarks", "The landmarks of this knee are less sure than those of sound knees."),
-    Finding("unusual_exposure", "Brightness, contrast or sharpness of this knee are unusual."),
+QUALITY_CONTROL = "gate"  # prefix of the keys in a weights file
+RENAMED_KEYS = {"metal_network": "implant_network"}  # of earlier weights files
+DISTANCES = ("features", "landmarks", "photometry")
+OOD_FINDINGS = (  # one per distance
+    Finding(
+        "unlike_training",
+        "This knee looks unlike the knees that the network was trained on. Automatic grades of such knees are "
+        "unreliable; check the radiograph and grade the knee yourself.",
+    ),
+    Finding(
+        "unsure_landmarks",
+        "The landmarks of this knee are less certain than those of normal radiographs. Grades are read at the "
+        "landmarks and can be wrong if these are misplaced; check the landmarks and grade the knee yourself.",
+    ),
+    Finding(
+        "unusual_exposure",
+        "Brightness, contrast or sharpness of this knee are unusual. Automatic grades of such images are unreliable; "
+        "check the image and grade the knee yourself, or use an image with a better exposure.",
+    ),
 )
-IMPLANT = Finding("implant", "There seems to be metal in this knee; grades are for knees without implants.")
+IMPLANT_FINDING = Finding(
+    "implant",
+    "This knee appears to contain metal, for example an implant. The grades are valid only for knees without implants, "
+    "so this knee was not graded; read the radiograph yourself.",
+)
 DECILES = np.linspace(0.1, 0.9, 9)
-GREYS = 15
-POPULATIONS = 2
-REFERENCE = 400  # numbers that the distances of sound knees is kept as
+PHOTOMETRY_FEATURES = 15
+POPULATIONS = 2  # real knees, phantoms
+REFERENCE_SIZE = 400  # quantiles in which the reference distances of sound knees are stored
 
 
 @dataclass(frozen=True, eq=False)
 class OODFeatures:
-    """What the gate looks at, of N knees.
+    """Features for quality control of N knees.
 
     Attributes:
-        features: (N, F) from `knee_features`.
-        doubt: (N,) 1 − confidence of the landmarks.
-        greys: (N, 15) from `photometry`.
-        pictures: (N, 144, 144) from `implant_input`.
+        features: (N, F) from `network_features`.
+        landmark_uncertainty: (N,) 1 − confidence of the landmarks.
+        photometry: (N, 15) from `photometry_features`.
+        implant_inputs: (N, 144, 144) from `implant_input`.
     """
 
     features: Array
-    doubt: Array
-    greys: Array
-    pictures: NDArray[np.uint8]
+    landmark_uncertainty: Array
+    photometry: Array
+    implant_inputs: NDArray[np.uint8]
 
     def part(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> "OODFeatures":
-        """Some of them."""
+        """The knees of an index array or a mask (N,)."""
         return OODFeatures(*(value[rows] for value in vars(self).values()))
 
 
 @dataclass(frozen=True, eq=False)
-class Split:
-    """Knees of one population, of different people: the `usual` and the `others`."""
+class Population:
+    """Sound knees of one population (real knees or phantoms) in two sets of different people.
 
-    usual: OODFeatures
-    others: OODFeatures
+    Attributes:
+        train: knees that the distances are fitted on.
+        reference: knees whose distances show how far sound knees are from the training knees.
+    """
+
+    train: OODFeatures
+    reference: OODFeatures
 
 
-def joined(parts: Sequence[OODFeatures]) -> OODFeatures:
-    """The knees of several."""
+def concatenate_features(parts: Sequence[OODFeatures]) -> OODFeatures:
+    """The features of several sets of knees, in their order."""
     return OODFeatures(*(np.concatenate([getattr(p, each.name) for p in parts]) for each in fields(OODFeatures)))
 
 
-def knee_features(pooled: Tensor, visible: Tensor) -> Array:
-    """(N, F): mean and standard deviation over visible landmarks of what the heads read there, and the global branch.
+def ood_features_of(knees: Sequence[Knee], pooled: Tensor, visible: Tensor) -> OODFeatures:
+    """Features for quality control of N knees.
+
+    Args:
+        knees: that the network has processed.
+        pooled: (N, P, R) `GradeLogits.pooled` of the knees, on the CPU.
+        visible: (N, 74) bool, landmarks that the network used, on the CPU.
+    """
+    landmark_uncertainty = np.array([1 - knee.landmark_confidence for knee in knees])
+    photometry = np.stack([photometry_features(knee.roi, knee.inside) for knee in knees])
+    implant_inputs = np.stack([implant_input(knee.roi) for knee in knees])
+    return OODFeatures(network_features(pooled, visible), landmark_uncertainty, photometry, implant_inputs)
+
+
+def network_features(pooled: Tensor, visible: Tensor) -> Array:
+    """(N, F) mean and standard deviation of the pooled features over visible landmarks, and the global branch.
 
     Args:
         pooled: (N, P, R), P = 74 or, with a global branch, 75.
         visible: (N, 74) bool.
     """
-    at = pooled[:, :NUM_LANDMARKS]
-    mean = visible_mean(at, visible)
-    spread = visible_mean((at - mean.unsqueeze(1)).square(), visible).sqrt()
-    return np.asarray(torch.cat([mean, spread, pooled[:, NUM_LANDMARKS:].flatten(1)], 1).double().cpu())
+    at_landmarks = pooled[:, :NUM_LANDMARKS]
+    mean = visible_mean(at_landmarks, visible)
+    deviation = visible_mean((at_landmarks - mean.unsqueeze(1)).square(), visible).sqrt()
+    return np.asarray(torch.cat([mean, deviation, pooled[:, NUM_LANDMARKS:].flatten(1)], 1).double().cpu())
 
 
-def photometry(roi: NDArray[np.float32], inside: NDArray[np.bool_]) -> Array:
-    """(15,): the grey values on the film in numbers.
+def photometry_features(roi: NDArray[np.float32], inside: NDArray[np.bool_]) -> Array:
+    """(15,) statistics of the grey values on the film.
 
-    Mean, standard deviation, clipped share, smoothness, nine deciles, and the 99 and 99.8 % quantiles of the steps
-    between neighbours.
+    Mean, standard deviation, clipped share, smoothness, nine deciles, and the 99 and 99.8 % quantiles of the absolute
+    differences between horizontal neighbours.
 
     Args:
-        roi: (S, S) in [0, 1], contrast stretched.
-        inside: (S, S) where the film is.
+        roi: (S, S) crop in [0, 1], contrast stretched.
+        inside: (S, S) bool, which pixels are on the film.
     """
     film = roi[inside] if inside.any() else roi.ravel()
     steps = np.abs(np.diff(roi, axis=1))[inside[:, 1:] & inside[:, :-1]]
-    tall = np.quantile(steps, (0.99, 0.998)) if len(steps) else np.zeros(2)
-    shape = [film.mean(), film.std(), clipped_share(film), smoothness(roi.astype(np.float64))]
-    return np.concatenate([shape, np.quantile(film[::5], DECILES), tall])
+    steep = np.quantile(steps, (0.99, 0.998)) if len(steps) else np.zeros(2)
+    moments = [film.mean(), film.std(), clipped_fraction(film), smoothness(roi.astype(np.float64))]
+    return np.concatenate([moments, np.quantile(film[::5], DECILES), steep])
 
 
 class QualityControl(nn.Module):
-    """Fitted distances from two populations (real knees, phantoms), reference, metal network and thresholds.
+    """Fitted distances from two populations (real knees, phantoms), reference distances, implant network, thresholds.
 
     Args:
-        features: F.
+        features: number F of network features.
     """
 
     feature_mean: Tensor
@@ -131,118 +168,126 @@ class QualityControl(nn.Module):
 
     def __init__(self, features: int) -> None:
         super().__init__()
-        for name, width in (("feature", features), ("grey", GREYS)):
+        for name, width in (("feature", features), ("grey", PHOTOMETRY_FEATURES)):
             self.register_buffer(f"{name}_mean", torch.zeros(POPULATIONS, width))
             self.register_buffer(f"{name}_root", torch.eye(width).repeat(POPULATIONS, 1, 1))
             self.register_buffer(f"{name}_unit", torch.ones(POPULATIONS))
-        self.register_buffer("reference", torch.zeros(len(SIGNS), REFERENCE))
+        self.register_buffer("reference", torch.zeros(len(DISTANCES), REFERENCE_SIZE))
         self.implant_network = ImplantNetwork().eval()
         for name in ("refuse", "warn"):
             self.register_buffer(name, torch.zeros(()))
         self.register_buffer("implant_limit", torch.ones(()))
 
-    def distances(self, signs: OODFeatures) -> Array:
-        """(N, 3) of the three signs."""
+    def __call__(self, knees: OODFeatures) -> list[Quality]:
+        """The quality of every knee: score, findings and, if the knee should not be graded, the reason."""
+        p_values, metal = self.p_values(knees), self.implant_network.probability(knees.implant_inputs)
+        return [self._quality(p_values[row], float(metal[row])) for row in range(len(p_values))]
+
+    def _quality(self, p_values: Array, metal: float) -> Quality:
+        """Quality from the three p-values (3,) and the probability of metal."""
+        score, limit = quality_scores(p_values[None])[0], float(self.warn)
+        findings = tuple(
+            finding for finding, p in zip(OOD_FINDINGS, p_values, strict=True) if len(DISTANCES) * p < limit
+        )
+        if metal > float(self.implant_limit):
+            return Quality(score, (IMPLANT_FINDING, *findings), IMPLANT_FINDING)
+        refused = score < float(self.refuse)
+        return Quality(score, findings, OOD_FINDINGS[int(np.argmin(p_values))] if refused else None)
+
+    def p_values(self, knees: OODFeatures) -> Array:
+        """(N, 3) p-values in (0, 1], one per distance."""
+        distances, reference = self.distances(knees), self.reference.double().numpy()
+        as_large = [len(known) - np.searchsorted(known, distances[:, i]) for i, known in enumerate(reference)]
+        return np.asarray((1 + np.stack(as_large, axis=1)) / (1 + reference.shape[1]))
+
+    def distances(self, knees: OODFeatures) -> Array:
+        """(N, 3) distances of features, landmarks and photometry."""
         return np.stack(
             [
-                _distances(signs.features, self.feature_mean, self.feature_root, self.feature_unit).min(1),
-                signs.doubt,
-                _distances(signs.greys, self.grey_mean, self.grey_root, self.grey_unit).min(1),
+                _distances(knees.features, self.feature_mean, self.feature_root, self.feature_unit).min(1),
+                knees.landmark_uncertainty,
+                _distances(knees.photometry, self.grey_mean, self.grey_root, self.grey_unit).min(1),
             ],
             axis=1,
         )
 
-    def p_values(self, signs: OODFeatures) -> Array:
-        """(N, 3) in (0, 1]: the p of each sign."""
-        strange, reference = self.distances(signs), self.reference.double().numpy()
-        as_strange = [len(known) - np.searchsorted(known, strange[:, i]) for i, known in enumerate(reference)]
-        return np.asarray((1 + np.stack(as_strange, axis=1)) / (1 + reference.shape[1]))
 
-    def __call__(self, signs: OODFeatures) -> list[Quality]:
-        """Score, findings and, where a knee is not to be graded, the reason; of every knee."""
-        p_values, metal = self.p_values(signs), self.implant_network.probability(signs.pictures)
-        return [self._quality(p_values[row], float(metal[row])) for row in range(len(p_values))]
+def quality_scores(p_values: Array) -> Array:
+    """(N,) scores in (0, 1]: three times the smallest p-value, 1 at most.
 
-    def _quality(self, p_values: Array, metal: float) -> Quality:
-        score, limit = scores(p_values[None])[0], float(self.warn)
-        findings = tuple(found for found, p in zip(UNLIKE, p_values, strict=True) if len(SIGNS) * p < limit)
-        if metal > float(self.implant_limit):
-            return Quality(score, (IMPLANT, *findings), IMPLANT)
-        refused = score < float(self.refuse)
-        return Quality(score, findings, UNLIKE[int(np.argmin(p_values))] if refused else None)
+    Args:
+        p_values: (N, 3).
+    """
+    return np.asarray(np.minimum(1.0, len(DISTANCES) * p_values.min(1)))
 
 
-def ood_features_of(knees: Sequence[Knee], pooled: Tensor, visible: Tensor) -> OODFeatures:
-    """The signs of knees that a network has read (`GradeLogits.pooled` and which landmarks it saw, on the CPU)."""
-    doubt = np.array([1 - knee.landmark_confidence for knee in knees])
-    greys = np.stack([photometry(knee.roi, knee.inside) for knee in knees])
-    pictures = np.stack([implant_input(knee.roi) for knee in knees])
-    return OODFeatures(knee_features(pooled, visible), doubt, greys, pictures)
-
-
-def load_quality_control(held: Weights) -> QualityControl | None:
-    """The gate of a grader's weights, or None where they bring none.
+def load_quality_control(weights: Weights) -> QualityControl | None:
+    """The quality control of a grader's weights, or None if they bring none.
 
     Raises:
         WeightsError: it does not fit this version.
     """
-    part = held.part(GATE)
+    part = weights.part(QUALITY_CONTROL)
     if not part:
         return None
-    gate = QualityControl(part["feature_mean"].shape[-1] if "feature_mean" in part else 0)
-    load_part(gate, held, GATE, renamed=RENAMED)
-    return gate
+    quality_control = QualityControl(part["feature_mean"].shape[-1] if "feature_mean" in part else 0)
+    load_part(quality_control, weights, QUALITY_CONTROL, renamed=RENAMED_KEYS)
+    return quality_control
 
 
-def scores(p_values: Array) -> Array:
-    """(N,) in (0, 1]: three times the least p of (N, 3), 1 at most."""
-    return np.asarray(np.minimum(1.0, len(SIGNS) * p_values.min(1)))
+def fit_quality_control(
+    real: Population, phantoms: Population, implant_network: ImplantNetwork, *, refuse: float = 0.01,
+    warn: float = 0.05, implant_share: float = 0.01,
+) -> QualityControl:  # fmt: skip
+    """Quality control fitted for one network.
+
+    Args:
+        real: sound real knees.
+        phantoms: phantoms without metal.
+        implant_network: trained without the reference knees.
+        refuse: score below which a knee is not graded: about this share of sound real knees.
+        warn: score below which a graded knee has a finding.
+        implant_share: largest share of the reference knees, real ones and phantoms each, that may be classified as
+            knees with metal.
+    """
+    quality_control = QualityControl(real.train.features.shape[1])
+    for prefix, name in (("feature", "features"), ("grey", "photometry")):
+        for index, population in enumerate((real, phantoms)):
+            mean, root = (torch.from_numpy(value) for value in _gaussian(getattr(population.train, name)))
+            getattr(quality_control, f"{prefix}_mean")[index] = mean
+            getattr(quality_control, f"{prefix}_root")[index] = root
+            own = _distances(getattr(population.reference, name), mean[None], root[None], torch.ones(1))
+            getattr(quality_control, f"{prefix}_unit")[index] = float(np.median(own))
+    distances = np.sort(quality_control.distances(real.reference), axis=0)
+    positions = np.linspace(0, len(distances) - 1, REFERENCE_SIZE)
+    quantiles = [np.interp(positions, np.arange(len(distances)), column) for column in distances.T]
+    quality_control.reference.copy_(torch.from_numpy(np.stack(quantiles)))
+    quality_control.implant_network = implant_network
+    metal = (implant_network.probability(knees.reference.implant_inputs) for knees in (real, phantoms))
+    quality_control.implant_limit.fill_(max(0.5, *(np.quantile(own, 1 - implant_share) for own in metal)))
+    quality_control.refuse.fill_(refuse)
+    quality_control.warn.fill_(warn)
+    return quality_control
 
 
 def _distances(values: Array, means: Tensor, roots: Tensor, units: Tensor) -> Array:
-    """(N, P) squared, to P populations; means (P, F), roots (P, F, F), units (P,)."""
+    """(N, P) squared Mahalanobis distances of values (N, F) from P populations, divided by their units.
+
+    Args:
+        values: (N, F).
+        means: (P, F).
+        roots: (P, F, F) whitening matrices.
+        units: (P,).
+    """
     parts = zip(means.double().numpy(), roots.double().numpy(), units.tolist(), strict=True)
     return np.stack([np.square((values - mean) @ root).sum(1) / unit for mean, root, unit in parts], axis=1)
 
 
-def fit_quality_control(
-    real: Split, phantoms: Split, implant_network: ImplantNetwork, *, refuse: float = 0.01, warn: float = 0.05,
-    implant_share: float = 0.01,
-) -> QualityControl:  # fmt: skip
-    """The gate of a network.
-
-    Args:
-        real: sound knees, those that say what is usual and others that say how far sound knees stray.
-        phantoms: without metal, likewise.
-        implant_network: taught on none of the others.
-        refuse: score below which a knee is not graded: about this share of real sound knees.
-        warn: score below which a graded knee has a finding.
-        implant_share: of the others, real ones and phantoms each, that may at most be taken for knees with metal.
-    """
-    gate = QualityControl(real.usual.features.shape[1])
-    for name in ("feature", "grey"):
-        for place, knees in enumerate((real, phantoms)):
-            mean, root = (torch.from_numpy(value) for value in _gaussian(getattr(knees.usual, f"{name}s")))
-            getattr(gate, f"{name}_mean")[place], getattr(gate, f"{name}_root")[place] = mean, root
-            own = _distances(getattr(knees.others, f"{name}s"), mean[None], root[None], torch.ones(1))
-            getattr(gate, f"{name}_unit")[place] = float(np.median(own))
-    strange = np.sort(gate.distances(real.others), axis=0)
-    places = np.linspace(0, len(strange) - 1, REFERENCE)
-    kept = [np.interp(places, np.arange(len(strange)), column) for column in strange.T]
-    gate.reference.copy_(torch.from_numpy(np.stack(kept)))
-    gate.implant_network = implant_network
-    without = (implant_network.probability(knees.others.pictures) for knees in (real, phantoms))
-    gate.implant_limit.fill_(max(0.5, *(np.quantile(own, 1 - implant_share) for own in without)))
-    gate.refuse.fill_(refuse)
-    gate.warn.fill_(warn)
-    return gate
-
-
 def _gaussian(values: Array) -> tuple[Array, Array]:
-    """Mean (F,), and a matrix (F, F) that whitens: values' deviations times it have unit covariance."""
+    """Mean (F,) and whitening matrix (F, F): (values − mean) times the matrix has unit covariance."""
     from sklearn.covariance import LedoitWolf
 
     deviation = values.std(0) + 1e-6
     covariance = LedoitWolf().fit((values - values.mean(0)) / deviation).covariance_
-    size, axes = np.linalg.eigh(covariance)
-    return values.mean(0), (axes / np.sqrt(size.clip(1e-9))) / deviation[:, None]
+    eigenvalues, axes = np.linalg.eigh(covariance)
+    return values.mean(0), (axes / np.sqrt(eigenvalues.clip(1e-9))) / deviation[:, None]

@@ -2,7 +2,6 @@
 
 from kneegrade.weights.weights_file import (
     Weights,
-    identity_of,
     load_part,
     load_weights,
     packed,
@@ -10,11 +9,11 @@ from kneegrade.weights.weights_file import (
     save_weights,
     shipped_path,
     unpacked,
+    weights_reference,
 )
 
 __all__ = [
     "Weights",
-    "identity_of",
     "load_part",
     "load_weights",
     "packed",
@@ -22,4 +21,5 @@ __all__ = [
     "save_weights",
     "shipped_path",
     "unpacked",
+    "weights_reference",
 ]

@@ -123,7 +123,7 @@ def load_part(
         ) from error
 
 
-def identity_of(description: Mapping[str, Any]) -> dict[str, str]:
+def weights_reference(description: Mapping[str, Any]) -> dict[str, str]:
     """Name and SHA-256 from a description, by which other files refer to these weights."""
     return {key: description[key] for key in ("name", "sha256")}
 

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 
 from kneegrade.coherence import one_hot, smoothed_table
-from kneegrade.evaluation import incoherent
+from kneegrade.evaluation import incoherent_tuples
 from kneegrade.schema import CLASSES, ONE_HOT_LENGTH, TARGET_NAMES, TARGETS, grade_tuple_counts
 from kneegrade.uncertainty import CoherentDecoder
-from kneegrade.uncertainty.joint_decoding import prior_vector, raked_to
+from kneegrade.uncertainty.joint_decoding import prior_vector, rake_to_labels
 
 
 @pytest.fixture(scope="module")
@@ -21,24 +21,24 @@ def population(number, seed=0):
 
 
 def noisy(truth, seed=1, sharp=0.55):
-    """Calibrated predictions: each grade seen right with a chance, else any other."""
+    """Calibrated predictions: the most probable grade is the true one with probability `sharp`, else any other."""
     generator = np.random.default_rng(seed)
     parts = []
     for index, target in enumerate(TARGETS):
         other = (truth[:, index] + generator.integers(1, target.classes, len(truth))) % target.classes
-        said = np.where(generator.random(len(truth)) < sharp, truth[:, index], other)
+        predicted = np.where(generator.random(len(truth)) < sharp, truth[:, index], other)
         rest = (1 - sharp) / (target.classes - 1)
-        parts.append(np.where(np.eye(target.classes)[said] > 0, sharp, rest))
+        parts.append(np.where(np.eye(target.classes)[predicted] > 0, sharp, rest))
     return np.concatenate(parts, axis=1)
 
 
-def test_without_exponents_nothing_changes(table):
+def test_exponents_of_zero_change_nothing(table):
     shares = noisy(population(20))
     np.testing.assert_allclose(CoherentDecoder(table, 0, 0).marginals(shares), shares, rtol=1e-9)
 
 
-def test_marginals_against_bayes_written_out(table):
-    """One knee, by loops over the whole table."""
+def test_marginals_agree_with_bayes_rule(table):
+    """One knee, computed on the whole table."""
     shares = noisy(population(1, seed=5))
     decoder = CoherentDecoder(table, 0.5, 0.8)
     starts = np.cumsum([0, *CLASSES])
@@ -51,26 +51,26 @@ def test_marginals_against_bayes_written_out(table):
     np.testing.assert_allclose(decoder.marginals(shares)[0], prior_vector(weights), rtol=1e-8)
 
 
-def test_grades_break_no_hard_rule_and_keep_the_likeliest_where_it_may_stay(table):
+def test_grades_break_no_hard_rule_and_keep_the_most_probable_grades_where_these_break_none(table):
     shares = np.random.default_rng(0).dirichlet(np.ones(4) * 0.3, (200, 7))
     vector = np.concatenate([np.random.default_rng(1).dirichlet(np.ones(5), 200), *shares[:, 1:].swapaxes(0, 1)], 1)
     decoder = CoherentDecoder(table, 1, 1)
     grades = decoder.grades(vector)
-    hard, _ = incoherent(grades)
+    hard, _ = incoherent_tuples(grades)
     assert not hard.any()
-    plain = np.stack([vector[:, t.one_hot].argmax(1) for t in TARGETS], axis=1)
-    fine = ~incoherent(plain)[0]
-    assert fine.any()
-    assert (grades[fine] == plain[fine]).all()
-    assert not fine.all()
+    most_probable = np.stack([vector[:, t.one_hot].argmax(1) for t in TARGETS], axis=1)
+    coherent = ~incoherent_tuples(most_probable)[0]
+    assert coherent.any()
+    assert (grades[coherent] == most_probable[coherent]).all()
+    assert not coherent.all()
 
 
-def test_the_table_is_raked_to_the_grades_of_the_knees_and_keeps_the_others(table):
+def test_the_table_is_raked_to_the_labels_and_keeps_its_other_conditional_distributions(table):
     truth = population(400)
     truth = truth[truth[:, 0] <= 1]
     targets = one_hot(truth)
     targets[:, 5:] = np.nan
-    raked = raked_to(table, targets)
+    raked = rake_to_labels(table, targets)
     share = np.bincount(truth[:, 0], minlength=5) + 0.5
     np.testing.assert_allclose(prior_vector(raked)[:5], share / share.sum(), atol=1e-6)
     rows, before = (each.reshape(5, -1) for each in (raked, table))

@@ -9,7 +9,7 @@ from kneegrade.uncertainty.conformal import mass_before
 
 
 def drawn(seed, number, sharpness=1.0):
-    """(probabilities, labels drawn from them as one-hot): a perfectly calibrated network."""
+    """Probabilities and one-hot labels drawn from them: the predictions of a perfectly calibrated network."""
     generator = np.random.default_rng(seed)
     shares, labels = np.zeros((number, ONE_HOT_LENGTH)), np.zeros((number, ONE_HOT_LENGTH))
     for target in TARGETS:
@@ -20,54 +20,55 @@ def drawn(seed, number, sharpness=1.0):
     return shares, labels
 
 
-def covered(sets, labels):
+def coverage(sets, labels):
+    """Share of the sets of each grade that contain the label."""
     return [(sets[:, t.one_hot] * labels[:, t.one_hot]).sum(1).mean() for t in TARGETS]
 
 
 def slow_mass_before(row):
-    """The growth, one grade at a time."""
+    """Reference implementation with a loop, one grade at a time."""
     low = high = int(np.argmax(row))
-    before, held = [0.0] * len(row), row[low]
+    before, mass = [0.0] * len(row), row[low]
     while high - low + 1 < len(row):
         left = row[low - 1] if low > 0 else -1
         right = row[high + 1] if high + 1 < len(row) else -1
         if left >= right:
             low -= 1
-            before[low] = held
-            held += left
+            before[low] = mass
+            mass += left
         else:
             high += 1
-            before[high] = held
-            held += right
+            before[high] = mass
+            mass += right
     return before
 
 
 @given(st.lists(st.floats(0.001, 1), min_size=4, max_size=5))
-def test_growth_is_that_of_a_loop(values):
+def test_mass_before_agrees_with_a_loop(values):
     row = np.array(values) / sum(values)
     np.testing.assert_allclose(mass_before(row[None])[0], slow_mass_before(row), atol=1e-12)
 
 
-def test_sets_hold_the_true_grade_as_often_as_stated():
+def test_sets_contain_the_true_grade_with_the_stated_probability():
     fitted = fit_sets(*drawn(0, 2000), level=0.9)
     shares, labels = drawn(1, 4000)
     sets = fitted.sets(shares, np.array([[shares[i, t.one_hot].argmax() for t in TARGETS] for i in range(4000)]))
-    for share in covered(sets, labels):
-        assert 0.872 < share < 0.928  # 0.9, give or take three standard errors of both samples
+    for share in coverage(sets, labels):
+        assert 0.872 < share < 0.928  # 0.9 ± three standard errors of both samples
 
 
-def test_a_network_that_is_wrong_still_covers():
-    """Probabilities that have nothing to do with the labels: sets grow until they hold them."""
+def test_coverage_holds_even_for_a_useless_network():
+    """Probabilities that are independent of the labels: the sets grow until they contain them."""
     shares, _ = drawn(2, 2000, sharpness=0.2)
     _, labels = drawn(3, 2000)
     fitted = fit_sets(shares[:1000], labels[:1000], level=0.9)
-    guesses = np.array([[row[t.one_hot].argmax() for t in TARGETS] for row in shares[1000:]])
-    sets = fitted.sets(shares[1000:], guesses)
-    assert min(covered(sets, labels[1000:])) > 0.855  # three standard errors
+    predicted = np.array([[row[t.one_hot].argmax() for t in TARGETS] for row in shares[1000:]])
+    sets = fitted.sets(shares[1000:], predicted)
+    assert min(coverage(sets, labels[1000:])) > 0.855  # three standard errors
 
 
 def test_the_threshold_is_the_right_order_statistic():
-    """Nine knees, one scale: the (9 + 1) · 0.8 = 8th smallest score."""
+    """Nine knees, one grade: the (9 + 1) · 0.8 = 8th smallest score."""
     shares = np.full((9, ONE_HOT_LENGTH), np.nan)
     labels = np.full((9, ONE_HOT_LENGTH), np.nan)
     kl = TARGETS[0].one_hot
@@ -81,10 +82,10 @@ def test_the_threshold_is_the_right_order_statistic():
     assert float(fitted.threshold[0]) == pytest.approx(scores[7], abs=1e-6)
     assert float(fitted.threshold[0]) >= scores[7]
     assert fitted.threshold[1:].tolist() == [1.0] * 6  # no label: the whole scale
-    assert fit_sets(shares, labels, level=0.95).threshold[0] == 1.0  # nine knees cannot vouch for that
+    assert fit_sets(shares, labels, level=0.95).threshold[0] == 1.0  # nine knees are too few for this level
 
 
-def test_soft_labels_count_by_their_probability():
+def test_soft_labels_are_weighted_by_their_probability():
     shares, labels = drawn(4, 50)
     soft = 0.5 * labels + 0.5 * shares
     twice = np.concatenate([shares, shares])
@@ -92,14 +93,14 @@ def test_soft_labels_count_by_their_probability():
     assert fit_sets(twice, np.concatenate([soft, soft]), level=0.7).threshold.tolist() != hard.threshold.tolist()
 
 
-def test_sets_are_contiguous_and_hold_the_grade_given():
+def test_sets_are_contiguous_and_contain_the_reported_grade():
     fitted = ConformalSets()
     fitted.threshold.fill_(0.0)
     shares, _ = drawn(5, 200)
-    given_grades = np.random.default_rng(0).integers(0, 4, (200, 7))
-    sets = fitted.sets(shares, given_grades)
+    reported = np.random.default_rng(0).integers(0, 4, (200, 7))
+    sets = fitted.sets(shares, reported)
     for index, target in enumerate(TARGETS):
-        own = sets[:, target.one_hot]
-        assert own[np.arange(200), given_grades[:, index]].all()
-        assert own[np.arange(200), shares[:, target.one_hot].argmax(1)].all()
-        assert (np.abs(np.diff(np.pad(own, ((0, 0), (1, 1))).astype(int), axis=1)).sum(1) == 2).all()
+        members = sets[:, target.one_hot]
+        assert members[np.arange(200), reported[:, index]].all()
+        assert members[np.arange(200), shares[:, target.one_hot].argmax(1)].all()
+        assert (np.abs(np.diff(np.pad(members, ((0, 0), (1, 1))).astype(int), axis=1)).sum(1) == 2).all()

@@ -1,0 +1,142 @@
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from kneegrade.uncertainty import (
+    ImplantNetwork,
+    OODFeatures,
+    Population,
+    QualityControl,
+    concatenate_features,
+    fit_quality_control,
+    load_quality_control,
+)
+from kneegrade.uncertainty.quality_control import (
+    IMPLANT_FINDING,
+    PHOTOMETRY_FEATURES,
+    network_features,
+    photometry_features,
+    quality_scores,
+)
+from kneegrade.weights import load_weights, save_weights
+
+FEATURES = 12
+PHANTOM = 100.0  # shift of the phantoms' features from those of real knees
+
+
+def drawn(seed, number, shift=0.0, bar=False):
+    """Random features of knees, with a white bar in the implant inputs if requested."""
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(number, FEATURES)) @ np.linspace(0.5, 2, FEATURES * FEATURES).reshape(FEATURES, -1)
+    images = rng.integers(90, 140, (number, 144, 144), dtype=np.uint8)
+    if bar:
+        for image, (x, y) in zip(images, rng.integers(20, 100, (number, 2)), strict=True):
+            image[y : y + 25, x : x + 5] = 255
+    landmark_uncertainty = rng.beta(2, 20, number)
+    photometry = rng.normal(0.5, 0.03, (number, PHOTOMETRY_FEATURES))
+    return OODFeatures(features + shift, landmark_uncertainty, photometry, images)
+
+
+class BrightnessNetwork(ImplantNetwork):
+    """Classifies white spots as metal: these tests are about the use of the network's output, not about the network."""
+
+    def forward(self, images):
+        return 20 * (images.amax((1, 2, 3)) - 0.8)
+
+
+def fitted(real_train, real_reference, phantom_train, phantom_reference):
+    real, phantoms = Population(real_train, real_reference), Population(phantom_train, phantom_reference)
+    return fit_quality_control(real, phantoms, BrightnessNetwork(), refuse=0.01)
+
+
+@pytest.fixture(scope="module")
+def quality_control():
+    return fitted(drawn(0, 800), drawn(1, 600), drawn(2, 300, PHANTOM), drawn(3, 100, PHANTOM))
+
+
+def test_the_refused_share_of_sound_knees_is_about_the_requested_one(quality_control):
+    qualities = quality_control(drawn(4, 4000))
+    assert np.mean([q.reason is not None for q in qualities]) < 0.02
+    low = np.mean([q.score < 0.05 for q in qualities])
+    assert 0.02 < low < 0.08  # a share s scores s or less
+
+
+def test_unusual_knees_are_refused_for_the_feature_that_is_unusual(quality_control):
+    sound = drawn(5, 20)
+    for code, unusual in (
+        ("unlike_training", replace(sound, features=sound.features + np.linspace(-60, 60, FEATURES))),
+        ("unsure_landmarks", replace(sound, landmark_uncertainty=np.full(20, 0.9))),
+        ("unusual_exposure", replace(sound, photometry=sound.photometry + 1.0)),
+    ):
+        reasons = [q.reason.code for q in quality_control(unusual) if q.reason not in (None, IMPLANT_FINDING)]
+        assert reasons, code
+        assert set(reasons) == {code}
+
+
+def test_metal_is_detected_and_is_the_first_reason(quality_control):
+    with_metal, without = drawn(6, 200, bar=True), drawn(7, 200)
+    limit = float(quality_control.implant_limit)
+    detected = quality_control.implant_network.probability(with_metal.implant_inputs) > limit
+    assert detected.mean() > 0.9
+    assert np.mean(quality_control.implant_network.probability(without.implant_inputs) > limit) < 0.02
+    reasons = [q.reason for q in quality_control(with_metal.part(detected))]
+    assert reasons == [IMPLANT_FINDING] * int(detected.sum())
+
+
+def test_phantoms_are_accepted_and_knees_between_phantoms_and_real_knees_are_refused(quality_control):
+    findings = [q.findings for q in quality_control(drawn(10, 300, PHANTOM))]
+    assert np.mean([bool(each) for each in findings]) < 0.2
+    between = [q.reason for q in quality_control(drawn(11, 50, PHANTOM / 2))]
+    assert all(reason is not None for reason in between)
+
+
+def test_distances_do_not_depend_on_the_scale_of_the_features():
+    """Features in other units give the same distances, up to the shrinkage of a well-sampled covariance."""
+    factor = np.geomspace(0.01, 100, FEATURES)
+    sound = [drawn(seed, 1500) for seed in range(4)]
+    scaled = [replace(s, features=s.features * factor) for s in sound]
+    first, second = fitted(*sound), fitted(*scaled)
+    np.testing.assert_allclose(second.distances(scaled[0]), first.distances(sound[0]), rtol=1e-3)
+
+
+def test_quality_scores_are_three_times_the_smallest_p_value():
+    np.testing.assert_allclose(quality_scores(np.array([[0.5, 0.2, 0.9], [0.01, 1, 1]])), [0.6, 0.03])
+
+
+def test_hidden_landmarks_are_ignored():
+    rng = torch.Generator().manual_seed(0)
+    pooled, visible = torch.rand(3, 75, 8, generator=rng), torch.rand(3, 74, generator=rng) < 0.7
+    first = network_features(pooled, visible)
+    pooled[:, :74][~visible] = 99.0
+    np.testing.assert_array_equal(network_features(pooled, visible), first)
+    assert first.shape == (3, 24)
+    visible_features = pooled[0, :74][visible[0]]
+    np.testing.assert_allclose(first[0, :8], visible_features.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(first[0, 8:16], visible_features.std(0, correction=0), rtol=1e-4)
+
+
+def test_photometry_features_use_only_pixels_on_the_film():
+    roi = np.zeros((64, 64), np.float32)
+    inside = np.zeros((64, 64), bool)
+    inside[:, :32] = True
+    roi[:, :32] = np.linspace(0.2, 0.6, 32)
+    mean, deviation, clipped, _, *deciles, step, _ = photometry_features(roi, inside)
+    assert (mean, clipped) == (pytest.approx(0.4), 0.0)
+    np.testing.assert_allclose(deciles, 0.2 + 0.4 * np.linspace(0.1, 0.9, 9), atol=0.02)
+    assert step == pytest.approx(0.4 / 31, rel=1e-4)  # the border of the film is not an edge
+    assert deviation == pytest.approx(np.linspace(0.2, 0.6, 32).std(), rel=1e-5)
+
+
+def test_quality_control_is_saved_and_loaded_with_the_weights_if_they_have_one(quality_control, tmp_path):
+    path = tmp_path / "w.safetensors"
+    tensors = {f"gate.{k}": v for k, v in quality_control.state_dict().items()}
+    save_weights(path, tensors, {"name": "w", "kind": "grader"})
+    loaded = load_quality_control(load_weights(path, "grader"))
+    loaded.implant_network = BrightnessNetwork()
+    knees = concatenate_features([drawn(8, 50), drawn(9, 50, bar=True)])
+    assert loaded(knees) == quality_control(knees)
+    assert load_quality_control(SimpleNamespace(part=lambda name: {})) is None
+    assert isinstance(loaded, QualityControl)
