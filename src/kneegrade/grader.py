@@ -50,7 +50,7 @@ from kneegrade.uncertainty import (
     CalibratedGrades,
     OODFeatures,
     Postprocessor,
-    joined,
+    concatenate_features,
     load_quality_control,
     ood_features_of,
 )
@@ -303,7 +303,7 @@ class Grader:
             parts.append(self._ood_features(batch))
         if not parts:
             raise UsageError("No knee that can be graded was found on any of these films.")
-        return joined(parts)
+        return concatenate_features(parts)
 
     def _ood_features(self, knees: Sequence[Knee]) -> OODFeatures:
         output, visible = self._predict(knees)

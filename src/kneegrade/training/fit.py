@@ -25,12 +25,12 @@ from kneegrade.training.predict_films import KneePredictions, requested
 from kneegrade.training.splits import DIVISION, in_first_group
 from kneegrade.training.train_implants import draw_implants, fit_implant_network, implant_bars
 from kneegrade.uncertainty import (
-    Graded,
+    CalibrationKnees,
     ImplantNetwork,
     OODFeatures,
+    Population,
     Postprocessor,
     QualityControl,
-    Split,
     fit_postprocessor,
     fit_quality_control,
 )
@@ -81,7 +81,7 @@ def calibrate(
             f"Found {int(fitted.sum())} knees to calibrate on; at least {MIN_CALIBRATION_KNEES} are needed. Give a "
             "manifest with more knees, or a larger share."
         )
-    labelled, before = Graded(knees.logits, knees.targets, knees.subject), Postprocessor.of(held).calibration
+    labelled, before = CalibrationKnees(knees.logits, knees.targets, knees.subject), Postprocessor.of(held).calibration
     postprocessor = fit_postprocessor(labelled.part(fitted), smoothed_table(grade_tuple_counts()), level, seed, before)
     decoder = postprocessor.decoder
     description = {
@@ -124,7 +124,7 @@ def quality_control_from_manifest(
     """Write weights with quality control fitted on normal films and on phantoms with and without implants.
 
     Args:
-        table: a manifest of normal films without implants. Split "train" (at most 1,000 films, drawn at random) gives
+        table: a manifest of normal films without implants. Population "train" (at most 1,000 films, drawn at random) gives
             the usual distribution of the OOD features; `share` of the people in `split` give the reference
             distribution of the distances; the rest of `split` is measured on.
         phantoms: folder written by `kneegrade phantom --rois --implants`. Of its people three fifths are used for the
@@ -172,8 +172,8 @@ def quality_control_from_manifest(
     def ood_features(source: pd.DataFrame | NDArray[np.uint8]) -> OODFeatures:
         return requested(predict_knees(source, path, features="ood", device=device, progress=advance).ood_features)
 
-    real = Split(ood_features(usual), ood_features(others[fitted]))
-    plain = Split(ood_features(rois[~implant & trained]), ood_features(rois[~implant & reference]))
+    real = Population(ood_features(usual), ood_features(others[fitted]))
+    plain = Population(ood_features(rois[~implant & trained]), ood_features(rois[~implant & reference]))
     network = _implant_network(
         real.train, plain.train, ood_features(rois[implant & trained]), drawn[implant & trained], seed
     )

@@ -161,8 +161,8 @@ def hashed_subject(person: str) -> str:
 def left_out(description: Mapping[str, Any], subject: NDArray[np.str_]) -> NDArray[np.bool_]:
     """(N,) bool, knees of subjects that calibration, prediction sets and quality control were not fitted on.
 
-    A part of the description that states its `division` was fitted on the subjects of `in_first_group`; other parts were
-    fitted on the subjects listed in `fitted_people`.
+    A part of the description that states its `division` was fitted on the subjects of `in_first_group`; other parts
+    were fitted on the subjects listed in `fitted_people`.
 
     Args:
         description: of a grader's weights, i.e. their sidecar.

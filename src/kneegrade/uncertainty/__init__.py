@@ -25,27 +25,22 @@ from kneegrade.uncertainty.quality_control import (
     ood_features_of,
 )
 
-Graded, Split, joined = CalibrationKnees, Population, concatenate_features  # former names, until all users are renamed
-
 __all__ = [
     "CalibratedGrades",
     "Calibration",
     "CalibrationKnees",
     "CoherentDecoder",
     "ConformalSets",
-    "Graded",
     "ImplantNetwork",
     "OODFeatures",
     "Population",
     "Postprocessor",
     "QualityControl",
-    "Split",
     "concatenate_features",
     "fit_calibration",
     "fit_postprocessor",
     "fit_quality_control",
     "fit_sets",
-    "joined",
     "load_quality_control",
     "negative_log_likelihood",
     "ood_features_of",
