@@ -2,10 +2,11 @@
 
     python benchmarks/ablations.py --image-only cache/chen2018-image.parquet -o runs/ablations [--seeds 2]
 
-Trains recipes/ablation.yaml unchanged and with one change at a time, on the datasets of docs/training.md.
-`--image-only` is the manifest of `kneegrade cohort chen2018 --image-only`; its rows are those of the first dataset's
-manifest. Prints KL against the published grade, and the OARSI grades against the most probable soft label given KL. The
-networks are neither calibrated nor decoded. Finished runs are not repeated.
+Trains recipes/ablation.yaml unchanged and with one change at a time, on the datasets of
+docs/how-to/train-shipped-weights.md. `--image-only` is the manifest of `kneegrade cohort chen2018 --image-only`; its
+rows are those of the first dataset's manifest. Prints KL against the published grade, and the OARSI grades against
+the most probable soft label given KL. The networks are neither calibrated nor decoded. Finished runs are not
+repeated.
 """
 
 import argparse

@@ -2,14 +2,15 @@
 
     python benchmarks/decoding.py cache/store-chen2018-shipped [--split val] [--weights FILE]
 
-The dataset is that of docs/training.md. The grader's logits are computed once. Two calibrations are compared:
-calibration alone (`fit_calibration`), and calibration through the decoder as `kneegrade calibrate` fits it
-(`tuned_postprocessor`). Both are fitted on the people of one half and predict the other half, in both directions; all
-knees are scored together. The halves are those of `in_first_group` with share 0.5 and seed 0.
+The dataset is that of docs/how-to/train-shipped-weights.md. The grader's logits are computed once. Two calibrations
+are compared: calibration alone (`fit_calibration`), and calibration through the decoder as `kneegrade calibrate`
+fits it (`tuned_postprocessor`). Both are fitted on the people of one half and predict the other half, in both
+directions; all knees are scored together. The halves are those of `in_first_group` with share 0.5 and seed 0.
 
-Without a decoder the most probable grades are reported. With it, the most probable grades that keep the hard rules are
-reported, without ordinal smoothing and with the chosen ordinal smoothing. One more row has the rules and the ordinal
-smoothing but no joint table (joint exponent 0). Differences are paired, with 95 % bootstrap intervals over people.
+Without a decoder the most probable grades are reported. With it, the most probable grades that keep the hard rules
+are reported, without ordinal smoothing and with the chosen ordinal smoothing. One more row has the rules and the
+ordinal smoothing but no joint table (joint exponent 0). Differences are paired, with 95 % bootstrap intervals over
+people.
 """
 
 import argparse

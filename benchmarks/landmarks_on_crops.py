@@ -2,16 +2,14 @@
 
     python benchmarks/landmarks_on_crops.py CHEN2018 SOFT_LABELS [--split val] [--number 200] [--sheets DIR]
 
-CHEN2018 is the unpacked archive, SOFT_LABELS the table of another network's predictions (docs/training.md). Prints
-JSON, distances in % of the tibial width over articular landmarks:
+CHEN2018 is the unpacked archive, SOFT_LABELS the table of another network's predictions
+(docs/how-to/train-shipped-weights.md). Prints JSON, distances in % of the tibial width over articular landmarks:
 
-- distance to the landmarks predicted by the other network;
-- equivariance: distance between a crop's landmarks and those of the same crop after rotation (up to 5°), scaling (5 %),
-  translation (10 px) and, for every second crop, mirroring;
-- share of correct sides;
-- relative joint space by published KL, and in mm (if all tibias were 80 mm wide) by the most probable soft grade of
-  joint space narrowing;
-- distances of the least confident tenth of the knees and of the others.
+- distance to the landmarks predicted by the other network; - equivariance: distance between a crop's landmarks and
+those of the same crop after rotation (up to 5°), scaling (5 %), translation (10 px) and, for every second crop,
+mirroring; - share of correct sides; - relative joint space by published KL, and in mm (if all tibias were 80 mm
+wide) by the most probable soft grade of joint space narrowing; - distances of the least confident tenth of the knees
+and of the others.
 
 `--sheets` writes images: the 24 least confident knees, and 100 random ones.
 """

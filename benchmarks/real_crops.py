@@ -4,8 +4,9 @@
 
 CHEN2018 is the unpacked folder of the Chen 2018 archive. Prints JSON: number of graded crops, and reasons of the
 refusals; share of sides that agree with the file name; images per second of the whole call; with soft labels (see
-docs/training.md) distances of articular landmarks in % of the plateau width; with `--negatives` how many crops get
-other grades when they are inverted and saved as PNG. Agreement of the grades with readings: see `kneegrade evaluate`.
+docs/how-to/train-shipped-weights.md) distances of articular landmarks in % of the plateau width; with `--negatives`
+how many crops get other grades when they are inverted and saved as PNG. Agreement of the grades with readings: see
+`kneegrade evaluate`.
 """
 
 import argparse

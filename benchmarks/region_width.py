@@ -2,9 +2,10 @@
 
     python benchmarks/region_width.py SOFT_LABELS
 
-SOFT_LABELS is a table with `landmarks_px` of the 299 px images of Chen 2018 (see docs/training.md). Prints JSON: the
-side of the images in plateau widths (median), for each width the mean share of the crop that the image does not cover,
-and the mean medial joint space, in plateau widths, of knees that are most probably without medial narrowing.
+SOFT_LABELS is a table with `landmarks_px` of the 299 px images of Chen 2018 (see
+docs/how-to/train-shipped-weights.md). Prints JSON: the side of the images in plateau widths (median), for each width
+the mean share of the crop that the image does not cover, and the mean medial joint space, in plateau widths, of
+knees that are most probably without medial narrowing.
 """
 
 import argparse

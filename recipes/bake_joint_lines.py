@@ -10,9 +10,9 @@ narrowing grades 0 to 3 of either compartment,
 
 $$ g' = 1.35\, g - 0.0075\, w, $$
 
-where w is the width of the tibial plateau (docs/background/experiments.md has the medians). Femur and tibia each move by
-half of the difference; positions along the bone do not change. The shipped detector was trained on manifests made this
-way.
+where w is the width of the tibial plateau (docs/background/experiments.md has the medians). Femur and tibia each move
+by half of the difference; positions along the bone do not change. The shipped detector was trained on manifests that
+were made this way.
 """
 
 import argparse

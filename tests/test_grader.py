@@ -1,83 +1,218 @@
-"""From a network's numbers to what a report says of a knee."""
+"""The Python interface on the example films."""
 
-import re
-from inspect import isfunction
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 import torch
 
-from kneegrade.anatomy import Knee, refusal
-from kneegrade.anatomy.knee import build_knee
-from kneegrade.anatomy.landmarks import Landmarks
-from kneegrade.anatomy.laterality import SideAssignment
-from kneegrade.anatomy.shape_model import ShapeModel
-from kneegrade.grader import evidence_of
-from kneegrade.imaging import check_crop, read_radiograph
-from kneegrade.network import GradingNetwork, ModelConfig
-from kneegrade.results import Finding
-from kneegrade.schema import TARGETS
-from kneegrade.uncertainty import QualityControl
+import kneegrade
+from kneegrade import Grader
+from kneegrade.errors import UsageError, WeightsError
+from kneegrade.imaging import Source, read_radiograph
+from kneegrade.schema import TARGET_NAMES, TARGETS
+from kneegrade.weights import load_weights, save_weights, shipped_path
 
-REPORT_PAGE = Path(__file__).parents[1] / "docs" / "reference" / "report-json.md"
+EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-def knee_of_noise() -> Knee:
-    """The mean shape on a film of noise that cuts off its shafts, so that some landmarks are not visible."""
-    pixels = np.random.default_rng(0).uniform(size=(330, 400)).astype(np.float32)
-    points = ShapeModel.load().mean({"kl": 0}) * 3 + [200, 165]
-    inside = (points >= 0).all(1) & (points <= [399, 329]).all(1)
-    outline = Landmarks(points, np.tile(np.eye(2), (74, 1, 1)), inside)
-    return build_knee(read_radiograph(pixels), outline, SideAssignment("R", 0.9), (0.9, 96))
+@pytest.fixture(scope="module")
+def grader() -> Grader:
+    return Grader(device="cpu")
 
 
-@pytest.mark.parametrize("pooling", ["keypoints", "keypoints+global"])
-@torch.no_grad()
-def test_the_three_parts_of_evidence_sum_to_the_networks_centred_logits(pooling):
-    torch.manual_seed(0)
-    network = GradingNetwork(ModelConfig("resnet18", pooling, reduce=8, roi_px=96)).eval()
-    network.feature_mean.normal_()
-    knee = knee_of_noise()
-    assert 0 < knee.visible.sum() < 74
-    roi = torch.from_numpy(knee.roi)[None, None]
-    output = network(roi, torch.from_numpy(knee.roi_landmarks_px).float()[None], torch.from_numpy(knee.visible)[None])
-    attribution = network.attribute(output.pooled)
-    evidence = evidence_of(knee, attribution, 0)
+def only_knee(report):
+    (radiograph,) = report.radiographs
+    (knee,) = radiograph.knees
+    assert tuple(knee.grades) == TARGET_NAMES
+    return knee
+
+
+def test_path_bytes_dataset_and_array_give_the_same_grades(grader):
+    path = EXAMPLES / "single_right.dcm"
+    radiograph = read_radiograph(path)
+    expected = only_knee(grader.grade(path))
+    for source in (str(path), path.read_bytes(), pydicom.dcmread(path), radiograph.pixels):
+        knee = only_knee(grader.grade(source))
+        for name in TARGET_NAMES:
+            assert knee.grades[name].probabilities == pytest.approx(expected.grades[name].probabilities, abs=1e-3)
+
+
+def test_an_array_with_spacing_gets_millimetres(grader):
+    pixels = read_radiograph(EXAMPLES / "single_right.dcm").pixels
+    assert only_knee(grader.grade(pixels)).joint_space_width_mm is None
+    one, two = (only_knee(grader.grade(pixels, pixel_spacing_mm=(mm, mm))).joint_space_width_mm for mm in (0.15, 0.30))
+    assert two.medial == pytest.approx(2 * one.medial)
+    assert two.lateral == pytest.approx(2 * one.lateral)
+
+
+def test_the_users_side_serves_where_the_file_has_none(grader):
+    pixels = read_radiograph(EXAMPLES / "single_right.dcm").pixels
+    assert only_knee(grader.grade(pixels, side="R")).side == "R"
+
+
+def test_a_mirrored_film_is_never_silently_wrong(grader):
+    pixels = read_radiograph(EXAMPLES / "single_right.dcm").pixels[:, ::-1]
+    report = grader.grade(pixels, side="R")
+    assert only_knee(report).side == "unknown"
+    assert "side_conflict" in {warning.code for warning in report.radiographs[0].warnings}
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_a_film_turned_by_quarters_gives_the_same_grades(grader, turns):
+    pixels = read_radiograph(EXAMPLES / "single_right.dcm").pixels
+    upright, turned = only_knee(grader.grade(pixels)), only_knee(grader.grade(np.rot90(pixels, turns).copy()))
+    assert turned.side == upright.side == "R"
+    same = sum(turned.grades[name].grade == upright.grades[name].grade for name in TARGET_NAMES)
+    assert same >= 6
+
+
+def test_a_negative_gives_the_same_grades(grader):
+    pixels = read_radiograph(EXAMPLES / "single_right.dcm").pixels
+    plain, negative = only_knee(grader.grade(pixels)), only_knee(grader.grade(1 - pixels))
+    assert {n: g.grade for n, g in plain.grades.items()} == {n: g.grade for n, g in negative.grades.items()}
+
+
+def test_landmarks_follow_a_shift_of_the_film(grader):
+    pixels = read_radiograph(EXAMPLES / "single_right.dcm").pixels
+    moved = np.pad(pixels, ((40, 0), (24, 0)))[: pixels.shape[0], : pixels.shape[1]]
+    before, after = (only_knee(grader.grade(p)).landmarks_px[12:64] for p in (pixels, moved))
+    offset = np.median(after - before, axis=0)
+    np.testing.assert_allclose(offset, (24, 40), atol=6)
+
+
+def test_a_joint_cut_off_is_refused(grader):
+    pixels = read_radiograph(EXAMPLES / "single_right.dcm").pixels
+    knee = only_knee(grader.grade(pixels))
+    right = round(float(knee.landmarks_px[12:25, 0].mean()))
+    report = grader.grade(pixels[:, :right])
+    assert report.radiographs[0].status == "not_gradable"
+    assert report.radiographs[0].reason.code in {"joint_cut_off", "view", "no_knee"}
+
+
+def test_a_knee_refused_before_the_gate_has_a_quality_only_where_there_is_a_gate(grader, tmp_path):
+    pixels = read_radiograph(EXAMPLES / "single_right.dcm").pixels
+    right = round(float(only_knee(grader.grade(pixels)).landmarks_px[12:25, 0].mean()))
+    (knee,) = grader.grade(pixels[:, :right]).radiographs[0].knees
+    assert knee.grades is None
+    assert (knee.quality.score, knee.quality.findings) == (0.0, (knee.reason,))
+    held = load_weights(shipped_path("grader"), "grader")
+    parts = {name: tensor for name, tensor in held.tensors.items() if not name.startswith("gate.")}
+    save_weights(tmp_path / "w.safetensors", parts, held.description)
+    (knee,) = Grader("cpu", tmp_path / "w.safetensors").grade(pixels[:, :right]).radiographs[0].knees
+    assert knee.grades is None
+    assert knee.reason is not None
+    assert knee.quality is None
+
+
+def test_evidence_sums_to_the_networks_logits_and_what_was_graded(grader):
+    said = []
+    hook = grader.network.register_forward_hook(lambda network, read, output: said.append(output.logits))
+    knee = only_knee(grader.grade(EXAMPLES / "single_right.dcm"))
+    hook.remove()
+    evidence = knee.evidence
+    assert evidence.roi.shape == (288, 288)
+    centred = {
+        name: evidence.contributions[name].sum(0) + evidence.region_term[name] + evidence.constant[name]
+        for name in TARGET_NAMES
+    }
+    calibrated = grader.postprocessor({name: torch.tensor(logits)[None] for name, logits in centred.items()})
     for target in TARGETS:
-        logits = output.logits[target.name][0].double().numpy()
-        landmarks, region = evidence.contributions[target.name], evidence.region_term[target.name]
-        assert landmarks.shape == (74, target.classes)
-        assert region.shape == evidence.constant[target.name].shape == (target.classes,)
-        total = landmarks.sum(0) + region + evidence.constant[target.name]
-        np.testing.assert_allclose(total, logits - logits.mean(), atol=1e-4)
-        if pooling == "keypoints":
-            assert not region.any()
-        else:  # the mean of the map is the place after the landmarks
-            expected = attribution.contributions[target.name][0, 74].double().numpy()
-            np.testing.assert_array_equal(region, expected)
-            assert np.abs(region).max() > 1e-3
+        logits = said[0][target.name][0].double().numpy()
+        np.testing.assert_allclose(centred[target.name], logits - logits.mean(), atol=1e-4)
+        assert evidence.region_term[target.name].any()  # the shipped network has a global branch
+        grade = knee.grades[target.name].grade
+        assert evidence.terms(target.name, grade).logit == pytest.approx(centred[target.name][grade], abs=1e-9)
+        expected = calibrated.probabilities[0, target.one_hot].tolist()
+        assert knee.grades[target.name].probabilities == pytest.approx(expected, abs=1e-3)
 
 
-def codes_given_by(function) -> set[str]:
-    """Codes of the findings that a function can return: those that it names, and those of functions that it calls."""
-    assert "Finding" not in function.__code__.co_names, (
-        f"{function.__name__}: make its findings constants of the module"
-    )
-    found = set()
-    for value in (function.__globals__.get(name) for name in function.__code__.co_names):
-        findings = value if isinstance(value, tuple) else (value,)
-        found |= {finding.code for finding in findings if isinstance(finding, Finding)}
-        if isfunction(value) and value.__module__.startswith("kneegrade"):
-            found |= codes_given_by(value)
-    return found
+def test_coherence_is_that_of_the_networks_own_probabilities(grader):
+    said = []
+    hook = grader.network.register_forward_hook(lambda network, read, output: said.append(output.logits))
+    knees = grader.grade(EXAMPLES / "bilateral.dcm").radiographs[0].knees
+    hook.remove()
+    own = torch.cat([torch.softmax(said[0][name], 1) for name in TARGET_NAMES], 1)
+    g = grader.mixture.log_probability(own).tolist()
+    assert [knee.coherence.log_probability for knee in knees] == pytest.approx(g, abs=1e-4)
+    for row, knee in enumerate(knees):
+        likeliest = [int(own[row, target.one_hot].argmax()) for target in TARGETS]
+        moved = sum(abs(knee.grades[t.name].grade - grade) for t, grade in zip(TARGETS, likeliest, strict=True))
+        assert knee.coherence.decoding_shift == moved
+        given = torch.tensor([p for grade in knee.grades.values() for p in grade.probabilities])
+        assert grader.mixture.log_probability(given[None]).item() != pytest.approx(g[row], abs=0.1)
+    assert any(knee.coherence.decoding_shift for knee in knees)
 
 
-def test_the_documented_codes_of_quality_are_those_that_the_code_gives():
-    """A knee's quality comes from the gate or, for a knee refused before it, from the refusal."""
-    table = REPORT_PAGE.read_text().split("Codes in `quality.findings`:")[1].strip().split("\n\n")[0]
-    documented = [code for row in table.splitlines() for code in re.findall(r"`(\w+)`", row.split("|")[1])]
-    assert sorted(documented) == sorted(
-        codes_given_by(refusal) | codes_given_by(check_crop) | codes_given_by(QualityControl._quality)
-    )
-    assert {"view", "blur", "implant", "unlike_training"} < set(documented)
+def test_wrong_arguments():
+    with pytest.raises(UsageError, match="tpu"):
+        Grader(device="tpu")
+    with pytest.raises(WeightsError):
+        Grader(weights="nowhere.safetensors")
+
+
+def test_the_export_list_is_true():
+    for name in kneegrade.__all__:
+        assert getattr(kneegrade, name) is not None
+    assert len(kneegrade.__all__) <= 10
+    with pytest.raises(AttributeError):
+        kneegrade.nothing  # noqa: B018
+
+
+def test_heavy_blur_is_refused(grader):
+    from scipy import ndimage
+
+    pixels = read_radiograph(EXAMPLES / "single_right.dcm").pixels
+    report = grader.grade(ndimage.gaussian_filter(pixels, 40))
+    assert report.radiographs[0].reason.code in {"blur", "view", "no_knee"}
+
+
+def test_a_spoilt_knee_of_two_does_not_vanish(grader):
+    """A metal block over the left joint: the right knee is graded, the left is refused or its absence is told."""
+    radiograph = read_radiograph(EXAMPLES / "bilateral.dcm")
+    left = grader.grade(EXAMPLES / "bilateral.dcm").radiographs[0].knees[1]
+    x, y = left.landmarks_px[18].round().astype(int)
+    data = pydicom.dcmread(EXAMPLES / "bilateral.dcm")
+    stored = data.pixel_array.copy()
+    stored[y - 220 : y + 220, x - 260 : x + 260] = stored.min()  # MONOCHROME1: the least value is the brightest
+    data.decompress()
+    data.PixelData = stored.astype("<u2").tobytes()
+    (spoilt,) = grader.grade(data).radiographs
+    assert radiograph.laterality == "both"
+    assert spoilt.knees[0].side == "R"
+    told = {w.code for w in spoilt.warnings} | {k.reason.code for k in spoilt.knees if k.reason}
+    assert told & {"one_knee_of_two", "view"}
+
+
+def test_a_film_that_breaks_the_software_is_a_row(grader, monkeypatch):
+    monkeypatch.setattr(grader.detector, "find", lambda radiograph: 1 / 0)
+    (radiograph,) = grader.grade(EXAMPLES / "single_right.dcm").radiographs
+    assert radiograph.status == "failed"
+    assert radiograph.reason.code == "internal"
+
+
+@dataclass(frozen=True, eq=False)
+class Watched(Source):
+    """A source that notes when it is opened."""
+
+    events: list[object] = field(default_factory=list)
+
+    def open(self) -> Path | bytes:
+        self.events.append(self.name)
+        return super().open()
+
+
+@pytest.mark.parametrize("batch_size", [2, 16])
+def test_progress_is_told_after_each_film_whatever_the_batch(grader, batch_size, monkeypatch):
+    events: list[object] = []
+    good, bad = (EXAMPLES / "single_right.dcm").read_bytes(), b"no film"
+    sources = [
+        Watched(name, load=lambda data=data: data, events=events)
+        for name, data in (("a", good), ("b", bad), ("c", good))
+    ]
+    monkeypatch.setattr(grader, "batch_size", batch_size)
+    report = grader.grade_sources(iter(sources), progress=lambda done, total: events.append((done, total)))
+    assert events == ["a", (1, 3), "b", (2, 3), "c", (3, 3)]
+    assert [film.status for film in report.radiographs] == ["graded", "failed", "graded"]

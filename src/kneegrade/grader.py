@@ -18,7 +18,7 @@ Stages 1 to 3 run film by film (`detect_film`), stages 4 to 8 on the knees of a 
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,12 +27,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kneegrade.anatomy import Knee, LandmarkDetector, UserLandmarks, knees_from_landmarks, measure, refusal
+from kneegrade.anatomy import (
+    DetectedRadiograph,
+    Knee,
+    LandmarkDetector,
+    UserHints,
+    UserLandmarks,
+    knees_from_landmarks,
+    measure,
+    refusal,
+)
 from kneegrade.anatomy.landmark_scheme import NUM_LANDMARKS
-from kneegrade.coherence import GradeMixture, concatenate_probabilities, most_probable_grades, rule_findings
+from kneegrade.coherence import GradeMixture, concatenate_probabilities, most_probable_grades
 from kneegrade.errors import KneeGradeError, UsageError, WeightsError
 from kneegrade.imaging import Radiograph, Source, check_film, find_sources, read_radiograph
-from kneegrade.measurements import JointSpace
 from kneegrade.network import Attribution, GradeLogits, GradingNetwork, load_network, model_config_of
 from kneegrade.progress import Progress
 from kneegrade.results import (
@@ -45,7 +53,6 @@ from kneegrade.results import (
     Report,
     WeightsIdentity,
 )
-from kneegrade.schema import TARGETS
 from kneegrade.uncertainty import (
     CalibratedGrades,
     OODFeatures,
@@ -56,51 +63,12 @@ from kneegrade.uncertainty import (
 )
 from kneegrade.version import __version__
 from kneegrade.weights import Weights, load_part, load_weights, shipped_path
+from kneegrade.weights.inference import choose_device
 
 if TYPE_CHECKING:
     import pydicom
 
 Spacing = tuple[float, float] | None
-
-
-@dataclass(frozen=True)
-class UserHints:
-    """What the user knows about the films.
-
-    Attributes:
-        side: side of a single knee, where the file does not state it.
-        pixel_spacing_mm: (row, column), where the file does not state it.
-        landmarks: landmarks to use instead of the detector's.
-    """
-
-    side: Literal["R", "L"] | None = None
-    pixel_spacing_mm: Spacing = None
-    landmarks: UserLandmarks | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class DetectedRadiograph:
-    """One film after stage 3: its knees, or the reason why there are none.
-
-    Attributes:
-        source: name of the film in the report.
-        radiograph: the film, or None where it could not be read or is no longer needed.
-        spacing_mm: (row, column) where it is trusted, else None.
-        knees: at most two, from left to right as an upright viewer sees them.
-        refusals: for each knee the reason why it cannot be graded, or None.
-        warnings: about the film and the sides of its knees.
-        reason: why there are no knees, or None.
-        failed: True where the file could not be read.
-    """
-
-    source: str
-    radiograph: Radiograph | None = None
-    spacing_mm: Spacing = None
-    knees: tuple[Knee, ...] = ()
-    refusals: tuple[Finding | None, ...] = ()
-    warnings: tuple[Finding, ...] = ()
-    reason: Finding | None = None
-    failed: bool = False
 
 
 def detect_film(source: Source, detector: LandmarkDetector, hints: UserHints) -> DetectedRadiograph:
@@ -261,8 +229,12 @@ class Grader:
             if reason is not None:
                 graded.append(GradedKnee(side=knee.side, reason=reason, quality=quality, **_landmark_fields(knee)))
                 continue
-            evidence = evidence_of(knee, attribution, i)
-            graded.append(_graded_knee(knee, spaces[i], calibrated, i, coherences[i], evidence, quality))
+            graded.append(
+                GradedKnee(
+                    side=knee.side, grades=calibrated.results(i), coherence=coherences[i], joint_space=spaces[i],
+                    evidence=evidence_of(knee, attribution, i), quality=quality, **_landmark_fields(knee),
+                )
+            )  # fmt: skip
         return graded
 
     def _predict(self, knees: Sequence[Knee]) -> tuple[GradeLogits, Tensor]:
@@ -283,7 +255,7 @@ class Grader:
         own = concatenate_probabilities(output.logits)  # (N, 29)
         log_probability = self.mixture.log_probability(own).tolist()
         shift = np.abs(calibrated.grades - most_probable_grades(own.cpu().numpy())).sum(1).tolist()
-        return [Coherence(g, moved, coherence_findings(calibrated, i)) for i, (g, moved) in
+        return [Coherence(g, moved, calibrated.findings(i)) for i, (g, moved) in
                 enumerate(zip(log_probability, shift, strict=True))]  # fmt: skip
 
     @torch.inference_mode()
@@ -319,16 +291,6 @@ def _accepted(film: DetectedRadiograph) -> list[Knee]:
     return [knee for knee, reason in zip(film.knees, film.refusals, strict=True) if reason is None]
 
 
-def _graded_knee(
-    knee: Knee, space: JointSpace, calibrated: CalibratedGrades, row: int, coherence: Coherence, evidence: Evidence,
-    quality: Quality | None,
-) -> GradedKnee:  # fmt: skip
-    return GradedKnee(
-        side=knee.side, grades=calibrated.results(row), coherence=coherence, joint_space=space, evidence=evidence,
-        quality=quality, **_landmark_fields(knee),
-    )  # fmt: skip
-
-
 def _landmark_fields(knee: Knee) -> dict[str, Any]:
     """The fields of a `GradedKnee` that describe its landmarks."""
     return {
@@ -359,31 +321,6 @@ def evidence_of(knee: Knee, attribution: Attribution, row: int) -> Evidence:
     )
 
 
-def coherence_findings(calibrated: CalibratedGrades, row: int) -> tuple[Finding, ...]:
-    """The rules that the grades of one knee break, and a finding for each grade that is not the most probable one."""
-    given = {target.name: int(calibrated.grades[row, index]) for index, target in enumerate(TARGETS)}
-    findings = list(rule_findings(given))
-    most_probable = most_probable_grades(calibrated.probabilities[row : row + 1])[0]
-    for index, target in enumerate(TARGETS):
-        grade, top = given[target.name], int(most_probable[index])
-        if grade == top:
-            continue
-        chance = calibrated.probabilities[row, target.one_hot]
-        chosen = (
-            f"{target.label} {grade} was chosen although {top} is more probable on its own "
-            f"({chance[top]:.2f} against {chance[grade]:.2f}), because "
-        )
-        without_rules = calibrated.independent_grades[row, index]
-        if grade != without_rules:
-            reason = (
-                f"{without_rules} together with the other grades would break a rule of the grading scales. Check both."
-            )
-            findings.append(Finding("grade_moved", chosen + reason))
-        else:
-            findings.append(Finding("grade_between", chosen + f"{grade} is closer to the other probable grades."))
-    return tuple(findings)
-
-
 def _load_modules(loaded: Weights) -> tuple[GradingNetwork, GradeMixture]:
     config = model_config_of(loaded)
     if not config.pooling.startswith("keypoints") or config.heads != "softmax":
@@ -396,20 +333,6 @@ def _load_modules(loaded: Weights) -> tuple[GradingNetwork, GradeMixture]:
     network, mixture = load_network(loaded), GradeMixture(len(components))
     load_part(mixture, loaded, "mixture")
     return network, mixture
-
-
-def choose_device(device: str) -> str:
-    """The torch device, "cuda" or "cpu", for "auto", "cpu" or "cuda".
-
-    Raises:
-        UsageError: another word, or CUDA where it is not available.
-    """
-    if device not in ("auto", "cpu", "cuda"):
-        raise UsageError(f"Device {device!r} is unknown; use auto, cpu or cuda.")
-    available = torch.cuda.is_available()
-    if device == "cuda" and not available:
-        raise UsageError("No CUDA device is available; use --device cpu.")
-    return "cuda" if available and device != "cpu" else "cpu"
 
 
 _default: Grader | None = None

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kneegrade import Grader
-from kneegrade.weights.fusion import has_native_bfloat16
+from kneegrade.weights.inference import has_native_bfloat16
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 VALUES = Path(__file__).with_name("examples.json")

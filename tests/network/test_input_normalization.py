@@ -10,7 +10,7 @@ from torch import nn
 from kneegrade.errors import WeightsError
 from kneegrade.network import GradingNetwork, ModelConfig, Trunk, load_network, model_config_of
 from kneegrade.weights import Weights, load_weights, shipped_path
-from kneegrade.weights.fusion import fuse_batchnorm
+from kneegrade.weights.inference import fuse_batchnorm
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of torchvision's weights, in its documentation
 

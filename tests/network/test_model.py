@@ -9,7 +9,7 @@ from kneegrade.network.model import ordinal_log_probabilities
 from kneegrade.network.pooling import siamese_patches
 from kneegrade.network.resnet import Trunk
 from kneegrade.schema import TARGETS
-from kneegrade.weights.fusion import fuse_batchnorm
+from kneegrade.weights.inference import fuse_batchnorm
 
 CONFIGS = {
     "paper": ModelConfig("resnet18", roi_px=96),

@@ -3,16 +3,18 @@
 from kneegrade.anatomy.detector import LandmarkDetector
 from kneegrade.anatomy.geometry import ROI_PLATEAU_WIDTHS, RoiFrame, roi_frame
 from kneegrade.anatomy.joint_space import gap_at, joint_space_width, measure
-from kneegrade.anatomy.knee import Knee, build_knee, refusal
+from kneegrade.anatomy.knee import DetectedRadiograph, Knee, build_knee, refusal
 from kneegrade.anatomy.landmarks import Landmarks
-from kneegrade.anatomy.user_landmarks import UserLandmarks, knees_from_landmarks
+from kneegrade.anatomy.user_landmarks import UserHints, UserLandmarks, knees_from_landmarks
 
 __all__ = [
     "ROI_PLATEAU_WIDTHS",
+    "DetectedRadiograph",
     "Knee",
     "LandmarkDetector",
     "Landmarks",
     "RoiFrame",
+    "UserHints",
     "UserLandmarks",
     "build_knee",
     "gap_at",

@@ -35,7 +35,7 @@ from kneegrade.anatomy.shape_model import ShapeModel
 from kneegrade.imaging.radiograph import Radiograph
 from kneegrade.results import Finding
 from kneegrade.weights import load_part, load_weights, shipped_path
-from kneegrade.weights.fusion import fuse_batchnorm, has_native_bfloat16
+from kneegrade.weights.inference import fuse_batchnorm, has_native_bfloat16
 
 MAX_KNEES = 2
 LOCALIZER_THRESHOLD = 0.15  # low, because the landmark networks decide

@@ -66,6 +66,31 @@ class Knee:
         return self.outline.points_px
 
 
+@dataclass(frozen=True, eq=False)
+class DetectedRadiograph:
+    """A film after detection: its knees, or the reason why there are none.
+
+    Attributes:
+        source: name of the film in the report.
+        radiograph: the film, or None where it could not be read or is no longer needed.
+        spacing_mm: (row, column) where it is trusted, else None.
+        knees: at most two, from left to right as an upright viewer sees them.
+        refusals: for each knee the reason why it cannot be graded, or None.
+        warnings: about the film and the sides of its knees.
+        reason: why there are no knees, or None.
+        failed: True where the file could not be read.
+    """
+
+    source: str
+    radiograph: Radiograph | None = None
+    spacing_mm: tuple[float, float] | None = None
+    knees: tuple[Knee, ...] = ()
+    refusals: tuple[Finding | None, ...] = ()
+    warnings: tuple[Finding, ...] = ()
+    reason: Finding | None = None
+    failed: bool = False
+
+
 def build_knee(radiograph: Radiograph, outline: Landmarks, call: SideAssignment, how: tuple[float, int]) -> Knee:
     """Return the knee at given landmarks, with its normalised crop.
 

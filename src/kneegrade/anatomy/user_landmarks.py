@@ -142,6 +142,21 @@ class UserLandmarks:
         )
 
 
+@dataclass(frozen=True)
+class UserHints:
+    """What the user knows about the films.
+
+    Attributes:
+        side: side of a single knee, where the file does not state it.
+        pixel_spacing_mm: (row, column), where the file does not state it.
+        landmarks: landmarks to use instead of the detector's.
+    """
+
+    side: Literal["R", "L"] | None = None
+    pixel_spacing_mm: tuple[float, float] | None = None
+    landmarks: UserLandmarks | None = None
+
+
 @lru_cache(maxsize=2)
 def _coco_names(path: Path, changed_ns: int, size: int) -> dict[str, str]:
     """Return the names that films may have → their keys in a COCO file; the arguments are those of `file_state`."""

@@ -68,8 +68,8 @@ def grade(
     wanted = _report_formats(formats)
     sources = sources_in(inputs)
     make_directory(output)
-    from kneegrade.anatomy import UserLandmarks
-    from kneegrade.grader import Grader, UserHints
+    from kneegrade.anatomy import UserHints, UserLandmarks
+    from kneegrade.grader import Grader
 
     user_landmarks = None if landmarks is None else UserLandmarks(landmarks, unit.value, mirrored.value)
     if landmarks is not None and landmarks.is_file() and landmarks.suffix.lower() == ".pts" and len(sources) > 1:

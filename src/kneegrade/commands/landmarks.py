@@ -46,9 +46,9 @@ def landmarks(
     Exit code 0: knees were found on every film. 1: a film has no knee or could not be read. 2: wrong usage.
     """
     sources = sources_in(inputs)
-    from kneegrade.anatomy import LandmarkDetector
-    from kneegrade.grader import UserHints, choose_device
+    from kneegrade.anatomy import LandmarkDetector, UserHints
     from kneegrade.reporting.landmark_export import write_landmarks
+    from kneegrade.weights.inference import choose_device
 
     hints = UserHints(None if side is None else SIDES[side], spacing_of(spacing))
     with progress_bar("Detecting landmarks", quiet or len(sources) < 2) as advance:

@@ -27,7 +27,7 @@ from kneegrade.network.pooling import global_average, pool_at_landmarks, siamese
 from kneegrade.network.resnet import InputNormalization, Trunk
 from kneegrade.schema import TARGETS, Target
 from kneegrade.weights import Weights, load_part
-from kneegrade.weights.fusion import fuse_batchnorm, has_native_bfloat16
+from kneegrade.weights.inference import fuse_batchnorm, has_native_bfloat16
 
 Pooling = Literal["keypoints", "global", "keypoints+global", "siamese"]
 Heads = Literal["softmax", "ordinal"]

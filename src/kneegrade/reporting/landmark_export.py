@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from kneegrade.anatomy import Knee, LandmarkDetector, measure
+from kneegrade.anatomy import DetectedRadiograph, Knee, LandmarkDetector, UserHints, measure
 from kneegrade.anatomy.joint_space import FIXED_AT, LATERAL_AT, gap_line
 from kneegrade.anatomy.landmark_files import CocoFilm, CocoKnee, kneel_row, write_coco, write_kneel_csv, write_pts
 from kneegrade.anatomy.landmark_scheme import FEMUR, TIBIA
 from kneegrade.anatomy.landmarks import Landmarks
 from kneegrade.errors import UsageError
-from kneegrade.grader import DetectedRadiograph, UserHints, detect_film
+from kneegrade.grader import detect_film
 from kneegrade.imaging import Source, stem_of
 from kneegrade.measurements import JointSpace
 from kneegrade.progress import Progress

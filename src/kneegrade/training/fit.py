@@ -124,7 +124,7 @@ def quality_control_from_manifest(
     """Write weights with quality control fitted on normal films and on phantoms with and without implants.
 
     Args:
-        table: a manifest of normal films without implants. Population "train" (at most 1,000 films, drawn at random) gives
+        table: a manifest of normal films without implants. Split "train" (at most 1,000 films, drawn at random) gives
             the usual distribution of the OOD features; `share` of the people in `split` give the reference
             distribution of the distances; the rest of `split` is measured on.
         phantoms: folder written by `kneegrade phantom --rois --implants`. Of its people three fifths are used for the

@@ -32,7 +32,6 @@ from kneegrade.cohorts.own_tables import manifest_from_films
 from kneegrade.errors import RecipeError, UsageError
 from kneegrade.evaluation import Predictions
 from kneegrade.evaluation.two_sample import SiteProfile
-from kneegrade.grader import choose_device
 from kneegrade.network import GradeLogits, GradingNetwork, ModelConfig, load_network, visible_mean
 from kneegrade.progress import Progress
 from kneegrade.schema import TARGETS
@@ -43,6 +42,7 @@ from kneegrade.training.dataset import KneeDataset, is_dataset, load_datasets, m
 from kneegrade.training.predict_films import KneePredictions, grade_films, ood_features_of_films, requested
 from kneegrade.uncertainty import Postprocessor
 from kneegrade.weights import Weights, load_weights, shipped_path
+from kneegrade.weights.inference import choose_device
 
 BATCH_SIZE = 64
 

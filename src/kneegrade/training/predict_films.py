@@ -14,9 +14,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kneegrade.anatomy import DetectedRadiograph, UserHints
 from kneegrade.cohorts import target_distributions
 from kneegrade.evaluation import Predictions
-from kneegrade.grader import DetectedRadiograph, Grader, UserHints, detect_film, detect_knees
+from kneegrade.grader import Grader, detect_film, detect_knees
 from kneegrade.imaging import Source, read_radiograph
 from kneegrade.progress import Progress
 from kneegrade.results import GradedRadiograph, GradeResult

@@ -16,10 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kneegrade.coherence import concatenate_probabilities, most_probable_grades
+from kneegrade.coherence import concatenate_probabilities, most_probable_grades, rule_findings
 from kneegrade.errors import RecipeError
-from kneegrade.results import GradeResult
-from kneegrade.schema import CLASSES, TARGETS
+from kneegrade.results import Finding, GradeResult
+from kneegrade.schema import CLASSES, TARGET_NAMES, TARGETS
 from kneegrade.uncertainty.calibration import (
     Calibration,
     agreement_score,
@@ -62,6 +62,28 @@ class CalibratedGrades:
             probabilities = tuple((shares / shares.sum()).tolist())
             results[target.name] = GradeResult(int(self.grades[row, index]), probabilities, members)
         return results
+
+    def findings(self, row: int) -> tuple[Finding, ...]:
+        """The rules that the grades of one knee break, and a finding for each grade that is not the most probable."""
+        given = dict(zip(TARGET_NAMES, self.grades[row].tolist(), strict=True))
+        most_probable = most_probable_grades(self.probabilities[row : row + 1])[0]
+        findings = list(rule_findings(given))
+        for index, target in enumerate(TARGETS):
+            grade, top = given[target.name], int(most_probable[index])
+            if grade == top:
+                continue
+            chance = self.probabilities[row, target.one_hot]
+            chosen = (
+                f"{target.label} {grade} was chosen although {top} is more probable on its own "
+                f"({chance[top]:.2f} against {chance[grade]:.2f}), because "
+            )
+            without_rules = self.independent_grades[row, index]
+            if grade != without_rules:
+                reason = f"{without_rules} would break a rule together with the other grades. Check both."
+                findings.append(Finding("grade_moved", chosen + reason))
+            else:
+                findings.append(Finding("grade_between", chosen + f"{grade} is closer to the other probable grades."))
+        return tuple(findings)
 
 
 @dataclass(frozen=True, eq=False)

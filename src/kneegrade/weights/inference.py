@@ -1,4 +1,4 @@
-"""Networks optimised for inference: batch normalisations fused into convolutions, and detection of native bfloat16."""
+"""Networks prepared for inference: compute device, native bfloat16, batch normalisations fused into convolutions."""
 
 from copy import deepcopy
 from itertools import pairwise
@@ -8,7 +8,23 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from kneegrade.errors import UsageError
+
 Network = TypeVar("Network", bound=nn.Module)
+
+
+def choose_device(device: str) -> str:
+    """The torch device, "cuda" or "cpu", for "auto", "cpu" or "cuda".
+
+    Raises:
+        UsageError: another word, or CUDA where it is not available.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"Device {device!r} is unknown; use auto, cpu or cuda.")
+    available = torch.cuda.is_available()
+    if device == "cuda" and not available:
+        raise UsageError("No CUDA device is available; use --device cpu.")
+    return "cuda" if available and device != "cpu" else "cpu"
 
 
 def fuse_batchnorm(network: Network) -> Network:

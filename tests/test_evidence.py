@@ -1,0 +1,83 @@
+"""From a network's numbers to what a report says of a knee."""
+
+import re
+from inspect import isfunction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from kneegrade.anatomy import Knee, refusal
+from kneegrade.anatomy.knee import build_knee
+from kneegrade.anatomy.landmarks import Landmarks
+from kneegrade.anatomy.laterality import SideAssignment
+from kneegrade.anatomy.shape_model import ShapeModel
+from kneegrade.grader import evidence_of
+from kneegrade.imaging import check_crop, read_radiograph
+from kneegrade.network import GradingNetwork, ModelConfig
+from kneegrade.results import Finding
+from kneegrade.schema import TARGETS
+from kneegrade.uncertainty import QualityControl
+
+REPORT_PAGE = Path(__file__).parents[1] / "docs" / "reference" / "report-json.md"
+
+
+def knee_of_noise() -> Knee:
+    """The mean shape on a film of noise that cuts off its shafts, so that some landmarks are not visible."""
+    pixels = np.random.default_rng(0).uniform(size=(330, 400)).astype(np.float32)
+    points = ShapeModel.load().mean({"kl": 0}) * 3 + [200, 165]
+    inside = (points >= 0).all(1) & (points <= [399, 329]).all(1)
+    outline = Landmarks(points, np.tile(np.eye(2), (74, 1, 1)), inside)
+    return build_knee(read_radiograph(pixels), outline, SideAssignment("R", 0.9), (0.9, 96))
+
+
+@pytest.mark.parametrize("pooling", ["keypoints", "keypoints+global"])
+@torch.no_grad()
+def test_the_three_parts_of_evidence_sum_to_the_networks_centred_logits(pooling):
+    torch.manual_seed(0)
+    network = GradingNetwork(ModelConfig("resnet18", pooling, reduce=8, roi_px=96)).eval()
+    network.feature_mean.normal_()
+    knee = knee_of_noise()
+    assert 0 < knee.visible.sum() < 74
+    roi = torch.from_numpy(knee.roi)[None, None]
+    output = network(roi, torch.from_numpy(knee.roi_landmarks_px).float()[None], torch.from_numpy(knee.visible)[None])
+    attribution = network.attribute(output.pooled)
+    evidence = evidence_of(knee, attribution, 0)
+    for target in TARGETS:
+        logits = output.logits[target.name][0].double().numpy()
+        landmarks, region = evidence.contributions[target.name], evidence.region_term[target.name]
+        assert landmarks.shape == (74, target.classes)
+        assert region.shape == evidence.constant[target.name].shape == (target.classes,)
+        total = landmarks.sum(0) + region + evidence.constant[target.name]
+        np.testing.assert_allclose(total, logits - logits.mean(), atol=1e-4)
+        if pooling == "keypoints":
+            assert not region.any()
+        else:  # the mean of the map is the place after the landmarks
+            expected = attribution.contributions[target.name][0, 74].double().numpy()
+            np.testing.assert_array_equal(region, expected)
+            assert np.abs(region).max() > 1e-3
+
+
+def codes_given_by(function) -> set[str]:
+    """Codes of the findings that a function can return: those that it names, and those of functions that it calls."""
+    assert "Finding" not in function.__code__.co_names, (
+        f"{function.__name__}: make its findings constants of the module"
+    )
+    found = set()
+    for value in (function.__globals__.get(name) for name in function.__code__.co_names):
+        findings = value if isinstance(value, tuple) else (value,)
+        found |= {finding.code for finding in findings if isinstance(finding, Finding)}
+        if isfunction(value) and value.__module__.startswith("kneegrade"):
+            found |= codes_given_by(value)
+    return found
+
+
+def test_the_documented_codes_of_quality_are_those_that_the_code_gives():
+    """A knee's quality comes from the gate or, for a knee refused before it, from the refusal."""
+    table = REPORT_PAGE.read_text().split("Codes in `quality.findings`:")[1].strip().split("\n\n")[0]
+    documented = [code for row in table.splitlines() for code in re.findall(r"`(\w+)`", row.split("|")[1])]
+    assert sorted(documented) == sorted(
+        codes_given_by(refusal) | codes_given_by(check_crop) | codes_given_by(QualityControl._quality)
+    )
+    assert {"view", "blur", "implant", "unlike_training"} < set(documented)
