@@ -46,7 +46,7 @@ def labelled_films(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     from kneegrade.phantom import Cohort, write_cohort
 
-    path = write_cohort(tmp_path_factory.mktemp("films"), Cohort(4, seed=12))
+    path = write_cohort(tmp_path_factory.mktemp("films"), Cohort(4, seed=12, longest_px=900))
     table = pd.read_parquet(path)
     people = sorted(table["subject_id"].unique())
     table["split"] = np.where(table["subject_id"].isin(people[1:]), "test", "train")

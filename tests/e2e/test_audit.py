@@ -75,7 +75,7 @@ def test_predictions_of_one_split_are_matched_with_the_whole_manifest(
 
 
 def test_a_manifest_of_films_gets_pictures(kneegrade_here, tmp_path):
-    manifest = write_cohort(tmp_path / "films", Cohort(2, seed=21))
+    manifest = write_cohort(tmp_path / "films", Cohort(2, seed=21, longest_px=900))
     done = kneegrade_here("audit", manifest, "-o", tmp_path / "out", "--most", 2)
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "out" / "audit.html").read_text(encoding="utf-8")
