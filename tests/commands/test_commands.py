@@ -110,6 +110,17 @@ def test_an_output_folder_that_cannot_be_written_is_exit_code_two_and_a_sentence
     assert "folder" in done.stderr
 
 
+def test_a_file_that_pyarrow_does_not_find_is_exit_code_two_and_a_sentence(tmp_path):
+    """Its exceptions have no `filename`."""
+    knee = {"image_path": "no.png", "knee_id": "a", "subject_id": "a", "side": "R", "split": "train", "source": "a"}
+    pd.DataFrame([knee]).to_parquet(tmp_path / "m.parquet")
+    options = ("--manifest", tmp_path / "m.parquet", "--phantoms", tmp_path, "-o", tmp_path / "out")
+    done = run("quality-control", *options)
+    assert done.exit_code == 2
+    assert isinstance(done.exception, SystemExit)
+    assert "truth.parquet" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

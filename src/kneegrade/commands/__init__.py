@@ -94,12 +94,12 @@ class Program(Group):
         except KneeGradeError as error:
             typer.echo(f"kneegrade: {error.message}", err=True)
             raise typer.Exit(2) from error
+        except BrokenPipeError:  # the reader of standard output, for example `head`, has ended
+            raise
         except OSError as error:
-            if error.filename is None:  # not about a file, for example a closed pipe
-                raise
             typer.echo(
-                f"kneegrade: {error.filename} could not be read or written ({error.strerror}); check the path, its "
-                "permissions and the free space.",
+                f"kneegrade: {error.filename or 'A file'} could not be read or written ({error.strerror or error}); "
+                "check the path, its permissions and the free space.",
                 err=True,
             )
             raise typer.Exit(2) from error
