@@ -3,6 +3,9 @@
 import csv
 import json
 import os
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -135,6 +138,18 @@ def test_an_unchanged_coco_file_is_cached_and_an_edited_one_is_read_again(tmp_pa
     assert read_coco(path)["one/a.png"].knees[0].landmarks_px[0, 0] == pytest.approx(RIGHT[0, 0] + 1, abs=0.006)
     edit(path, json.dumps(to_coco([film("one/longer.png")])), 0)  # same time
     assert list(read_coco(path)) == ["one/longer.png"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no time of the change of the status")
+def test_a_coco_file_of_the_same_name_size_and_modification_time_is_read_again(tmp_path, monkeypatch):
+    """As after `rsync --times`, and for the same relative path in another folder."""
+    for folder, name in ((tmp_path, "one"), (tmp_path, "two"), (tmp_path / "other", "six")):
+        folder.mkdir(exist_ok=True)
+        monkeypatch.chdir(folder)
+        write_coco(Path("a.json"), [film(f"{name}/a.png")])
+        os.utime("a.json", ns=(10**18, 10**18))
+        assert list(read_coco(Path("a.json"))) == [f"{name}/a.png"]
+        time.sleep(0.02)  # longer than the resolution of the file system's clock
 
 
 def test_coco_has_the_keys_that_coco_tools_need():

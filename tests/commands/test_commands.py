@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
@@ -79,6 +80,45 @@ def test_wrong_usage_is_exit_code_two_and_a_sentence(arguments, tmp_path, monkey
     assert done.exit_code == 2
     assert isinstance(done.exception, SystemExit)  # not an error of the program
     assert done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["grade", str(EXAMPLES)],
+        ["landmarks", str(EXAMPLES)],
+        ["phantom", "-n", "1", "--longest-px", "300"],
+        ["phantom", "-n", "1", "--rois"],
+        ["phantom", "-n", "1", "--dataset"],
+        ["dataset", "manifest.parquet", "--workers", "1"],
+        ["evaluate", "--manifest", "manifest.parquet"],
+        ["calibrate", "--manifest", "manifest.parquet", "--split", "test"],
+        ["drift", "--images", "manifest.parquet", "--reference", "manifest.parquet"],
+        ["cohort", "fake-oai"],
+    ],
+    ids=" ".join,
+)
+def test_an_output_folder_that_cannot_be_written_is_exit_code_two_and_a_sentence(arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    knee = {"image_path": "no.png", "knee_id": "a", "subject_id": "a", "side": "R", "split": "test", "source": "a"}
+    pd.DataFrame([knee | {"kl": 1}]).to_parquet("manifest.parquet")
+    Path("file").touch()
+    done = run(*arguments, "-o", "file/folder")
+    assert done.exit_code == 2
+    assert isinstance(done.exception, SystemExit)
+    assert "could not be" in done.stderr
+    assert "folder" in done.stderr
+
+
+def test_a_file_that_pyarrow_does_not_find_is_exit_code_two_and_a_sentence(tmp_path):
+    """Its exceptions have no `filename`."""
+    knee = {"image_path": "no.png", "knee_id": "a", "subject_id": "a", "side": "R", "split": "train", "source": "a"}
+    pd.DataFrame([knee]).to_parquet(tmp_path / "m.parquet")
+    options = ("--manifest", tmp_path / "m.parquet", "--phantoms", tmp_path, "-o", tmp_path / "out")
+    done = run("quality-control", *options)
+    assert done.exit_code == 2
+    assert isinstance(done.exception, SystemExit)
+    assert "truth.parquet" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,11 @@ from kneegrade.anatomy.geometry import roi_frame
 from kneegrade.anatomy.joint_space import gap_at, joint_space_width
 from kneegrade.anatomy.landmark_networks import FINE, LANDMARK_STRIDE
 from kneegrade.anatomy.landmark_scheme import FEMUR_ARTICULAR
-from kneegrade.phantom import FilmOptions, render_film
+from kneegrade.cohorts import landmark_array, load_manifest
+from kneegrade.phantom import Cohort, FilmOptions, render_film, write_cohort
 from kneegrade.training.dataset import DATASET_PX, load_datasets
 from kneegrade.training.phantom_datasets import build_phantom_dataset
+from kneegrade.weights import shipped_path
 
 SCRIPT = Path(__file__).parents[2] / "recipes" / "bake_joint_lines.py"
 spec = importlib.util.spec_from_file_location("bake_joint_lines", SCRIPT)
@@ -76,3 +78,32 @@ def test_a_manifest_keeps_its_rows_and_gets_landmarks_in_film_pixels(tmp_path):
     shaft = [*range(12), *range(25, 47), *range(64, 74)]
     np.testing.assert_allclose(moved[shaft], points[shaft], atol=0.05)
     assert np.abs(moved - points).max() > 0.2
+
+
+def test_the_script_writes_a_manifest_that_finds_its_films_or_leaves_the_old_one(tmp_path, monkeypatch):
+    """Image paths of a manifest are relative to its folder; the new manifest is in another folder."""
+    monkeypatch.chdir(tmp_path)
+    before = load_manifest(write_cohort(Path("films"), Cohort(2, seed=1, longest_px=500)))
+    Path("new").mkdir()
+    arguments = ["bake_joint_lines.py", "films/truth.parquet", str(shipped_path("detector")), "-o", "new/m.parquet"]
+    monkeypatch.setattr("sys.argv", arguments)
+    bake.main()
+    after = load_manifest(Path("new/m.parquet"))
+    assert [Path(path).resolve() for path in after["image_path"]] == [Path(p).resolve() for p in before["image_path"]]
+    pd.testing.assert_frame_equal(
+        after.drop(columns=["image_path", "landmarks_px"]), before.drop(columns=["image_path", "landmarks_px"])
+    )
+    assert 0.1 < np.abs(landmark_array(after) - landmark_array(before)).max() < 10
+    written, read = Path("new/m.parquet").read_bytes(), iter([bake.read_radiograph])
+
+    def interrupted(path):
+        return next(read, interrupt)(path)
+
+    def interrupt(path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bake, "read_radiograph", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        bake.main()
+    assert Path("new/m.parquet").read_bytes() == written
+    assert [path.name for path in Path("new").iterdir()] == ["m.parquet"]

@@ -109,6 +109,22 @@ def test_another_recipe_cannot_resume_a_run(phantom_store, tmp_path):
         train(GraderTask(tiny(phantom_store, epochs=3), tmp_path), tmp_path, resume=True)
 
 
+@pytest.mark.parametrize("kind", ["former loop", "other parts", "damaged"])
+def test_a_checkpoint_that_this_loop_did_not_write_is_refused(tmp_path, kind):
+    """The former loop counted `step` within `epoch`: read as a whole it would repeat the run on trained weights."""
+    assert train(LineFit(), tmp_path)
+    checkpoint = tmp_path / "line.pt"
+    saved = torch.load(checkpoint, weights_only=True)
+    if kind == "former loop":
+        torch.save({**saved, "epoch": 1, "step": 0}, checkpoint)
+    elif kind == "other parts":
+        torch.save({**saved, "state": {}}, checkpoint)
+    else:
+        checkpoint.write_bytes(checkpoint.read_bytes()[:500])
+    with pytest.raises(RecipeError, match=r"line\.pt is damaged or was written by another version"):
+        train(LineFit(), tmp_path, resume=True)
+
+
 def test_the_papers_schedule_halves_after_epochs_10_and_30_of_60():
     epochs = (0, 9.99, 10, 29.9, 30, 59)
     assert [learning_rate_factor("paper", epoch, 60) for epoch in epochs] == [1, 1, 0.5, 0.5, 0.25, 0.25]

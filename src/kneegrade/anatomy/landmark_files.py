@@ -257,9 +257,13 @@ def write_coco(path: Path, films: Iterable[CocoFilm]) -> None:
 
 
 def file_state(path: Path) -> tuple[Path, int, int]:
-    """Return path, modification time in ns and size in bytes: a key to cache the content of a file by."""
+    """Return absolute path, time of the last change in ns and size in bytes: a key to cache the content of a file by.
+
+    A copy can keep the modification time of another file (`rsync --times`); on Linux and macOS the time of the change
+    of the status, which no program sets, is later then.
+    """
     status = path.stat()
-    return path, status.st_mtime_ns, status.st_size
+    return path.absolute(), max(status.st_mtime_ns, status.st_ctime_ns), status.st_size
 
 
 def read_coco(path: Path) -> dict[str, CocoFilm]:

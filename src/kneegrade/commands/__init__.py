@@ -75,7 +75,7 @@ SUCCESSORS: Final = {
 
 
 class Program(Group):
-    """The command `kneegrade`: `COMMANDS`, `SUCCESSORS`, and exit code 2 for every `KneeGradeError`."""
+    """The command `kneegrade`: `COMMANDS`, `SUCCESSORS`, and exit code 2 for every error that the user can correct."""
 
     def sections(self, ctx: Any) -> Mapping[str, Iterable[str]]:
         """The groups of `COMMANDS`."""
@@ -93,6 +93,15 @@ class Program(Group):
             return super().invoke(ctx)
         except KneeGradeError as error:
             typer.echo(f"kneegrade: {error.message}", err=True)
+            raise typer.Exit(2) from error
+        except BrokenPipeError:  # the reader of standard output, for example `head`, has ended
+            raise
+        except OSError as error:
+            typer.echo(
+                f"kneegrade: {error.filename or 'A file'} could not be read or written ({error.strerror or error}); "
+                "check the path, its permissions and the free space.",
+                err=True,
+            )
             raise typer.Exit(2) from error
 
 

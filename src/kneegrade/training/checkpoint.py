@@ -70,12 +70,23 @@ def load_checkpoint(path: Path, identity: str, parts: dict[str, Any]) -> int:
     """Restore every part that is not None and return the number of steps done.
 
     Raises:
-        RecipeError: the checkpoint belongs to another recipe.
+        RecipeError: the checkpoint belongs to another recipe, is damaged, or was written by the former training loop,
+            whose `step` counted from the start of an `epoch`.
     """
-    saved = torch.load(path, map_location="cpu", weights_only=True)
+    parts = {name: part for name, part in parts.items() if part is not None}
+    unusable = f"{path} is damaged or was written by another version of kneegrade; remove it to train from the start."
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # its type depends on where the file is damaged
+        raise RecipeError(unusable) from error
+    if not isinstance(saved, dict) or saved.keys() != {"recipe", "step", "state"}:
+        raise RecipeError(unusable)
     if saved["recipe"] != identity:
         raise RecipeError(f"{path} was written with another recipe; resume with the recipe.yaml of its run directory.")
+    if not parts.keys() <= saved["state"].keys():
+        raise RecipeError(unusable)
     for name, part in parts.items():
-        if part is not None:
-            part.load_state_dict(saved["state"][name])
+        part.load_state_dict(saved["state"][name])
     return int(saved["step"])
