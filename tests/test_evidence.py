@@ -1,5 +1,6 @@
 """From a network's numbers to what a report says of a knee."""
 
+import ast
 import re
 from inspect import isfunction
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import kneegrade
 from kneegrade.anatomy import Knee, refusal
 from kneegrade.anatomy.knee import build_knee
 from kneegrade.anatomy.landmarks import Landmarks
@@ -81,3 +83,34 @@ def test_the_documented_codes_of_quality_are_those_that_the_code_gives():
         codes_given_by(refusal) | codes_given_by(check_crop) | codes_given_by(QualityControl._quality)
     )
     assert {"view", "blur", "implant", "unlike_training"} < set(documented)
+
+
+def codes_raised_in(path: Path) -> set[str]:
+    """Codes of the errors that a module raises because of a file; `UsageError`s blame the call."""
+    defaults = {
+        "UnreadableFileError": "unreadable",
+        "UnsupportedFileError": "unsupported",
+        "LimitExceededError": "limit",
+    }
+    codes = set()
+    for call in (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)):
+        name = getattr(call.func, "id", "")
+        if name in {*defaults, "KneeGradeError"}:
+            given = [*call.args[1:2], *(keyword.value for keyword in call.keywords if keyword.arg == "code")]
+            codes.add(
+                ast.literal_eval(given[0]) if given and isinstance(given[0], ast.Constant) else defaults.get(name)
+            )
+    return codes - {None}
+
+
+def test_the_codes_of_files_that_cannot_be_read_are_documented():
+    package = Path(kneegrade.__file__).parent
+    modules = [
+        *package.glob("imaging/*.py"),
+        package / "anatomy/landmark_files.py",
+        package / "anatomy/user_landmarks.py",
+    ]
+    raised = {code for module in modules for code in codes_raised_in(module)}
+    assert {"format", "zip_ratio", "transfer_syntax", "landmarks", "unreadable"} < raised
+    documented = set(re.findall(r"`(\w+)`", REPORT_PAGE.read_text()))
+    assert raised <= documented

@@ -110,6 +110,18 @@ def test_an_output_folder_that_cannot_be_written_is_exit_code_two_and_a_sentence
     assert "folder" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [("grade", "1 of 1 files could not be read."), ("landmarks", "bad.dcm: The content of")],
+)
+def test_quiet_commands_print_why_the_exit_code_is_one(command, reason, tmp_path):
+    (tmp_path / "bad.dcm").write_bytes(b"no film")
+    done = run(command, tmp_path, "-o", tmp_path / "out", "--quiet")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr.startswith(reason)
+    assert done.stderr.count("\n") == 1
+
+
 def test_a_file_that_pyarrow_does_not_find_is_exit_code_two_and_a_sentence(tmp_path):
     """Its exceptions have no `filename`."""
     knee = {"image_path": "no.png", "knee_id": "a", "subject_id": "a", "side": "R", "split": "train", "source": "a"}

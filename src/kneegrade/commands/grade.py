@@ -70,6 +70,7 @@ def grade(
     make_directory(output)
     from kneegrade.anatomy import UserHints, UserLandmarks
     from kneegrade.grader import Grader
+    from kneegrade.reporting.terminal import ungraded_lines
 
     user_landmarks = None if landmarks is None else UserLandmarks(landmarks, unit.value, mirrored.value)
     if landmarks is not None and landmarks.is_file() and landmarks.suffix.lower() == ".pts" and len(sources) > 1:
@@ -83,7 +84,10 @@ def grade(
     with progress_bar("Grading", quiet or len(sources) < 2) as advance:
         report = grader.grade_sources(sources, hints, progress=advance)
     written = write_report(report, output, wanted)
-    if not quiet:
+    if quiet:
+        for line in ungraded_lines(report):
+            typer.echo(line, err=True)
+    else:
         _print_report(report, written)
     if not report.all_graded:
         raise typer.Exit(1)

@@ -56,7 +56,10 @@ def landmarks(
             sources, output, listed(formats), LandmarkDetector(detector, choose_device(device.value)), hints,
             advance,
         )  # fmt: skip
-    if not quiet:
+    if quiet:
+        for line in _reasons(films):
+            typer.echo(line, err=True)
+    else:
         _print_landmarks(films, output)
     if not all(film.knees for film in films):
         raise typer.Exit(1)
@@ -74,8 +77,16 @@ def _print_landmarks(films: "list[ExportedFilm]", output: Path) -> None:
         for knee in film.knees
     ]
     console.print(landmarks_table(rows))
+    for line in _reasons(films):
+        console.print(line, highlight=False, markup=False)
+    console.print(f"Wrote the files to {output}", soft_wrap=True, highlight=False, markup=False)
+
+
+def _reasons(films: "list[ExportedFilm]") -> list[str]:
+    """A line for each film without a knee in a frontal view."""
+    lines = []
     for film in films:
         if not film.knees:
             reason = film.film.reason or next(refusal for refusal in film.film.refusals if refusal is not None)
-            console.print(f"{film.film.source}: {reason.message}", highlight=False, markup=False)
-    console.print(f"Wrote the files to {output}", soft_wrap=True, highlight=False, markup=False)
+            lines.append(f"{film.film.source}: {reason.message}")
+    return lines

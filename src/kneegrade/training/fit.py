@@ -163,7 +163,8 @@ def quality_control_from_manifest(
     fifth = pd.factorize(drawn["subject_id"])[0] % 5
     tested, reference, trained = fifth == 0, fifth == 1, fifth > 1
     rois = np.load(phantoms / ROI_FILE, mmap_mode="r")
-    films, finished = len(usual) + len(others) + len(drawn), count(1)
+    unused = int((implant & reference).sum())
+    films, finished = len(usual) + len(others) + len(drawn) - unused, count(1)
 
     def advance(done: int, total: int, loss: float | None = None) -> None:  # over all calls of `predict_knees`
         if progress:
