@@ -86,7 +86,7 @@ def test_a_table_without_grades_is_refused(kneegrade_here, tmp_path):
     (tmp_path / "x.csv").write_text("a,b\n1,2\n")
     done = kneegrade_here("audit", tmp_path / "x.csv", "-o", tmp_path / "out")
     assert done.returncode == 2
-    assert "x.csv holds no grade" in done.stderr
+    assert "x.csv contains no grade" in done.stderr
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="no Chromium")

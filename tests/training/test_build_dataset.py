@@ -125,7 +125,7 @@ def test_a_dataset_without_any_knee_is_not_written(manifest, tmp_path):
 def test_a_person_in_two_splits_of_two_datasets_is_refused(manifest, tmp_path):
     build_dataset(manifest, tmp_path / "a")
     build_dataset(manifest.assign(split="test"), tmp_path / "b")
-    with pytest.raises(RecipeError, match="2 people are in more than one split"):
+    with pytest.raises(RecipeError, match="2 subjects are in more than one split"):
         load_datasets((tmp_path / "a", tmp_path / "b"))
 
 
