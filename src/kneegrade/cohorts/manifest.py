@@ -194,7 +194,7 @@ def load_labels(path: Path) -> pd.DataFrame:
     present = [name for name in TARGET_NAMES if name in table.columns]
     if not present or table[present].isna().all(axis=None):
         raise CohortError(
-            f"{path.name} contains no grade. Expected at least one of the columns {', '.join(TARGET_NAMES)} with values."
+            f"{path.name} contains no grade. Expected values in at least one of the columns {', '.join(TARGET_NAMES)}."
         )
     missing = {name: pd.array([pd.NA] * len(table), dtype="Int64") for name in TARGET_NAMES if name not in present}
     table = table.assign(**missing)

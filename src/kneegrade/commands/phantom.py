@@ -56,7 +56,7 @@ def phantom(
         float, typer.Option(metavar="SHARE", min=0, max=1, help="Share of knees with metal (not with --dataset).")
     ] = 0.0,
     distractors: Annotated[
-        float, typer.Option(metavar="SHARE", min=0, max=1, help="Share of films without a knee (only with --films).")
+        float, typer.Option(metavar="SHARE", min=0, max=1, help="Share of films without a knee (films only).")
     ] = 0.0,
     readers: Annotated[
         bool, typer.Option("--readers", help="Add the labels of a simulated second reader (not with --dataset).")

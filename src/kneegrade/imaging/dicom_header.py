@@ -46,7 +46,7 @@ BURNED_IN = Finding("burned_in_text", "The file declares burned-in text; images 
 MAYBE_BURNED_IN = Finding(
     "burned_in_text",
     "The file is a secondary capture that does not declare whether it contains burned-in text; images made from it may "
-    "identify a person.",
+    "identify the patient.",
 )
 
 

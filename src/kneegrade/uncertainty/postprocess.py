@@ -198,8 +198,8 @@ def fit_postprocessor(
     if len(people) < FEWEST_PEOPLE:
         raise RecipeError(
             f"Found {int(labelled.sum())} graded knees of {len(people)} subjects to calibrate on; at least "
-            f"{FEWEST_PEOPLE} people are needed, because prediction sets are fitted by cross-validation over people. "
-            "Provide a manifest with more people, or fit on a larger share of them."
+            f"{FEWEST_PEOPLE} subjects are needed, because prediction sets are fitted by cross-validation over "
+            "subjects. Provide a manifest with more subjects, or fit on a larger share of them."
         )
     people = np.random.default_rng(seed).permutation(people)
     probabilities = np.zeros(knees.targets.shape)
