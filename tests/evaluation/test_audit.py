@@ -46,7 +46,9 @@ def predictions(labels):
 
 def test_grades_that_fall_over_visits(labels):
     found = falling_grades(labels)
-    assert [(row, finding.message) for row, finding in found] == [(1, "kl falls from 2 at 0 to 1 at 12 months")]
+    assert [(row, finding.message) for row, finding in found] == [
+        (1, "kl decreases from 2 at 0 months to 1 at 12 months")
+    ]
 
 
 def test_measured_widths_that_do_not_fit_the_narrowing_grade(labels):

@@ -22,7 +22,7 @@ def test_page_refers_to_nothing_outside_itself(report, tmp_path):
     assert "default-src &#39;none&#39;" in page
     assert "unsafe" not in page
     assert page.count("Research use, not a medical device") >= 3  # header, footer, each printed page
-    assert "any text burned into them" in page
+    assert "any burned-in text" in page
 
 
 def test_text_is_escaped(report, tmp_path):

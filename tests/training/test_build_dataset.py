@@ -141,7 +141,7 @@ def test_the_users_landmarks_replace_the_detectors(films, tmp_path):
     dataset = load_datasets((tmp_path / "data",))
     assert (dataset.landmark_weight[:2] < 1).all()
     assert dataset.landmark_weight[2:].tolist() == [1, 1]
-    with pytest.raises(RecipeError, match=r"holds no landmarks for any of the 1 films.*0\.dcm"):
+    with pytest.raises(RecipeError, match=r"contains no landmarks for any of the 1 films.*0\.dcm"):
         build_dataset(films.iloc[:2], tmp_path / "none", marked=UserLandmarks(marks, unit="px"))
     one = tmp_path / "one"
     one.mkdir()

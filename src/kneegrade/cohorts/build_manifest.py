@@ -212,8 +212,8 @@ def cohort_summary(table: pd.DataFrame, counts: Counts) -> str:
     graded = int(table[names].notna().any(axis=1).sum())
     parts = [
         f"{len(table):,} knees of {table['subject_id'].nunique():,} subjects on {table['image_path'].nunique():,} "
-        f"films: {complete:,} with all seven grades, {graded - complete:,} with some grades, {len(table) - graded:,} without "
-        "grades.",
+        f"films: {complete:,} with all seven grades, {graded - complete:,} with some grades, "
+        f"{len(table) - graded:,} without grades.",
         _knees_by_visit(table),
         _grade_distribution(table),
         _special_cases(counts),
