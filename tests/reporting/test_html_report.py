@@ -64,7 +64,7 @@ def test_contributions_sum_to_the_centred_logit(report, target):
 
 def test_page_states_which_sum_is_exact(report, tmp_path):
     page = page_of(report, tmp_path)
-    assert "minus the mean over the classes, before calibration and decoding" in page
+    assert "minus the mean of its logits over all classes, before calibration and joint decoding" in page
     for term in ("Femur, all points", "Tibia, all points", "Whole crop", "Constant", "Logit, class-centred"):
         assert page.count(f'<th scope="row">{term}</th>') == 3  # of every knee with evidence
     assert "remainder" not in page
