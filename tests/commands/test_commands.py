@@ -87,7 +87,7 @@ def test_wrong_usage_is_exit_code_two_and_a_sentence(arguments, tmp_path, monkey
         (("--rois", "--films"), "choose one"),
         (("--rois", "--dataset"), "choose one"),
         (("--store", "--implants", "0.5"), "cannot be used with --dataset"),
-        (("--rois", "--distractors", "0.5"), "films only"),
+        (("--rois", "--distractors", "0.5"), "only be used with films"),
     ],
 )
 def test_phantom_refuses_options_that_do_not_go_together(arguments, message, tmp_path):
