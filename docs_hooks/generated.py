@@ -1,5 +1,7 @@
 """mkdocs hook: fills in the pages that are generated from the program, so that they cannot drift from it."""
 
+import inspect
+import json
 from typing import Any
 
 import typer
@@ -44,40 +46,78 @@ def _row(parameter: Any) -> str | None:
     name = (
         ", ".join(f"`{option}`" for option in parameter.opts)
         if parameter.param_type_name == "option"
-        else parameter.name.upper()
+        else f"`{parameter.metavar or parameter.name.upper()}`"
     )
-    default = "" if parameter.default in (None, False) else f"`{parameter.default}`"
-    text = (getattr(parameter, "help", "") or "").replace("|", "\\|").replace("\n", " ")
-    return f"| {name} | {'required' if parameter.required else default} | {text} |"
+    return f"| {name} | {_default(parameter)} | {_cell(getattr(parameter, 'help', '') or '')} |"
+
+
+def _default(parameter: Any) -> str:
+    """The default as `--help` shows it: "required", a value, or the text that describes it."""
+    if parameter.required:
+        return "required"
+    if isinstance(shown := getattr(parameter, "show_default", None), str):
+        return _cell(shown)
+    value = parameter.default() if callable(parameter.default) else parameter.default
+    return "" if value is None or value is False else f"`{getattr(value, 'value', value)}`"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 def recipes() -> str:
-    """Every section of the two kinds of recipe with its keys and defaults, as Markdown."""
+    """Every section of the two kinds of recipe, with the default and meaning of its keys, as Markdown."""
     lines = []
     for title, model in (("Grader", Recipe), ("Landmark detector (`kind: detector`)", DetectorRecipe)):
-        lines += [f"## {title}", "", _plain(model.__doc__), "", *_keys(model)]
+        lines += [f"## {title}", "", *_section(model)]
+        names: dict[type[BaseModel], list[str]] = {}
         for name, field in model.model_fields.items():
-            kinds = [
-                kind for kind in (field.annotation, *getattr(field.annotation, "__args__", ())) if _is_section(kind)
-            ]
-            for kind in kinds:
-                lines += [f"### `{name}`", "", _plain(kind.__doc__), "", *_keys(kind)]
+            for kind in _sections(field.annotation):
+                names.setdefault(kind, []).append(f"`{name}`")
+        for kind, same in names.items():
+            lines += [f"### {', '.join(same)}", "", *_section(kind)]
     return "\n".join(lines)
 
 
-def _is_section(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, BaseModel)
+def _sections(annotation: Any) -> list[type[BaseModel]]:
+    """The sections in a type such as `Loss` or `Loss | None`."""
+    kinds = (annotation, *getattr(annotation, "__args__", ()))
+    return [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
 
 
-def _plain(doc: str | None) -> str:
-    text = "\n".join(line.strip() for line in (doc or "").strip().splitlines())
-    return text.replace("Attributes:", "")
+def _section(model: type[BaseModel]) -> list[str]:
+    """The introduction of a section's docstring, and a table of its keys.
+
+    Raises:
+        KeyError: the docstring does not describe a key.
+    """
+    doc = inspect.cleandoc(model.__doc__ or "")
+    introduction, _, attributes = doc.partition("Attributes:\n")
+    meanings = _attributes(attributes)
+    rows = [
+        f"| `{name}` | {_key_default(field)} | {_cell(field.description or meanings[name])} |"
+        for name, field in model.model_fields.items()
+    ]
+    return [introduction.strip(), "", "| key | default | meaning |", "|---|---|---|", *rows, ""]
 
 
-def _keys(model: type[BaseModel]) -> list[str]:
-    rows = []
-    for name, field in model.model_fields.items():
-        default = "required" if field.is_required() else f"`{field.get_default(call_default_factory=True)!r}`"
-        default = "section" if "(" in default and _is_section(type(field.default)) else default
-        rows.append(f"| `{name}` | {default} |")
-    return ["| key | default |", "|---|---|", *rows, ""]
+def _attributes(text: str) -> dict[str, str]:
+    """Name → description, from the body of an "Attributes:" section in Google style."""
+    meanings: dict[str, str] = {}
+    name = ""
+    for line in inspect.cleandoc(text).splitlines():
+        if line and not line.startswith(" "):
+            name, _, first = line.partition(": ")
+            meanings[name] = first
+        else:
+            meanings[name] += " " + line.strip()
+    return meanings
+
+
+def _key_default(field: Any) -> str:
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True)
+    if isinstance(value, BaseModel):
+        return "see below"
+    return f"`{json.dumps(value, default=str)}`"  # as it is written in YAML

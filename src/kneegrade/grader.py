@@ -81,7 +81,9 @@ def detect_film(source: Source, detector: LandmarkDetector, hints: UserHints) ->
     except KneeGradeError as error:
         return DetectedRadiograph(source.name, failed=True, reason=Finding(error.code, error.message))
     except Exception as error:  # one film must never end a run of many
-        reason = Finding("internal", f"kneegrade failed on this film because of an internal {type(error).__name__}.")
+        reason = Finding(
+            "internal", f"An error in kneegrade ({type(error).__name__}) prevented the grading of this film. Report it."
+        )
         return DetectedRadiograph(source.name, failed=True, reason=reason)
 
 
@@ -102,7 +104,12 @@ def detect_knees(
             return replace(film, reason=Finding(error.code, error.message))
     film = replace(film, warnings=(*film.warnings, *warnings))
     if not knees:
-        return replace(film, reason=Finding("no_knee", "No knee in a frontal view was found in this picture."))
+        return replace(
+            film,
+            reason=Finding(
+                "no_knee", "No knee in a frontal view was detected on this film. Check the view, or grade by eye."
+            ),
+        )
     return replace(film, knees=knees, refusals=tuple(refusal(knee) for knee in knees))
 
 
@@ -274,7 +281,7 @@ class Grader:
         if batch:
             parts.append(self._ood_features(batch))
         if not parts:
-            raise UsageError("No knee that can be graded was found on any of these films.")
+            raise UsageError("No gradable knee was detected on any of the films.")
         return concatenate_features(parts)
 
     def _ood_features(self, knees: Sequence[Knee]) -> OODFeatures:

@@ -155,7 +155,7 @@ def test_films_are_matched_by_barcode_and_excluded_knees_counted(download):
     assert counts.by_name["knees without a film, excluded"] == 6
     assert table["view"].eq("PA").all()
     text = cohort_summary(table, counts)
-    assert "10 knees of 5 people on 5 films" in text
+    assert "10 knees of 5 subjects on 5 films" in text
     assert "knees without a film, excluded: 6" in text
 
 

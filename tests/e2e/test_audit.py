@@ -36,7 +36,7 @@ def test_a_table_of_labels(kneegrade, labels, tmp_path):
     assert (table["score"].diff().dropna() <= 0).all()
     page = (tmp_path / "out" / "audit.html").read_text(encoding="utf-8")
     assert "KL 4 without joint space narrowing grade 3" in page
-    assert "kl falls from 2 at 0 to 1 at 12 months" in page
+    assert "kl decreases from 2 at 0 months to 1 at 12 months" in page
     assert "<script" not in page
 
 
@@ -86,7 +86,7 @@ def test_a_table_without_grades_is_refused(kneegrade_here, tmp_path):
     (tmp_path / "x.csv").write_text("a,b\n1,2\n")
     done = kneegrade_here("audit", tmp_path / "x.csv", "-o", tmp_path / "out")
     assert done.returncode == 2
-    assert "x.csv holds no grade" in done.stderr
+    assert "x.csv contains no grade" in done.stderr
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="no Chromium")

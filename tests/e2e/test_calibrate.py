@@ -43,7 +43,7 @@ def manifest(tmp_path_factory):
 def test_reports_of_calibrated_weights_have_coherent_grades_and_sets(kneegrade, manifest, tmp_path):
     done = kneegrade("calibrate", "--manifest", manifest, "-o", tmp_path, "--level", "0.8", "--share", "0.6")
     assert done.returncode == 0, done.stderr
-    assert "set holds" in done.stdout
+    assert "set coverage" in done.stdout
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     people = pd.read_parquet(manifest)["subject_id"].to_numpy(dtype=str)
     assert metrics["knees"] == (~in_first_group(people, 0.6, 0)).sum()
@@ -110,6 +110,6 @@ def test_people_are_either_fitted_or_measured_on(manifest, untrained, tmp_path):
     assert none is None
     with pytest.raises(RecipeError, match="Found 36 knees to calibrate on"):
         calibrate(table, tmp_path / "d.safetensors", untrained, share=0.2)
-    with pytest.raises(RecipeError, match="200 graded knees of 1 people to calibrate on; at least 10 people"):
+    with pytest.raises(RecipeError, match="200 graded knees of 1 subjects to calibrate on; at least 10 subjects"):
         calibrate(table.assign(subject_id="p"), tmp_path / "e.safetensors", untrained, share=1.0)
     assert not (tmp_path / "e.safetensors").exists()

@@ -22,7 +22,7 @@ def test_page_refers_to_nothing_outside_itself(report, tmp_path):
     assert "default-src &#39;none&#39;" in page
     assert "unsafe" not in page
     assert page.count("Research use, not a medical device") >= 3  # header, footer, each printed page
-    assert "any text burned into them" in page
+    assert "any burned-in text" in page
 
 
 def test_text_is_escaped(report, tmp_path):
@@ -64,8 +64,8 @@ def test_contributions_sum_to_the_centred_logit(report, target):
 
 def test_page_states_which_sum_is_exact(report, tmp_path):
     page = page_of(report, tmp_path)
-    assert "minus the mean over the classes, before calibration and decoding" in page
-    for term in ("Femur, all points", "Tibia, all points", "Whole picture", "Constant", "Logit, class-centred"):
+    assert "minus the mean of its logits over all classes, before calibration and joint decoding" in page
+    for term in ("Femur, all points", "Tibia, all points", "Whole crop", "Constant", "Logit, class-centred"):
         assert page.count(f'<th scope="row">{term}</th>') == 3  # of every knee with evidence
     assert "remainder" not in page
 

@@ -125,7 +125,7 @@ def test_a_dataset_without_any_knee_is_not_written(manifest, tmp_path):
 def test_a_person_in_two_splits_of_two_datasets_is_refused(manifest, tmp_path):
     build_dataset(manifest, tmp_path / "a")
     build_dataset(manifest.assign(split="test"), tmp_path / "b")
-    with pytest.raises(RecipeError, match="2 people are in more than one split"):
+    with pytest.raises(RecipeError, match="2 subjects are in more than one split"):
         load_datasets((tmp_path / "a", tmp_path / "b"))
 
 
@@ -141,7 +141,7 @@ def test_the_users_landmarks_replace_the_detectors(films, tmp_path):
     dataset = load_datasets((tmp_path / "data",))
     assert (dataset.landmark_weight[:2] < 1).all()
     assert dataset.landmark_weight[2:].tolist() == [1, 1]
-    with pytest.raises(RecipeError, match=r"holds no landmarks for any of the 1 films.*0\.dcm"):
+    with pytest.raises(RecipeError, match=r"contains no landmarks for any of the 1 films.*0\.dcm"):
         build_dataset(films.iloc[:2], tmp_path / "none", marked=UserLandmarks(marks, unit="px"))
     one = tmp_path / "one"
     one.mkdir()

@@ -135,7 +135,7 @@ def test_too_few_people_for_cross_validation_are_refused(knees, table, people, g
     subject = few.subject if graded < 100 else (np.arange(100) % people).astype(str)
     of_few = replace(few, targets=labels, subject=subject)
     with pytest.raises(
-        RecipeError, match=f"{graded} graded knees of {people} people to calibrate on; at least 10 people"
+        RecipeError, match=f"{graded} graded knees of {people} subjects to calibrate on; at least 10 subjects"
     ):
         fit_postprocessor(of_few, table)
 

@@ -96,15 +96,15 @@ def phantom_manifest(
         counts: numbers for `cohort_summary` are added.
 
     Raises:
-        CohortError: the folder holds no phantom films.
+        CohortError: the folder contains no phantom films.
     """
     table_file = root / TABLE_FILE
     if not table_file.is_file():
-        raise CohortError(f"{root} holds no {TABLE_FILE}. Create one with `kneegrade phantom --films -o {root}`.")
+        raise CohortError(f"{root} contains no {TABLE_FILE}. Create it with `kneegrade phantom --films -o {root}`.")
     table = pd.read_parquet(table_file)
     if (table["image_path"] == ROI_FILE).any():
         raise CohortError(
-            f"{root} holds single-knee crops (--rois). Expected whole films; create them with "
+            f"{root} contains single-knee crops (--rois). Expected whole films; create them with "
             "`kneegrade phantom --films`."
         )
     counts = Counts() if counts is None else counts
@@ -211,9 +211,9 @@ def cohort_summary(table: pd.DataFrame, counts: Counts) -> str:
     complete = int(table[names].notna().all(axis=1).sum())
     graded = int(table[names].notna().any(axis=1).sum())
     parts = [
-        f"{len(table):,} knees of {table['subject_id'].nunique():,} people on {table['image_path'].nunique():,} films: "
-        f"{complete:,} with all seven grades, {graded - complete:,} with some grades, {len(table) - graded:,} without "
-        "grades.",
+        f"{len(table):,} knees of {table['subject_id'].nunique():,} subjects on {table['image_path'].nunique():,} "
+        f"films: {complete:,} with all seven grades, {graded - complete:,} with some grades, "
+        f"{len(table) - graded:,} without grades.",
         _knees_by_visit(table),
         _grade_distribution(table),
         _special_cases(counts),

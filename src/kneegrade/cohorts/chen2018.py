@@ -65,7 +65,7 @@ def chen2018_manifest(
         )  # fmt: skip
     if not rows:
         raise RecipeError(
-            f"{root} holds no crops. Expected files <split>/<KL>/<ID><L|R>.png or .jpg"
+            f"{root} contains no crops. Expected files <split>/<KL>/<ID><L|R>.png or .jpg"
             + ("; unpack the archive first." if root.is_file() else ".")
         )
     table = pd.DataFrame(rows)
@@ -109,7 +109,7 @@ def _unpack(archive: zipfile.ZipFile, folder: Path) -> None:
     large = [(info, name) for info, name in crops if LARGE_CROPS in info.filename]
     crops = large or crops
     if len({name for _, name in crops}) < len(crops):
-        raise RecipeError("The archive holds the crops more than once. Unpack one of its folders.")
+        raise RecipeError("The archive contains the crops more than once. Unpack one of its folders.")
     for info, name in crops:
         if info.file_size > MAX_CROP_BYTES:
             raise RecipeError(
@@ -135,7 +135,7 @@ def _crops(root: Path) -> list[Path]:
     large = {folder: crops for folder, crops in found.items() if folder.name == LARGE_CROPS.rstrip("/")}
     found = large or found
     if len(found) > 1:
-        raise RecipeError(f"{root} holds the crops in several folders. Give one of them.")
+        raise RecipeError(f"{root} contains the crops in several folders. Choose one of them.")
     return sorted(*found.values()) if found else []
 
 
@@ -206,6 +206,8 @@ def _with_landmarks(table: pd.DataFrame, landmarks: Path) -> pd.DataFrame:
     files = [landmarks / f"{path}.pts" for path in table["path"]]
     present = [file.is_file() for file in files]
     if not any(present):
-        raise RecipeError(f"{landmarks} holds no landmarks; expected files such as {files[0].relative_to(landmarks)}.")
+        raise RecipeError(
+            f"{landmarks} contains no landmarks; expected files such as {files[0].relative_to(landmarks)}."
+        )
     points = [read_pts(file)[0].reshape(-1).tolist() for file in files if file.is_file()]
     return table[present].reset_index(drop=True).assign(landmarks_px=points)

@@ -126,7 +126,7 @@ def target_distributions(table: pd.DataFrame) -> NDArray[np.float32]:
 
 
 def _soft_label(value: object, classes: int) -> NDArray[np.float64] | None:
-    """Return a (classes,) float64 distribution that sums to 1, or None if the cell holds no soft label.
+    """Return a (classes,) float64 distribution that sums to 1, or None if the cell contains no soft label.
 
     Args:
         value: cell of a manifest.
@@ -177,7 +177,7 @@ def load_labels(path: Path) -> pd.DataFrame:
         path: manifest (`.parquet`), or a text or `.sas7bdat` table whose columns are named as in a manifest.
 
     Raises:
-        CohortError: the file cannot be read, holds no grade, or a text cell is invalid. The message names row and
+        CohortError: the file cannot be read, contains no grade, or a text cell is invalid. The message names row and
             column.
         RecipeError: a grade is outside its scale.
     """
@@ -194,7 +194,7 @@ def load_labels(path: Path) -> pd.DataFrame:
     present = [name for name in TARGET_NAMES if name in table.columns]
     if not present or table[present].isna().all(axis=None):
         raise CohortError(
-            f"{path.name} holds no grade. Expected at least one of the columns {', '.join(TARGET_NAMES)} with values."
+            f"{path.name} contains no grade. Expected values in at least one of the columns {', '.join(TARGET_NAMES)}."
         )
     missing = {name: pd.array([pd.NA] * len(table), dtype="Int64") for name in TARGET_NAMES if name not in present}
     table = table.assign(**missing)

@@ -37,7 +37,7 @@ def most_readings(root: Path, counts: Counts | None = None) -> pd.DataFrame:
     counts = Counts() if counts is None else counts
     found = sorted(p for p in root.rglob("*") if READING_TABLE.fullmatch(p.name))
     if not found:
-        raise CohortError(f"{root} holds no table mostv01235xray (.txt, .csv or .sas7bdat).")
+        raise CohortError(f"{root} contains no table mostv01235xray (.txt, .csv or .sas7bdat).")
     path = next((p for p in found if p.suffix.lower() != ".sas7bdat"), found[0])
     table = read_table(path)
     if "MOSTID" not in table.columns:
@@ -78,7 +78,7 @@ def most_films(root: Path, counts: Counts | None = None) -> pd.DataFrame:
         if people and visits and any(VIEW_FOLDER in part.upper() for part in folders):
             rows.append({"subject_id": people[0], "visit": VISIT_MONTHS[visits[0]], "path": str(path), "view": "PA"})
     if not rows:
-        raise CohortError(f"{root} holds no films. Expected files <MOSTID>…/V<visit>…/…{VIEW_FOLDER}…/<file>.")
+        raise CohortError(f"{root} contains no films. Expected files <MOSTID>…/V<visit>…/…{VIEW_FOLDER}…/<file>.")
     films = pd.DataFrame(rows)
     kept = films.drop_duplicates(["subject_id", "visit"])
     counts.add("further films of a visit, excluded", len(films) - len(kept))

@@ -123,7 +123,7 @@ def oai_readings(files: OaiFiles, visits: Iterable[str] | None = None, counts: C
     missing = [code for code in codes if code not in files.readings]
     if missing or not codes:
         names = "/".join(missing) or "##"
-        raise CohortError(f"{files.root} holds no table kXR_SQ_BU{names} (.txt, .csv or .sas7bdat).")
+        raise CohortError(f"{files.root} contains no table kXR_SQ_BU{names} (.txt, .csv or .sas7bdat).")
     return pd.concat([_read_visit(files.readings[code], code, counts) for code in codes], ignore_index=True)
 
 
@@ -214,7 +214,9 @@ def oai_films(files: OaiFiles, counts: Counts | None = None, unpack_to: Path | N
     """
     counts = Counts() if counts is None else counts
     if not files.contents:
-        raise CohortError(f"{files.root} holds no contents.csv. Every OAI image release includes one; copy it as well.")
+        raise CohortError(
+            f"{files.root} contains no contents.csv. Every OAI image release includes one; copy it as well."
+        )
     parts = []
     for file in files.contents:
         table = read_table(file)
@@ -269,7 +271,7 @@ def _film_in(folder: Path) -> str | None:
 
 
 def _unpack_film(archive: Path, target: Path) -> str | None:
-    """Write the film of an archive into the folder `target` and return its path, None if the archive holds no film.
+    """Write the film of an archive into the folder `target` and return its path, None if the archive contains no film.
 
     No name in the archive is used as a path.
 

@@ -173,7 +173,7 @@ def manifest_from_landmarks(
         if progress:
             progress(number, len(sources))
     if not rows:
-        raise RecipeError(f"{films} holds no film with landmarks in {landmarks.path.name}.")
+        raise RecipeError(f"{films} contains no film with landmarks in {landmarks.path.name}.")
     table = pd.DataFrame(rows).assign(split=split, source="marked")
     check_manifest(table)
     return table, excluded
@@ -190,7 +190,7 @@ def _knees_with_landmarks(
     stem = Path(source.name).stem
     person = subject.search(stem)
     if person is None:
-        raise RecipeError("The file name does not match the regular expression for the person.")
+        raise RecipeError("The file name does not match the regular expression for the subject.")
     if any(knee.side == "unknown" for knee in knees):
         raise RecipeError("The side of a knee is unknown: the DICOM tag and the landmarks disagree.")
     return [
@@ -236,7 +236,7 @@ def manifest_from_films(
         if progress:
             progress(number, len(sources))
     if not rows:
-        raise CohortError(f"{films} holds no film with a knee that can be graded.")
+        raise CohortError(f"{films} contains no film with a knee that can be graded.")
     return pd.DataFrame(rows).assign(split="train", source="unlabelled"), excluded
 
 
@@ -246,7 +246,7 @@ def _detected_knees(source: Source, detector: LandmarkDetector, subject: re.Patt
         raise CohortError("The film is in an archive. Unpack it first.")
     person = subject.search(stem_of(source.name))
     if person is None or not person.groups():
-        raise CohortError("The file name does not match the regular expression for the person.")
+        raise CohortError("The file name does not match the regular expression for the subject.")
     radiograph = read_radiograph(source.open())
     findings = check_film(radiograph)
     if findings:

@@ -17,12 +17,13 @@ def audit(
         Path | None,
         typer.Option(
             metavar="PATH", show_default="labels alone",
-            help="Predictions of a network that was not trained on these labels: a folder of `evaluate`, or a file.",
+            help="Predictions of a network that was not trained on these labels: the output folder of `evaluate`, or a "
+            "file.",
         ),
     ] = None,
     split: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Split that the predictions cover.", show_default="all knees"),
+        typer.Option(metavar="NAME", help="Split of the labels that was evaluated.", show_default="all knees"),
     ] = None,
     max_knees: Annotated[
         int, typer.Option("--max-knees", "--most", metavar="N", min=0, help="Number of knees shown in audit.html.")
@@ -31,8 +32,8 @@ def audit(
 ) -> None:  # fmt: skip
     """List the knees whose labels should be checked.
 
-    Labels of one knee that rarely occur together, that contradict the other visits or measured widths, or that the
-    predictions contradict. Writes audit.csv (all knees, the most unusual first) and audit.html. No label is changed.
+    Lists labels that rarely occur together, contradict other visits or measured joint space widths, or are contradicted
+    by predictions. Writes audit.csv (all knees, the most unusual first) and audit.html. No label is changed.
     """
     from kneegrade.cohorts import load_labels
     from kneegrade.evaluation import Predictions

@@ -30,13 +30,13 @@ def calibrate(
         float,
         typer.Option(
             metavar="SHARE", min=0.1, max=1,
-            help="Approximate share of the subjects to fit on; the others are used to measure.",
+            help="Approximate share of the subjects to fit on; the others are used to evaluate.",
         ),
     ] = 0.5,
     level: Annotated[
         float,
         typer.Option(
-            metavar="LEVEL", min=0.5, max=0.99, help="Share of the knees whose prediction set contains the true grade."
+            metavar="LEVEL", min=0.5, max=0.99, help="Frequency with which prediction sets contain the true grade."
         ),
     ] = 0.9,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the division of the subjects.")] = 0,
@@ -46,8 +46,8 @@ def calibrate(
 ) -> None:  # fmt: skip
     """Fit a grader's probabilities and prediction sets.
 
-    Temperatures and biases, the decoding into coherent grades and the prediction sets are fitted on a part of the
-    subjects and measured on the others. Writes new weights and, if subjects are left, the files of `evaluate`.
+    Temperatures and biases, joint decoding and prediction sets are fitted on a part of the subjects and evaluated on
+    the others. Writes new weights and, if subjects are left, the files of `evaluate`.
     """
     from kneegrade.cohorts import load_manifest
     from kneegrade.evaluation.table_formats import markdown

@@ -31,25 +31,27 @@ class ProtocolFlag(StrEnum):
     paper = "paper"
 
 
-RootOption = Annotated[Path, typer.Option(help="Folder of the download; tables and films may lie at any depth.")]
+RootOption = Annotated[
+    Path, typer.Option(metavar="DIR", help="Folder of the download, with tables and films in any subfolders.")
+]
 ManifestOption = Annotated[
-    Path, typer.Option("--output", "-o", help="Parquet file to write; missing folders are created.")
+    Path, typer.Option("--output", "-o", metavar="FILE", help="Parquet file to write; missing folders are created.")
 ]
 ProtocolOption = Annotated[
     ProtocolFlag,
     typer.Option(
-        help="natural: every grade that was read. paper: knees with all seven grades are labelled, all others lose "
-        "their grades (Zheng et al.)."
+        help="natural: keep every grade. paper: keep the grades only of knees with all seven grades, as in Zheng et "
+        "al.; the other knees become unlabelled training knees or are excluded."
     ),
 ]
 SeedOption = Annotated[
-    int, typer.Option(help="Integer that seeds the random 2:1:1 split of people into train, val and test.")
+    int, typer.Option(metavar="N", help="Seed of the random 2:1:1 split of the subjects into train, val and test.")
 ]
-SubjectsOption = Annotated[int, typer.Option("--subjects", min=4, help="Number of people, at least 4.")]
+SubjectsOption = Annotated[int, typer.Option("--subjects", metavar="N", min=4, help="Number of subjects.")]
 FakeSeedOption = Annotated[
-    int, typer.Option("--seed", min=0, help="Integer that seeds the phantoms and the special cases.")
+    int, typer.Option("--seed", metavar="N", min=0, help="Seed of the phantoms and the special cases.")
 ]
-LongestOption = Annotated[int, typer.Option(min=200, help="Longer side of the films in pixels, at least 200.")]
+LongestOption = Annotated[int, typer.Option(metavar="PX", min=200, help="Longer side of the films in pixels.")]
 
 
 def oai(
@@ -57,13 +59,21 @@ def oai(
     output: ManifestOption,
     visits: Annotated[
         str | None,
-        typer.Option(help="Comma-separated codes of the visits to read, such as 00,01. Default: all visits."),
+        typer.Option(
+            metavar="LIST",
+            help="Comma-separated codes of the visits to read, such as 00,01.",
+            show_default="all visits",
+        ),
     ] = None,
     protocol: ProtocolOption = ProtocolFlag.natural,
     seed: SeedOption = 0,
     unpack_to: Annotated[
         Path | None,
-        typer.Option(help="Folder into which films packed as .tar.gz are unpacked. Default: they are excluded."),
+        typer.Option(
+            metavar="DIR",
+            help="Folder into which films packed as .tar.gz are unpacked.",
+            show_default="these films are excluded",
+        ),
     ] = None,
 ) -> None:
     """Build a manifest from an OAI download.
@@ -83,7 +93,7 @@ def most(
 ) -> None:
     """Build a manifest from a MOST download.
 
-    Reads the table MOSTV01235XRAY and the films of the PA 10° view of the Multicenter Osteoarthritis Study. A summary
+    Reads the table MOSTV01235XRAY and the PA 10° films of the Multicenter Osteoarthritis Study. A summary
     is printed and written beside the manifest (.md).
     """
     from kneegrade.cohorts import Counts, most_manifest
@@ -94,44 +104,54 @@ def most(
 
 def chen2018(
     root: Annotated[
-        Path, typer.Option(help="Unpacked folder that holds train/, val/ or test/, at most three levels below.")
+        Path,
+        typer.Option(
+            metavar="DIR", help="Unpacked folder that contains train/, val/ or test/, at most three levels below it."
+        ),
     ],
     output: ManifestOption,
     soft_labels: Annotated[
         Path | None,
         typer.Option(
-            help="Parquet table of predicted landmarks and OARSI grades of the crops. Default: KL grades only."
+            metavar="FILE",
+            show_default="KL grades only",
+            help="Parquet table of predicted landmarks and soft OARSI labels of the crops.",
         ),
     ] = None,
     landmarks: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of .pts files that replace the landmarks of --soft-labels; crops without one are excluded. "
-            "Default: not replaced."
+            metavar="DIR",
+            show_default="not replaced",
+            help="Folder of .pts files that replace the landmarks of --soft-labels; crops without a file are excluded.",
         ),
     ] = None,
     image_only: Annotated[
         bool,
         typer.Option(
-            help="Use soft labels predicted from the image alone. Default: those conditioned on the published KL.",
+            "--image-only/--no-image-only",
+            show_default=False,
+            help="Use soft labels predicted from the image alone, instead of those conditioned on the published KL.",
         ),
     ] = False,
     detect: Annotated[
         bool,
         typer.Option(
-            help="Omit the landmarks of --soft-labels, so that the detector finds the knees. Default: keep them.",
+            "--detect/--no-detect",
+            show_default=False,
+            help="Omit the landmarks of --soft-labels, so that later commands detect the landmarks.",
         ),
     ] = False,
     soften_kl: Annotated[
         float,
         typer.Option(
-            min=0, max=0.5, help="Share of the KL label of training crops taken from the soft OARSI labels, 0 to 0.5."
+            metavar="SHARE", min=0, max=0.5, help="Weight of the soft OARSI labels in the KL label of training crops."
         ),
     ] = 0.0,
 ) -> None:
     """Build a manifest from the Chen 2018 knee crops.
 
-    Mendeley Data, doi 10.17632/56rmx5bjcr.1, CC BY 4.0.
+    Download: Mendeley Data, doi 10.17632/56rmx5bjcr.1, CC BY 4.0.
     """
     from kneegrade.cohorts import chen2018_manifest
 
@@ -142,12 +162,12 @@ def chen2018(
 
 
 def phantom(
-    root: Annotated[Path, typer.Option(help="Folder that `kneegrade phantom --films` wrote.")],
+    root: Annotated[Path, typer.Option(metavar="DIR", help="Folder that `kneegrade phantom --films` wrote.")],
     output: ManifestOption, protocol: ProtocolOption = ProtocolFlag.natural, seed: SeedOption = 0,
 ) -> None:  # fmt: skip
     """Build a manifest from synthetic phantom films.
 
-    People are split as in a study. A summary is printed and written beside the manifest (.md).
+    Subjects are split into train, val and test. A summary is printed and written beside the manifest (.md).
     """
     from kneegrade.cohorts import Counts, phantom_manifest
 
@@ -157,13 +177,18 @@ def phantom(
 
 def csv(
     table: Annotated[
-        Path, typer.Argument(help="Your table: text with any of the separators , ; | and tab, or .sas7bdat.")
+        Path,
+        typer.Argument(
+            metavar="TABLE", help="Your table: text with comma, semicolon, | or tab as separator, or .sas7bdat."
+        ),
     ],
     output: ManifestOption,
     mapping: Annotated[
         Path | None,
         typer.Option(
-            help="YAML file with the names of your columns (docs/how-to/oai-most.md). Default: the names of a manifest."
+            metavar="FILE",
+            help="YAML file with the names of your columns (docs/how-to/oai-most.md).",
+            show_default="the names of a manifest",
         ),
     ] = None,
     protocol: ProtocolOption = ProtocolFlag.natural,
@@ -180,9 +205,12 @@ def csv(
 
 
 def pts(
-    films: Annotated[Path, typer.Argument(help="Folder of films.")],
+    films: Annotated[Path, typer.Argument(metavar="FILMS", help="Folder of films.")],
     landmarks: Annotated[
-        Path, typer.Argument(help="Folder of .pts files named like the films, or a COCO keypoints file.")
+        Path,
+        typer.Argument(
+            metavar="LANDMARKS", help="Folder of .pts files named like the films, or a COCO keypoints file."
+        ),
     ],
     output: ManifestOption,
     unit: UnitOption = UnitFlag.auto,
@@ -191,15 +219,16 @@ def pts(
     subject: Annotated[
         str,
         typer.Option(
-            help="Regular expression searched in the film's file name; its first group identifies the person."
+            metavar="REGEX",
+            help="Regular expression whose first group in a film's file name is the subject.",
         ),
     ] = "(.+)",
-    split: Annotated[str, typer.Option(help="Name of the split that all knees are assigned to.")] = "train",
+    split: Annotated[str, typer.Option(metavar="NAME", help="Split of all knees.")] = "train",
     quiet: QuietOption = False,
 ) -> None:
     """Build a manifest from your own films with landmarks.
 
-    The manifest has no grades; train a landmark detector on it.
+    The manifest has no grades; it is used to train a landmark detector.
     """
     from kneegrade.anatomy import UserLandmarks
     from kneegrade.cohorts import manifest_from_landmarks
@@ -260,4 +289,4 @@ def _write_manifest(table: "pd.DataFrame", output: Path) -> None:
     partial = output.with_name(output.name + ".tmp")
     table.to_parquet(partial)
     partial.replace(output)
-    typer.echo(f"Wrote {len(table)} knees of {table['subject_id'].nunique()} people to {output}.")
+    typer.echo(f"Wrote {len(table)} knees of {table['subject_id'].nunique()} subjects to {output}.")

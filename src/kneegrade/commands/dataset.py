@@ -30,7 +30,7 @@ def dataset(
     landmarks: Annotated[
         Path | None,
         typer.Option(
-            metavar="PATH", show_default="the manifest's, else detected",
+            metavar="PATH", show_default="those of the manifest, or detected",
             help="Landmarks to use: a folder of .pts files named like the films or their barcodes, or a COCO file.",
         ),
     ] = None,
@@ -43,7 +43,8 @@ def dataset(
 ) -> None:  # fmt: skip
     """Crop the knees of a manifest into a training dataset.
 
-    Landmarks that the manifest lacks are detected. Called again after a stop, the command continues.
+    Landmarks are detected if the manifest does not contain them. After an interruption, run the command again to
+    continue.
 
     Exit code 0: all knees are in the dataset. 1: some films could not be read or some knees were not found; they are
     listed. 2: wrong usage.

@@ -22,18 +22,19 @@ def drift(
         Path,
         typer.Option(
             metavar="PATH",
-            help="Films to examine, graded or not: a folder, a manifest, a dataset, or an earlier profile.parquet.",
+            help="Films of the site: a folder, a manifest, a dataset, or the profile.parquet of an earlier call.",
         ),
     ],
     reference: Annotated[
-        Path, typer.Option(metavar="PATH", help="Films to compare with, in one of the same forms.")
+        Path, typer.Option(metavar="PATH", help="Films to compare with: a folder, a manifest, a dataset or a profile.")
     ],
     output: OutputOption,
     weights: WeightsOption = None,
     subject: Annotated[
         str,
         typer.Option(
-            metavar="REGEX", help="For folders: regular expression whose first group in a film's name is the subject."
+            metavar="REGEX",
+            help="For folders: regular expression whose first group in a film's file name is the subject."
         ),
     ] = "(.+)",
     device: DeviceOption = DeviceFlag.auto,

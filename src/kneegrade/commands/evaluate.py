@@ -55,7 +55,7 @@ def evaluate(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:  # fmt: skip
-    """Measure a grader on labelled knees.
+    """Evaluate a grader on labelled knees.
 
     Every metric has a 95 % confidence interval (bootstrap over subjects). Writes metrics.json, the table as metrics.md,
     metrics.csv and metrics.tex, and predictions.parquet, which `compare` and `audit` read.

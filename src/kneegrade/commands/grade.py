@@ -75,8 +75,8 @@ def grade(
     user_landmarks = None if landmarks is None else UserLandmarks(landmarks, unit.value, mirrored.value)
     if landmarks is not None and landmarks.is_file() and landmarks.suffix.lower() == ".pts" and len(sources) > 1:
         raise UsageError(
-            f"A .pts file holds the landmarks of one film, but the input has {len(sources)} films; give a folder with "
-            "one .pts file for each film."
+            f"A .pts file contains the landmarks of one film, but the input has {len(sources)} films; give a folder "
+            "with one .pts file for each film."
         )
     hints = UserHints(None if side is None else SIDES[side], spacing_of(spacing), user_landmarks)
 

@@ -32,7 +32,7 @@ def landmarks(
         str,
         typer.Option(
             "--format", metavar="LIST",
-            help="Comma-separated formats to write: pts, csv (KNEEL's), coco (keypoints JSON), png (pictures).",
+            help="Comma-separated formats to write: pts, csv (KNEEL table), coco (keypoints JSON), png (overlays).",
         ),
     ] = "pts,png",
     side: SideOption = None,
@@ -43,7 +43,7 @@ def landmarks(
 ) -> None:  # fmt: skip
     """Detect 74 landmarks per knee and measure the joint space.
 
-    Exit code 0: knees were found on every film. 1: a film has no knee or could not be read. 2: wrong usage.
+    Exit code 0: a knee was detected on every film. 1: a film has no knee or could not be read. 2: wrong usage.
     """
     sources = sources_in(inputs)
     from kneegrade.anatomy import LandmarkDetector, UserHints

@@ -61,12 +61,12 @@ SideOption = Annotated[
     SideFlag | None,
     typer.Option(
         help="Side of the body, for films of a single knee whose file does not state it.",
-        show_default="detected in the film",
+        show_default="from the film",
     ),
 ]
 UnitOption = Annotated[
     UnitFlag,
-    typer.Option("--landmark-unit", help="Unit of the .pts files; auto decides by the width of the tibia."),
+    typer.Option("--landmark-unit", help="Unit of the .pts files; auto derives it from the width of the tibia."),
 ]
 MirroredOption = Annotated[
     MirroredFlag,
@@ -76,7 +76,7 @@ SpacingOption = Annotated[
     float | None,
     typer.Option(
         "--pixel-spacing", metavar="MM", min=0.01, max=2,
-        help="Pixel spacing in mm, for films whose file does not state it.", show_default="unknown",
+        help="Pixel spacing in mm, for films whose file does not state it.", show_default="from the file, or unknown",
     ),
 ]  # fmt: skip
 WeightsOption = Annotated[
@@ -97,7 +97,7 @@ DeviceOption = Annotated[
     DeviceFlag, typer.Option(help="Device that runs the networks; auto uses CUDA if it is available.")
 ]
 DetectOption = Annotated[
-    bool, typer.Option("--detect", help="Detect the landmarks, even if the manifest contains landmarks.")
+    bool, typer.Option("--detect", help="Detect the landmarks, even if the manifest contains them.")
 ]
 SettingsOption = Annotated[
     list[str] | None,

@@ -25,7 +25,8 @@ def phantom(
     prevalence: Annotated[
         PrevalenceFlag,
         typer.Option(
-            help="Grade frequencies: natural (a cohort at risk), paper (the paper's Table 1), uniform (over KL 0 to 4)."
+            help="Grade frequencies: natural (a cohort at risk of osteoarthritis), paper (Table 1 of the paper), "
+            "uniform (over KL 0 to 4)."
         ),
     ] = PrevalenceFlag.natural,
     seed: Annotated[
@@ -35,7 +36,7 @@ def phantom(
         bool, typer.Option("--films", help="Write DICOM films and a table of the truth (default).")
     ] = False,
     rois: Annotated[
-        bool, typer.Option("--rois", help="Write one array of single knees, 320 px wide, and a table of the truth.")
+        bool, typer.Option("--rois", help="Write an array of single-knee crops (320 px) and a table of the truth.")
     ] = False,
     dataset: Annotated[
         bool,
@@ -52,17 +53,17 @@ def phantom(
         ),
     ] = 1.5,
     implants: Annotated[
-        float, typer.Option(metavar="SHARE", min=0, max=1, help="Share of knees with metal (films and rois only).")
+        float, typer.Option(metavar="SHARE", min=0, max=1, help="Share of knees with metal (not with --dataset).")
     ] = 0.0,
     distractors: Annotated[
         float, typer.Option(metavar="SHARE", min=0, max=1, help="Share of films without a knee (films only).")
     ] = 0.0,
     readers: Annotated[
-        bool, typer.Option("--readers", help="Add the labels of a second reader (films and rois only).")
+        bool, typer.Option("--readers", help="Add the labels of a simulated second reader (not with --dataset).")
     ] = False,
     longest_px: Annotated[
         int | None,
-        typer.Option(metavar="PX", min=64, help="Longer side of the films in pixels; default: their full resolution."),
+        typer.Option(metavar="PX", min=64, help="Longer side of the films in pixels.", show_default="full resolution"),
     ] = None,
     quiet: QuietOption = False,
 ) -> None:  # fmt: skip
@@ -71,8 +72,8 @@ def phantom(
         raise UsageError("--rois cannot be combined with --films or --dataset; choose one.")
     if (dataset and (implants or readers)) or (distractors and (dataset or rois)):
         raise UsageError(
-            "--implants and --readers can be used with films and --rois only, --distractors with films only; "
-            "leave out the option."
+            "--implants and --readers cannot be used with --dataset, and --distractors can only be used with films. "
+            "Leave out the option."
         )
     with progress_bar("Rendering", quiet) as advance:
         if dataset:

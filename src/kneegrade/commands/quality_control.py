@@ -1,4 +1,4 @@
-"""`kneegrade quality-control`: sound films and phantoms → weights that refuse unsuitable knees."""
+"""`kneegrade quality-control`: normal films and phantoms → weights that refuse unsuitable knees."""
 
 from pathlib import Path
 from typing import Annotated
@@ -20,7 +20,7 @@ def quality_control(
         Path,
         typer.Option(
             metavar="FILE",
-            help="Parquet manifest of sound films; those of its split train define what a usual knee looks like.",
+            help="Parquet manifest of normal films (no metal); those of split train define what is normal.",
         ),
     ],
     phantoms: Annotated[
@@ -32,20 +32,20 @@ def quality_control(
     output: OutputOption,
     weights: WeightsOption = None,
     split: Annotated[
-        str, typer.Option(metavar="NAME", help="Split with other subjects, on which the thresholds are set.")
+        str, typer.Option(metavar="NAME", help="Split with other subjects; the thresholds are set on it.")
     ] = "val",
     share: Annotated[
         float,
         typer.Option(
             metavar="SHARE", min=0.1, max=1,
-            help="Approximate share of these subjects to set the thresholds on; the others are used to measure.",
+            help="Approximate share of these subjects to fit on; the others are used to evaluate.",
         ),
     ] = 0.5,
     refuse: Annotated[
         float,
         typer.Option(
             "--refusal-rate", "--refuse", metavar="SHARE", min=0, max=0.2,
-            help="Share of sound knees that may be refused because they look unusual.",
+            help="Share of normal knees that may be refused as unlike the training data.",
         ),
     ] = 0.01,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the division of the subjects.")] = 0,

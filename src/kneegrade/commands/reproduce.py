@@ -29,7 +29,7 @@ def reproduce(
         str,
         typer.Option(
             "--dataset", "--cohort", metavar="PATH",
-            help="Dataset with splits (`kneegrade dataset`), or phantom to generate one.",
+            help="Dataset written by `kneegrade dataset`, or phantom to generate a cohort of phantoms.",
         ),
     ] = "phantom",
     recipes: Annotated[
@@ -41,14 +41,17 @@ def reproduce(
     ] = None,
     seeds: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="Number of runs per recipe.", show_default="that of the scale"),
+        typer.Option(
+            metavar="N", min=1, help="Number of runs of each recipe, with different seeds.",
+            show_default="that of the scale",
+        ),
     ] = None,
     settings: SettingsOption = None,
     quiet: QuietOption = False,
 ) -> None:  # fmt: skip
     """Train the paper's models and write its tables.
 
-    Finished runs are kept: the same command continues after a stop.
+    After an interruption, run the same command again: finished runs are kept.
     """
     from kneegrade.evaluation.result_tables import write_tables
     from kneegrade.training.grid import SCALES
@@ -60,9 +63,7 @@ def reproduce(
     )
     path = None if dataset == "phantom" else Path(dataset)
     if path is not None and not (path / "knees.npz").is_file():
-        raise UsageError(
-            f"{dataset} is neither `phantom` nor a dataset folder; `kneegrade dataset` makes one from a manifest."
-        )
+        raise UsageError(f"{dataset} is neither `phantom` nor a dataset; create one with `kneegrade dataset`.")
 
     def say(text: str) -> None:
         if not quiet:

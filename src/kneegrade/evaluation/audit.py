@@ -88,8 +88,8 @@ def _with_disagreement(
     for row in np.flatnonzero(disagreement.score > 0):
         grade = disagreement.grade[row]
         text = (
-            f"{TARGET_NAMES[grade]} read as {grades[row, grade]}, predicted with confidence as "
-            f"{disagreement.predicted[row]}"
+            f"the label of {TARGET_NAMES[grade]} is {grades[row, grade]}, but a network predicts "
+            f"{disagreement.predicted[row]} with high confidence"
         )
         findings[row].append(Finding("confident_disagreement", text))
     return result.assign(
@@ -107,8 +107,8 @@ def _check_same_knees(labels: pd.DataFrame, grades: NDArray[np.int64], predictio
     )
     if not same_people or ((truth != grades[rows]) & (truth >= 0) & (grades[rows] >= 0)).any():
         raise CohortError(
-            "The predictions are about other knees than these labels. Give predictions of `kneegrade evaluate` for the "
-            "same file, and --split if they are for one split of it."
+            "The predictions are of other knees than these labels. Give predictions of `kneegrade evaluate` for the "
+            "same file, and --split if only one split of it was evaluated."
         )
 
 
@@ -121,8 +121,8 @@ def with_rows_of_whole_file(predictions: Predictions, labels: pd.DataFrame, spli
     rows = np.flatnonzero(labels["split"] == split) if "split" in labels.columns else np.empty(0, dtype=np.int64)
     if len(predictions) and int(predictions.knee.max()) >= len(rows):
         raise CohortError(
-            f"The labels have {len(rows)} knees in split {split!r}, the predictions are about more. Name the split "
-            "that was evaluated."
+            f"The labels have {len(rows)} knees in split {split!r}, but there are predictions of more knees. Give the "
+            "split that was evaluated."
         )
     return replace(predictions, knee=rows[predictions.knee])
 
@@ -139,7 +139,7 @@ def falling_grades(labels: pd.DataFrame) -> list[tuple[int, Finding]]:
         fell = ((read[name] < before[name]) & (read["visit"] > before["visit"])).fillna(False).to_numpy(dtype=bool)
         values = (read.index, before[name], before["visit"], read[name], read["visit"])
         for row, old, since, new, visit in zip(*(column[fell].tolist() for column in values), strict=True):
-            text = f"{name} falls from {old} at {since:g} to {new} at {visit:g} months"
+            text = f"{name} decreases from {old} at {since:g} months to {new} at {visit:g} months"
             findings.append((row, Finding("falls_over_visits", text)))
     return findings
 
@@ -164,7 +164,10 @@ def implausible_joint_spaces(labels: pd.DataFrame) -> list[tuple[int, Finding]]:
             deviation = (width - mean) / sd
             too_narrow, too_wide = deviation < -MAX_WIDTH_DEVIATION_SD, deviation > MAX_WIDTH_DEVIATION_SD
             if (too_narrow and grade < 3) or (too_wide and grade > 0):
-                text = f"{name} {grade} with {width:.1f} mm; knees with this grade have {mean:.1f} ± {sd:.1f} mm"
+                text = (
+                    f"{name} {grade} with a joint space width of {width:.1f} mm; knees with this grade have "
+                    f"{mean:.1f} ± {sd:.1f} mm"
+                )
                 findings.append((row, Finding("narrowing_against_width", text)))
     return findings
 

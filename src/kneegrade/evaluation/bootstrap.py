@@ -235,7 +235,7 @@ def compare(first: Predictions, second: Predictions, replicates: int = 1000, see
     """
     if not first.same_knees(second):
         raise UsageError(
-            "The two files of predictions are about different knees or labels. A paired comparison needs predictions "
+            "The two files of predictions have different knees or labels. A paired comparison needs predictions "
             "of the same knees in the same order; evaluate both networks on the same manifest and split."
         )
     bootstrap = SubjectBootstrap(first.subject, replicates, seed)

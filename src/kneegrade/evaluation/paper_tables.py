@@ -220,7 +220,7 @@ def evaluation_table(scores: Scores, predictions: Predictions) -> Table:
         "kappa": "κ", "majority_accuracy": "majority class",
     }  # fmt: skip
     if predictions.sets is not None:
-        columns |= {"set_coverage": "set holds", "set_size": "set size"}
+        columns |= {"set_coverage": "set coverage", "set_size": "set size"}
     lines = [
         (short, *(score_cell(scores, grade, metric, metric != "majority_accuracy") for metric in columns))
         for short, grade in zip(SHORT_NAMES, COLUMNS, strict=True)

@@ -73,7 +73,9 @@ class SiteProfile:
         if not {"subject", "probabilities", "features", "weights"} <= set(table.columns):
             raise RecipeError(not_a_profile)
         if "version" not in table.columns or (table["version"] != PROFILE_VERSION).any():
-            raise RecipeError(f"{path.name} is a profile by another version of kneegrade; make it again of the films.")
+            raise RecipeError(
+                f"{path.name} is a profile of another version of kneegrade; create it again from the films."
+            )
         features, probabilities = (np.stack(table[name].to_list()) for name in ("features", "probabilities"))
         subject = table["subject"].to_numpy(dtype=str)
         return cls(features, probabilities.reshape(-1, ONE_HOT_LENGTH), subject, str(table["weights"].iloc[0]))
@@ -143,7 +145,7 @@ def compare_profiles(reference: SiteProfile, site: SiteProfile, seed: int = 0) -
         RecipeError: the profiles are of two networks, or one has fewer than ten subjects.
     """
     if reference.weights != site.weights:
-        raise RecipeError("The two profiles were made by two networks. Make both profiles with the same weights.")
+        raise RecipeError("The two profiles were made by two networks. Create both with the same weights.")
     fewest = min(len(np.unique(profile.subject)) for profile in (reference, site))
     if fewest < FEWEST_SUBJECTS:
         raise RecipeError(

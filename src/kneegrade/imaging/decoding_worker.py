@@ -75,7 +75,9 @@ def answer(header: dict[str, Any], payload: bytearray) -> tuple[dict[str, Any], 
     except MemoryError:
         return _error_header(LimitExceededError("The file needs more memory than allowed.", code="memory")), b""
     except Exception:
-        return _error_header(UnreadableFileError("The file could not be read.", code="damaged")), b""
+        return _error_header(
+            UnreadableFileError("The file could not be read; use another copy of the file.", code="damaged")
+        ), b""
 
 
 def read_file(path: Path, limits: Limits) -> bytes:
@@ -101,7 +103,7 @@ def decode(data: bytes, limits: Limits) -> DecodedImage:
     if len(data) > limits.file_bytes:
         raise LimitExceededError(f"The file is larger than the allowed {limits.file_bytes} bytes.", code="file_size")
     if not data:
-        raise UnreadableFileError("The file is empty.", code="empty")
+        raise UnreadableFileError("The file is empty; use another copy of the file.", code="empty")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if is_dicom(data):
@@ -111,9 +113,7 @@ def decode(data: bytes, limits: Limits) -> DecodedImage:
     for magic, name in OTHER_FORMATS.items():
         if data.startswith(magic):
             raise UnsupportedFileError(f"The file is {name}; use DICOM, PNG, JPEG or TIFF.", code="format")
-    raise UnreadableFileError(
-        "The content of the file is not DICOM, PNG, JPEG or TIFF, whatever its extension is.", code="format"
-    )
+    raise UnreadableFileError("The content of the file is not DICOM, PNG, JPEG or TIFF.", code="format")
 
 
 def _error_header(error: KneeGradeError) -> dict[str, Any]:

@@ -42,11 +42,11 @@ SPACING_PROBLEMS = {
 ASPECT_RATIO = Finding(
     "aspect_ratio", "The file declares pixels that are not square; the image is used without resampling."
 )
-BURNED_IN = Finding("burned_in_text", "The file declares burned-in text; images made from it may identify a person.")
+BURNED_IN = Finding("burned_in_text", "The file declares burned-in text; images made from it may identify the patient.")
 MAYBE_BURNED_IN = Finding(
     "burned_in_text",
     "The file is a secondary capture that does not declare whether it contains burned-in text; images made from it may "
-    "identify a person.",
+    "identify the patient.",
 )
 
 

@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 DEFAULT_LIMITS = Limits()
 
 LATERALITY_CONFLICT = Finding(
-    "laterality_conflict", "The user gave another side than the file states; the side in the file is used."
+    "laterality_conflict", "The side given by the user differs from the side in the file; the side in the file is used."
 )
 SPACING_CONFLICT = Finding(
-    "spacing_conflict", "The user gave another pixel spacing than the file states; the spacing in the file is used."
+    "spacing_conflict",
+    "The pixel spacing given by the user differs from that in the file; the pixel spacing in the file is used.",
 )
 
 

@@ -24,10 +24,16 @@ CROP_CHECK_PX = 224  # side of the crops on which the thresholds were set
 MAX_SMOOTHNESS_FILM = 0.95  # lenient, because noise-free films are smooth and every crop is checked again
 MAX_SMOOTHNESS_CROP = 0.92
 
-BLANK = Finding("blank", "The image is blank.")
-TOO_SMALL = Finding("too_small", f"The image has a side of less than {MIN_SIDE_PX} pixels.")
-EXPOSURE = Finding("exposure", "The image is under- or over-exposed: its grey levels contain too little information.")
-BLUR = Finding("blur", "The image is too blurred.")
+BLANK = Finding("blank", "The image is blank, so it is not graded. Check the file.")
+TOO_SMALL = Finding(
+    "too_small", f"The image has a side of less than {MIN_SIDE_PX} pixels, so it is not graded. Use the original image."
+)
+EXPOSURE = Finding(
+    "exposure",
+    "The image is under- or overexposed, so it is not graded: its grey levels contain too little information. Use an "
+    "image with a better exposure.",
+)
+BLUR = Finding("blur", "The image is too blurred to be graded. Use a sharper image.")
 
 
 def check_film(radiograph: Radiograph) -> tuple[Finding, ...]:

@@ -27,7 +27,7 @@ TEXTURE_WEIGHT = 1.25
 INVERTED_BELOW = -0.25  # for scores closer to zero, the polarity given by the tags is kept
 
 INVERTED = Finding(
-    "inverted_by_pixels", "The image was a negative although its file does not declare it; it was inverted."
+    "inverted_by_pixels", "The image is a negative, although its file does not declare this; it was inverted."
 )
 
 

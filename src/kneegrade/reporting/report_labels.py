@@ -8,8 +8,8 @@ from kneegrade.results import Finding, GradedKnee, GradedRadiograph, Report, Sid
 
 RESEARCH_USE: Final = "Research use, not a medical device"
 LANDMARK_CONFIDENCE: Final = (
-    "expected fraction of the joint-surface landmarks that lie within 2 % of the tibial width of their true position, "
-    "times the probability that this is a frontal view of a knee"
+    "expected fraction of the joint-surface landmarks within 2 % of the tibial width of their true position, times "
+    "the probability that this is a frontal view of a knee"
 )
 SIDE_LABELS: Final[dict[Side, str]] = {"R": "Right knee", "L": "Left knee", "unknown": "Knee, side unknown"}
 STATUS_LABELS: Final[dict[str, str]] = {"graded": "Graded", "not_gradable": "Not gradable", "failed": "Failed"}

@@ -154,8 +154,8 @@ def _names_in_user_landmarks(table: pd.DataFrame, paths: list[str], marked: User
     names = {path: name for path in paths if (name := marked.first(candidates[path])) is not None}
     if not names:
         raise RecipeError(
-            f"{marked.path} holds no landmarks for any of the {len(paths)} films. Name landmarks by the film's barcode "
-            f"or by the end of its path, for example {', '.join(candidates[paths[0]][-2:])}."
+            f"{marked.path} contains no landmarks for any of the {len(paths)} films. Name landmark files like the "
+            f"film's barcode or the end of its path, for example {', '.join(candidates[paths[0]][-2:])}."
         )
     return names
 

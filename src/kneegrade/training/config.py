@@ -25,14 +25,15 @@ class Data(Section):
     """Knees of a grader's run.
 
     Attributes:
-        datasets: directories written by `kneegrade store` or `kneegrade phantom --store`.
+        datasets: folders written by `kneegrade dataset` or `kneegrade phantom --dataset`.
         calibration_share: share of the training subjects that is held out for calibration and model selection. null:
-            the knees of split "val" are used instead, and all of "train" is trained on.
+            the knees of split "val" are held out instead, and training uses all knees of split "train".
         labelled_share: share of the labelled training subjects whose labels are used; the others join the unlabelled
             knees. Subjects are stratified by severity, and a smaller share is a subset of a larger one.
-        unlabelled: whether to train on knees without labels (with the coherence losses).
-        test_split: split on which the finished network is scored; nothing is selected on it.
-        split_seed: seed of calibration and labelled shares; independent of the run's seed, so that runs are comparable.
+        unlabelled: true: also train on knees without labels, with the coherence losses.
+        test_split: split on which the finished network is scored; it is not used for model selection.
+        split_seed: seed of the calibration and labelled shares; independent of the run's seed, so that runs with
+            different seeds use the same subjects.
     """
 
     datasets: tuple[Path, ...] = Field(min_length=1)
@@ -44,13 +45,23 @@ class Data(Section):
 
 
 class Model(Section):
-    """The grading network: the fields of `ModelConfig`, and its initial weights.
+    """The grading network and its initial weights.
+
+    The keys are the fields of `kneegrade.network.model.ModelConfig`, and `init`.
 
     Attributes:
-        init: initial weights of the trunk, or null for random ones. A safetensors file, either the tensors of a trunk
-            under torchvision's names or the `weights.safetensors` of a run.
-        input_normalization: null means that in the description of a run's weights, or "none" for random weights. For a
-            file of trunk tensors the recipe must state it (`kneegrade.training.initialization`).
+        trunk: "resnet18", "resnet34" or "resnet50".
+        pooling: where the feature map is read. "keypoints": at the 74 landmarks. "global": its mean over the crop.
+            "keypoints+global": both. "siamese": the means of a lateral patch and of a mirrored medial patch.
+        stages: number of residual stages of the trunk; 3 ends at layer3, 4 at layer4.
+        reduce: number of channels after a linear reduction with ReLU; null: the heads read all channels.
+        heads: "softmax", or "ordinal" for conditional logits (CORN).
+        regression: true: each grade has a second, linear head that predicts it as a number.
+        roi_px: side of the network's input in pixels.
+        init: safetensors file with the initial weights of the trunk: tensors with torchvision's names, or the
+            `weights.safetensors` of a run. null: random initial weights.
+        input_normalization: normalization of the grey values, "none" or "imagenet". null: that of the run whose weights
+            are in `init`, or "none" for random initial weights. It must be given if `init` is a file of trunk tensors.
     """
 
     trunk: Literal["resnet18", "resnet34", "resnet50"] = "resnet50"
@@ -76,14 +87,14 @@ class Loss(Section):
         lambda_cls: weight of the cross entropy.
         lambda_gmm: weight of the mixture's incoherence loss (Eq. 4).
         tau: temperature of Eq. 4.
-        sigma: standard deviation of the noise that is added to the one-hot grades before the mixture is fitted.
+        sigma: standard deviation σ of the noise that is added to the one-hot grades before the mixture is fitted.
         components: number K of components of the mixture.
         floor: smallest eigenvalue of the covariances; null: σ².
-        lambda_joint: weight of exact coherence, −log e (`kneegrade.coherence.joint_table`).
-        grades_from: grade tuples that coherence is based on: "labelled", those of the labelled training knees, as in
-            the paper, or "packaged", the counts of 5,507 knees in the package.
+        lambda_joint: weight of the exact coherence loss (`kneegrade.coherence.joint_table`).
+        grades_from: origin of the grade tuples for the coherence losses. "labelled": the labelled training knees, as in
+            the paper. "packaged": the counts of 5,507 OAI knees in the package.
         lambda_mse: weight of the regression heads' squared error, summed over grades.
-        warmup_epochs: number of first epochs without coherence.
+        warmup_epochs: number of epochs at the start without the coherence losses.
         prevalence_cap: largest ratio of two class weights of a grade; 1 means unweighted cross entropy.
     """
 
@@ -109,9 +120,9 @@ class Distillation(Section):
     """Soft targets from earlier networks (`kneegrade.training.distillation`).
 
     Attributes:
-        teachers: weights of graders; the geometric mean of their predictions is used.
-        share: weight of the teachers in a target; the reading has the rest.
-        sources: sources whose knees get soft targets. Exact truth, as phantoms have, needs no teacher.
+        teachers: weights files of graders; the geometric mean of their predictions is the teacher's prediction.
+        share: weight of the teacher's prediction in a soft target; the label has the remaining weight.
+        sources: values of the manifest's column `source`; knees of these sources get soft targets.
     """
 
     teachers: tuple[Path, ...] = Field(min_length=1)
@@ -122,9 +133,16 @@ class Distillation(Section):
 class Augmentation(Section):
     """Random augmentation of a crop and its landmarks. Pixels are those of a 320 px crop, as in the paper.
 
-    `log_gamma` and `shade` bound natural logarithms: of an exponent on grey values, and of a smooth field that they are
-    multiplied by. `noise` and `blur_px` are the largest standard deviations, `landmark_jitter_px` is a standard
-    deviation, `landmark_dropout` a probability.
+    Attributes:
+        translation_px: largest shift along each axis, in pixels.
+        rotation_deg: largest rotation, in degrees.
+        scale: largest relative change of size.
+        log_gamma: largest absolute natural logarithm of the exponent (gamma) that is applied to the grey values.
+        noise: largest standard deviation of Gaussian noise on the grey values, which lie between 0 and 1.
+        blur_px: largest standard deviation of a Gaussian blur, in pixels.
+        shade: largest absolute natural logarithm of the smooth field that the grey values are multiplied by.
+        landmark_jitter_px: standard deviation of the noise on the landmarks, in pixels.
+        landmark_dropout: probability that a landmark is hidden.
     """
 
     translation_px: float = Field(10.0, ge=0)
@@ -139,23 +157,28 @@ class Augmentation(Section):
 
 
 class Train(Section):
-    """Optimiser and loop of a grader's run; the defaults are the paper's.
+    """Optimiser and training loop of a grader's run; the defaults are the paper's.
 
     Attributes:
-        batch_size: labelled knees in a batch. Several processes divide a batch among them.
-        unlabelled_batch_size: unlabelled knees in a batch, in addition, where coherence is trained on them. The paper
-            gives one number, 48, for the batch.
-        steps_per_epoch: optimiser steps in an epoch; null: one pass over the labelled knees.
+        epochs: number of epochs.
+        batch_size: number of labelled knees in a batch. Several processes share a batch.
+        unlabelled_batch_size: number of unlabelled knees that are added to a batch if coherence losses are used. The
+            paper gives one number, 48, for the batch.
+        steps_per_epoch: number of optimiser steps in an epoch; null: one pass over the labelled knees.
         learning_rate: peak learning rate of the trunk.
-        frozen_stages: if positive, the trunk's stem and as many stages keep their weights, but not the running
-            statistics of their normalisation. A pretrained trunk changes little there; a step costs a quarter less.
+        frozen_stages: number of residual stages of the trunk whose weights are frozen, together with the stem; 0
+            freezes nothing. The running statistics of their batch normalization are still updated.
         head_rate: learning rate of the heads as a multiple of the trunk's.
+        weight_decay: weight decay.
+        optimiser: "adam" or "adamw".
         schedule: "paper" halves the rate after epochs 10 and 30 of 60 (after a sixth and a half of any other number);
             "cosine" warms up over the first 3 % and falls to zero.
-        clip_norm: largest norm of the gradient; null for no clipping.
-        ema: decay of the exponential moving average of the weights; null for none.
-        seed: of initial weights, order of the knees and augmentation.
-        evaluate_epochs: epochs between two evaluations on the calibration knees.
+        clip_norm: largest norm of the gradient; null: no clipping.
+        ema: decay of the exponential moving average of the weights; null: no average.
+        bf16: true: run the forward pass under bfloat16 autocast.
+        seed: seed of initial weights, order of the knees and augmentation.
+        checkpoint_minutes: longest time between two checkpoints, in minutes.
+        evaluate_epochs: number of epochs between two evaluations on the calibration knees.
     """
 
     epochs: int = Field(60, ge=1)
@@ -179,8 +202,17 @@ class Train(Section):
 class Recipe(Section):
     """A grader's run.
 
-    `name` is that of the weights and of the row in result tables. `licence`, `attribution` and `learnt_from` (a
-    sentence on the training data, for reports) are written into the description of the weights.
+    Attributes:
+        name: name of the weights, and of the row in result tables.
+        licence: licence of the weights, written into their description.
+        attribution: sources and authors of the training data, written into the description of the weights.
+        learnt_from: one sentence about the training data, written into the description of the weights and into reports.
+        data: datasets and splits.
+        model: the network and its initial weights.
+        loss: weights and parameters of the losses.
+        augmentation: random augmentation.
+        train: optimiser and training loop.
+        distillation: soft targets from earlier networks; null: the labels alone.
     """
 
     name: str
@@ -202,7 +234,15 @@ class Recipe(Section):
 
 
 class NetworkTraining(Section):
-    """Training of one of the detector's networks: steps, batch, peak learning rate, moving average."""
+    """Training of one of the detector's networks.
+
+    Attributes:
+        steps: number of optimiser steps; with 0 steps the network is not trained.
+        batch_size: number of images in a batch.
+        learning_rate: peak learning rate.
+        weight_decay: weight decay.
+        ema: decay of the exponential moving average of the weights.
+    """
 
     steps: int = Field(ge=0)
     batch_size: int = Field(gt=1)
@@ -215,14 +255,23 @@ class DetectorRecipe(Section):
     """A landmark detector's run; `kind: detector` distinguishes it from a grader's recipe.
 
     Attributes:
-        datasets: knees for the coarse and the fine landmark network.
+        kind: "detector".
+        name: name of the weights.
+        licence: licence of the weights, written into their description.
+        attribution: sources and authors of the training data, written into the description of the weights.
+        datasets: folders of datasets with knees for the coarse and the fine landmark network.
         films: manifests of whole films with landmarks, for the knee localizer.
-        film_views: number of scenes made of each film.
+        film_views: number of training scenes made from each film.
         phantom_scenes: number of phantom films for the knee localizer.
         composed_scenes: number of scenes of one or two real knees on an empty film, for the knee localizer.
-        start: weights of a detector to start from, or null for random initial weights.
-        knee_localizer: training of the knee localizer; a network of 0 steps is not trained. `coarse` and `fine` are
-            the two landmark networks.
+        start: weights file of the detector to start from; null: random initial weights.
+        knee_localizer: training of the knee localizer.
+        coarse: training of the coarse landmark network.
+        fine: training of the fine landmark network.
+        coarse_augmentation: augmentation for the coarse landmark network.
+        fine_augmentation: augmentation for the fine landmark network.
+        bf16: true: run the forward pass under bfloat16 autocast.
+        seed: seed of initial weights, order of the images and augmentation.
     """
 
     kind: Literal["detector"]

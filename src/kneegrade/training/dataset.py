@@ -93,7 +93,7 @@ def crop_knee(
         UnreadableFileError: an articular landmark is not finite.
     """
     if not np.isfinite(landmarks_px[list(ARTICULAR)]).all():
-        raise UnreadableFileError("An articular landmark of this knee is not finite.", code="landmarks")
+        raise UnreadableFileError("An articular landmark of this knee is unknown (NaN).", code="landmarks")
     frame = roi_frame(landmarks_px, DATASET_PX, extent_in_plateau_widths)
     crop, inside = (part[0, 0].numpy() for part in extract_crop(pixels, frame))
     visible = points_inside(landmarks_px, pixels.shape)
@@ -150,8 +150,8 @@ def _check_splits_of_people(dataset: KneeDataset) -> None:
     names, counts = np.unique(people[0], return_counts=True)
     if (counts > 1).any():
         raise RecipeError(
-            f"{int((counts > 1).sum())} people are in more than one split of these datasets (first: "
-            f"{names[counts > 1][0]}). Divide the people in the same way in the manifests of all datasets."
+            f"{int((counts > 1).sum())} subjects are in more than one split of these datasets (first: "
+            f"{names[counts > 1][0]}). Use the same split of the subjects in the manifests of all datasets."
         )
 
 
@@ -179,7 +179,7 @@ class DatasetWriter:
 
     def __init__(self, directory: Path, number: int, identity: str) -> None:
         if directory.exists():
-            raise RecipeError(f"{directory} exists already; remove it or choose another folder.")
+            raise RecipeError(f"{directory} already exists; remove it or choose another folder.")
         self.directory, self.partial = directory, directory.with_name(directory.name + ".tmp")
         marker = self.partial / IDENTITY_FILE
         self._resumed = marker.is_file()

@@ -135,7 +135,7 @@ def reproduce(
         if (directory / "weights.safetensors").is_file():
             if (directory / "recipe.yaml").read_text(encoding="utf-8") != recipe_text(load_recipe(path, overrides)):
                 raise UsageError(
-                    f"{directory} holds a run with other settings; choose another folder, or remove this one."
+                    f"{directory} contains a run with other settings; choose another folder, or remove this one."
                 )
             say(f"[{number}/{len(runs)}] {folder}: done already")
             continue
@@ -153,7 +153,9 @@ def _phantom_cohort(directory: Path, cohort: PaperCohort, say: Say, progress: Pr
         say(f"Rendering {len(cohort):,} phantoms")
         build_paper_cohort(directory, cohort, progress=progress)
     elif not marker.is_file() or marker.read_text(encoding="utf-8") != cohort.identity:
-        raise UsageError(f"{directory} holds another cohort than this scale uses; choose another folder for the runs.")
+        raise UsageError(
+            f"{directory} contains another cohort than this scale uses; choose another folder for the runs."
+        )
     return directory
 
 

@@ -233,8 +233,8 @@ def evaluate_manifest(
     marked = has_landmarks(own)
     if not detect and marked.any() and not marked.all():
         raise RecipeError(
-            f"{int((~marked).sum())} of the {len(own)} knees have no landmarks; with --detect the detector finds the "
-            "landmarks of all knees."
+            f"{int((~marked).sum())} of the {len(own)} knees have no landmarks; use --detect to detect the landmarks "
+            "of all knees."
         )
     if np.isnan(target_distributions(own)).all():
         raise RecipeError(f"No knee in split {split!r} has a grade to compare with; choose a split with labels.")
@@ -268,7 +268,7 @@ def site_profile(
         profile = SiteProfile.load(source)
         if profile.weights != sha256:
             raise RecipeError(
-                f"{source.name} is a profile of other weights than {path.name}; make it again with these weights."
+                f"{source.name} is a profile of other weights than {path.name}; create it again with these weights."
             )
         return profile, []
     knees = predict_knees(
@@ -281,7 +281,7 @@ def site_profile(
 
 def _parquet_columns(path: Path) -> list[str]:
     if not path.is_file():
-        raise UsageError(f"There is no file {path}.", code="no_such_file")
+        raise UsageError(f"There is no file {path}; check the path.", code="no_such_file")
     try:
         return list(pq.read_schema(path).names)
     except (OSError, pa.ArrowInvalid) as error:

@@ -218,7 +218,7 @@ def _check_directory(directory: Path, text: str, resume: bool) -> None:
     if not resolved.exists():
         return
     if not resume:
-        raise RecipeError(f"{directory} contains a run already; use --resume or name another directory.")
+        raise RecipeError(f"{directory} contains a run already; use --resume or choose another folder.")
     if resolved.read_text(encoding="utf-8") != text:
         raise RecipeError(f"{directory} contains a run with another recipe; resume with {resolved}.")
 

@@ -79,7 +79,7 @@ class CalibratedGrades:
             )
             without_rules = self.independent_grades[row, index]
             if grade != without_rules:
-                reason = f"{without_rules} would break a rule together with the other grades. Check both."
+                reason = f"{without_rules} and the other grades would break a rule. Check this grade and the others."
                 findings.append(Finding("grade_moved", chosen + reason))
             else:
                 findings.append(Finding("grade_between", chosen + f"{grade} is closer to the other probable grades."))
@@ -197,9 +197,9 @@ def fit_postprocessor(
     people = np.unique(knees.subject[labelled])
     if len(people) < FEWEST_PEOPLE:
         raise RecipeError(
-            f"Found {int(labelled.sum())} graded knees of {len(people)} people to calibrate on; at least "
-            f"{FEWEST_PEOPLE} people are needed, because prediction sets are fitted by cross-validation over people. "
-            "Provide a manifest with more people, or fit on a larger share of them."
+            f"Found {int(labelled.sum())} graded knees of {len(people)} subjects to calibrate on; at least "
+            f"{FEWEST_PEOPLE} subjects are needed, because prediction sets are fitted by cross-validation over "
+            "subjects. Provide a manifest with more subjects, or fit on a larger share of them."
         )
     people = np.random.default_rng(seed).permutation(people)
     probabilities = np.zeros(knees.targets.shape)

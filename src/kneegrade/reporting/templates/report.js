@@ -45,7 +45,7 @@
     knee.querySelectorAll(".terms td").forEach((cell) => { cell.textContent = signed(sum[cell.dataset.term], 3); });
     const outside = knee.querySelector(".outside");
     outside.hidden = !sum.outside;
-    outside.textContent = `Points outside the picture contribute ${signed(sum.outside, 3)} to femur and tibia.`;
+    outside.textContent = `Points outside the crop contribute ${signed(sum.outside, 3)} to femur and tibia.`;
     knee.querySelectorAll("tr[data-target]").forEach((row) =>
       row.classList.toggle("is-shown", row.dataset.target === radio.value));
   };
