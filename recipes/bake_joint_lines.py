@@ -33,6 +33,7 @@ from kneegrade.anatomy.landmark_scheme import (
     TIBIA_PLATEAU_MEDIAL,
 )
 from kneegrade.cohorts import landmark_array, load_manifest
+from kneegrade.files import replacing
 from kneegrade.imaging import read_radiograph
 from kneegrade.training.dataset import DATASET_PLATEAU_WIDTHS, DATASET_PX, crop_knee
 from kneegrade.weights import load_part, load_weights
@@ -115,9 +116,8 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, help="Parquet file to write")
     arguments = parser.parse_args()
     table = baked_manifest(load_manifest(arguments.manifest), phantom_landmark_network(arguments.weights))
-    draft = arguments.output.with_suffix(".tmp")
-    table.to_parquet(draft)
-    draft.replace(arguments.output)
+    with replacing(arguments.output, "wb") as stream:
+        table.to_parquet(stream)
 
 
 if __name__ == "__main__":

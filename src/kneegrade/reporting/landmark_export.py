@@ -15,6 +15,7 @@ from kneegrade.anatomy.landmark_files import CocoFilm, CocoKnee, kneel_row, writ
 from kneegrade.anatomy.landmark_scheme import FEMUR, TIBIA
 from kneegrade.anatomy.landmarks import Landmarks
 from kneegrade.errors import UsageError
+from kneegrade.files import replacing
 from kneegrade.grader import detect_film
 from kneegrade.imaging import Source, stem_of
 from kneegrade.measurements import JointSpace
@@ -131,9 +132,8 @@ def _write_picture(path: Path, detected: DetectedRadiograph, knees: Sequence[Exp
     if detected.radiograph is None:
         return
     labels = [(k.knee.outline, f"{k.knee.side} {k.knee.landmark_confidence:.2f}") for k in knees]
-    partial = path.with_name(path.name + ".tmp")
-    overlay(detected.radiograph.pixels, labels).save(partial, format="PNG", optimize=True)
-    partial.replace(path)
+    with replacing(path, "wb") as stream:
+        overlay(detected.radiograph.pixels, labels).save(stream, format="PNG", optimize=True)
 
 
 def overlay(
