@@ -23,7 +23,7 @@ spec.loader.exec_module(bake)
 
 
 @pytest.fixture(scope="module")
-def phantom_store(tmp_path_factory):
+def phantom_dataset(tmp_path_factory):
     directory = tmp_path_factory.mktemp("stores") / "phantom"
     build_phantom_dataset(directory, 6, "uniform", seed=5, extent_in_plateau_widths=1.5)
     return directory
@@ -44,8 +44,8 @@ class Sees(nn.Module):
         return maps, torch.zeros(len(squares))
 
 
-def test_the_joint_space_becomes_what_the_network_sees_on_the_tables_scale(phantom_store):
-    store = load_datasets((phantom_store,))
+def test_the_joint_space_becomes_what_the_network_sees_on_the_tables_scale(phantom_dataset):
+    store = load_datasets((phantom_dataset,))
     pictures, points = store.images[:6], store.landmarks_px[:6]
     seen = points.astype(np.float64).copy()
     seen[:, list(FEMUR_ARTICULAR), 1] += 0.008 * DATASET_PX / 1.5  # a joint narrower by 0.8 % of the width

@@ -64,6 +64,6 @@ def test_reproduce_trains_the_grid_once_and_refuses_other_settings(tmp_path):
         reproduce(tmp_path, replace(TINY, cohort=PaperCohort(80, 20, 20, 20)), settings=settings, say=lines.append)
 
 
-def test_a_dataset_without_test_knees_is_refused_before_training(phantom_store, tmp_path):
+def test_a_dataset_without_test_knees_is_refused_before_training(phantom_dataset, tmp_path):
     with pytest.raises(RecipeError, match="no labelled knee of split test, val; it has train"):
-        reproduce(tmp_path, TINY, phantom_store, say=lambda text: None)
+        reproduce(tmp_path, TINY, phantom_dataset, say=lambda text: None)
