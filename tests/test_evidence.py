@@ -28,8 +28,8 @@ def knee_of_noise() -> Knee:
     pixels = np.random.default_rng(0).uniform(size=(330, 400)).astype(np.float32)
     points = ShapeModel.load().mean({"kl": 0}) * 3 + [200, 165]
     inside = (points >= 0).all(1) & (points <= [399, 329]).all(1)
-    outline = Landmarks(points, np.tile(np.eye(2), (74, 1, 1)), inside)
-    return build_knee(read_radiograph(pixels), outline, SideAssignment("R", 0.9), (0.9, 96))
+    landmarks = Landmarks(points, np.tile(np.eye(2), (74, 1, 1)), inside)
+    return build_knee(read_radiograph(pixels), landmarks, SideAssignment("R", 0.9), landmark_confidence=0.9, roi_px=96)
 
 
 @pytest.mark.parametrize("pooling", ["keypoints", "keypoints+global"])

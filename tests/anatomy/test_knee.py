@@ -18,7 +18,13 @@ def check(pixels: np.ndarray, roi_px: int) -> str:
     """Code of the finding of `refusal` for the knee of the film, or "passed"."""
     points = FILM.knees[0].landmarks_px
     landmarks = Landmarks(points, np.tile(np.eye(2), (len(points), 1, 1)), np.ones(len(points), dtype=bool))
-    knee = build_knee(Radiograph(pixels.astype(np.float32)), landmarks, SideAssignment("R", 1.0), (1.0, roi_px))
+    knee = build_knee(
+        Radiograph(pixels.astype(np.float32)),
+        landmarks,
+        SideAssignment("R", 1.0),
+        landmark_confidence=1.0,
+        roi_px=roi_px,
+    )
     assert knee.roi.shape == (roi_px, roi_px)
     finding = refusal(knee)
     return "passed" if finding is None else finding.code

@@ -86,6 +86,6 @@ def test_audited_knees_ask_for_the_picture_of_their_row(labels):
 
     knees = audited_knees(audit_labels(labels), 1, picture_of)
     assert [(knee.name, knee.suspect, knee.expected) for knee in knees] == [("c", "jsn_medial", 3)]
-    assert knees[0].region.tolist() == [[1] * 4] * 4
+    assert knees[0].crop.tolist() == [[1] * 4] * 4
     others = audited_knees(audit_labels(labels), 40, picture_of)[1:]
-    assert all(knee.region is None for knee in others)
+    assert all(knee.crop is None for knee in others)

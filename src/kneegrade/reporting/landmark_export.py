@@ -95,7 +95,9 @@ def write_landmarks(
             _write_picture(_file_path(directory, film.stem, "landmarks.png"), detected, film.knees)
         if detected.radiograph is not None:
             knees = (k.knee for k in film.knees)
-            annotations = tuple(CocoKnee(k.side, k.landmarks_px, k.outline.seen, k.landmark_confidence) for k in knees)
+            annotations = tuple(
+                CocoKnee(k.side, k.landmarks_px, k.landmarks.seen, k.landmark_confidence) for k in knees
+            )
             height, width = detected.radiograph.pixels.shape
             coco.append(CocoFilm(detected.source, (height, width), annotations))
         films.append(film)
@@ -114,7 +116,7 @@ def _exported_film(detected: DetectedRadiograph, stems: set[str]) -> ExportedFil
     pairs = zip(detected.knees, detected.refusals, strict=True)
     kept = [knee for knee, refusal in pairs if refusal is None or refusal.code != "view"]
     spacing = None if detected.spacing_mm is None else detected.spacing_mm[1]
-    knees = tuple(ExportedKnee(knee, measure(knee.outline, spacing)) for knee in kept)
+    knees = tuple(ExportedKnee(knee, measure(knee.landmarks, spacing)) for knee in kept)
     source = detected.source
     names = chain((stem_of(source), source), (f"{source}-{i}" for i in count(2)))
     stem = next(name for name in names if name not in stems)
@@ -131,7 +133,7 @@ def _file_path(directory: Path, stem: str, ending: str) -> Path:
 def _write_picture(path: Path, detected: DetectedRadiograph, knees: Sequence[ExportedKnee]) -> None:
     if detected.radiograph is None:
         return
-    labels = [(k.knee.outline, f"{k.knee.side} {k.knee.landmark_confidence:.2f}") for k in knees]
+    labels = [(k.knee.landmarks, f"{k.knee.side} {k.knee.landmark_confidence:.2f}") for k in knees]
     with replacing(path, "wb") as stream:
         overlay(detected.radiograph.pixels, labels).save(stream, format="PNG", optimize=True)
 
