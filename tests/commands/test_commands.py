@@ -86,7 +86,7 @@ def test_wrong_usage_is_exit_code_two_and_a_sentence(arguments, tmp_path, monkey
     [
         (("--rois", "--films"), "choose one"),
         (("--rois", "--dataset"), "choose one"),
-        (("--store", "--implants", "0.5"), "films and --rois only"),
+        (("--dataset", "--implants", "0.5"), "films and --rois only"),
         (("--rois", "--distractors", "0.5"), "films only"),
     ],
 )

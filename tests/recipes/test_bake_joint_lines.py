@@ -24,13 +24,13 @@ spec.loader.exec_module(bake)
 
 @pytest.fixture(scope="module")
 def phantom_dataset(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("stores") / "phantom"
+    directory = tmp_path_factory.mktemp("datasets") / "phantom"
     build_phantom_dataset(directory, 6, "uniform", seed=5, extent_in_plateau_widths=1.5)
     return directory
 
 
 class Sees(nn.Module):
-    """A locator that sees given landmarks (B, 74, 2) in pixels of its square."""
+    """A landmark network that predicts given landmarks (B, 74, 2) in pixels of its square."""
 
     def __init__(self, points_px):
         super().__init__()
@@ -45,8 +45,8 @@ class Sees(nn.Module):
 
 
 def test_the_joint_space_becomes_what_the_network_sees_on_the_tables_scale(phantom_dataset):
-    store = load_datasets((phantom_dataset,))
-    pictures, points = store.images[:6], store.landmarks_px[:6]
+    dataset = load_datasets((phantom_dataset,))
+    pictures, points = dataset.images[:6], dataset.landmarks_px[:6]
     seen = points.astype(np.float64).copy()
     seen[:, list(FEMUR_ARTICULAR), 1] += 0.008 * DATASET_PX / 1.5  # a joint narrower by 0.8 % of the width
     squares = [roi_frame(p.astype(np.float64), FINE.size_px, FINE.widths) for p in points]

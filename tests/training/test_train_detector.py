@@ -42,7 +42,7 @@ def test_composed_scenes_have_the_poses_of_their_knees(phantom_dataset):
         for x, y, width, *down in poses[np.isfinite(poses[:, 0])]:
             assert 0 <= x < LOCALIZER_PX
             assert width > 30
-            assert np.hypot(*down) == np.float32(1) or abs(np.hypot(*down) - 1) < 1e-5
+            assert np.hypot(*down) == pytest.approx(1, abs=1e-5)
             assert image[round(float(y)), round(float(x))] > 0
 
 
@@ -73,7 +73,7 @@ def test_localizer_maps_at_the_pose_have_the_lowest_loss_and_are_read_back():
     assert localizer_loss((maps, torch.zeros(1)), pose) < localizer_loss((wrong, torch.zeros(1)), pose) / 5
     (found,) = read_candidates(maps[0], factor=2.0, threshold=0.5)
     np.testing.assert_allclose(found.pose.centre, (200.5, 240.5), atol=1.0)  # film pixels: (p + ½)·2 − ½
-    assert found.pose.width == np.float32(128.0) or abs(found.pose.width - 128) < 1e-3
+    assert found.pose.width == pytest.approx(128, abs=1e-3)
     np.testing.assert_allclose(found.pose.down, (0.6, 0.8), atol=1e-6)
 
 

@@ -1,4 +1,4 @@
-"""Drift between two sites: do their knees look and grade alike, as seen by one network?
+"""Drift between two sites: do their knees have the same features and grades according to one network?
 
 A `SiteProfile` holds a network's features and calibrated probabilities of the knees of one site. `compare_profiles`
 compares two profiles by a classifier two-sample test on the features and by the distributions of the grades, each with

@@ -25,7 +25,7 @@ class Data(Section):
     """Knees of a grader's run.
 
     Attributes:
-        datasets: directories written by `kneegrade store` or `kneegrade phantom --store`.
+        datasets: directories written by `kneegrade dataset` or `kneegrade phantom --dataset`.
         calibration_share: share of the training subjects that is held out for calibration and model selection. null:
             the knees of split "val" are used instead, and all of "train" is trained on.
         labelled_share: share of the labelled training subjects whose labels are used; the others join the unlabelled

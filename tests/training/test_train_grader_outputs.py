@@ -21,16 +21,16 @@ from kneegrade.weights import load_weights, shipped_path
 
 def finish(folder, phantom_dataset, model, **train):
     """(folder, dataset, splits, network loaded from the file, its weights) of a run of two steps with a test split."""
-    shutil.copytree(phantom_dataset, folder / "store")
-    with np.load(folder / "store" / "knees.npz") as saved:
+    shutil.copytree(phantom_dataset, folder / "dataset")
+    with np.load(folder / "dataset" / "knees.npz") as saved:
         knees = dict(saved)
     tested = np.isin(knees["subject"], np.unique(knees["subject"])[-4:])
     knees["split"] = np.where(tested, "test", "train")
-    np.savez(folder / "store" / "knees.npz", **knees)
+    np.savez(folder / "dataset" / "knees.npz", **knees)
     recipe = Recipe.model_validate(
         {
             "name": "tiny",
-            "data": {"datasets": [str(folder / "store")], "calibration_share": 0.25},
+            "data": {"datasets": [str(folder / "dataset")], "calibration_share": 0.25},
             "model": model,
             "loss": {"lambda_gmm": 0},
             "train": {"epochs": 1, "steps_per_epoch": 2, "learning_rate": 1e-3, "bf16": False, **train},
@@ -40,7 +40,7 @@ def finish(folder, phantom_dataset, model, **train):
     assert train_recipe(folder / "tiny.yaml", folder / "run")
     weights, dataset = (
         load_weights(folder / "run" / "weights.safetensors", "grader"),
-        load_datasets((folder / "store",)),
+        load_datasets((folder / "dataset",)),
     )
     return folder / "run", dataset, make_splits(dataset, recipe.data), load_network(weights), weights
 
@@ -80,7 +80,7 @@ def test_saved_feature_mean_is_that_of_the_saved_network(finished):
 
 
 def test_a_run_that_starts_from_a_grader_keeps_nothing_that_was_fitted_to_it(phantom_dataset, tmp_path):
-    """Calibration and feature mean are its own; decoder, sets and gate, which a run does not fit, are removed."""
+    """Calibration and feature mean are its own; decoder, sets and quality control are removed, as a run fits none."""
     path = shipped_path("grader")
     before = load_weights(path, "grader")
     assert all(before.part(name) for name in ("calibration", "decoder", "sets", "gate"))
@@ -92,8 +92,8 @@ def test_a_run_that_starts_from_a_grader_keeps_nothing_that_was_fitted_to_it(pha
         assert torch.equal(weights.part("network.trunk")[name], before.part("network.trunk")[name])
     assert {name.split(".")[0] for name in weights.tensors} == {"network", "mixture", "calibration"}
     assert not {"gate", "calibrated", "lineage"} & weights.description.keys()
-    claims = Postprocessor.of(weights)
-    assert (claims.decoder, claims.sets) == (None, None)
+    postprocessor = Postprocessor.of(weights)
+    assert (postprocessor.decoder, postprocessor.sets) == (None, None)
     crops = CropBatches(dataset, 64)
     mean = feature_mean(network, crops, np.sort(splits.labelled))
     torch.testing.assert_close(weights.tensors["network.feature_mean"], mean, rtol=0, atol=1e-5)
