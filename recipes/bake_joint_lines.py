@@ -68,7 +68,7 @@ def predicted_landmarks(
         pictures: (B, S, S) uint8 of a dataset.
         landmarks_px: (B, 74, 2) float32 that place the crops of the network.
     """
-    frames = [roi_frame(points.astype(np.float64), FINE.size_px, FINE.widths) for points in landmarks_px]
+    frames = [roi_frame(points.astype(np.float64), FINE.size_px, FINE.plateau_widths) for points in landmarks_px]
     matrices = torch.from_numpy(np.stack([frame.matrix for frame in frames])).float()
     cut, _ = sample_affine(torch.from_numpy(pictures).unsqueeze(1).float(), matrices, FINE.size_px)
     located = read_points(*network(stretch_contrast((cut - 1).clamp(min=0) / 254, cut > 0.5)))

@@ -49,7 +49,7 @@ def test_the_joint_space_becomes_what_the_network_sees_on_the_tables_scale(phant
     pictures, points = dataset.images[:6], dataset.landmarks_px[:6]
     seen = points.astype(np.float64).copy()
     seen[:, list(FEMUR_ARTICULAR), 1] += 0.008 * DATASET_PX / 1.5  # a joint narrower by 0.8 % of the width
-    squares = [roi_frame(p.astype(np.float64), FINE.size_px, FINE.widths) for p in points]
+    squares = [roi_frame(p.astype(np.float64), FINE.size_px, FINE.plateau_widths) for p in points]
     network = Sees(np.stack([frame.to_roi(p) for frame, p in zip(squares, seen, strict=True)]))
     redrawn = bake.redrawn_joint_lines(network, pictures, points)
     width = DATASET_PX / 1.5
@@ -69,7 +69,7 @@ def test_a_manifest_keeps_its_rows_and_gets_landmarks_in_film_pixels(tmp_path):
     points = film.knees[0].landmarks_px
     table = pd.DataFrame({"image_path": [str(tmp_path / "film.png")], "landmarks_px": [points.reshape(-1)], "kl": [1]})
     frame = roi_frame(points, DATASET_PX, 1.5)
-    square = roi_frame(frame.to_roi(points), FINE.size_px, FINE.widths)
+    square = roi_frame(frame.to_roi(points), FINE.size_px, FINE.plateau_widths)
     baked = bake.baked_manifest(table, Sees(square.to_roi(frame.to_roi(points))[None]))
     moved = baked["landmarks_px"][0].reshape(74, 2)
     assert baked["kl"].tolist() == [1]

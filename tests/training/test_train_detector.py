@@ -112,7 +112,7 @@ def test_fine_batches_have_level_knees_and_some_misplaced_ones(phantom_dataset):
     assert (weight[correct == 0] == 0).all()
     landmarks = points[correct == 1]
     width = (landmarks[:, 63] - landmarks[:, 47]).norm(dim=-1) / FINE.size_px
-    torch.testing.assert_close(width, torch.full_like(width, 1 / FINE.widths), atol=0.06, rtol=0)
+    torch.testing.assert_close(width, torch.full_like(width, 1 / FINE.plateau_widths), atol=0.06, rtol=0)
     assert (landmarks[:, 47, 0] < landmarks[:, 63, 0]).all()
     middle = landmarks[:, [18, 55]].mean(1) / FINE.size_px
     assert ((middle - 0.5).abs() < 0.12).all()

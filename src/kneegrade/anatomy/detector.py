@@ -129,15 +129,15 @@ class LandmarkDetector:
         if not candidates:
             return []
         poses = [c.pose for c in candidates]
-        plain = [frame_at(p, COARSE.size_px, COARSE.widths) for p in poses]
-        mirrored = [frame_at(replace(p, mirrored=True), COARSE.size_px, COARSE.widths) for p in poses]
+        plain = [frame_at(p, COARSE.size_px, COARSE.plateau_widths) for p in poses]
+        mirrored = [frame_at(replace(p, mirrored=True), COARSE.size_px, COARSE.plateau_widths) for p in poses]
         located = self._read(self.coarse, pixels, plain + mirrored)
         logits = ((located.score[: len(poses)] - located.score[len(poses) :]) / 2).tolist()
         frames = [p if logit >= 0 else m for p, m, logit in zip(plain, mirrored, logits, strict=True)]
         rows = [i if logit >= 0 else i + len(poses) for i, logit in enumerate(logits)]
         coarse = [_landmarks(pixels, located, row, frame) for row, frame in zip(rows, frames, strict=True)]
         coarse = [regularize_by_shape(c, self.shape_model).moved(f.matrix) for c, f in zip(coarse, frames, strict=True)]
-        first, probabilities = self._refine(pixels, coarse, coarse, FINE.widths)
+        first, probabilities = self._refine(pixels, coarse, coarse, FINE.plateau_widths)
         second, _ = self._refine(pixels, first, coarse, SECOND_PASS_WIDTHS)
         mean = [replace(a, points_px=(a.points_px + b.points_px) / 2) for a, b in zip(first, second, strict=True)]
         return [

@@ -2,7 +2,7 @@
 
 Readings contain errors. A network trained on thousands of readings predicts what readers would report on average, and
 several networks together predict it better than one (born-again networks, Furlanello et al. 2018). Teachers see the
-crops without augmentation, the student sees augmented crops.
+crops without augmentation, the student reads augmented crops.
 """
 
 from collections.abc import Sequence

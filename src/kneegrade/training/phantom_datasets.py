@@ -52,7 +52,7 @@ class PhantomRois(Dataset[tuple[Tensor, Tensor, Tensor]]):
     """Crops of synthetic knees, rendered on request, without augmentation.
 
     Item i is a tuple of the crop (1, S, S) float32 in [0, 1], level, lateral on the left, contrast stretched as
-    networks see it; the landmarks (74, 2) float32 in its pixels; and the grades (29,) float32 one-hot.
+    networks read it; the landmarks (74, 2) float32 in its pixels; and the grades (29,) float32 one-hot.
 
     Args:
         seed: of the population.
