@@ -174,7 +174,7 @@ class Grader:
 
         Args:
             sources: from `kneegrade.imaging.find_sources`.
-            hints: what the user knows about all of them.
+            hints: information about all of them that the user provides.
             progress: called with (films done, number of films) after each film has been read and its knees detected.
                 The knees are graded batch by batch; the last batch is graded after the last call.
         """

@@ -1,4 +1,4 @@
-"""`Knee`: a detected knee with its landmarks and normalised crop, and the first check whether it can be graded."""
+"""`Knee`: a detected knee with landmarks, normalised crop and a first check; `DetectedRadiograph`: a film with its knees."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,7 @@
-"""Knees from landmarks that the user provides, in `.pts` files or a COCO keypoints file, matched by the film's name."""
+"""Knees from landmarks that the user provides, in `.pts` files or a COCO keypoints file, matched by the film's name.
+
+`UserHints` combines them with the side and the pixel spacing that the user states.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -144,7 +147,7 @@ class UserLandmarks:
 
 @dataclass(frozen=True)
 class UserHints:
-    """What the user knows about the films.
+    """Information about the films that the user provides.
 
     Attributes:
         side: side of a single knee, where the file does not state it.
