@@ -1,4 +1,4 @@
-"""`Knee`: a detected knee with landmarks, normalised crop and a first check; `DetectedRadiograph`: a film with its knees."""
+"""`Knee`: a knee with landmarks, normalised crop and a first check; `DetectedRadiograph`: a film with its knees."""
 
 from dataclasses import dataclass
 
