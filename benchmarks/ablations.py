@@ -72,23 +72,23 @@ def main() -> None:
 def train(run: Path, name: str, change: Change, seed: int, options: argparse.Namespace) -> None:
     """Trains one row with one seed."""
     crops, phantoms = load_recipe(RECIPE).data.datasets
-    store = relabelled(crops, change.labels, options.image_only, options.output / f"store-{change.labels}")
-    listed = ", ".join(map(str, [store, phantoms] if change.phantoms else [store]))
+    dataset = relabelled(crops, change.labels, options.image_only, options.output / f"dataset-{change.labels}")
+    listed = ", ".join(map(str, [dataset, phantoms] if change.phantoms else [dataset]))
     settings = [f"name={json.dumps(name)}", f"data.datasets=[{listed}]", f"train.seed={seed}", *change.settings]
     if not train_recipe(RECIPE, run, settings, resume=True):
         raise SystemExit(f"Training of {name!r} was interrupted. Run the same command again to resume it.")
     print(name, seed, "done", flush=True)
 
 
-def relabelled(store: Path, labels: str, image_only: Path, folder: Path) -> Path:
+def relabelled(dataset: Path, labels: str, image_only: Path, folder: Path) -> Path:
     """The dataset with other labels for its training knees; the images are linked, not copied."""
     if labels == "as-is":
-        return store
+        return dataset
     folder.mkdir(parents=True, exist_ok=True)
     images = folder / "images.npy"
     if not images.exists():
-        images.symlink_to((store / "images.npy").resolve())
-    with np.load(store / "knees.npz") as stored:
+        images.symlink_to((dataset / "images.npy").resolve())
+    with np.load(dataset / "knees.npz") as stored:
         knees = {name: stored[name] for name in stored.files}
     train = knees["split"] == "train"
     knees["targets"][train] = changed(knees["targets"], knees["manifest_rows"], labels, image_only)[train]

@@ -28,7 +28,7 @@ def phantoms(seed: int) -> list[list[np.ndarray]]:
         knee = sample_knee(seed, index, "uniform")
         row = rows[knee.grades["kl"]]
         if len(row) < COLUMNS:
-            image = render_rois([knee], SIDE_PX, widths=1.25)[0].unsqueeze(1)
+            image = render_rois([knee], SIDE_PX, extent_in_plateau_widths=1.25)[0].unsqueeze(1)
             row.append(stretch_contrast(image, torch.ones_like(image, dtype=torch.bool))[0, 0].numpy())
         index += 1
     return rows

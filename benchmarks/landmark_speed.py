@@ -46,7 +46,7 @@ def main() -> None:
     start = time.perf_counter()
     for batch in (batches[0], *batches):
         points = fine_points(detector, batch)
-    result["regions_per_second_fine_locator"] = round(20 * (1 + len(batches)) / (time.perf_counter() - start), 1)
+    result["crops_per_second_fine_network"] = round(20 * (1 + len(batches)) / (time.perf_counter() - start), 1)
     assert points.shape == (20, 74, 2)
     print(json.dumps(result, indent=1))
 

@@ -64,7 +64,7 @@ def main() -> None:
     consistency = np.stack([percent(points, knees[i].landmarks_px) for i, points in repeats.items()])
     confidence = np.array([k.landmark_confidence for k in knees])
     low = confidence <= np.quantile(confidence, 0.1)
-    spaces = [measure(k.outline, None) for k in knees]
+    spaces = [measure(k.landmarks, None) for k in knees]
     width = {s: np.array([getattr(space, s).value for space in spaces]) for s in ("medial", "lateral")}
     grades = target_distributions(table)[rows]
     kl = table["kl"].to_numpy(dtype=int)[rows]
@@ -136,8 +136,8 @@ def write_images(directory: Path, paths: list[str], knees: list[Knee], films: li
         for i in chosen:
             title = f"{Path(paths[i]).stem} {knees[i].side} {knees[i].landmark_confidence:.2f}"
             big = Radiograph(np.kron(films[i].pixels, np.ones((2, 2), dtype=np.float32)))
-            outline = knees[i].outline.moved(np.array([[2.0, 0, 0.5], [0, 2.0, 0.5]]))
-            tiles.append((title, overlay(big.pixels, [(outline, "")], widths=False).resize((420, 420))))
+            landmarks = knees[i].landmarks.moved(np.array([[2.0, 0, 0.5], [0, 2.0, 0.5]]))
+            tiles.append((title, overlay(big.pixels, [(landmarks, "")], widths=False).resize((420, 420))))
         write_sheets(directory, name, tiles)
 
 

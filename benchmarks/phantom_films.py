@@ -85,11 +85,11 @@ def evaluate_film(arguments: argparse.Namespace, index: int) -> dict:
     knees = []
     for knee, true in zip(found, film.knees, strict=True) if right else ():
         distance = np.linalg.norm(knee.landmarks_px - true.landmarks_px, axis=1)
-        space, truth = measure(knee.outline, spacing), joint_space_width(true.landmarks_px * spacing)
+        space, truth = measure(knee.landmarks, spacing), joint_space_width(true.landmarks_px * spacing)
         knees.append({
             "error_mm": distance[list(ARTICULAR)] * spacing,
-            "within": (distance <= TOLERANCE * knee.outline.width_px)[knee.outline.seen],
-            "confidence": knee.outline.point_confidence[knee.outline.seen],
+            "within": (distance <= TOLERANCE * knee.landmarks.width_px)[knee.landmarks.seen],
+            "confidence": knee.landmarks.point_confidence[knee.landmarks.seen],
             "medial": (space.mm(space.medial), truth.medial),
             "lateral": (space.mm(space.lateral), truth.lateral),
         })  # fmt: skip

@@ -1,10 +1,10 @@
 """Transfer from phantoms to real knees: a network trained only on phantoms, evaluated on real crops.
 
-    kneegrade phantom --store --number 5000 --prevalence uniform --seed 101 --output PHANTOMS
+    kneegrade phantom --dataset --number 5000 --prevalence uniform --seed 101 --output PHANTOMS
     python benchmarks/phantom_transfer.py PHANTOMS --chen DATASET [--split val]
 
 A ResNet-18 (all stages, global average pooling, random initialization) is trained on the seven grades of phantoms and
-evaluated on the real crops of DATASET (`kneegrade store` of the Chen 2018 manifest). Prints JSON: the area under the
+evaluated on the real crops of DATASET (`kneegrade dataset` of the Chen 2018 manifest). Prints JSON: the area under the
 ROC curve for KL ≥ 2 with its 95 % interval (bootstrap over people), metrics of KL, and the same on held-out phantoms.
 
 Use the training split while developing the phantom, and `--split val` only for the final result. `--network FILE` saves

@@ -79,9 +79,9 @@ def negatives(grader: Grader, table: pd.DataFrame) -> Report:
     with tempfile.TemporaryDirectory() as folder:
         sources = []
         for number, path in enumerate(table["image_path"]):
-            place = Path(folder) / f"{number:05d}.png"
-            Image.fromarray(255 - np.asarray(Image.open(path).convert("L"))).save(place)
-            sources.append(Source(place.name, place))
+            file = Path(folder) / f"{number:05d}.png"
+            Image.fromarray(255 - np.asarray(Image.open(path).convert("L"))).save(file)
+            sources.append(Source(file.name, file))
         return grader.grade_sources(sources)
 
 

@@ -47,7 +47,7 @@ def main() -> None:
         if len(knees) != number or (number == 2 and sides != ["R", "L"]):
             counts["wrong"].append([row["film"], number, sides])
         if arguments.sheets:
-            labels = [(k.outline, f"{k.side} {k.landmark_confidence:.2f}") for k in found]
+            labels = [(k.landmarks, f"{k.side} {k.landmark_confidence:.2f}") for k in found]
             tiles.append((row["film"], overlay(film.pixels, labels, 520, widths=False)))
     print(json.dumps(result, indent=1))
     if arguments.sheets:

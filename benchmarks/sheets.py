@@ -21,8 +21,8 @@ def write_sheets(directory: Path, name: str, tiles: Sequence[tuple[str, Image.Im
     for first in range(0, len(tiles), page):
         part = tiles[first : first + page]
         sheet = Image.new("RGB", (columns * side, -(-len(part) // columns) * side))
-        for place, (title, tile) in enumerate(part):
-            corner = (place % columns * side, place // columns * side)
+        for position, (title, tile) in enumerate(part):
+            corner = (position % columns * side, position // columns * side)
             sheet.paste(tile, corner)
             ImageDraw.Draw(sheet).text(
                 (corner[0] + 3, corner[1] + 2), title, (0, 255, 255), font, stroke_width=2, stroke_fill=(0, 0, 0)

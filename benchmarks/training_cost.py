@@ -1,10 +1,10 @@
 """What a training step costs beside the network itself, and how long the paper's tables would take.
 
-    python benchmarks/training_cost.py STORE [--recipe recipes/paper/proposed.yaml] [--set model.trunk=resnet18 ...]
+    python benchmarks/training_cost.py DATASET [--recipe recipes/paper/proposed.yaml] [--set model.trunk=resnet18 ...]
 
 Prints, as JSON: seconds per step; images per second; the same for the bare network (forward, backward, optimiser on
 random tensors of the same shape, no losses of ours); the share of the step spent outside forward, backward and
-optimiser (cutting and augmenting the batch, fetching targets); the time of L_gmm and of exact coherence on a batch,
+optimiser (cropping and augmenting the batch, fetching targets); the time of L_gmm and of exact coherence on a batch,
 forward and backward, as shares of the step; peak memory; and, from the measured images per second, the hours that the
 paper's tables would take at 60 epochs of the paper's cohort. Medians over the steps, after three that are not counted.
 """

@@ -1,4 +1,4 @@
-r"""Write a manifest whose joint surfaces lie where a landmark network that was trained on phantoms sees them.
+r"""Write a manifest whose joint surfaces lie where a landmark network that was trained on phantoms predicts them.
 
     python recipes/bake_joint_lines.py MANIFEST DETECTOR_WEIGHTS -o NEW_MANIFEST
 
@@ -47,7 +47,7 @@ Points = NDArray[np.float64]
 
 
 def phantom_landmark_network(weights: Path) -> PyramidNetwork:
-    """The fine locator of a detector's weights.
+    """The fine landmark network of a detector's weights.
 
     Raises:
         WeightsError: not a detector's weights.
@@ -58,11 +58,17 @@ def phantom_landmark_network(weights: Path) -> PyramidNetwork:
 
 
 @torch.inference_mode()
-def seen_outlines(
+def predicted_landmarks(
     network: PyramidNetwork, pictures: NDArray[np.uint8], landmarks_px: NDArray[np.float32]
 ) -> list[Points]:
-    """Outlines (74, 2) that a fine locator sees in pictures (B, S, S) of a store, about their landmarks (B, 74, 2)."""
-    frames = [roi_frame(points.astype(np.float64), FINE.size_px, FINE.widths) for points in landmarks_px]
+    """Landmarks (74, 2) that a fine landmark network predicts in each of B pictures, in pixels of the picture.
+
+    Args:
+        network: from `phantom_landmark_network`.
+        pictures: (B, S, S) uint8 of a dataset.
+        landmarks_px: (B, 74, 2) float32 that place the crops of the network.
+    """
+    frames = [roi_frame(points.astype(np.float64), FINE.size_px, FINE.plateau_widths) for points in landmarks_px]
     matrices = torch.from_numpy(np.stack([frame.matrix for frame in frames])).float()
     cut, _ = sample_affine(torch.from_numpy(pictures).unsqueeze(1).float(), matrices, FINE.size_px)
     located = read_points(*network(stretch_contrast((cut - 1).clamp(min=0) / 254, cut > 0.5)))
@@ -72,13 +78,13 @@ def seen_outlines(
 def redrawn_joint_lines(
     network: PyramidNetwork, pictures: NDArray[np.uint8], landmarks_px: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Landmarks (B, 74, 2) whose joint surfaces are set by the network; pictures (B, S, S) and points as in a store."""
-    pairs = zip(landmarks_px, seen_outlines(network, pictures, landmarks_px), strict=True)
+    """Landmarks (B, 74, 2) whose joint surfaces are set by the network; arguments as above."""
+    pairs = zip(landmarks_px, predicted_landmarks(network, pictures, landmarks_px), strict=True)
     return np.stack([_redrawn(points.astype(np.float64), other) for points, other in pairs]).astype(np.float32)
 
 
 def _redrawn(points: Points, seen: Points) -> Points:
-    """Outline `points` with the joint space of `seen`, both level, lateral on the left, femur on top."""
+    """The landmarks `points` with the joint space of `seen`, both level, lateral on the left, femur on top."""
     medial = points[TIBIA_PLATEAU_MEDIAL]
     width = float(np.linalg.norm(medial - points[TIBIA_PLATEAU_LATERAL]))
     result = points.copy()

@@ -1,4 +1,4 @@
-"""From a network's numbers to what a report says of a knee."""
+"""The evidence of a report, and the documented codes of its quality findings."""
 
 import ast
 import re
@@ -30,8 +30,8 @@ def knee_of_noise() -> Knee:
     pixels = np.random.default_rng(0).uniform(size=(330, 400)).astype(np.float32)
     points = ShapeModel.load().mean({"kl": 0}) * 3 + [200, 165]
     inside = (points >= 0).all(1) & (points <= [399, 329]).all(1)
-    outline = Landmarks(points, np.tile(np.eye(2), (74, 1, 1)), inside)
-    return build_knee(read_radiograph(pixels), outline, SideAssignment("R", 0.9), (0.9, 96))
+    landmarks = Landmarks(points, np.tile(np.eye(2), (74, 1, 1)), inside)
+    return build_knee(read_radiograph(pixels), landmarks, SideAssignment("R", 0.9), landmark_confidence=0.9, roi_px=96)
 
 
 @pytest.mark.parametrize("pooling", ["keypoints", "keypoints+global"])
@@ -48,17 +48,17 @@ def test_the_three_parts_of_evidence_sum_to_the_networks_centred_logits(pooling)
     evidence = evidence_of(knee, attribution, 0)
     for target in TARGETS:
         logits = output.logits[target.name][0].double().numpy()
-        landmarks, region = evidence.contributions[target.name], evidence.region_term[target.name]
+        landmarks, global_term = evidence.contributions[target.name], evidence.region_term[target.name]
         assert landmarks.shape == (74, target.classes)
-        assert region.shape == evidence.constant[target.name].shape == (target.classes,)
-        total = landmarks.sum(0) + region + evidence.constant[target.name]
+        assert global_term.shape == evidence.constant[target.name].shape == (target.classes,)
+        total = landmarks.sum(0) + global_term + evidence.constant[target.name]
         np.testing.assert_allclose(total, logits - logits.mean(), atol=1e-4)
         if pooling == "keypoints":
-            assert not region.any()
-        else:  # the mean of the map is the place after the landmarks
+            assert not global_term.any()
+        else:  # the mean of the map is the read point after the landmarks
             expected = attribution.contributions[target.name][0, 74].double().numpy()
-            np.testing.assert_array_equal(region, expected)
-            assert np.abs(region).max() > 1e-3
+            np.testing.assert_array_equal(global_term, expected)
+            assert np.abs(global_term).max() > 1e-3
 
 
 def codes_given_by(function) -> set[str]:
@@ -76,7 +76,7 @@ def codes_given_by(function) -> set[str]:
 
 
 def test_the_documented_codes_of_quality_are_those_that_the_code_gives():
-    """A knee's quality comes from the gate or, for a knee refused before it, from the refusal."""
+    """The quality of a knee comes from quality control or, for a knee refused before it, from the refusal."""
     table = REPORT_PAGE.read_text().split("Codes in `quality.findings`:")[1].strip().split("\n\n")[0]
     documented = [code for row in table.splitlines() for code in re.findall(r"`(\w+)`", row.split("|")[1])]
     assert sorted(documented) == sorted(

@@ -1,4 +1,4 @@
-"""Atomic writing in binary mode and its use for weights."""
+"""Atomic writing of text and bytes, and its use for weights."""
 
 import os
 
@@ -55,3 +55,31 @@ def test_weights_leave_only_the_weights_file_and_its_sidecar(tmp_path):
 def test_weights_in_a_missing_directory_are_a_usage_error(tmp_path):
     with pytest.raises(UsageError, match=r"w\.safetensors could not be written"):
         save_weights(tmp_path / "missing" / "w.safetensors", {}, {"name": "w", "kind": "grader"})
+
+
+def test_an_interrupted_text_write_keeps_the_old_content_and_leaves_no_other_file(tmp_path):
+    path = tmp_path / "report.json"
+    path.write_text("old", encoding="utf-8")
+
+    def write_half():
+        with replacing(path) as stream:
+            stream.write("half of the n")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_half()
+    assert path.read_text(encoding="utf-8") == "old"
+    assert os.listdir(tmp_path) == ["report.json"]
+
+
+def test_new_files_have_the_usual_permissions(tmp_path):
+    with replacing(tmp_path / "a") as stream:
+        stream.write("a")
+    (tmp_path / "b").write_text("b", encoding="utf-8")
+    assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
+
+
+def test_characters_that_utf_8_cannot_encode_become_question_marks(tmp_path):
+    with replacing(tmp_path / "a") as stream:
+        stream.write("film\udcff.dcm")
+    assert (tmp_path / "a").read_text(encoding="utf-8") == "film?.dcm"

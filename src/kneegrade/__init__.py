@@ -26,7 +26,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """`grade` and `Grader` bring torch with them, so they are imported when first asked for."""
+    """`grade` and `Grader` import torch, so they are imported at their first use."""
     if name in ("grade", "Grader"):
         from kneegrade import grader
 

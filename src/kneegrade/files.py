@@ -1,6 +1,7 @@
 """Atomic writing of files: a path holds either the old content or the complete new content.
 
-This module is the only place that writes a temporary file and renames it.
+Single files are written and renamed here only. Memory-mapped arrays that a stopped task resumes have their own
+temporary names.
 """
 
 import os

@@ -181,7 +181,7 @@ class Grader:
 
         Args:
             sources: from `kneegrade.imaging.find_sources`.
-            hints: what the user knows about all of them.
+            hints: information about all of them that the user provides.
             progress: called with (films done, number of films) after each film has been read and its knees detected.
                 The knees are graded batch by batch; the last batch is graded after the last call.
         """
@@ -224,7 +224,7 @@ class Grader:
         """Stages 4 to 8 on accepted knees, in their order."""
         if not knees:
             return []
-        spaces = [measure(k.outline, None if mm is None else mm[1]) for k, mm in zip(knees, spacings_mm, strict=True)]
+        spaces = [measure(k.landmarks, None if mm is None else mm[1]) for k, mm in zip(knees, spacings_mm, strict=True)]
         output, visible = self._predict(knees)  # 5 grade
         calibrated = self.postprocessor(output.logits)  # 6 postprocess
         qualities = self._check_knees(knees, output.pooled, visible)  # 7 control
@@ -303,8 +303,8 @@ def _landmark_fields(knee: Knee) -> dict[str, Any]:
     return {
         "landmarks_px": knee.landmarks_px,
         "landmark_confidence": knee.landmark_confidence,
-        "point_confidence": knee.outline.point_confidence,
-        "landmarks_outside": tuple(np.flatnonzero(~knee.outline.seen).tolist()),
+        "point_confidence": knee.landmarks.point_confidence,
+        "landmarks_outside": tuple(np.flatnonzero(~knee.landmarks.seen).tolist()),
         "side_confidence": knee.side_confidence,
     }
 

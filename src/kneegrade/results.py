@@ -247,7 +247,7 @@ class AuditedKnee:
         suspect: name of the grade with that label, or None.
         expected: most probable value of that grade given the other labels, or the value a network predicts; or None.
         findings: inconsistencies of the labels.
-        region: (S, S) uint8 crop of the knee, lateral on the left, or None.
+        crop: (S, S) uint8 picture of the knee, lateral on the left, or None.
     """
 
     name: str
@@ -256,7 +256,7 @@ class AuditedKnee:
     suspect: str | None
     expected: int | None
     findings: tuple[Finding, ...]
-    region: NDArray[np.uint8] | None = None
+    crop: NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,6 @@ def test_confidence_is_the_mean_point_confidence_times_the_knee_probability(dete
     for layout in ("single_left", "none"):
         film = render_film(SEED, 3, FilmOptions(layout, longest_px=900))
         for found in detector.search(read_radiograph(film.pixels).pixels):
-            mean = found.outline.point_confidence[list(ARTICULAR)].mean()
+            mean = found.landmarks.point_confidence[list(ARTICULAR)].mean()
             assert 0 < found.knee_probability < 1
             assert found.confidence == pytest.approx(found.knee_probability * mean)

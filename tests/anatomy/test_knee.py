@@ -18,7 +18,13 @@ def check(pixels: np.ndarray, roi_px: int) -> str:
     """Code of the finding of `refusal` for the knee of the film, or "passed"."""
     points = FILM.knees[0].landmarks_px
     landmarks = Landmarks(points, np.tile(np.eye(2), (len(points), 1, 1)), np.ones(len(points), dtype=bool))
-    knee = build_knee(Radiograph(pixels.astype(np.float32)), landmarks, SideAssignment("R", 1.0), (1.0, roi_px))
+    knee = build_knee(
+        Radiograph(pixels.astype(np.float32)),
+        landmarks,
+        SideAssignment("R", 1.0),
+        landmark_confidence=1.0,
+        roi_px=roi_px,
+    )
     assert knee.roi.shape == (roi_px, roi_px)
     finding = refusal(knee)
     return "passed" if finding is None else finding.code
@@ -35,13 +41,13 @@ def around_threshold(changed: Callable[[float], np.ndarray], low: float, high: f
     return [changed(low), changed(high)]
 
 
-def test_blur_near_the_threshold_is_judged_alike_at_every_crop_size():
+def test_blur_near_the_threshold_is_judged_equally_at_every_crop_size():
     sharp, blurred = around_threshold(lambda sigma: ndimage.gaussian_filter(FILM.pixels, sigma), 0.5, 3.0)
     assert [check(sharp, size) for size in ROI_SIZES] == ["passed"] * 3
     assert [check(blurred, size) for size in ROI_SIZES] == ["blur"] * 3
 
 
-def test_overexposure_near_the_threshold_is_judged_alike_at_every_crop_size():
+def test_overexposure_near_the_threshold_is_judged_equally_at_every_crop_size():
     unclipped, clipped = around_threshold(lambda gain: np.clip(FILM.pixels * gain, 0, 1), 1.0, 4.0)
     assert [check(unclipped, size) for size in ROI_SIZES] == ["passed"] * 3
     assert [check(clipped, size) for size in ROI_SIZES] == ["exposure"] * 3

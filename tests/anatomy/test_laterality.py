@@ -4,8 +4,8 @@ from kneegrade.anatomy.laterality import assign_sides
 
 
 def sides(stated, *lateral_left):
-    calls, warnings = assign_sides(lateral_left, stated)
-    return [call.side for call in calls], [w.code for w in warnings]
+    sides, warnings = assign_sides(lateral_left, stated)
+    return [side.side for side in sides], [w.code for w in warnings]
 
 
 def test_of_two_knees_the_right_one_is_on_the_left_of_the_image():
@@ -38,8 +38,8 @@ def test_one_stated_side_with_two_knees_gives_a_warning():
 
 
 def test_confidence_is_the_probability_of_the_side_that_the_anatomy_indicates():
-    calls, _ = assign_sides([0.2], "R")
-    assert calls[0].confidence == pytest.approx(0.8)
+    sides, _ = assign_sides([0.2], "R")
+    assert sides[0].confidence == pytest.approx(0.8)
 
 
 def test_both_stated_sides_with_one_knee_gives_a_warning():

@@ -268,5 +268,5 @@ def test_sas_tables_are_read_like_text(download, monkeypatch):
     (download / "tables" / "kXR_SQ_BU00.txt").rename(download / "tables" / "kxr_sq_bu00.sas7bdat")
     found = oai_readings(download)
     for name in ("subject_id", "side", "barcode", *TARGET_NAMES):
-        assert found[name].tolist() == expected[name].tolist() or found[name].isna().equals(expected[name].isna())
+        pd.testing.assert_series_equal(found[name], expected[name])
     assert found["osteophyte_femur_medial_missing"].isin(["", "."]).all()

@@ -138,7 +138,7 @@ def test_a_file_that_pyarrow_does_not_find_is_exit_code_two_and_a_sentence(tmp_p
     [
         (("--rois", "--films"), "choose one"),
         (("--rois", "--dataset"), "choose one"),
-        (("--store", "--implants", "0.5"), "cannot be used with --dataset"),
+        (("--dataset", "--implants", "0.5"), "cannot be used with --dataset"),
         (("--rois", "--distractors", "0.5"), "only be used with films"),
     ],
 )

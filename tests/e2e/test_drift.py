@@ -8,7 +8,7 @@ import pytest
 @pytest.mark.slow
 def test_drift_between_films_and_a_dataset(kneegrade, tmp_path):
     assert kneegrade("cohort", "fake-most", "-o", tmp_path / "most", "--subjects", 12).returncode == 0
-    assert kneegrade("phantom", "--store", "-n", 24, "--seed", 8, "-o", tmp_path / "data", "-q").returncode == 0
+    assert kneegrade("phantom", "--dataset", "-n", 24, "--seed", 8, "-o", tmp_path / "data", "-q").returncode == 0
     done = kneegrade("drift", "--images", tmp_path / "most", "--reference", tmp_path / "data", "-o", tmp_path / "drift")
     assert done.returncode == 0, done.stderr
     assert "AUC" in done.stdout

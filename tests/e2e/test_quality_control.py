@@ -1,4 +1,4 @@
-"""`kneegrade gate`: fit quality control on normal films and on phantoms with implants."""
+"""`kneegrade quality-control`: fit quality control on normal films and on phantoms with implants."""
 
 import numpy as np
 import pandas as pd

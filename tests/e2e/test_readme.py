@@ -1,4 +1,4 @@
-"""What the README says is so."""
+"""The commands and links of the README."""
 
 import re
 from pathlib import Path

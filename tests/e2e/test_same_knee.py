@@ -1,4 +1,4 @@
-"""One knee, shown in other ways, is graded alike: mirrored it is the other side's, and a negative is no other knee."""
+"""A mirrored film and a negative of a film get the grades of the film."""
 
 import numpy as np
 import pytest

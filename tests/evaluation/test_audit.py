@@ -85,12 +85,12 @@ def test_rows_of_a_split_become_rows_of_the_file(labels, predictions):
         with_rows_of_whole_file(predictions, table, "train")
 
 
-def test_audited_knees_ask_for_the_picture_of_their_row(labels):
+def test_the_picture_of_an_audited_knee_is_that_of_its_row(labels):
     def picture_of(row: pd.DataFrame) -> np.ndarray | None:
         return np.full((4, 4), len(row), dtype=np.uint8) if row["knee_id"].iloc[0] == "c" else None
 
     knees = audited_knees(audit_labels(labels), 1, picture_of)
     assert [(knee.name, knee.suspect, knee.expected) for knee in knees] == [("c", "jsn_medial", 3)]
-    assert knees[0].region.tolist() == [[1] * 4] * 4
+    assert knees[0].crop.tolist() == [[1] * 4] * 4
     others = audited_knees(audit_labels(labels), 40, picture_of)[1:]
-    assert all(knee.region is None for knee in others)
+    assert all(knee.crop is None for knee in others)

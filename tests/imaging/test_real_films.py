@@ -51,8 +51,8 @@ def test_a_crop_and_its_negative_are_distinguished_and_give_the_same_pixels() ->
 def test_quality_checks_reject_almost_no_crop_and_most_blurred_crops() -> None:
     rejected, blurred, total = 0, 0, 0
     for _, crop in films(CHEN, "train/", every=20):
-        region = np.asarray(Image.fromarray(crop).resize((224, 224), Image.Resampling.BILINEAR))
-        pixels, _ = normalise(region)
+        resized = np.asarray(Image.fromarray(crop).resize((224, 224), Image.Resampling.BILINEAR))
+        pixels, _ = normalise(resized)
         rejected += bool(check_crop(pixels)) or bool(check_film(Radiograph(normalise(crop)[0])))
         blurred += "blur" in [finding.code for finding in check_crop(ndimage.gaussian_filter(pixels, 3.5))]
         total += 1

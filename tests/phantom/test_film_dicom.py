@@ -27,7 +27,7 @@ def test_a_written_film_can_be_read_back(tmp_path, photometric, compression, bit
     assert dataset.ImageLaterality == "L"
     assert dataset.ImagerPixelSpacing[0] == pytest.approx(FILM.pixel_spacing_mm, rel=1e-5)
     assert str(dataset.PatientName).startswith("PHANTOM^")
-    assert not list(tmp_path.glob("*.part"))
+    assert not list(tmp_path.glob(".*.tmp"))
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def test_landmarks_depend_on_size_rotation_and_side():
 
 def test_level_crop_has_a_horizontal_plateau_and_lateral_on_the_left():
     knees = [sample_knee(9, index) for index in range(4)]
-    _, landmarks = render_rois(knees, 96, widths=1.2)
+    _, landmarks = render_rois(knees, 96, extent_in_plateau_widths=1.2)
     for points in landmarks:
         assert points[63, 0] - points[47, 0] == pytest.approx(96 / 1.2)
         assert points[63, 1] == pytest.approx(points[47, 1])
@@ -43,7 +43,7 @@ def test_level_crop_has_a_horizontal_plateau_and_lateral_on_the_left():
 
 def test_metal_is_brighter_than_bone():
     knee = next(k for k in (sample_knee(4, i, implants=1.0) for i in range(40)) if k.implant.kind == "total_knee")
-    image = render_rois([knee], 160, widths=1.3)[0][0]
+    image = render_rois([knee], 160, extent_in_plateau_widths=1.3)[0][0]
     placement = Placement.level(knee.outline_mm, 160, 1.3)
     bar = knee.implant.bars[8]  # part of the femoral component, in the middle of the joint
     x, y = placement.to_px(np.array([bar.start]) / 2 + np.array([bar.end]) / 2)[0]
@@ -54,9 +54,9 @@ def test_metal_is_brighter_than_bone():
 def test_a_batch_equals_its_knees_rendered_one_by_one(size_px):
     knees = [sample_knee(9, index, "uniform", implants=0.5) for index in range(4)]
     assert len({knee.implant is None for knee in knees}) == 2
-    together, landmarks = render_rois(knees, size_px, widths=1.3)
+    together, landmarks = render_rois(knees, size_px, extent_in_plateau_widths=1.3)
     for knee, image, points in zip(knees, together, landmarks, strict=True):
-        alone, own = render_rois([knee], size_px, widths=1.3)
+        alone, own = render_rois([knee], size_px, extent_in_plateau_widths=1.3)
         torch.testing.assert_close(alone[0], image, atol=2e-3, rtol=0)
         np.testing.assert_array_equal(own[0], points)
 
@@ -75,14 +75,16 @@ def test_bytes_do_not_depend_on_the_number_of_threads():
 
 def test_autocast_does_not_affect_the_renderer():
     knee = sample_knee(9, 3)
-    plain = render_rois([knee], 128, widths=1.2)[0]
+    plain = render_rois([knee], 128, extent_in_plateau_widths=1.2)[0]
     with torch.autocast("cpu", torch.bfloat16):
-        under_autocast = render_rois([knee], 128, widths=1.2)[0]
+        under_autocast = render_rois([knee], 128, extent_in_plateau_widths=1.2)[0]
     torch.testing.assert_close(plain, under_autocast, atol=0, rtol=0)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cuda_renders_the_same_images_as_the_cpu():
     knees = [sample_knee(9, index, "uniform", implants=0.5) for index in range(4)]
-    on_cpu, on_cuda = (render_rois(knees, 320, widths=1.3, device=device)[0].cpu() for device in ("cpu", "cuda"))
+    on_cpu, on_cuda = (
+        render_rois(knees, 320, extent_in_plateau_widths=1.3, device=device)[0].cpu() for device in ("cpu", "cuda")
+    )
     assert float((on_cpu - on_cuda).abs().mean()) < 1e-3

@@ -25,14 +25,14 @@ spec.loader.exec_module(bake)
 
 
 @pytest.fixture(scope="module")
-def phantom_store(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("stores") / "phantom"
+def phantom_dataset(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("datasets") / "phantom"
     build_phantom_dataset(directory, 6, "uniform", seed=5, extent_in_plateau_widths=1.5)
     return directory
 
 
 class Sees(nn.Module):
-    """A locator that sees given landmarks (B, 74, 2) in pixels of its square."""
+    """A landmark network that predicts given landmarks (B, 74, 2) in pixels of its square."""
 
     def __init__(self, points_px):
         super().__init__()
@@ -46,12 +46,12 @@ class Sees(nn.Module):
         return maps, torch.zeros(len(squares))
 
 
-def test_the_joint_space_becomes_what_the_network_sees_on_the_tables_scale(phantom_store):
-    store = load_datasets((phantom_store,))
-    pictures, points = store.images[:6], store.landmarks_px[:6]
+def test_the_joint_space_becomes_what_the_network_sees_on_the_tables_scale(phantom_dataset):
+    dataset = load_datasets((phantom_dataset,))
+    pictures, points = dataset.images[:6], dataset.landmarks_px[:6]
     seen = points.astype(np.float64).copy()
     seen[:, list(FEMUR_ARTICULAR), 1] += 0.008 * DATASET_PX / 1.5  # a joint narrower by 0.8 % of the width
-    squares = [roi_frame(p.astype(np.float64), FINE.size_px, FINE.widths) for p in points]
+    squares = [roi_frame(p.astype(np.float64), FINE.size_px, FINE.plateau_widths) for p in points]
     network = Sees(np.stack([frame.to_roi(p) for frame, p in zip(squares, seen, strict=True)]))
     redrawn = bake.redrawn_joint_lines(network, pictures, points)
     width = DATASET_PX / 1.5
@@ -71,7 +71,7 @@ def test_a_manifest_keeps_its_rows_and_gets_landmarks_in_film_pixels(tmp_path):
     points = film.knees[0].landmarks_px
     table = pd.DataFrame({"image_path": [str(tmp_path / "film.png")], "landmarks_px": [points.reshape(-1)], "kl": [1]})
     frame = roi_frame(points, DATASET_PX, 1.5)
-    square = roi_frame(frame.to_roi(points), FINE.size_px, FINE.widths)
+    square = roi_frame(frame.to_roi(points), FINE.size_px, FINE.plateau_widths)
     baked = bake.baked_manifest(table, Sees(square.to_roi(frame.to_roi(points))[None]))
     moved = baked["landmarks_px"][0].reshape(74, 2)
     assert baked["kl"].tolist() == [1]

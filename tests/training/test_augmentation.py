@@ -35,9 +35,9 @@ def test_identity_parameters_leave_the_frame():
     torch.testing.assert_close(crop_matrices(frames, identity_params(3), 224), frames)
 
 
-def test_landmarks_move_with_the_pixels(phantom_store):
+def test_landmarks_move_with_the_pixels(phantom_dataset):
     """The matrix of the crop maps its landmarks back to those of the dataset image."""
-    images, landmarks, visible, frames = batch(phantom_store)
+    images, landmarks, visible, frames = batch(phantom_dataset)
     geometry = STRONG.model_copy(update={"log_gamma": 0.0, "noise": 0.0, "landmark_dropout": 0.0})
     params = make_params(len(images), geometry, torch.Generator().manual_seed(1))
     matrices = crop_matrices(frames, params, 224)
@@ -48,15 +48,15 @@ def test_landmarks_move_with_the_pixels(phantom_store):
     assert ((points[seen] >= 0) & (points[seen] <= 223)).all()
 
 
-def test_dropped_landmarks_are_not_visible(phantom_store):
-    _, landmarks, visible, frames = batch(phantom_store)
+def test_dropped_landmarks_are_not_visible(phantom_dataset):
+    _, landmarks, visible, frames = batch(phantom_dataset)
     params = make_params(len(frames), STRONG, torch.Generator().manual_seed(1))
     _, seen = augment_landmarks(landmarks, visible, crop_matrices(frames, params, 224), params, 224)
     assert not (seen & params.dropped).any()
 
 
-def test_crops_are_in_range_and_reproducible(phantom_store):
-    images, _, _, frames = batch(phantom_store)
+def test_crops_are_in_range_and_reproducible(phantom_dataset):
+    images, _, _, frames = batch(phantom_dataset)
     params = make_params(len(images), STRONG, torch.Generator().manual_seed(3))
     matrices = crop_matrices(frames, params, 224)
     first, second = (augment_images(images, matrices, params, 224) for _ in range(2))

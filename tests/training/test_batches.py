@@ -11,8 +11,8 @@ ROWS = np.array([0, 5, 11])
 
 
 @pytest.fixture(scope="module")
-def dataset(phantom_store):
-    return load_datasets((phantom_store,))
+def dataset(phantom_dataset):
+    return load_datasets((phantom_dataset,))
 
 
 def test_downsample_against_hand_computed_values():

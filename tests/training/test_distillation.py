@@ -26,16 +26,16 @@ def tiny(dataset) -> Recipe:
 
 
 @pytest.fixture(scope="module")
-def teacher(phantom_store, tmp_path_factory):
+def teacher(phantom_dataset, tmp_path_factory):
     folder = tmp_path_factory.mktemp("teacher")
     recipe = folder / "tiny.yaml"
-    recipe.write_text(json.dumps(tiny(phantom_store).model_dump(mode="json")))
+    recipe.write_text(json.dumps(tiny(phantom_dataset).model_dump(mode="json")))
     train_recipe(recipe, folder / "run")
     return folder / "run" / "weights.safetensors"
 
 
-def test_targets_are_readings_mixed_with_soft_targets(phantom_store, teacher, tmp_path):
-    dataset = load_datasets((phantom_store,))
+def test_targets_are_readings_mixed_with_soft_targets(phantom_dataset, teacher, tmp_path):
+    dataset = load_datasets((phantom_dataset,))
     source = np.where(np.arange(len(dataset)) % 3 == 0, "other", "phantom")
     dataset = replace(dataset, targets=dataset.targets.copy(), source=source)
     targets, rows = dataset.targets, np.array([0, 1, 4, 6, 7])  # 0 and 6 are of a source without soft targets
@@ -53,8 +53,8 @@ def test_targets_are_readings_mixed_with_soft_targets(phantom_store, teacher, tm
         np.testing.assert_allclose(soft[:, target.one_hot].sum(1), 1, atol=1e-5)
 
 
-def test_soft_targets_are_computed_once_and_only_for_the_named_sources(phantom_store, teacher, tmp_path):
-    dataset, rows = load_datasets((phantom_store,)), np.arange(5)
+def test_soft_targets_are_computed_once_and_only_for_the_named_sources(phantom_dataset, teacher, tmp_path):
+    dataset, rows = load_datasets((phantom_dataset,)), np.arange(5)
     path = tmp_path / "soft_targets.npy"
     with pytest.raises(RecipeError, match="chen2018"):
         distilled_targets(dataset, rows, Distillation(teachers=(teacher,), sources=("phantom", "chen2018")), path)
@@ -76,18 +76,18 @@ def test_several_teachers_are_combined_by_the_geometric_mean():
     np.testing.assert_allclose(geometric_mean([first])[0, :2], [0.9, 0.1], atol=1e-4)
 
 
-def test_a_run_trains_on_soft_targets(phantom_store, teacher, tmp_path):
+def test_a_run_trains_on_soft_targets(phantom_dataset, teacher, tmp_path):
     distillation = Distillation(teachers=(teacher,), share=1, sources=("phantom",))
-    task = GraderTask(tiny(phantom_store).model_copy(update={"distillation": distillation}), tmp_path)
+    task = GraderTask(tiny(phantom_dataset).model_copy(update={"distillation": distillation}), tmp_path)
     rows, calibration = task.splits.labelled, task.splits.calibration
     np.testing.assert_allclose(task.targets[rows], np.load(tmp_path / "soft_targets.npy"), atol=1e-6)
     np.testing.assert_array_equal(task.dataset.targets[calibration], task.targets[calibration])
     assert teacher_identities(distillation) == [{"name": "tiny", "sha256": read_description(teacher)["sha256"]}]
 
 
-def test_a_new_run_does_not_use_the_soft_targets_of_a_refused_one(phantom_store, teacher, tmp_path):
+def test_a_new_run_does_not_use_the_soft_targets_of_a_refused_one(phantom_dataset, teacher, tmp_path):
     distillation = Distillation(teachers=(teacher,), share=1, sources=("phantom",))
-    recipe = tiny(phantom_store).model_copy(update={"distillation": distillation})
+    recipe = tiny(phantom_dataset).model_copy(update={"distillation": distillation})
     first = GraderTask(recipe, tmp_path)
     path = tmp_path / "soft_targets.npy"
     np.save(path, np.zeros_like(np.load(path)))

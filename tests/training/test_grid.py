@@ -48,22 +48,22 @@ def test_an_unknown_recipe_is_named_in_the_error(tmp_path):
 def test_reproduce_trains_the_grid_once_and_refuses_other_settings(tmp_path):
     lines = []
     settings = ["loss.grades_from=packaged"]
-    assert reproduce(tmp_path, TINY, settings=settings, say=lines.append)
+    assert reproduce(tmp_path, TINY, settings=settings, log=lines.append)
     assert any("Rendering" in line for line in lines)
     weights = (tmp_path / "proposed-seed0" / "weights.safetensors").stat().st_mtime_ns
     lines.clear()
-    assert reproduce(tmp_path, TINY, settings=settings, say=lines.append)
+    assert reproduce(tmp_path, TINY, settings=settings, log=lines.append)
     assert all("done already" in line for line in lines)
     assert (tmp_path / "proposed-seed0" / "weights.safetensors").stat().st_mtime_ns == weights
     written, unfinished = write_tables([tmp_path], tmp_path / "tables", replicates=50)
     assert {"table2.md", "table3.md", "beyond.md"} <= {path.name for path in written}
     assert unfinished == []
     with pytest.raises(UsageError, match="other settings"):
-        reproduce(tmp_path, TINY, settings=[*settings, "train.epochs=3"], say=lines.append)
+        reproduce(tmp_path, TINY, settings=[*settings, "train.epochs=3"], log=lines.append)
     with pytest.raises(UsageError, match="another cohort"):
-        reproduce(tmp_path, replace(TINY, cohort=PaperCohort(80, 20, 20, 20)), settings=settings, say=lines.append)
+        reproduce(tmp_path, replace(TINY, cohort=PaperCohort(80, 20, 20, 20)), settings=settings, log=lines.append)
 
 
-def test_a_dataset_without_test_knees_is_refused_before_training(phantom_store, tmp_path):
+def test_a_dataset_without_test_knees_is_refused_before_training(phantom_dataset, tmp_path):
     with pytest.raises(RecipeError, match="no labelled knee of split test, val; it has train"):
-        reproduce(tmp_path, TINY, phantom_store, say=lambda text: None)
+        reproduce(tmp_path, TINY, phantom_dataset, log=lambda text: None)

@@ -15,7 +15,7 @@ from kneegrade.training.phantom_datasets import (
     PhantomRois,
     build_film_dataset,
     build_paper_cohort,
-    one_hot,
+    one_hot_labels,
 )
 
 SMALL = PaperCohort(labelled=70, unlabelled=6, validation=4, test=6, seed=9)
@@ -49,7 +49,7 @@ def test_an_item_is_crop_landmarks_and_grades():
     assert float(landmarks[63, 0] - landmarks[47, 0]) == pytest.approx(80)
     for target in TARGETS:
         assert int(grades[target.one_hot].argmax()) == knee.grades[target.name]
-    assert (one_hot(knee.grades) == grades.numpy()).all()
+    assert (one_hot_labels(knee.grades) == grades.numpy()).all()
 
 
 def test_an_index_beyond_the_end_is_an_index_error():
@@ -70,7 +70,7 @@ def test_knees_from_films_are_where_their_landmarks_are(tmp_path):
     assert (dataset.landmark_weight == 1).all()
     visible = [points_inside(knee.landmarks_px, film.pixels.shape) for film in films for knee in film.knees]
     np.testing.assert_array_equal(dataset.visible, visible)
-    grades = [one_hot(shown.knee.grades) for film in films for shown in film.knees]
+    grades = [one_hot_labels(shown.knee.grades) for film in films for shown in film.knees]
     np.testing.assert_array_equal(dataset.targets, grades)
 
 

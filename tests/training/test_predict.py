@@ -33,9 +33,9 @@ def grader(folder, pooling):
 
 
 @pytest.fixture
-def hidden_landmarks(phantom_store, tmp_path):
+def hidden_landmarks(phantom_dataset, tmp_path):
     """A dataset of phantoms of which most landmarks are hidden, in the first knee all."""
-    shutil.copytree(phantom_store, tmp_path / "data")
+    shutil.copytree(phantom_dataset, tmp_path / "data")
     arrays = dict(np.load(tmp_path / "data" / "knees.npz"))
     arrays["visible"] = arrays["visible"] & (np.random.default_rng(0).random(arrays["visible"].shape) < 0.3)
     arrays["visible"][0] = False
@@ -99,9 +99,9 @@ def test_a_profile_of_another_version_or_of_other_weights_is_refused(hidden_land
             site_profile(path, weights, device="cpu")
 
 
-def test_the_dataset_route_gives_what_a_loaded_dataset_gives(phantom_store, tmp_path):
-    weights, dataset = grader(tmp_path, "keypoints"), load_datasets((phantom_store,))
-    knees = predict_knees(phantom_store, weights, device="cpu")
+def test_the_dataset_route_gives_what_a_loaded_dataset_gives(phantom_dataset, tmp_path):
+    weights, dataset = grader(tmp_path, "keypoints"), load_datasets((phantom_dataset,))
+    knees = predict_knees(phantom_dataset, weights, device="cpu")
     expected = dataset_predictions(weights, dataset, np.arange(24))
     np.testing.assert_array_equal(knees.predictions.probabilities, expected.probabilities)
     assert knees.predictions.same_knees(expected)

@@ -142,11 +142,11 @@ def described(**parts):
     return {"name": "w", "kind": "grader", "sha256": "0", **parts}
 
 
-def test_knees_that_neither_calibration_nor_gate_was_fitted_on_are_left_out():
-    calibrated, gate = ({"share": 0.5, "seed": seed, "division": "sha256"} for seed in (0, 1))
+def test_knees_that_neither_calibration_nor_quality_control_was_fitted_on_are_left_out():
+    calibrated, control = ({"share": 0.5, "seed": seed, "division": "sha256"} for seed in (0, 1))
     out = left_out(described(calibrated=calibrated), PEOPLE)
     assert (out == ~in_first_group(PEOPLE, 0.5, 0)).all()
-    both = left_out(described(calibrated=calibrated, gate=gate), PEOPLE)
+    both = left_out(described(calibrated=calibrated, gate=control), PEOPLE)
     assert (both == ~(in_first_group(PEOPLE, 0.5, 0) | in_first_group(PEOPLE, 0.5, 1))).all()
 
 

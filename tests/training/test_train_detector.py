@@ -35,14 +35,14 @@ def recipe(**changes) -> DetectorRecipe:
     return DetectorRecipe.model_validate(defaults | changes)
 
 
-def test_composed_scenes_have_the_poses_of_their_knees(phantom_store):
-    dataset = load_datasets((phantom_store,))
+def test_composed_scenes_have_the_poses_of_their_knees(phantom_dataset):
+    dataset = load_datasets((phantom_dataset,))
     scenes = composed_scenes(dataset, np.arange(len(dataset)), 6, seed=0)
     for image, poses in zip(scenes.images, scenes.poses, strict=True):
         for x, y, width, *down in poses[np.isfinite(poses[:, 0])]:
             assert 0 <= x < LOCALIZER_PX
             assert width > 30
-            assert np.hypot(*down) == np.float32(1) or abs(np.hypot(*down) - 1) < 1e-5
+            assert np.hypot(*down) == pytest.approx(1, abs=1e-5)
             assert image[round(float(y)), round(float(x))] > 0
 
 
@@ -73,7 +73,7 @@ def test_localizer_maps_at_the_pose_have_the_lowest_loss_and_are_read_back():
     assert localizer_loss((maps, torch.zeros(1)), pose) < localizer_loss((wrong, torch.zeros(1)), pose) / 5
     (found,) = read_candidates(maps[0], factor=2.0, threshold=0.5)
     np.testing.assert_allclose(found.pose.centre, (200.5, 240.5), atol=1.0)  # film pixels: (p + ½)·2 − ½
-    assert found.pose.width == np.float32(128.0) or abs(found.pose.width - 128) < 1e-3
+    assert found.pose.width == pytest.approx(128, abs=1e-3)
     np.testing.assert_allclose(found.pose.down, (0.6, 0.8), atol=1e-6)
 
 
@@ -102,9 +102,9 @@ def test_landmarks_of_weight_0_do_not_change_the_loss():
     assert landmark_loss((maps, torch.zeros(2)), points, weight, torch.ones(2)) == first
 
 
-def test_fine_batches_have_level_knees_and_some_misplaced_ones(phantom_store):
+def test_fine_batches_have_level_knees_and_some_misplaced_ones(phantom_dataset):
     """The joint of a correct crop is near its centre; landmarks of a misplaced crop have weight 0."""
-    dataset = load_datasets((phantom_store,))
+    dataset = load_datasets((phantom_dataset,))
     task = fine_task(dataset, np.arange(len(dataset)), recipe(fine={"steps": 4, "batch_size": 64}))
     crops, points, weight, correct = task.sample(torch.Generator().manual_seed(0))
     assert crops.shape == (64, 1, FINE.size_px, FINE.size_px)
@@ -112,14 +112,14 @@ def test_fine_batches_have_level_knees_and_some_misplaced_ones(phantom_store):
     assert (weight[correct == 0] == 0).all()
     landmarks = points[correct == 1]
     width = (landmarks[:, 63] - landmarks[:, 47]).norm(dim=-1) / FINE.size_px
-    torch.testing.assert_close(width, torch.full_like(width, 1 / FINE.widths), atol=0.06, rtol=0)
+    torch.testing.assert_close(width, torch.full_like(width, 1 / FINE.plateau_widths), atol=0.06, rtol=0)
     assert (landmarks[:, 47, 0] < landmarks[:, 63, 0]).all()
     middle = landmarks[:, [18, 55]].mean(1) / FINE.size_px
     assert ((middle - 0.5).abs() < 0.12).all()
 
 
-def test_coarse_batches_have_both_orientations(phantom_store):
-    dataset = load_datasets((phantom_store,))
+def test_coarse_batches_have_both_orientations(phantom_dataset):
+    dataset = load_datasets((phantom_dataset,))
     task = coarse_task(dataset, np.arange(len(dataset)), recipe(coarse={"steps": 4, "batch_size": 64}))
     _, points, _, correct = task.sample(torch.Generator().manual_seed(0))
     lateral_left = points[:, 47, 0] < points[:, 63, 0]
@@ -127,8 +127,8 @@ def test_coarse_batches_have_both_orientations(phantom_store):
     assert 10 < lateral_left.sum() < 54
 
 
-def test_all_networks_train_and_resume(phantom_store, tmp_path):
-    dataset = load_datasets((phantom_store,))
+def test_all_networks_train_and_resume(phantom_dataset, tmp_path):
+    dataset = load_datasets((phantom_dataset,))
     rows = np.arange(len(dataset))
     scenes = composed_scenes(dataset, rows, 8, seed=0)
     makers = (lambda: coarse_task(dataset, rows, recipe()), lambda: fine_task(dataset, rows, recipe()),
@@ -164,17 +164,17 @@ def test_films_with_landmarks_become_scenes(tmp_path):
         assert pose[2] == pytest.approx(centre.width / factor, rel=1e-4)
 
 
-def test_a_detector_recipe_without_images_for_the_knee_localizer_is_refused_before_training(phantom_store, tmp_path):
+def test_a_detector_recipe_without_images_for_the_knee_localizer_is_refused_before_training(phantom_dataset, tmp_path):
     path = tmp_path / "tiny.yaml"
-    path.write_text(json.dumps(recipe(datasets=[str(phantom_store)], phantom_scenes=0).model_dump(mode="json")))
+    path.write_text(json.dumps(recipe(datasets=[str(phantom_dataset)], phantom_scenes=0).model_dump(mode="json")))
     with pytest.raises(RecipeError, match="no training images for the knee localizer"):
         train_recipe(path, tmp_path / "run")
     assert list((tmp_path / "run").iterdir()) == []
 
 
-def test_a_recipe_becomes_weights(phantom_store, tmp_path):
+def test_a_recipe_becomes_weights(phantom_dataset, tmp_path):
     path = tmp_path / "tiny.yaml"
-    tiny = recipe(datasets=[str(phantom_store)], phantom_scenes=2, composed_scenes=4).model_dump(mode="json")
+    tiny = recipe(datasets=[str(phantom_dataset)], phantom_scenes=2, composed_scenes=4).model_dump(mode="json")
     path.write_text(json.dumps(tiny))
     assert train_recipe(path, tmp_path / "run")
     saved = load_weights(tmp_path / "run" / "weights.safetensors", "detector")
@@ -182,7 +182,7 @@ def test_a_recipe_becomes_weights(phantom_store, tmp_path):
     assert {key.split(".")[0] for key in saved.tensors} == {"coarse", "finder", "fine"}
     files = {path.name for path in (tmp_path / "run").iterdir()}
     assert {"recipe.yaml", "log.jsonl", "scenes.npz", "coarse.pt", "finder.pt", "fine.pt", "weights.json"} <= files
-    assert saved.description["recipe"]["datasets"] == [phantom_store.name]
+    assert saved.description["recipe"]["datasets"] == [phantom_dataset.name]
 
 
 def test_the_knee_localizer_has_one_cell_per_eight_pixels():

@@ -35,10 +35,10 @@ def write(path: Path, recipe: Recipe) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run(phantom_store, tmp_path_factory):
+def run(phantom_dataset, tmp_path_factory):
     """A finished run; its recipe is `tiny.yaml` beside it."""
     folder = tmp_path_factory.mktemp("grader")
-    assert train_recipe(write(folder / "tiny.yaml", tiny(phantom_store)), folder / "run")
+    assert train_recipe(write(folder / "tiny.yaml", tiny(phantom_dataset)), folder / "run")
     return folder / "run"
 
 
@@ -65,23 +65,23 @@ def test_a_run_is_not_resumed_with_another_recipe(run):
         train_recipe(run.parent / "tiny.yaml", run, ["train.epochs=3"], resume=True)
 
 
-def test_a_corrected_recipe_can_use_the_directory_of_a_refused_one(phantom_store, tmp_path):
-    path = write(tmp_path / "tiny.yaml", tiny(phantom_store, steps_per_epoch=1))
+def test_a_corrected_recipe_can_use_the_directory_of_a_refused_one(phantom_dataset, tmp_path):
+    path = write(tmp_path / "tiny.yaml", tiny(phantom_dataset, steps_per_epoch=1))
     with pytest.raises(RecipeError, match="batch"):
         train_recipe(path, tmp_path / "run", ["train.batch_size=64"])
     assert not (tmp_path / "run" / "recipe.yaml").exists()
     assert train_recipe(path, tmp_path / "run")
 
 
-def test_too_few_knees_and_missing_initial_weights_are_refused(phantom_store, tmp_path):
+def test_too_few_knees_and_missing_initial_weights_are_refused(phantom_dataset, tmp_path):
     with pytest.raises(RecipeError, match="batch"):
-        GraderTask(tiny(phantom_store, batch_size=64), tmp_path)
+        GraderTask(tiny(phantom_dataset, batch_size=64), tmp_path)
     with pytest.raises(RecipeError, match=r"model\.init"):
-        GraderTask(tiny(phantom_store).model_copy(update={"model": Model(init=Path("nowhere"), roi_px=64)}), tmp_path)
+        GraderTask(tiny(phantom_dataset).model_copy(update={"model": Model(init=Path("nowhere"), roi_px=64)}), tmp_path)
 
 
-def test_unlabelled_knees_are_added_after_the_warm_up(phantom_store, tmp_path):
-    task = GraderTask(tiny(phantom_store), tmp_path)
+def test_unlabelled_knees_are_added_after_the_warm_up(phantom_dataset, tmp_path):
+    task = GraderTask(tiny(phantom_dataset), tmp_path)
     assert len(task.batch_rows(0, coherent=False)) == 6
     rows = task.batch_rows(2, coherent=True)
     assert len(rows) == 10
@@ -99,8 +99,8 @@ def test_the_trunk_of_a_run_initializes_another_run_if_it_fits(run):
         build_network(model.model_copy(update={"stages": 4}), 1)
 
 
-def test_input_normalization_is_saved_and_passed_to_the_next_run(phantom_store, tmp_path):
-    recipe = tiny(phantom_store, steps_per_epoch=1).model_dump(mode="json")
+def test_input_normalization_is_saved_and_passed_to_the_next_run(phantom_dataset, tmp_path):
+    recipe = tiny(phantom_dataset, steps_per_epoch=1).model_dump(mode="json")
     recipe["model"]["input_normalization"] = "imagenet"
     (tmp_path / "tiny.yaml").write_text(json.dumps(recipe))
     train_recipe(tmp_path / "tiny.yaml", tmp_path / "run")
@@ -114,9 +114,9 @@ def test_input_normalization_is_saved_and_passed_to_the_next_run(phantom_store, 
 
 
 @pytest.mark.slow
-def test_two_processes_train_one_run(phantom_store, tmp_path):
+def test_two_processes_train_one_run(phantom_dataset, tmp_path):
     """`accelerate launch` on two CPU processes: one log, one checkpoint, weights at the end."""
-    path = write(tmp_path / "tiny.yaml", tiny(phantom_store, epochs=2))
+    path = write(tmp_path / "tiny.yaml", tiny(phantom_dataset, epochs=2))
     launch = [
         sys.executable,
         "-m",
@@ -138,4 +138,4 @@ def test_two_processes_train_one_run(phantom_store, tmp_path):
     with pytest.raises(
         RecipeError, match="another recipe"
     ):  # the checkpoint belongs to the recipe of the two processes
-        train(GraderTask(tiny(phantom_store, epochs=3), tmp_path), tmp_path / "run", resume=True)
+        train(GraderTask(tiny(phantom_dataset, epochs=3), tmp_path), tmp_path / "run", resume=True)

@@ -60,15 +60,15 @@ def log_of(directory: Path) -> list[dict]:
     return [json.loads(line) for line in (directory / "log.jsonl").read_text().splitlines()]
 
 
-def test_a_grader_run_that_sigterm_stops_resumes_bit_for_bit(phantom_store, tmp_path):
+def test_a_grader_run_that_sigterm_stops_resumes_bit_for_bit(phantom_dataset, tmp_path):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     whole.mkdir()
     stopped.mkdir()
-    uninterrupted = GraderTask(tiny(phantom_store), whole)
+    uninterrupted = GraderTask(tiny(phantom_dataset), whole)
     assert train(uninterrupted, whole)
 
-    assert not train(GraderTask(tiny(phantom_store), stopped), stopped, progress=terminate_at(3))
-    resumed = GraderTask(tiny(phantom_store), stopped)
+    assert not train(GraderTask(tiny(phantom_dataset), stopped), stopped, progress=terminate_at(3))
+    resumed = GraderTask(tiny(phantom_dataset), stopped)
     assert train(resumed, stopped, resume=True)
     expected = uninterrupted.network.state_dict()
     for key, value in resumed.network.state_dict().items():
@@ -103,10 +103,10 @@ def test_the_trained_network_has_the_averaged_weights(tmp_path):
     assert not task.network.training
 
 
-def test_another_recipe_cannot_resume_a_run(phantom_store, tmp_path):
-    train(GraderTask(tiny(phantom_store, epochs=1), tmp_path), tmp_path)
+def test_another_recipe_cannot_resume_a_run(phantom_dataset, tmp_path):
+    train(GraderTask(tiny(phantom_dataset, epochs=1), tmp_path), tmp_path)
     with pytest.raises(RecipeError, match="another recipe"):
-        train(GraderTask(tiny(phantom_store, epochs=3), tmp_path), tmp_path, resume=True)
+        train(GraderTask(tiny(phantom_dataset, epochs=3), tmp_path), tmp_path, resume=True)
 
 
 @pytest.mark.parametrize("kind", ["former loop", "other parts", "damaged"])
@@ -188,8 +188,8 @@ class SameBatch(GraderTask):
     ],
     ids=lambda model: "-".join(map(str, model.values())),
 )
-def test_the_loss_on_one_batch_decreases_for_every_kind_of_network(phantom_store, tmp_path, model):
-    recipe = tiny(phantom_store, learning_rate=1e-3, batch_size=12, ema=None).model_dump(mode="json")
+def test_the_loss_on_one_batch_decreases_for_every_kind_of_network(phantom_dataset, tmp_path, model):
+    recipe = tiny(phantom_dataset, learning_rate=1e-3, batch_size=12, ema=None).model_dump(mode="json")
     recipe["model"].update(model)
     recipe["loss"].update(lambda_mse=1.0 if "regression" in model else 0.0, lambda_gmm=0.0)
     recipe["augmentation"] = {"translation_px": 0, "rotation_deg": 0, "scale": 0}
@@ -201,8 +201,8 @@ def test_the_loss_on_one_batch_decreases_for_every_kind_of_network(phantom_store
     assert min(losses[-3:]) < 0.9 * losses[0]
 
 
-def test_frozen_stages_keep_their_weights_and_the_rest_is_trained(phantom_store, tmp_path):
-    task = GraderTask(tiny(phantom_store, frozen_stages=1, epochs=1), tmp_path)
+def test_frozen_stages_keep_their_weights_and_the_rest_is_trained(phantom_dataset, tmp_path):
+    task = GraderTask(tiny(phantom_dataset, frozen_stages=1, epochs=1), tmp_path)
     before = {k: v.clone() for k, v in task.network.state_dict().items()}
     train(task, tmp_path)
     moved = {

@@ -57,7 +57,7 @@ def quality_control():
     return fitted(drawn(0, 800), drawn(1, 600), drawn(2, 300, PHANTOM), drawn(3, 100, PHANTOM))
 
 
-def test_the_refused_share_of_sound_knees_is_about_the_requested_one(quality_control):
+def test_the_refused_share_of_normal_knees_is_about_the_requested_one(quality_control):
     qualities = quality_control(drawn(4, 4000))
     assert np.mean([q.reason is not None for q in qualities]) < 0.02
     low = np.mean([q.score < 0.05 for q in qualities])
@@ -65,11 +65,11 @@ def test_the_refused_share_of_sound_knees_is_about_the_requested_one(quality_con
 
 
 def test_unusual_knees_are_refused_for_the_feature_that_is_unusual(quality_control):
-    sound = drawn(5, 20)
+    normal = drawn(5, 20)
     for code, unusual in (
-        ("unlike_training", replace(sound, features=sound.features + np.linspace(-60, 60, FEATURES))),
-        ("unsure_landmarks", replace(sound, landmark_uncertainty=np.full(20, 0.9))),
-        ("unusual_exposure", replace(sound, photometry=sound.photometry + 1.0)),
+        ("unlike_training", replace(normal, features=normal.features + np.linspace(-60, 60, FEATURES))),
+        ("unsure_landmarks", replace(normal, landmark_uncertainty=np.full(20, 0.9))),
+        ("unusual_exposure", replace(normal, photometry=normal.photometry + 1.0)),
     ):
         reasons = [q.reason.code for q in quality_control(unusual) if q.reason not in (None, IMPLANT_FINDING)]
         assert reasons, code
@@ -96,10 +96,10 @@ def test_phantoms_are_accepted_and_knees_between_phantoms_and_real_knees_are_ref
 def test_distances_do_not_depend_on_the_scale_of_the_features():
     """Features in other units give the same distances, up to the shrinkage of a well-sampled covariance."""
     factor = np.geomspace(0.01, 100, FEATURES)
-    sound = [drawn(seed, 1500) for seed in range(4)]
-    scaled = [replace(s, features=s.features * factor) for s in sound]
-    first, second = fitted(*sound), fitted(*scaled)
-    np.testing.assert_allclose(second.distances(scaled[0]), first.distances(sound[0]), rtol=1e-3)
+    normal = [drawn(seed, 1500) for seed in range(4)]
+    scaled = [replace(s, features=s.features * factor) for s in normal]
+    first, second = fitted(*normal), fitted(*scaled)
+    np.testing.assert_allclose(second.distances(scaled[0]), first.distances(normal[0]), rtol=1e-3)
 
 
 def test_quality_scores_are_three_times_the_smallest_p_value():

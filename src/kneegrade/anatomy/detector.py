@@ -49,13 +49,13 @@ class DetectedKnee:
     """One detected knee, before its side is assigned.
 
     Attributes:
-        outline: landmarks in pixels of the film.
+        landmarks: in pixels of the film.
         lateral_left: probability that lateral is on the left when the femur is on top.
         knee_probability: output of the fine landmark network, probability that its crop is level and centred on a knee.
         score: of the knee localizer, 0 … 1.
     """
 
-    outline: Landmarks
+    landmarks: Landmarks
     lateral_left: float
     knee_probability: float
     score: float
@@ -63,7 +63,7 @@ class DetectedKnee:
     @property
     def confidence(self) -> float:
         """Expected share of articular landmarks within 2 % of the tibial width, times `knee_probability`; 0 … 1."""
-        return self.knee_probability * self.outline.confidence
+        return self.knee_probability * self.landmarks.confidence
 
 
 class LandmarkDetector:
@@ -100,8 +100,8 @@ class LandmarkDetector:
         Knees are ordered from left to right for a viewer to whom the femur is on top.
         """
         detected = self.search(radiograph.pixels)
-        calls, warnings = assign_sides([knee.lateral_left for knee in detected], radiograph.laterality)
-        knees = (self._knee(radiograph, knee, call) for knee, call in zip(detected, calls, strict=True))
+        sides, warnings = assign_sides([knee.lateral_left for knee in detected], radiograph.laterality)
+        knees = (self._knee(radiograph, knee, side) for knee, side in zip(detected, sides, strict=True))
         return tuple(knees), warnings
 
     @torch.inference_mode()
@@ -118,7 +118,7 @@ class LandmarkDetector:
             accepted = knee.confidence >= MIN_CONFIDENCE or knee.score >= MIN_SCORE_ALONE
             if accepted and len(kept) < MAX_KNEES and not any(_same_knee(knee, other) for other in kept):
                 kept.append(knee)
-        return sorted(kept or detected[:1], key=lambda knee: pose_of(knee.outline.points_px).across)
+        return sorted(kept or detected[:1], key=lambda knee: pose_of(knee.landmarks.points_px).across)
 
     def _locate(self, pixels: NDArray[np.float32], candidates: Sequence[Candidate]) -> list[DetectedKnee]:
         """Return the landmarks of every candidate.
@@ -129,20 +129,20 @@ class LandmarkDetector:
         if not candidates:
             return []
         poses = [c.pose for c in candidates]
-        plain = [frame_at(p, COARSE.size_px, COARSE.widths) for p in poses]
-        mirrored = [frame_at(replace(p, mirrored=True), COARSE.size_px, COARSE.widths) for p in poses]
+        plain = [frame_at(p, COARSE.size_px, COARSE.plateau_widths) for p in poses]
+        mirrored = [frame_at(replace(p, mirrored=True), COARSE.size_px, COARSE.plateau_widths) for p in poses]
         located = self._read(self.coarse, pixels, plain + mirrored)
         logits = ((located.score[: len(poses)] - located.score[len(poses) :]) / 2).tolist()
         frames = [p if logit >= 0 else m for p, m, logit in zip(plain, mirrored, logits, strict=True)]
         rows = [i if logit >= 0 else i + len(poses) for i, logit in enumerate(logits)]
         coarse = [_landmarks(pixels, located, row, frame) for row, frame in zip(rows, frames, strict=True)]
         coarse = [regularize_by_shape(c, self.shape_model).moved(f.matrix) for c, f in zip(coarse, frames, strict=True)]
-        first, probabilities = self._refine(pixels, coarse, coarse, FINE.widths)
+        first, probabilities = self._refine(pixels, coarse, coarse, FINE.plateau_widths)
         second, _ = self._refine(pixels, first, coarse, SECOND_PASS_WIDTHS)
         mean = [replace(a, points_px=(a.points_px + b.points_px) / 2) for a, b in zip(first, second, strict=True)]
         return [
             DetectedKnee(
-                outline=replace(landmarks, seen=points_inside(landmarks.points_px, pixels.shape)),
+                landmarks=replace(landmarks, seen=points_inside(landmarks.points_px, pixels.shape)),
                 lateral_left=_sigmoid(logit),
                 knee_probability=probability,
                 score=candidate.score,
@@ -190,8 +190,10 @@ class LandmarkDetector:
             maps, score = network(crops)
         return read_points(maps.float().cpu(), score.float().cpu())
 
-    def _knee(self, radiograph: Radiograph, detected: DetectedKnee, call: SideAssignment) -> Knee:
-        return build_knee(radiograph, detected.outline, call, (detected.confidence, self.roi_px))
+    def _knee(self, radiograph: Radiograph, detected: DetectedKnee, side: SideAssignment) -> Knee:
+        return build_knee(
+            radiograph, detected.landmarks, side, landmark_confidence=detected.confidence, roi_px=self.roi_px
+        )
 
 
 def _landmarks(pixels: NDArray[np.float32], located: LocatedLandmarks, row: int, frame: RoiFrame) -> Landmarks:
@@ -213,5 +215,5 @@ def _sigmoid(logit: float) -> float:
 
 def _same_knee(knee: DetectedKnee, other: DetectedKnee) -> bool:
     """Return whether two detections are too near to each other to be two knees."""
-    pose, other_pose = pose_of(knee.outline.points_px), pose_of(other.outline.points_px)
+    pose, other_pose = pose_of(knee.landmarks.points_px), pose_of(other.landmarks.points_px)
     return math.dist(pose.centre, other_pose.centre) < MIN_SEPARATION * max(pose.width, other_pose.width)

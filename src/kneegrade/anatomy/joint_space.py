@@ -53,16 +53,16 @@ Points = NDArray[np.float64]
 Curve = tuple[Points, Points]
 
 
-def measure(outline: Landmarks, mm_per_px: float | None) -> JointSpace:
+def measure(landmarks: Landmarks, mm_per_px: float | None) -> JointSpace:
     """Return joint space, convergence angle and tibial width of a knee, each with its standard error.
 
     Args:
-        outline: landmarks of the knee in pixels of the film.
+        landmarks: of the knee, in pixels of the film.
         mm_per_px: pixel spacing of the film, or None if there is none that can be trusted.
     """
-    root = np.linalg.cholesky(outline.covariance_px2)
-    samples = outline.points_px + np.einsum("nij,knj->kni", root, _correlated_noise())  # (K, 74, 2)
-    values = _measurements(outline.points_px)
+    root = np.linalg.cholesky(landmarks.covariance_px2)
+    samples = landmarks.points_px + np.einsum("nij,knj->kni", root, _correlated_noise())  # (K, 74, 2)
+    values = _measurements(landmarks.points_px)
     errors = np.std([_measurements(points) for points in samples], axis=0)
     errors[:-2] *= WIDTH_ERROR_FACTOR
     medial, lateral, *fixed, angle, tibial_width = (

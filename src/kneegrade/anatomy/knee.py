@@ -1,4 +1,4 @@
-"""`Knee`: a detected knee with its landmarks and normalised crop, and the first check whether it can be graded."""
+"""`Knee`: a knee with landmarks, normalised crop and a first check; `DetectedRadiograph`: a film with its knees."""
 
 from dataclasses import dataclass
 
@@ -35,8 +35,8 @@ class Knee:
     Attributes:
         side: side of the patient's body; "unknown" if tag, position and anatomy contradict each other.
         side_confidence: probability, 0.5 … 1, of the side that the anatomy indicates.
-        outline: the 74 landmarks in pixels of the source film, with their errors.
-        landmark_confidence: 0 … 1; mean of `outline.point_confidence` over the articular landmarks, times the
+        landmarks: the 74 points in pixels of the source film, with their errors.
+        landmark_confidence: 0 … 1; mean of `landmarks.point_confidence` over the articular landmarks, times the
             probability that the detection is a knee in a frontal view (1 for landmarks provided by the user).
         roi: (S, S) float32 in [0, 1], lateral on the left, bone bright, 0 outside the film.
         inside: (S, S) bool, False outside the film.
@@ -50,7 +50,7 @@ class Knee:
 
     side: Side
     side_confidence: float
-    outline: Landmarks
+    landmarks: Landmarks
     landmark_confidence: float
     roi: NDArray[np.float32]
     inside: NDArray[np.bool_]
@@ -63,7 +63,7 @@ class Knee:
     @property
     def landmarks_px(self) -> NDArray[np.float64]:
         """(74, 2) float64, (x, y) in pixels of the source film."""
-        return self.outline.points_px
+        return self.landmarks.points_px
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,28 +91,30 @@ class DetectedRadiograph:
     failed: bool = False
 
 
-def build_knee(radiograph: Radiograph, outline: Landmarks, call: SideAssignment, how: tuple[float, int]) -> Knee:
+def build_knee(
+    radiograph: Radiograph, landmarks: Landmarks, assignment: SideAssignment, *, landmark_confidence: float, roi_px: int
+) -> Knee:
     """Return the knee at given landmarks, with its normalised crop.
 
     Args:
         radiograph: the film.
-        outline: landmarks in pixels of the film.
-        call: side of the body and its confidence.
-        how: confidence of the landmarks, 0 … 1, and side S of the crop in pixels.
+        landmarks: in pixels of the film.
+        assignment: side of the body and its confidence.
+        landmark_confidence: see `Knee`, 0 … 1.
+        roi_px: side S of the crop in pixels.
     """
-    landmark_confidence, roi_px = how
-    frame = roi_frame(outline.points_px, roi_px)
+    frame = roi_frame(landmarks.points_px, roi_px)
     roi, inside = _normalized_crop(radiograph, frame)
     if roi_px == CROP_CHECK_PX:
         checked = roi
     else:  # the thresholds of `check_crop` hold at one size only
-        checked, _ = _normalized_crop(radiograph, roi_frame(outline.points_px, CROP_CHECK_PX))
-    points = frame.to_roi(outline.points_px)
-    on_film = points_inside(outline.points_px, radiograph.pixels.shape)
+        checked, _ = _normalized_crop(radiograph, roi_frame(landmarks.points_px, CROP_CHECK_PX))
+    points = frame.to_roi(landmarks.points_px)
+    on_film = points_inside(landmarks.points_px, radiograph.pixels.shape)
     return Knee(
-        side=call.side,
-        side_confidence=call.confidence,
-        outline=outline,
+        side=assignment.side,
+        side_confidence=assignment.confidence,
+        landmarks=landmarks,
         landmark_confidence=landmark_confidence,
         roi=roi,
         inside=inside,

@@ -2,11 +2,11 @@
 
 All three are small pyramid networks (`PyramidNetwork`) that return maps at a fine stride and one number per image.
 
-- Knee localizer: sees the whole film, scaled to 256 px, and returns maps of the joint centre, the size and the
+- Knee localizer: reads the whole film, scaled to 256 px, and returns maps of the joint centre, the size and the
   direction of the knees.
-- Coarse landmark network: sees a wide crop in either orientation and returns 74 heat maps and the logit that lateral is
-  on the left.
-- Fine landmark network: sees a level crop with lateral on the left, at more than twice the resolution, and returns 74
+- Coarse landmark network: reads a wide crop in either orientation and returns 74 heat maps and the logit that lateral
+  is on the left.
+- Fine landmark network: reads a level crop with lateral on the left, at more than twice the resolution, and returns 74
   heat maps and the logit that it shows a knee in this position.
 """
 
@@ -53,21 +53,21 @@ class PyramidNetwork(nn.Module):
     Args:
         maps: number of output maps.
         stride: 4 or 8, pixels of the input per cell of the maps; cell j is centred on pixel stride·j.
-        widths: channels at strides 2, 4, 8, 16 and 32.
+        channels: at strides 2, 4, 8, 16 and 32.
     """
 
-    def __init__(self, maps: int, stride: int, widths: tuple[int, ...] = FINE_CHANNELS) -> None:
+    def __init__(self, maps: int, stride: int, channels: tuple[int, ...] = FINE_CHANNELS) -> None:
         super().__init__()
         self.stride = stride
         self.stem = nn.Sequential(
-            nn.Conv2d(1, widths[0], 5, 2, 2, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU(inplace=True)
+            nn.Conv2d(1, channels[0], 5, 2, 2, bias=False), nn.BatchNorm2d(channels[0]), nn.ReLU(inplace=True)
         )
-        self.down = nn.ModuleList(nn.Sequential(Block(a, b, 2), Block(b, b, 1)) for a, b in pairwise(widths))
+        self.down = nn.ModuleList(nn.Sequential(Block(a, b, 2), Block(b, b, 1)) for a, b in pairwise(channels))
         levels = 4 if stride == 4 else 3
-        self.lateral = nn.ModuleList(nn.Conv2d(c, PYRAMID_CHANNELS, 1) for c in widths[-levels:])
+        self.lateral = nn.ModuleList(nn.Conv2d(c, PYRAMID_CHANNELS, 1) for c in channels[-levels:])
         self.smooth = Block(PYRAMID_CHANNELS, PYRAMID_CHANNELS, 1)
         self.maps = nn.Conv2d(PYRAMID_CHANNELS, maps, 1)
-        self.scalar = nn.Linear(widths[-1], 1)
+        self.scalar = nn.Linear(channels[-1], 1)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 1, S, S) in [0, 1], S a multiple of 32 → maps (B, maps, S/stride, S/stride), scalars (B,)."""
@@ -119,7 +119,7 @@ def knee_localizer_network() -> PyramidNetwork:
     Its maps, at stride 8, are CENTRE (logit), LOG_WIDTH (logarithm of plateau width / 256 px), DOWN_X and DOWN_Y
     (direction from femur to tibia).
     """
-    return PyramidNetwork(maps=4, stride=LOCALIZER_STRIDE, widths=COARSE_CHANNELS)
+    return PyramidNetwork(maps=4, stride=LOCALIZER_STRIDE, channels=COARSE_CHANNELS)
 
 
 @torch.inference_mode()
@@ -230,10 +230,10 @@ LANDMARK_STRIDE = 4
 
 @dataclass(frozen=True)
 class View:
-    """Input of a landmark network: a square crop of `size_px` pixels whose side is `widths` plateau widths."""
+    """Input of a landmark network: a square crop of `size_px` pixels whose side is `plateau_widths` plateau widths."""
 
     size_px: int
-    widths: float
+    plateau_widths: float
 
 
 COARSE = View(160, 1.8)

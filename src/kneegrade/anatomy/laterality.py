@@ -40,23 +40,23 @@ def assign_sides(lateral_left: Sequence[float], stated: Laterality) -> tuple[lis
         stated: laterality of the film according to the tag or, without one, to the user.
     """
     expected_sides = _expected_sides(len(lateral_left), stated)
-    calls: list[SideAssignment] = []
+    sides: list[SideAssignment] = []
     warnings: list[Finding] = []
     for probability, expected in zip(lateral_left, expected_sides, strict=True):
         anatomical: Side = "R" if probability >= 0.5 else "L"
         confidence = max(probability, 1 - probability)
         if expected == "unknown":
-            calls.append(SideAssignment(anatomical if confidence >= DECISION_PROBABILITY else "unknown", confidence))
+            sides.append(SideAssignment(anatomical if confidence >= DECISION_PROBABILITY else "unknown", confidence))
         elif expected != anatomical and confidence >= CONTRADICTION_PROBABILITY:
-            calls.append(SideAssignment("unknown", confidence))
+            sides.append(SideAssignment("unknown", confidence))
             warnings.append(_side_conflict(expected, anatomical, len(lateral_left)))
         else:
-            calls.append(SideAssignment(expected, confidence))
+            sides.append(SideAssignment(expected, confidence))
     if len(lateral_left) == 2 and stated in ("R", "L"):
         warnings.append(_one_side_stated(stated))
     if len(lateral_left) == 1 and stated == "both":
         warnings.append(ONE_KNEE_OF_TWO)
-    return calls, tuple(warnings)
+    return sides, tuple(warnings)
 
 
 def _expected_sides(number: int, stated: Laterality) -> list[Side]:

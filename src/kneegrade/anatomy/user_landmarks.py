@@ -1,4 +1,7 @@
-"""Knees from landmarks that the user provides, in `.pts` files or a COCO keypoints file, matched by the film's name."""
+"""Knees from landmarks that the user provides, in `.pts` files or a COCO keypoints file, matched by the film's name.
+
+`UserHints` combines them with the side and the pixel spacing that the user states.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -144,7 +147,7 @@ class UserLandmarks:
 
 @dataclass(frozen=True)
 class UserHints:
-    """What the user knows about the films.
+    """Information about the films that the user provides.
 
     Attributes:
         side: side of a single knee, where the file does not state it.
@@ -192,10 +195,10 @@ def knees_from_landmarks(
             f"{len(points)} knees are marked on this film; at most two are expected.", code="landmarks"
         )
     ordered = sorted(points, key=lambda knee: pose_of(knee).across)
-    calls, warnings = assign_sides([0.0 if pose_of(p).mirrored else 1.0 for p in ordered], radiograph.laterality)
+    sides, warnings = assign_sides([0.0 if pose_of(p).mirrored else 1.0 for p in ordered], radiograph.laterality)
     knees = []
-    for knee, call in zip(ordered, calls, strict=True):
+    for knee, side in zip(ordered, sides, strict=True):
         covariance = (MANUAL_ERROR * pose_of(knee).width) ** 2 / 2 * np.tile(np.eye(2), (len(knee), 1, 1))
         landmarks = Landmarks(knee, covariance, points_inside(knee, radiograph.pixels.shape))
-        knees.append(build_knee(radiograph, landmarks, call, (1.0, roi_px)))
+        knees.append(build_knee(radiograph, landmarks, side, landmark_confidence=1.0, roi_px=roi_px))
     return tuple(knees), warnings

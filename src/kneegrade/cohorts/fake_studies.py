@@ -138,9 +138,8 @@ def _write_oai_film(root: Path, code: str, person: int, film: PhantomFilm, seed:
         path.parent.rmdir()
         _pack(path.parent, data)
         return
-    draft = path.with_name(".001.part")
-    draft.write_bytes(data)
-    draft.replace(path)
+    with replacing(path, "wb") as stream:
+        stream.write(data)
     planted["films"] += 1
 
 

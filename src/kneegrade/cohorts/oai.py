@@ -247,9 +247,9 @@ def find_film(root: Path, folder: str, unpack_to: Path | None, counts: Counts) -
         counts: packed films and archives without a film are added.
     """
     inner = PurePosixPath(*(part for part in folder.replace("\\", "/").split("/") if part not in ("", ".", "..")))
-    place = root / inner
-    film = _film_in(place)
-    archive = place.with_name(place.name + ".tar.gz")
+    film_folder = root / inner
+    film = _film_in(film_folder)
+    archive = film_folder.with_name(film_folder.name + ".tar.gz")
     if film is not None or not archive.is_file():
         return film
     if unpack_to is None:

@@ -285,8 +285,9 @@ def _write_with_summary(table: "pd.DataFrame", counts: "Counts", output: Path) -
 
 def _write_manifest(table: "pd.DataFrame", output: Path) -> None:
     """Write a manifest and print its size."""
+    from kneegrade.files import replacing
+
     output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_name(output.name + ".tmp")
-    table.to_parquet(partial)
-    partial.replace(output)
+    with replacing(output, "wb") as stream:
+        table.to_parquet(stream)
     typer.echo(f"Wrote {len(table)} knees of {table['subject_id'].nunique()} subjects to {output}.")

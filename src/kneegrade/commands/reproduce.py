@@ -65,12 +65,12 @@ def reproduce(
     if path is not None and not (path / "knees.npz").is_file():
         raise UsageError(f"{dataset} is neither `phantom` nor a dataset; create one with `kneegrade dataset`.")
 
-    def say(text: str) -> None:
+    def log(text: str) -> None:
         if not quiet:
             typer.echo(text, err=True)
 
     with progress_bar("Working", quiet) as advance:
-        done = train_all(output, plan, path, settings or [], say=say, progress=advance, drawing=advance)
+        done = train_all(output, plan, path, settings or [], log=log, progress=advance, drawing=advance)
     if not done:
         typer.echo("Training was stopped; the checkpoint is written. Run the same command again to continue.", err=True)
         raise typer.Exit(1)

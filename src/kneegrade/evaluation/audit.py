@@ -195,7 +195,7 @@ def audited_knees(table: pd.DataFrame, most: int, picture_of: PictureOf) -> list
                 suspect=None if pd.isna(suspect) else str(suspect),
                 expected=None if pd.isna(expected) else int(expected),
                 findings=tuple(Finding(code, text) for code, text in zip(codes, texts, strict=True)),
-                region=picture_of(suspect_rows.iloc[[number]]),
+                crop=picture_of(suspect_rows.iloc[[number]]),
             )
         )
     return knees

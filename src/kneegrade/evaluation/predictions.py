@@ -1,6 +1,5 @@
 """`Predictions`: predicted grades of knees with their labels, and the Parquet file that a training run writes."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 
 from kneegrade.coherence import most_probable_grades
 from kneegrade.errors import RecipeError
+from kneegrade.files import replacing
 from kneegrade.schema import ONE_HOT_LENGTH
 
 
@@ -70,9 +70,8 @@ class Predictions:
         for name, column in (("grades", self.grades), ("sets", self.sets)):
             if column is not None:
                 table[name] = list(column)
-        partial = path.with_name(path.name + ".tmp")
-        table.to_parquet(partial, index=False)
-        os.replace(partial, path)
+        with replacing(path, "wb") as stream:
+            table.to_parquet(stream, index=False)
 
     @classmethod
     def load(cls, path: Path) -> "Predictions":

@@ -1,7 +1,6 @@
 """`write_tables`: all tables and figures that a set of finished runs allows, and the list of all runs."""
 
 import csv
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -92,9 +91,8 @@ def incoherence_figures(directory: Path) -> list[Path]:
         axes.legend(frameon=False)
         axes.spines[["top", "right"]].set_visible(False)
         path = directory / f"supplement-figure{number}.png"
-        partial = path.with_name(path.name + ".tmp")
-        figure.savefig(partial, dpi=150, format="png")
-        os.replace(partial, path)
+        with replacing(path, "wb") as stream:
+            figure.savefig(stream, dpi=150, format="png")
         written.append(path)
     return written
 

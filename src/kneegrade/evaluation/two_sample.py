@@ -1,4 +1,4 @@
-"""Drift between two sites: do their knees look and grade alike, as seen by one network?
+"""Drift between two sites: do their knees have the same features and grades according to one network?
 
 A `SiteProfile` holds a network's features and calibrated probabilities of the knees of one site. `compare_profiles`
 compares two profiles by a classifier two-sample test on the features and by the distributions of the grades, each with
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from kneegrade.errors import RecipeError
 from kneegrade.evaluation.metrics import weighted_auc
 from kneegrade.evaluation.table_formats import Table
+from kneegrade.files import replacing
 from kneegrade.schema import ONE_HOT_LENGTH, TARGETS
 
 Array = NDArray[np.float64]
@@ -53,10 +54,9 @@ class SiteProfile:
     def save(self, path: Path) -> None:
         """Writes a Parquet file that `load` reads."""
         columns = {"subject": self.subject, "probabilities": list(self.probabilities), "features": list(self.features)}
-        partial = path.with_name(path.name + ".tmp")
         table = pd.DataFrame(columns).assign(weights=self.weights, version=PROFILE_VERSION)
-        table.to_parquet(partial, index=False)
-        partial.replace(path)
+        with replacing(path, "wb") as stream:
+            table.to_parquet(stream, index=False)
 
     @classmethod
     def load(cls, path: Path) -> "SiteProfile":

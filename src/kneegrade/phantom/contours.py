@@ -57,11 +57,6 @@ class Spur:
     lift_deg: float
     sharpness: float
 
-    @property
-    def area_mm2(self) -> float:
-        """Area of the bump: length · base / (sharpness + 1)."""
-        return self.length_mm * self.base_mm / (self.sharpness + 1.0)
-
 
 @dataclass(frozen=True, eq=False)
 class Contour:

@@ -7,7 +7,6 @@ the tests use.
 import hashlib
 import json
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
 
@@ -73,11 +72,8 @@ def write_film(path: Path, film: PhantomFilm, options: DicomOptions | None = Non
     """
     if not path.parent.is_dir():
         raise UsageError(f"The folder {path.parent} does not exist; create it first.")
-    buffer = BytesIO()
-    film_dataset(film, options or DicomOptions()).save_as(buffer, enforce_file_format=True)
-    draft = path.with_name(path.name + ".part")
-    draft.write_bytes(buffer.getvalue())
-    draft.replace(path)
+    with replacing(path, "wb") as stream:
+        film_dataset(film, options or DicomOptions()).save_as(stream, enforce_file_format=True)
 
 
 def film_dataset(film: PhantomFilm, options: DicomOptions) -> FileDataset:

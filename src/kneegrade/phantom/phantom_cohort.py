@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -117,21 +117,28 @@ def _check_marker(directory: Path, identity: str) -> None:
 
 def _write_table(path: Path, rows: Iterator[dict[str, Any]]) -> Path:
     """Write all rows as Parquet, in groups, so that memory use does not grow with the number of rows."""
-    draft = path.with_name(path.name + ".part")
-    writer: pq.ParquetWriter | None = None
+    tables = _tables(rows)
+    first = next(tables, None)
+    if first is None:
+        raise UsageError(
+            "No film of this cohort shows a knee; increase the number of films or reduce the share of distractors."
+        )
+    with replacing(path, "wb") as stream, pq.ParquetWriter(stream, first.schema) as writer:
+        for table in chain([first], tables):
+            writer.write_table(table)
+    return path
+
+
+def _tables(rows: Iterator[dict[str, Any]]) -> Iterator[pa.Table]:
+    """Groups of `CHUNK` rows as tables with the schema of the first group."""
+    schema: pa.Schema | None = None
     while group := list(islice(rows, CHUNK)):
         frame = pd.DataFrame(group)
         dtypes = {name: "Int64" for name in frame.columns if name.removesuffix("_reader2") in TARGET_NAMES}
         frame = frame.astype(dtypes | {"implant": "string"})
-        table = pa.Table.from_pandas(frame, schema=writer.schema if writer else None, preserve_index=False)
-        writer = writer or pq.ParquetWriter(draft, table.schema)
-        writer.write_table(table)
-    if writer is None:
-        raise UsageError(
-            "No film of this cohort shows a knee; increase the number of films or reduce the share of distractors."
-        )
-    writer.close()
-    return draft.replace(path)
+        table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
+        schema = schema or table.schema
+        yield table
 
 
 def _film_rows(directory: Path, cohort: Cohort, report: Progress) -> Iterator[dict[str, Any]]:

@@ -46,15 +46,17 @@ class Placement:
         return cls(((a, b), (c, d)), (float(origin_px[0]), float(origin_px[1])))
 
     @classmethod
-    def level(cls, outline_mm: Array, size_px: int, widths: float = ROI_PLATEAU_WIDTHS) -> "Placement":
-        """The crop that networks see: level with the plateau, lateral side on the left, not mirrored.
+    def level(
+        cls, outline_mm: Array, size_px: int, extent_in_plateau_widths: float = ROI_PLATEAU_WIDTHS
+    ) -> "Placement":
+        """The crop that networks read: level with the plateau, lateral side on the left, not mirrored.
 
         Args:
             outline_mm: (74, 2) landmarks in mm.
             size_px: side of the crop.
-            widths: extent of the crop in plateau widths.
+            extent_in_plateau_widths: side of the crop in plateau widths.
         """
-        frame = roi_frame(outline_mm, size_px, widths)
+        frame = roi_frame(outline_mm, size_px, extent_in_plateau_widths)
         (a, b), (c, d) = np.linalg.inv(frame.matrix[:, :2]).tolist()
         x, y = frame.to_roi(np.zeros((1, 2)))[0].tolist()
         return cls(((a, b), (c, d)), (float(x), float(y)))
@@ -97,7 +99,7 @@ def render_roi(
 
 
 def render_rois(
-    knees: Sequence[PhantomKnee], size_px: int = 320, widths: float | None = None,
+    knees: Sequence[PhantomKnee], size_px: int = 320, extent_in_plateau_widths: float | None = None,
     device: torch.device | str = "cpu",
 ) -> tuple[Tensor, Array]:  # fmt: skip
     """Images (B, S, S) float32 in [0, 1] on a device, and landmarks (B, 74, 2) float64 in pixels, of B knees.
@@ -105,16 +107,18 @@ def render_rois(
     Args:
         knees: the knees to render; the image of a knee does not depend on the others.
         size_px: side S of the square images.
-        widths: if given, render the crop that networks see, of this extent in plateau widths: level with the plateau,
-            lateral side on the left for both sides. If None, render each knee as `render_roi` does.
+        extent_in_plateau_widths: if given, render the crop that networks read, with a side of this many plateau widths:
+            level with the plateau, lateral side on the left for both sides. If None, render each knee as `render_roi`
+            does.
         device: where to render.
     """
-    if widths is None:
-        placements = [roi_placement(knee, size_px) for knee in knees]
+    if extent_in_plateau_widths is None:
+        side_mm, placements = FOV_MM, [roi_placement(knee, size_px) for knee in knees]
     else:
-        placements = [Placement.level(knee.outline_mm, size_px, widths) for knee in knees]
+        side_mm = extent_in_plateau_widths * USUAL_WIDTH_MM
+        placements = [Placement.level(knee.outline_mm, size_px, extent_in_plateau_widths) for knee in knees]
     params = stack([render_params_of(knee) for knee in knees], device)
-    step = coarse_step(size_px, FOV_MM if widths is None else widths * USUAL_WIDTH_MM)
+    step = coarse_step(size_px, side_mm)
     pixels = render_batch(params, placements, [roi_exposure(knee) for knee in knees], size_px, step)
     landmarks = [placement.to_px(knee.outline_mm) for placement, knee in zip(placements, knees, strict=True)]
     return pixels, np.stack(landmarks)

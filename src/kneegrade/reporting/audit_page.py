@@ -22,7 +22,7 @@ def write_audit(knees: Sequence[AuditedKnee], total: int, path: Path) -> None:
         UsageError: `path` cannot be written.
     """
     style = resource("report.css") + "\n" + resource("audit.css")
-    pictures = [(knee, None if knee.region is None else data_uri(knee.region)) for knee in knees]
+    pictures = [(knee, None if knee.crop is None else data_uri(knee.crop)) for knee in knees]
     targets = [(target, SHORT_LABELS[target.name]) for target in TARGETS]
     with replacing(path) as stream:
         page = environment().get_template("audit.html.j2")

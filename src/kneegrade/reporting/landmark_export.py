@@ -15,6 +15,7 @@ from kneegrade.anatomy.landmark_files import CocoFilm, CocoKnee, kneel_row, writ
 from kneegrade.anatomy.landmark_scheme import FEMUR, TIBIA
 from kneegrade.anatomy.landmarks import Landmarks
 from kneegrade.errors import UsageError
+from kneegrade.files import replacing
 from kneegrade.grader import detect_film
 from kneegrade.imaging import Source, stem_of
 from kneegrade.measurements import JointSpace
@@ -94,7 +95,9 @@ def write_landmarks(
             _write_picture(_file_path(directory, film.stem, "landmarks.png"), detected, film.knees)
         if detected.radiograph is not None:
             knees = (k.knee for k in film.knees)
-            annotations = tuple(CocoKnee(k.side, k.landmarks_px, k.outline.seen, k.landmark_confidence) for k in knees)
+            annotations = tuple(
+                CocoKnee(k.side, k.landmarks_px, k.landmarks.seen, k.landmark_confidence) for k in knees
+            )
             height, width = detected.radiograph.pixels.shape
             coco.append(CocoFilm(detected.source, (height, width), annotations))
         films.append(film)
@@ -113,7 +116,7 @@ def _exported_film(detected: DetectedRadiograph, stems: set[str]) -> ExportedFil
     pairs = zip(detected.knees, detected.refusals, strict=True)
     kept = [knee for knee, refusal in pairs if refusal is None or refusal.code != "view"]
     spacing = None if detected.spacing_mm is None else detected.spacing_mm[1]
-    knees = tuple(ExportedKnee(knee, measure(knee.outline, spacing)) for knee in kept)
+    knees = tuple(ExportedKnee(knee, measure(knee.landmarks, spacing)) for knee in kept)
     source = detected.source
     names = chain((stem_of(source), source), (f"{source}-{i}" for i in count(2)))
     stem = next(name for name in names if name not in stems)
@@ -130,10 +133,9 @@ def _file_path(directory: Path, stem: str, ending: str) -> Path:
 def _write_picture(path: Path, detected: DetectedRadiograph, knees: Sequence[ExportedKnee]) -> None:
     if detected.radiograph is None:
         return
-    labels = [(k.knee.outline, f"{k.knee.side} {k.knee.landmark_confidence:.2f}") for k in knees]
-    partial = path.with_name(path.name + ".tmp")
-    overlay(detected.radiograph.pixels, labels).save(partial, format="PNG", optimize=True)
-    partial.replace(path)
+    labels = [(k.knee.landmarks, f"{k.knee.side} {k.knee.landmark_confidence:.2f}") for k in knees]
+    with replacing(path, "wb") as stream:
+        overlay(detected.radiograph.pixels, labels).save(stream, format="PNG", optimize=True)
 
 
 def overlay(

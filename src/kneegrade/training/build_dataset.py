@@ -101,7 +101,7 @@ def build_dataset(
 
 
 def knee_picture(row: pd.DataFrame) -> NDArray[np.uint8] | None:
-    """(384, 384) uint8 picture of the knee in a table of one row, in the extent that networks see.
+    """(384, 384) uint8 picture of the knee in a table of one row, in the extent that networks read.
 
     None where the table names no film or side, the film cannot be read, or the knee is not found on it.
 

@@ -1,17 +1,17 @@
 """State of a training run that outlives a step: the moving average of the weights, and the checkpoint.
 
-A checkpoint file is complete or absent: it is written under another name and renamed. All random numbers and the
+A checkpoint file is complete or absent. All random numbers and the
 learning rate of a run are functions of the step, so network, optimiser, moving average and the number of steps done
 are enough to continue bit for bit on one CPU process.
 """
 
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from kneegrade.errors import RecipeError
+from kneegrade.files import replacing
 
 
 class ExponentialMovingAverage:
@@ -61,9 +61,8 @@ def save_checkpoint(path: Path, identity: str, step: int, parts: dict[str, Any])
         parts: objects with `state_dict` and `load_state_dict`, by name.
     """
     state = {name: part.state_dict() for name, part in parts.items() if part is not None}
-    partial = path.with_suffix(".tmp")
-    torch.save({"recipe": identity, "step": step, "state": state}, partial)
-    os.replace(partial, path)
+    with replacing(path, "wb") as stream:
+        torch.save({"recipe": identity, "step": step, "state": state}, stream)
 
 
 def load_checkpoint(path: Path, identity: str, parts: dict[str, Any]) -> int:

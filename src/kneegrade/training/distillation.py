@@ -2,7 +2,7 @@
 
 Readings contain errors. A network trained on thousands of readings predicts what readers would report on average, and
 several networks together predict it better than one (born-again networks, Furlanello et al. 2018). Teachers see the
-crops without augmentation, the student sees augmented crops.
+crops without augmentation, the student reads augmented crops.
 """
 
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kneegrade.errors import RecipeError
+from kneegrade.files import replacing
 from kneegrade.schema import TARGETS
 from kneegrade.training.config import Distillation
 from kneegrade.training.dataset import KneeDataset
@@ -47,9 +48,8 @@ def distilled_targets(
     rows = rows[np.isin(dataset.source[rows], distillation.sources)]
     if not path.is_file():
         predicted = [dataset_predictions(weights, dataset, rows, device) for weights in distillation.teachers]
-        partial = path.with_suffix(".tmp.npy")
-        np.save(partial, geometric_mean([each.probabilities for each in predicted]))
-        partial.replace(path)
+        with replacing(path, "wb") as stream:
+            np.save(stream, geometric_mean([each.probabilities for each in predicted]))
     soft, targets = np.load(path), dataset.targets.copy()
     if soft.shape != targets[rows].shape:
         raise RecipeError(

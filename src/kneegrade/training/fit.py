@@ -73,7 +73,7 @@ def calibrate(
         WeightsError: the weights are missing, damaged or of another kind.
     """
     path = weights or shipped_path("grader")
-    held = load_weights(path, "grader")
+    loaded = load_weights(path, "grader")
     knees = predict_knees(table, path, device=device, workers=os.cpu_count() or 1, progress=progress)
     fitted = in_first_group(knees.subject, share, seed)
     if fitted.sum() < MIN_CALIBRATION_KNEES:
@@ -81,19 +81,24 @@ def calibrate(
             f"Found {int(fitted.sum())} knees to calibrate on; at least {MIN_CALIBRATION_KNEES} are needed. Give a "
             "manifest with more knees, or a larger share."
         )
-    labelled, before = CalibrationKnees(knees.logits, knees.targets, knees.subject), Postprocessor.of(held).calibration
+    labelled, before = (
+        CalibrationKnees(knees.logits, knees.targets, knees.subject),
+        Postprocessor.of(loaded).calibration,
+    )
     postprocessor = fit_postprocessor(labelled.part(fitted), smoothed_table(grade_tuple_counts()), level, seed, before)
     decoder = postprocessor.decoder
     description = {
-        **_description_of_knees(held, knees, fitted),
+        **_description_of_knees(loaded, knees, fitted),
         "division": DIVISION, "share": share, "seed": seed, "level": level,
         "joint_exponent": None if decoder is None else decoder.joint_exponent,
         "ordinal_smoothing": None if decoder is None else decoder.ordinal_smoothing,
     }  # fmt: skip
-    name = f"{held.description['name'].removesuffix(CALIBRATED_SUFFIX)}{CALIBRATED_SUFFIX}"
-    kept = {key: value for key, value in held.tensors.items() if key.split(".")[0] not in (CALIBRATION, DECODER, SETS)}
+    name = f"{loaded.description['name'].removesuffix(CALIBRATED_SUFFIX)}{CALIBRATED_SUFFIX}"
+    kept = {
+        key: value for key, value in loaded.tensors.items() if key.split(".")[0] not in (CALIBRATION, DECODER, SETS)
+    }
     save_weights(
-        output, {**kept, **postprocessor.tensors()}, {**held.description, "name": name, "calibrated": description}
+        output, {**kept, **postprocessor.tensors()}, {**loaded.description, "name": name, "calibrated": description}
     )
     if fitted.all():
         return None, list(knees.left_out)
@@ -105,11 +110,11 @@ def calibrate(
     return predictions, list(knees.left_out)
 
 
-def _description_of_knees(held: Weights, knees: KneePredictions, fitted: NDArray[np.bool_]) -> dict[str, Any]:
+def _description_of_knees(loaded: Weights, knees: KneePredictions, fitted: NDArray[np.bool_]) -> dict[str, Any]:
     """The input weights, and the knees that were fitted on, for the description of calibrated weights."""
     targets = knees.targets[fitted]
     return {
-        "weights": weights_reference(held.description),
+        "weights": weights_reference(loaded.description),
         "knees": int(fitted.sum()),
         "subjects": len(np.unique(knees.subject[fitted])),
         "grades": [t.name for t in TARGETS if np.isfinite(targets[:, t.one_hot]).any()],
@@ -149,7 +154,7 @@ def quality_control_from_manifest(
         WeightsError: the weights are missing, damaged or of another kind.
     """
     path = weights or shipped_path("grader")
-    held = load_weights(path, "grader")
+    loaded = load_weights(path, "grader")
     usual = table[table["split"] == "train"]
     usual = usual.iloc[np.random.default_rng(seed).permutation(len(usual))[:MAX_TRAIN_FILMS]]
     others = table[table["split"] == split]
@@ -188,9 +193,9 @@ def quality_control_from_manifest(
         "sound": len(usual), "reference": int(fitted.sum()), "phantoms": len(drawn), "division": DIVISION,
         "share": share, "seed": seed, **measures,
     }  # fmt: skip
-    kept = {key: value for key, value in held.tensors.items() if not key.startswith(f"{QUALITY_CONTROL}.")}
+    kept = {key: value for key, value in loaded.tensors.items() if not key.startswith(f"{QUALITY_CONTROL}.")}
     kept |= {f"{QUALITY_CONTROL}.{key}": value for key, value in control.state_dict().items()}
-    save_weights(output, kept, {**held.description, "gate": description})
+    save_weights(output, kept, {**loaded.description, "gate": description})
     return measures
 
 

@@ -18,7 +18,7 @@ from kneegrade.training.dataset import ARRAYS_FILE, IDENTITY_FILE
 from kneegrade.training.phantom_datasets import PaperCohort, build_paper_cohort
 from kneegrade.training.train_grader import recipe_text, train_recipe
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 TABLES = ("resnet50", "kpn", "cl", "proposed", "resnet50-20", "resnet50-40", "proposed-20", "proposed-40")
 SHARES = ("kpn-20", "kpn-40", "cl-20", "cl-40")
@@ -100,7 +100,7 @@ def grid(scale: Scale, dataset: Path, settings: Sequence[str] = ()) -> list[tupl
 
 def reproduce(
     output: Path, scale: Scale, dataset: Path | None = None, settings: Sequence[str] = (), *,
-    say: Say = print, progress: Progress | None = None, drawing: Progress | None = None,
+    log: Log = print, progress: Progress | None = None, drawing: Progress | None = None,
 ) -> bool:  # fmt: skip
     """Train every run of a scale into `output`/<recipe>-seed<n>; True when all runs are finished.
 
@@ -109,7 +109,7 @@ def reproduce(
         scale: one of `SCALES`, or another.
         dataset: labelled knees with splits; if None, the phantoms of the scale are rendered once into `output`/cohort.
         settings: further overrides for every recipe, applied after those of the scale.
-        say: called with a line of text for each step.
+        log: called with a line of text for each step.
         progress: called with (steps done, steps in all, loss) of the current run.
         drawing: called with (knees done, knees in all) while phantoms are rendered.
 
@@ -127,7 +127,7 @@ def reproduce(
         )
     output.mkdir(parents=True, exist_ok=True)
     if dataset is None:
-        dataset = _phantom_cohort(output / "cohort", scale.cohort, say, drawing)
+        dataset = _phantom_cohort(output / "cohort", scale.cohort, log, drawing)
     runs = grid(scale, dataset.resolve(), settings)
     check_splits(dataset, load_recipe(recipe_folder() / f"{runs[0][0]}.yaml", runs[0][2]))
     for number, (name, folder, overrides) in enumerate(runs, start=1):
@@ -137,20 +137,20 @@ def reproduce(
                 raise UsageError(
                     f"{directory} contains a run with other settings; choose another folder, or remove this one."
                 )
-            say(f"[{number}/{len(runs)}] {folder}: done already")
+            log(f"[{number}/{len(runs)}] {folder}: done already")
             continue
-        say(f"[{number}/{len(runs)}] {folder}")
+        log(f"[{number}/{len(runs)}] {folder}")
         resume = (directory / "recipe.yaml").is_file()
         if not train_recipe(path, directory, overrides, resume=resume, progress=progress):
             return False
     return True
 
 
-def _phantom_cohort(directory: Path, cohort: PaperCohort, say: Say, progress: Progress | None) -> Path:
+def _phantom_cohort(directory: Path, cohort: PaperCohort, log: Log, progress: Progress | None) -> Path:
     """The dataset of a phantom cohort, rendered if it does not exist."""
     marker = directory / IDENTITY_FILE
     if not directory.is_dir():
-        say(f"Rendering {len(cohort):,} phantoms")
+        log(f"Rendering {len(cohort):,} phantoms")
         build_paper_cohort(directory, cohort, progress=progress)
     elif not marker.is_file() or marker.read_text(encoding="utf-8") != cohort.identity:
         raise UsageError(

@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 
 from kneegrade.anatomy.geometry import ROI_PLATEAU_WIDTHS, stretch_contrast
 from kneegrade.anatomy.landmark_scheme import NUM_LANDMARKS
+from kneegrade.coherence import one_hot
 from kneegrade.errors import UsageError
 from kneegrade.phantom import (
     FilmOptions,
@@ -30,7 +31,7 @@ from kneegrade.phantom import (
 )
 from kneegrade.phantom.phantom_cohort import RENDERER
 from kneegrade.progress import Progress
-from kneegrade.schema import ONE_HOT_LENGTH, TARGETS
+from kneegrade.schema import ONE_HOT_LENGTH, TARGET_NAMES
 from kneegrade.training.dataset import DATASET_PLATEAU_WIDTHS, DATASET_PX, PENDING, DatasetWriter, crop_knee, encode
 from kneegrade.training.parallel import parallel_map
 
@@ -40,19 +41,17 @@ ROIS_PER_TASK, FILMS_PER_TASK = 64, 4
 RenderedKnee = tuple[NDArray[np.uint8], NDArray[np.floating], NDArray[np.bool_]]  # arguments of `DatasetWriter.put`
 
 
-def one_hot(grades: Mapping[str, int]) -> NDArray[np.float32]:
+def one_hot_labels(grades: Mapping[str, int]) -> NDArray[np.float32]:
     """(29,) float32 one-hot vector of the seven grades (by name) in the layout of the schema."""
-    target = np.zeros(ONE_HOT_LENGTH, dtype=np.float32)
-    for grade in TARGETS:
-        target[grade.offset + grades[grade.name]] = 1
-    return target
+    (row,) = one_hot(np.array([[grades[name] for name in TARGET_NAMES]]))
+    return np.asarray(row, dtype=np.float32)
 
 
 class PhantomRois(Dataset[tuple[Tensor, Tensor, Tensor]]):
     """Crops of synthetic knees, rendered on request, without augmentation.
 
     Item i is a tuple of the crop (1, S, S) float32 in [0, 1], level, lateral on the left, contrast stretched as
-    networks see it; the landmarks (74, 2) float32 in its pixels; and the grades (29,) float32 one-hot.
+    networks read it; the landmarks (74, 2) float32 in its pixels; and the grades (29,) float32 one-hot.
 
     Args:
         seed: of the population.
@@ -86,7 +85,7 @@ class PhantomRois(Dataset[tuple[Tensor, Tensor, Tensor]]):
         pixels, landmarks = render_rois([knee], self.size_px, self.extent_in_plateau_widths)
         crops = pixels.unsqueeze(1)
         crop = stretch_contrast(crops, torch.ones_like(crops, dtype=torch.bool))[0]
-        return crop, torch.from_numpy(landmarks[0]).float(), torch.from_numpy(one_hot(knee.grades))
+        return crop, torch.from_numpy(landmarks[0]).float(), torch.from_numpy(one_hot_labels(knee.grades))
 
 
 @dataclass(frozen=True)
@@ -150,7 +149,7 @@ class PhantomContent:
                 continue
             for row, true in enumerate(self.grades(index), start=first):
                 read = coherent_reading(true, self.seed, row, self.prevalence) if self.readings else true
-                targets[row] = one_hot(read)
+                targets[row] = one_hot_labels(read)
         return targets, np.repeat(names, counts)
 
 

@@ -90,8 +90,8 @@ def dataset_predictions(path: Path, dataset: KneeDataset, rows: NDArray[np.int64
     Raises:
         WeightsError: the weights are missing, damaged or of another kind.
     """
-    held = load_weights(path, "grader")
-    calibrated = Postprocessor.of(held)(_run_network(held, dataset, rows, device)[0])
+    loaded = load_weights(path, "grader")
+    calibrated = Postprocessor.of(loaded)(_run_network(loaded, dataset, rows, device)[0])
     return Predictions(
         calibrated.probabilities.astype(np.float32), dataset.targets[rows], dataset.subject[rows], rows,
         calibrated.grades, calibrated.sets,
@@ -99,14 +99,14 @@ def dataset_predictions(path: Path, dataset: KneeDataset, rows: NDArray[np.int64
 
 
 def _run_network(
-    held: Weights, dataset: KneeDataset, rows: NDArray[np.int64], device: str, drift: bool = False
+    loaded: Weights, dataset: KneeDataset, rows: NDArray[np.int64], device: str, drift: bool = False
 ) -> tuple[dict[str, Tensor], NDArray[np.float32] | None]:
     """Logits, and drift features if requested, of the network in a grader's weights.
 
     For drift features the network is not optimized: site profiles of different machines are compared, and the
     optimized network computes in bfloat16 on some of them.
     """
-    network = load_network(held)
+    network = load_network(loaded)
     if not drift:
         network = network.optimized_for_inference(device)
     logits, features = [], []
@@ -168,7 +168,7 @@ def predict_knees(
         table, left_out = _manifest_of(source, subject, progress)
         result = (ood_features_of_films if features == "ood" else grade_films)(table, path, device, progress)
         return replace(result, left_out=(*left_out, *result.left_out))
-    held = load_weights(path, "grader")
+    loaded = load_weights(path, "grader")
     with tempfile.TemporaryDirectory() as folder:
         directory, left_out, has_points = Path(folder) / "dataset", list[str](), True
         if isinstance(source, Path) and is_dataset(source):
@@ -178,8 +178,8 @@ def predict_knees(
             has_points = bool(has_landmarks(table).any())
             left_out += build_dataset(table, directory, workers=workers, progress=progress)
         dataset, rows = load_datasets((directory,)), manifest_rows(directory)
-        logits, drift = _run_network(held, dataset, np.arange(len(dataset)), device, features == "drift")
-    calibrated = Postprocessor.of(held)(logits)
+        logits, drift = _run_network(loaded, dataset, np.arange(len(dataset)), device, features == "drift")
+    calibrated = Postprocessor.of(loaded)(logits)
     return KneePredictions(
         rows, dataset.subject, dataset.source, dataset.targets, "manifest" if has_points else "detector",
         tuple(left_out), logits, calibrated.probabilities, calibrated.grades, calibrated.sets, drift_features=drift,

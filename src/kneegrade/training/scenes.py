@@ -20,6 +20,7 @@ from torch.nn import functional
 from kneegrade.anatomy.geometry import pose_of, sample_affine, stretch_contrast
 from kneegrade.anatomy.landmark_networks import LOCALIZER_PX, localizer_input
 from kneegrade.cohorts import landmark_array
+from kneegrade.files import replacing
 from kneegrade.imaging import read_radiograph
 from kneegrade.phantom import FilmOptions, render_film
 from kneegrade.progress import Progress
@@ -136,10 +137,9 @@ def join_scenes(parts: list[Scenes]) -> Scenes:
 
 
 def save_scenes(path: Path, scenes: Scenes) -> None:
-    """Write scenes to a `.npz` file (temporary file, then rename)."""
-    partial = path.with_name(path.name + ".tmp.npz")
-    np.savez(partial, images=scenes.images, poses=scenes.poses)
-    partial.replace(path)
+    """Write scenes to a `.npz` file, completely or not at all."""
+    with replacing(path, "wb") as stream:
+        np.savez(stream, images=scenes.images, poses=scenes.poses)
 
 
 def load_scenes(path: Path) -> Scenes:

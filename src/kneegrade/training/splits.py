@@ -179,7 +179,7 @@ def left_out(description: Mapping[str, Any], subject: NDArray[np.str_]) -> NDArr
         raise RecipeError(
             f"The description of {description['name']} does not state the subjects that its calibration and quality "
             "control were fitted on: it has neither `fitted_people` nor a division by hash. Run `kneegrade calibrate` "
-            "and `quality-control` again."
+            "and `kneegrade quality-control` again."
         )
     for part in by_hash:
         fitted |= in_first_group(subject, part["share"], part["seed"])

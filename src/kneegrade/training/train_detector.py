@@ -217,7 +217,7 @@ class _CropSampler:
 
     def __init__(self, dataset: KneeDataset, rows: NDArray[np.int64], view: View) -> None:
         self.dataset, self.rows, self.view = dataset, rows, view
-        self.frames = dataset.frames(view.size_px, view.widths)
+        self.frames = dataset.frames(view.size_px, view.plateau_widths)
 
     def draw(self, number: int, generator: torch.Generator) -> NDArray[np.int64]:
         chosen: NDArray[np.int64] = self.rows[torch.randint(len(self.rows), (number,), generator=generator).numpy()]

@@ -7,7 +7,7 @@ conformal prediction (Vovk; Papadopoulos et al. 2002) with the score of adaptive
 2020), restricted to contiguous sets.
 
 Guarantee: for knees that are exchangeable with the calibration knees, the set contains the true grade with probability
-`level` or more, however good or bad the network is. The two knees of a person are alike, so the real guarantee is
+`level` or more, however good or bad the network is. The two knees of a person are similar, so the real guarantee is
 slightly weaker. If the most probable grade alone is correct more often than `level`, then q = 0 and the set is that one
 grade. The probabilities must have been calibrated on other knees.
 

@@ -85,7 +85,7 @@ class CoherentDecoder:
 def smooth_ordinal(probabilities: NDArray[np.floating], ordinal_smoothing: float) -> Array:
     """(N, 29) distributions smoothed along their scale: Σ_j P(j)·c^((k−j)²). They do not sum to 1.
 
-    An entry is the expected credit of predicting that grade, if a prediction d grades off earns c^(d²).
+    An entry is the expected score of predicting that grade, if a prediction d grades off scores c^(d²).
 
     Args:
         probabilities: (N, 29).

@@ -2,16 +2,16 @@ r"""`QualityControl`: detects knees that differ from the training data, and knee
 
 A knee has three out-of-distribution (OOD) distances, each one number, larger = less typical:
 
-- *features*: squared Mahalanobis distance of the network's features (`network_features`) from sound real knees (Lee et
-  al., NeurIPS 2018; covariance shrunk as by Ledoit and Wolf 2004) or from sound phantoms, whichever is smaller, because
-  the network was trained on both. Each distance is divided by the median distance of its own population;
+- *features*: squared Mahalanobis distance of the network's features (`network_features`) from normal real knees (Lee et
+  al., NeurIPS 2018; covariance shrunk as by Ledoit and Wolf 2004) or from normal phantoms, whichever is smaller,
+  because the network was trained on both. Each distance is divided by the median distance of its own population;
 - *landmarks*: 1 − confidence of the knee's landmarks;
 - *photometry*: the same distance as for the features, of the distribution, sharpness and clipping of the grey values
   (`photometry_features`).
 
-Each distance is converted to a p-value, the share of sound reference knees with a distance as large or larger: (1 +
+Each distance is converted to a p-value, the share of normal reference knees with a distance as large or larger: (1 +
 #{as large}) / (n + 1). The reference knees are not used to fit the distances. The quality score of a knee is three
-times its smallest p-value, 1 at most (Bonferroni): if the distances were continuous, a share s of sound real knees
+times its smallest p-value, 1 at most (Bonferroni): if the distances were continuous, a share s of normal real knees
 would score s or less. A knee below `refuse` is not graded. A knee below `warn` is graded with a finding. Metal is
 detected by a separate small network (`kneegrade.uncertainty.implant_network`).
 """
@@ -62,7 +62,7 @@ IMPLANT_FINDING = Finding(
 DECILES = np.linspace(0.1, 0.9, 9)
 PHOTOMETRY_FEATURES = 15
 POPULATIONS = 2  # real knees, phantoms
-REFERENCE_SIZE = 400  # quantiles in which the reference distances of sound knees are stored
+REFERENCE_SIZE = 400  # quantiles in which the reference distances of normal knees are stored
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +92,7 @@ class Population:
 
     Attributes:
         train: knees that the distances are fitted on.
-        reference: knees whose distances show how far sound knees are from the training knees.
+        reference: knees whose distances show how far normal knees are from the training knees.
     """
 
     train: OODFeatures
@@ -242,10 +242,10 @@ def fit_quality_control(
     """Quality control fitted for one network.
 
     Args:
-        real: sound real knees.
+        real: normal real knees.
         phantoms: phantoms without metal.
         implant_network: trained without the reference knees.
-        refuse: score below which a knee is not graded: about this share of sound real knees.
+        refuse: score below which a knee is not graded: about this share of normal real knees.
         warn: score below which a graded knee has a finding.
         implant_share: largest share of the reference knees, real ones and phantoms each, that may be classified as
             knees with metal.

@@ -1,6 +1,6 @@
 """Share of the knee crop that lies outside a tight single-knee image, by the crop's width in plateau widths.
 
-    python benchmarks/region_width.py SOFT_LABELS
+    python benchmarks/crop_width.py SOFT_LABELS
 
 SOFT_LABELS is a table with `landmarks_px` of the 299 px images of Chen 2018 (see
 docs/how-to/train-shipped-weights.md). Prints JSON: the side of the images in plateau widths (median), for each width

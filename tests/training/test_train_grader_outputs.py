@@ -19,18 +19,18 @@ from kneegrade.uncertainty import Postprocessor, fit_calibration
 from kneegrade.weights import load_weights, shipped_path
 
 
-def finish(folder, phantom_store, model, **train):
+def finish(folder, phantom_dataset, model, **train):
     """(folder, dataset, splits, network loaded from the file, its weights) of a run of two steps with a test split."""
-    shutil.copytree(phantom_store, folder / "store")
-    with np.load(folder / "store" / "knees.npz") as saved:
+    shutil.copytree(phantom_dataset, folder / "dataset")
+    with np.load(folder / "dataset" / "knees.npz") as saved:
         knees = dict(saved)
     tested = np.isin(knees["subject"], np.unique(knees["subject"])[-4:])
     knees["split"] = np.where(tested, "test", "train")
-    np.savez(folder / "store" / "knees.npz", **knees)
+    np.savez(folder / "dataset" / "knees.npz", **knees)
     recipe = Recipe.model_validate(
         {
             "name": "tiny",
-            "data": {"datasets": [str(folder / "store")], "calibration_share": 0.25},
+            "data": {"datasets": [str(folder / "dataset")], "calibration_share": 0.25},
             "model": model,
             "loss": {"lambda_gmm": 0},
             "train": {"epochs": 1, "steps_per_epoch": 2, "learning_rate": 1e-3, "bf16": False, **train},
@@ -40,15 +40,15 @@ def finish(folder, phantom_store, model, **train):
     assert train_recipe(folder / "tiny.yaml", folder / "run")
     weights, dataset = (
         load_weights(folder / "run" / "weights.safetensors", "grader"),
-        load_datasets((folder / "store",)),
+        load_datasets((folder / "dataset",)),
     )
     return folder / "run", dataset, make_splits(dataset, recipe.data), load_network(weights), weights
 
 
 @pytest.fixture(scope="module")
-def finished(phantom_store, tmp_path_factory):
+def finished(phantom_dataset, tmp_path_factory):
     model = {"trunk": "resnet18", "reduce": 8, "roi_px": 64}
-    return finish(tmp_path_factory.mktemp("finished"), phantom_store, model, batch_size=6)
+    return finish(tmp_path_factory.mktemp("finished"), phantom_dataset, model, batch_size=6)
 
 
 @pytest.mark.parametrize("split", ["test", "calibration"])
@@ -79,21 +79,21 @@ def test_saved_feature_mean_is_that_of_the_saved_network(finished):
     torch.testing.assert_close(weights.tensors["network.feature_mean"], expected, rtol=0, atol=1e-6)
 
 
-def test_a_run_that_starts_from_a_grader_keeps_nothing_that_was_fitted_to_it(phantom_store, tmp_path):
-    """Calibration and feature mean are its own; decoder, sets and gate, which a run does not fit, are removed."""
+def test_a_run_that_starts_from_a_grader_keeps_nothing_that_was_fitted_to_it(phantom_dataset, tmp_path):
+    """Calibration and feature mean are its own; decoder, sets and quality control are removed, as a run fits none."""
     path = shipped_path("grader")
     before = load_weights(path, "grader")
     assert all(before.part(name) for name in ("calibration", "decoder", "sets", "gate"))
     model = {name: value for name, value in before.description["model"].items() if name != "roi_px"}
     _, dataset, splits, network, weights = finish(
-        tmp_path, phantom_store, {**model, "roi_px": 64, "init": str(path)}, batch_size=2, frozen_stages=1
+        tmp_path, phantom_dataset, {**model, "roi_px": 64, "init": str(path)}, batch_size=2, frozen_stages=1
     )
     for name in ("conv1.weight", "layer1.0.conv1.weight"):  # frozen: the requested initial weights
         assert torch.equal(weights.part("network.trunk")[name], before.part("network.trunk")[name])
     assert {name.split(".")[0] for name in weights.tensors} == {"network", "mixture", "calibration"}
     assert not {"gate", "calibrated", "lineage"} & weights.description.keys()
-    claims = Postprocessor.of(weights)
-    assert (claims.decoder, claims.sets) == (None, None)
+    postprocessor = Postprocessor.of(weights)
+    assert (postprocessor.decoder, postprocessor.sets) == (None, None)
     crops = CropBatches(dataset, 64)
     mean = feature_mean(network, crops, np.sort(splits.labelled))
     torch.testing.assert_close(weights.tensors["network.feature_mean"], mean, rtol=0, atol=1e-5)
