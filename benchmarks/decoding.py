@@ -1,6 +1,6 @@
 """Joint decoding on real crops: calibration without a decoder against calibration through the decoder.
 
-    python benchmarks/decoding.py cache/store-chen2018-shipped [--split val] [--weights FILE]
+    python benchmarks/decoding.py cache/dataset-chen2018-shipped [--split val] [--weights FILE]
 
 The dataset is that of docs/how-to/train-shipped-weights.md. The grader's logits are computed once. Two calibrations
 are compared: calibration alone (`fit_calibration`), and calibration through the decoder as `kneegrade calibrate`

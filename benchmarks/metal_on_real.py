@@ -1,6 +1,6 @@
 """Metal in real knees according to the shipped quality control: counts by split, and contact sheets for inspection.
 
-    python benchmarks/metal_on_real.py cache/store-chen2018-shipped --sheets metal [--number 48]
+    python benchmarks/metal_on_real.py cache/dataset-chen2018-shipped --sheets metal [--number 48]
 
 The sheets show the knees of each split with the highest probability of metal, in descending order, with the probability
 as title. They are images of real knees: never commit them.
