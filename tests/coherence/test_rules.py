@@ -29,8 +29,8 @@ def test_hard_rules_hold_in_the_joint_table():
         ((3, 3, 0, 1, 1, 1, 1), {"jsn3_needs_kl4"}),
         ((0, 0, 0, 2, 0, 0, 0), {"kl0_with_osteophyte"}),
         ((3, 2, 2, 1, 1, 1, 1), {"both_compartments"}),
-        ((2, 0, 0, 0, 0, 0, 0), {"kl_without_cause"}),
-        ((1, 0, 0, 0, 0, 0, 0), {"kl1_without_sign"}),
+        ((2, 0, 0, 0, 0, 0, 0), {"kl2_with_oarsi_zero"}),
+        ((1, 0, 0, 0, 0, 0, 0), {"kl1_with_oarsi_zero"}),
         ((1, 0, 0, 2, 0, 0, 0), {"kl1_with_osteophyte"}),
     ],
 )
@@ -53,4 +53,4 @@ def test_every_rule_can_be_broken_and_has_its_own_code():
     generator = np.random.default_rng(0)
     rows = np.stack([generator.integers(0, 5 if name == "kl" else 4, 5000) for name in TARGET_NAMES], axis=1)
     seen = set().union(*(broken_codes(row) for row in rows.tolist()))
-    assert seen | {"kl_without_cause", "kl1_without_sign"} == {rule.code for rule in RULES}
+    assert seen | {"kl2_with_oarsi_zero", "kl1_with_oarsi_zero"} == {rule.code for rule in RULES}

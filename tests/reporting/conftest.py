@@ -71,7 +71,7 @@ def make_knee(
         grades[target.name] = GradeResult(mode, tuple(p.tolist()), held)
     if plain:
         return GradedKnee(side, grades=grades, landmark_confidence=0.5)
-    finding = Finding("kl_without_sign", "KL 2 is given although no osteophyte is graded.")
+    finding = Finding("kl2_with_oarsi_zero", "KL 2 is given although no osteophyte is graded.")
     return GradedKnee(
         side,
         grades=grades,

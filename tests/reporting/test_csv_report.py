@@ -33,7 +33,7 @@ def test_values_equal_those_of_the_report(report, table):
     assert (row["joint_space_medial_mm"], row["joint_space_lateral_mm"]) == (3.27, 5.918)
     assert row["coherence_log_probability"] == pytest.approx(knee.coherence.log_probability, abs=1e-4)
     assert row["coherence_decoding_shift"] == 3
-    assert (row["warnings"], row["coherence_findings"]) == ("no_spacing", "kl_without_sign")
+    assert (row["warnings"], row["coherence_findings"]) == ("no_spacing", "kl2_with_oarsi_zero")
 
 
 def test_missing_measurements_are_empty_cells(table):

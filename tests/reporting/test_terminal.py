@@ -26,7 +26,7 @@ def test_grades_are_never_cut(report, width):
     (row,) = [line for line in lines if "pair.dcm" in line]
     grades = report.radiographs[0].knees[0].grades
     shown = row.split()
-    assert shown[1:10] == ["R", *(str(grades[name].grade) for name in TARGET_NAMES), "3.3/5.9"]
+    assert shown[1:10] == ["R", *(str(grades[name].grade) for name in TARGET_NAMES), "5.9/3.3"]
 
 
 def test_source_appears_once_per_film_and_reasons_are_shown(report):

@@ -111,7 +111,7 @@ RULES: tuple[Rule, ...] = (
         broken=lambda g: g["kl"] == 1 and _osteophyte(g) >= 2,
     ),
     Rule(
-        code="kl_without_cause",
+        code="kl2_with_oarsi_zero",
         message="KL 2 or more with all OARSI grades zero: by definition, KL 2 has a definite osteophyte. "
         "Check the KL grade, and look for osteophytes and narrowing.",
         source="Kellgren and Lawrence 1957: 2 has a definite osteophyte",
@@ -120,7 +120,7 @@ RULES: tuple[Rule, ...] = (
         broken=lambda g: g["kl"] >= 2 and _all_oarsi_zero(g),
     ),
     Rule(
-        code="kl1_without_sign",
+        code="kl1_with_oarsi_zero",
         message="KL 1 with all OARSI grades zero: by definition, KL 1 has doubtful narrowing or a possible osteophyte. "
         "Check the KL grade, and look for osteophytes and narrowing.",
         source="Kellgren and Lawrence 1957: 1 has doubtful narrowing or lipping; in 5.4 % of knees with KL 1 all are 0",
@@ -162,7 +162,7 @@ def rule_findings(grades: Grades) -> tuple[Finding, ...]:
     Example:
         >>> none = dict.fromkeys(OARSI_NAMES, 0)
         >>> [f.code for f in rule_findings({"kl": 3, **none})]
-        ['kl3_needs_jsn', 'kl_without_cause']
+        ['kl3_needs_jsn', 'kl2_with_oarsi_zero']
         >>> rule_findings({"kl": 3})
         ()
     """

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _HEADINGS: Final = ("KL", "JSN\nL", "\nM", "Ost\nFL", "\nFM", "\nTL", "\nTM")  # each group is named once
 _CAPTION: Final = (
     "KL 0-4 · JSN joint space narrowing 0-3 · Ost osteophytes 0-3 · F femur · T tibia · L lateral · M medial · "
-    f"mm joint space width medial/lateral · Note: findings; the report explains them\n{RESEARCH_USE}"
+    f"mm joint space width lateral/medial · Note: findings; the report explains them\n{RESEARCH_USE}"
 )
 
 
@@ -40,7 +40,7 @@ def grades_table(report: Report) -> "Table":
     table.add_column("Knee", no_wrap=True)
     for heading in _HEADINGS:
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("mm\nM/L", justify="right", no_wrap=True)
+    table.add_column("mm\nL/M", justify="right", no_wrap=True)
     table.add_column("Note", ratio=4, overflow="fold", min_width=8)
     previous: GradedRadiograph | None = None
     for radiograph, knee in knee_rows(report):
@@ -88,7 +88,7 @@ def _grade(knee: GradedKnee | None, name: str) -> "Text":
 
 def _joint_space(knee: GradedKnee | None) -> str:
     width = None if knee is None else knee.joint_space_width_mm
-    return "–" if width is None else f"{width.medial:.1f}/{width.lateral:.1f}"
+    return "–" if width is None else f"{width.lateral:.1f}/{width.medial:.1f}"
 
 
 def _note(radiograph: GradedRadiograph, knee: GradedKnee | None, *, repeats: bool) -> "Text":
