@@ -65,7 +65,7 @@ def test_reports_of_calibrated_weights_have_coherent_grades_and_sets(kneegrade, 
     written = json.loads((tmp_path / "report" / "report.json").read_text())
     assert written["software"]["weights"]["name"].endswith("-calibrated")
     assert written["software"]["set_level"] == pytest.approx(0.8)
-    assert "hold the true grade in 80 % of knees" in (tmp_path / "report" / "report.html").read_text()
+    assert "contain the true grade in 80 % of knees" in (tmp_path / "report" / "report.html").read_text()
 
     report = Grader(weights=tmp_path / "weights.safetensors").grade("examples")
     assert report.set_level == pytest.approx(0.8)

@@ -20,7 +20,7 @@ TINY = (
 
 def commands() -> list[str]:
     """The commands of the page's blocks, but those about other cohorts."""
-    text = (ROOT / "docs" / "how-to" / "oai-most.md").read_text(encoding="utf-8").partition("## MOST")[0]
+    text = (ROOT / "docs" / "how-to" / "oai-most.md").read_text(encoding="utf-8").partition("## Other cohorts")[0]
     blocks = re.findall(r"^```\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     return [line for block in blocks for line in block.strip().splitlines()]
 

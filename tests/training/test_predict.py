@@ -127,7 +127,7 @@ def test_the_pipeline_does_not_use_the_only_detected_knee_for_both_sides():
 def test_incomplete_landmarks_and_missing_grades_are_refused():
     row = {"image_path": "nowhere.png", "subject_id": "a", "side": "R", "split": "test", "source": "x", "kl": 1}
     table = pd.DataFrame([{**row, "landmarks_px": landmarks} for landmarks in (None, [0.0] * 148)])
-    with pytest.raises(RecipeError, match=r"1 of the 2 knees have no landmarks; with --detect"):
+    with pytest.raises(RecipeError, match=r"1 of the 2 knees have no landmarks; use --detect"):
         evaluate_manifest(table, "test")
     with pytest.raises(RecipeError, match="has a grade to compare with"):
         evaluate_manifest(table.iloc[[1]].assign(kl=None), "test")
