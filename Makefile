@@ -24,7 +24,7 @@ test-slow: $(INSTALLED)  ## run the slow tests (training; minutes)
 	$(BIN)/python -m pytest -m slow
 
 docs: $(INSTALLED)  ## build the documentation into site/; a dead link fails
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 check: $(INSTALLED)  ## format, lint, types, import rules
 	$(BIN)/ruff format --check src tests benchmarks recipes docs_hooks

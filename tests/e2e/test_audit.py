@@ -36,7 +36,7 @@ def test_a_table_of_labels(kneegrade, labels, tmp_path):
     assert (table["score"].diff().dropna() <= 0).all()
     page = (tmp_path / "out" / "audit.html").read_text(encoding="utf-8")
     assert "KL 4 without joint space narrowing grade 3" in page
-    assert "kl decreases from 2 at 0 months to 1 at 12 months" in page
+    assert "Kellgren–Lawrence decreases from 2 at 0 months to 1 at 12 months." in page
     assert "<script" not in page
 
 

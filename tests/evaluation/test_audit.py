@@ -47,7 +47,7 @@ def predictions(labels):
 def test_grades_that_fall_over_visits(labels):
     found = falling_grades(labels)
     assert [(row, finding.message) for row, finding in found] == [
-        (1, "kl decreases from 2 at 0 months to 1 at 12 months")
+        (1, "Kellgren–Lawrence decreases from 2 at 0 months to 1 at 12 months.")
     ]
 
 
@@ -55,7 +55,7 @@ def test_measured_widths_that_do_not_fit_the_narrowing_grade(labels):
     found = implausible_joint_spaces(labels.assign(joint_space_medial_mm=[3.9, 4.2, 4.8, 1.0, np.nan]))
     assert [row for row, _ in found] == [3]
     assert (
-        "jsn_medial 0 with a joint space width of 1.0 mm; knees with this grade have 4.9 ± 0.9 mm"
+        "Joint space narrowing, medial 0 with a joint space width of 1.0 mm; knees with this grade have 4.9 ± 0.9 mm."
         in found[0][1].message
     )
 

@@ -121,7 +121,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         code="kl1_with_oarsi_zero",
-        message="KL 1 with all OARSI grades zero: by definition, KL 1 has doubtful narrowing or a possible osteophyte. "
+        message="KL 1 with all OARSI grades zero: by definition, KL 1 has doubtful narrowing or a doubtful osteophyte. "
         "Check the KL grade, and look for osteophytes and narrowing.",
         source="Kellgren and Lawrence 1957: 1 has doubtful narrowing or lipping; in 5.4 % of knees with KL 1 all are 0",
         hard=False,

@@ -23,7 +23,10 @@ def audit(
     ] = None,
     split: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Split of the labels that was evaluated.", show_default="all knees"),
+        typer.Option(
+            metavar="NAME", show_default="all knees",
+            help="Split of LABELS that the predictions were made for; used only with --predictions.",
+        ),
     ] = None,
     max_knees: Annotated[
         int, typer.Option("--max-knees", "--most", metavar="N", min=0, help="Number of knees shown in audit.html.")

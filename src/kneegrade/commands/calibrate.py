@@ -21,7 +21,7 @@ from kneegrade.errors import RecipeError
 def calibrate(
     manifest: Annotated[
         Path,
-        typer.Option(metavar="FILE", help="Parquet manifest of graded knees that the grader was not trained on."),
+        typer.Option(metavar="FILE", help="Parquet manifest of labelled knees that the grader was not trained on."),
     ],
     output: OutputOption,
     weights: WeightsOption = None,

@@ -33,7 +33,10 @@ def phantom(
         int, typer.Option(metavar="N", min=0, max=2**32 - 1, help="Random seed; each seed gives other subjects.")
     ] = 0,
     films: Annotated[
-        bool, typer.Option("--films", help="Write DICOM films and a table of the truth (default).")
+        bool,
+        typer.Option(
+            "--films", help="Write DICOM films and a table of the truth; the default without --rois and --dataset."
+        ),
     ] = False,
     rois: Annotated[
         bool, typer.Option("--rois", help="Write an array of single-knee crops (320 px) and a table of the truth.")

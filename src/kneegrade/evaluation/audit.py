@@ -88,8 +88,8 @@ def _with_disagreement(
     for row in np.flatnonzero(disagreement.score > 0):
         grade = disagreement.grade[row]
         text = (
-            f"the label of {TARGET_NAMES[grade]} is {grades[row, grade]}, but a network predicts "
-            f"{disagreement.predicted[row]} with high confidence"
+            f"The label of {TARGETS[grade].label} is {grades[row, grade]}, but the network predicts "
+            f"{disagreement.predicted[row]} with high confidence."
         )
         findings[row].append(Finding("confident_disagreement", text))
     return result.assign(
@@ -133,13 +133,14 @@ def falling_grades(labels: pd.DataFrame) -> list[tuple[int, Finding]]:
         return []
     findings = []
     ordered = labels.reset_index(drop=True).sort_values("visit", kind="stable")
-    for name in TARGET_NAMES:
+    for target in TARGETS:
+        name = target.name
         read = ordered[ordered[name].notna() & ordered["visit"].notna()]
         before = read.groupby(["subject_id", "side"])[[name, "visit"]].shift()
         fell = ((read[name] < before[name]) & (read["visit"] > before["visit"])).fillna(False).to_numpy(dtype=bool)
         values = (read.index, before[name], before["visit"], read[name], read["visit"])
         for row, old, since, new, visit in zip(*(column[fell].tolist() for column in values), strict=True):
-            text = f"{name} decreases from {old} at {since:g} months to {new} at {visit:g} months"
+            text = f"{target.label} decreases from {old} at {since:g} months to {new} at {visit:g} months."
             findings.append((row, Finding("falls_over_visits", text)))
     return findings
 
@@ -155,6 +156,7 @@ def implausible_joint_spaces(labels: pd.DataFrame) -> list[tuple[int, Finding]]:
         files("kneegrade").joinpath("data/joint_space_by_grade.json").read_text(encoding="utf-8")
     )
     findings = []
+    labels_by_name = {target.name: target.label for target in TARGETS}
     for name, (column, key) in NARROWING_WIDTHS.items():
         if column not in labels.columns:
             continue
@@ -165,8 +167,8 @@ def implausible_joint_spaces(labels: pd.DataFrame) -> list[tuple[int, Finding]]:
             too_narrow, too_wide = deviation < -MAX_WIDTH_DEVIATION_SD, deviation > MAX_WIDTH_DEVIATION_SD
             if (too_narrow and grade < 3) or (too_wide and grade > 0):
                 text = (
-                    f"{name} {grade} with a joint space width of {width:.1f} mm; knees with this grade have "
-                    f"{mean:.1f} ± {sd:.1f} mm"
+                    f"{labels_by_name[name]} {grade} with a joint space width of {width:.1f} mm; knees with this grade "
+                    f"have {mean:.1f} ± {sd:.1f} mm."
                 )
                 findings.append((row, Finding("narrowing_against_width", text)))
     return findings

@@ -45,8 +45,9 @@ OOD_FINDINGS = (  # one per distance
     ),
     Finding(
         "unsure_landmarks",
-        "The landmarks of this knee are less certain than those of normal radiographs. Grades are read at the "
-        "landmarks and can be wrong if these are misplaced; check the landmarks and grade the knee yourself.",
+        "The landmarks of this knee are less certain than those of normal radiographs. The network reads "
+        "the image at the landmarks, so grades can be wrong if these are misplaced; check the landmarks and grade the "
+        "knee yourself.",
     ),
     Finding(
         "unusual_exposure",
