@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from kneegrade.cohorts import load_manifest, target_distributions
 from kneegrade.evaluation import Predictions, SubjectBootstrap, score
 from kneegrade.schema import CLASSES, TARGETS
-from kneegrade.training.config import load_recipe
+from kneegrade.training.recipe_file import load_recipe
 from kneegrade.training.train_grader import train_recipe
 
 RECIPE = Path(__file__).parents[1] / "recipes/ablation.yaml"

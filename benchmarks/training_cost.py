@@ -24,9 +24,10 @@ import torch
 
 from kneegrade.coherence import concatenate_probabilities, incoherence_loss
 from kneegrade.schema import TARGETS
-from kneegrade.training.config import Recipe, load_recipe
+from kneegrade.training.config import Recipe
 from kneegrade.training.grid import SCALES, recipe_folder
 from kneegrade.training.phantom_datasets import PaperCohort
+from kneegrade.training.recipe_file import load_recipe
 from kneegrade.training.train_grader import GraderTask
 from kneegrade.training.trainer import make_optimizer, train
 

@@ -92,5 +92,7 @@ def test_knees_of_a_folder_are_found_and_excluded_films_reported(tmp_path):
     assert set(table["subject_id"]) == {"0"}
     with pytest.raises(CohortError, match="not a regular expression"):
         manifest_from_films(tmp_path, LandmarkDetector(), "(")
+    with pytest.raises(CohortError, match="has no group"):
+        manifest_from_films(tmp_path, LandmarkDetector(), r"day")
     with pytest.raises(CohortError, match="no film with a knee"):
         manifest_from_films(tmp_path / "1.dcm", LandmarkDetector())

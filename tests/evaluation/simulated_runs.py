@@ -10,8 +10,8 @@ from kneegrade.coherence import one_hot
 from kneegrade.evaluation import Predictions
 from kneegrade.phantom.prevalence import PAPER_COUNTS
 from kneegrade.schema import TARGETS, grade_tuple_counts
-from kneegrade.training.config import load_recipe
 from kneegrade.training.grid import recipe_folder
+from kneegrade.training.recipe_file import load_recipe
 
 ACCURACY = {"resnet50": 0.5, "kpn": 0.55, "cl": 0.6, "proposed": 0.8, "resnet50-20": 0.3, "proposed-20": 0.6}
 

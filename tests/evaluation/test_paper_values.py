@@ -1,8 +1,8 @@
 import numpy as np
 
 from kneegrade.evaluation.paper_values import BY_GRADE, LABELS, SUMMARY
-from kneegrade.training.config import load_recipe
 from kneegrade.training.grid import SCALES, recipe_folder
+from kneegrade.training.recipe_file import load_recipe
 
 
 def test_the_papers_averages_are_the_means_of_their_columns():

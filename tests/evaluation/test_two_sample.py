@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 
 from kneegrade.errors import RecipeError
@@ -78,6 +79,9 @@ def test_a_profile_is_saved_and_loaded_and_unsuitable_ones_are_refused(tmp_path)
         compare_profiles(own, profile(4, weights="v"))
     with pytest.raises(RecipeError, match="9 subjects"):
         compare_profiles(own, profile(4, subjects=9))
+    pd.read_parquet(tmp_path / "p.parquet").head(0).to_parquet(tmp_path / "empty.parquet")
+    with pytest.raises(RecipeError, match="not a profile"):
+        SiteProfile.load(tmp_path / "empty.parquet")
     (tmp_path / "x.parquet").write_bytes(b"x")
     with pytest.raises(RecipeError, match="not a profile"):
         SiteProfile.load(tmp_path / "x.parquet")

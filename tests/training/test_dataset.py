@@ -53,6 +53,13 @@ def test_a_folder_without_a_dataset_is_refused(tmp_path):
         load_datasets((tmp_path / "nowhere",))
 
 
+@pytest.mark.parametrize("content", [b"junk", b""])
+def test_a_damaged_dataset_is_refused(content, tmp_path):
+    (tmp_path / "knees.npz").write_bytes(content)
+    with pytest.raises(RecipeError, match="is damaged"):
+        load_datasets((tmp_path,))
+
+
 def test_states_of_rows_survive_a_stop_and_only_put_knees_are_in_the_dataset(tmp_path):
     writer = DatasetWriter(tmp_path / "data", 4, "four knees")
     writer.put(0, PICTURE, LANDMARKS, VISIBLE)

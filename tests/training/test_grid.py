@@ -4,9 +4,10 @@ import pytest
 
 from kneegrade.errors import RecipeError, UsageError
 from kneegrade.evaluation.result_tables import write_tables
-from kneegrade.training.config import Recipe, load_recipe
+from kneegrade.training.config import Recipe
 from kneegrade.training.grid import SCALES, grid, recipe_folder, reproduce
 from kneegrade.training.phantom_datasets import PaperCohort
+from kneegrade.training.recipe_file import load_recipe
 
 TINY = replace(SCALES["tiny"], cohort=PaperCohort(60, 20, 20, 20, seed=4))
 

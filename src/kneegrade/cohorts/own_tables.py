@@ -158,12 +158,10 @@ def manifest_from_landmarks(
         progress: called with (films done, all films).
 
     Raises:
-        RecipeError: no film has landmarks, or the regular expression is invalid.
+        RecipeError: no film has landmarks.
+        CohortError: the regular expression is invalid or has no group.
     """
-    try:
-        pattern = re.compile(subject)
-    except re.error as error:
-        raise RecipeError(f"{subject!r} is not a regular expression: {error}.") from error
+    pattern = _subject_pattern(subject)
     sources, rows, excluded = list(find_sources([films])), [], []
     for number, source in enumerate(sources, start=1):
         try:
@@ -177,6 +175,16 @@ def manifest_from_landmarks(
     table = pd.DataFrame(rows).assign(split=split, source="marked")
     check_manifest(table)
     return table, excluded
+
+
+def _subject_pattern(expression: str) -> re.Pattern[str]:
+    try:
+        pattern = re.compile(expression)
+    except re.error as error:
+        raise CohortError(f"{expression!r} is not a regular expression: {error}.") from error
+    if not pattern.groups:
+        raise CohortError(f"{expression!r} has no group: put the part that is the subject in parentheses.")
+    return pattern
 
 
 def _knees_with_landmarks(
@@ -216,13 +224,10 @@ def manifest_from_films(
         progress: called with (films done, all films).
 
     Raises:
-        CohortError: no knee was found, or the regular expression is invalid.
+        CohortError: no knee was found, or the regular expression is invalid or has no group.
         UsageError: `films` does not exist.
     """
-    try:
-        pattern = re.compile(subject)
-    except re.error as error:
-        raise CohortError(f"{subject!r} is not a regular expression: {error}.") from error
+    pattern = _subject_pattern(subject)
     sources, rows, excluded = list(find_sources([films])), [], []
     for number, source in enumerate(sources, start=1):
         try:

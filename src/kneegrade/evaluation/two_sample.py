@@ -70,7 +70,7 @@ class SiteProfile:
             table = pd.read_parquet(path)
         except (OSError, ValueError) as error:
             raise RecipeError(not_a_profile) from error
-        if not {"subject", "probabilities", "features", "weights"} <= set(table.columns):
+        if not {"subject", "probabilities", "features", "weights"} <= set(table.columns) or table.empty:
             raise RecipeError(not_a_profile)
         if "version" not in table.columns or (table["version"] != PROFILE_VERSION).any():
             raise RecipeError(

@@ -18,6 +18,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,15 +112,19 @@ def load_datasets(directories: tuple[Path, ...]) -> KneeDataset:
     Pictures are read into memory (147 kB per knee); a single dataset that does not fit is memory-mapped.
 
     Raises:
-        RecipeError: a folder is not a dataset, or a person is in different splits of the datasets.
+        RecipeError: a folder is no dataset, a dataset is damaged, or a person is in different splits of the datasets.
     """
     parts = []
     for directory in directories:
         if not is_dataset(directory):
             raise RecipeError(f"{directory} is not a dataset; make one from a manifest with `kneegrade dataset`.")
-        knees = np.load(directory / ARRAYS_FILE)
-        rows = knees["rows"]
-        images = np.load(directory / IMAGES_FILE, mmap_mode="r")
+        try:
+            with np.load(directory / ARRAYS_FILE) as arrays:
+                knees = dict(arrays)
+            images = np.load(directory / IMAGES_FILE, mmap_mode="r")
+            rows = knees["rows"]
+        except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
+            raise RecipeError(f"The dataset {directory} is damaged; make it again with `kneegrade dataset`.") from error
         if len(directories) > 1 or len(rows) < len(images) or images.nbytes < MAX_MEMORY_SHARE * _memory_bytes():
             images = images[rows]
         # Early datasets hold no landmark weights; all their landmarks were drawn or marked by hand.

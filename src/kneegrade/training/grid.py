@@ -13,9 +13,10 @@ import numpy as np
 
 from kneegrade.errors import RecipeError, UsageError
 from kneegrade.progress import Progress
-from kneegrade.training.config import DetectorRecipe, Recipe, load_recipe
+from kneegrade.training.config import DetectorRecipe, Recipe
 from kneegrade.training.dataset import ARRAYS_FILE, IDENTITY_FILE
 from kneegrade.training.phantom_datasets import PaperCohort, build_paper_cohort
+from kneegrade.training.recipe_file import load_recipe
 from kneegrade.training.train_grader import recipe_text, train_recipe
 
 Log = Callable[[str], None]
