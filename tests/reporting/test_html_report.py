@@ -43,6 +43,16 @@ def test_refused_films_and_knees_are_listed_with_their_reasons(report, tmp_path)
     assert page.count('<article class="knee"') == 5  # pair 2, half 2, plain 1; no panel for hip and the broken file
 
 
+def test_the_table_marks_knees_that_a_reader_should_decide(report, tmp_path):
+    film = report.radiographs[0]
+    sure, unsure = film.knees
+    kl = replace(unsure.grades["kl"], prediction_set=(0, 1, 2))
+    unsure = replace(unsure, grades={**unsure.grades, "kl": kl})
+    page = page_of(replace(report, radiographs=(replace(film, knees=(sure, unsure)),)), tmp_path)
+    assert not sure.abstain
+    assert page.partition("<article")[0].count("A reader should decide") == 1
+
+
 def test_empty_run_makes_a_page(report, tmp_path):
     assert "0 graded of 0 radiographs" in page_of(replace(report, radiographs=()), tmp_path)
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _HEADINGS: Final = ("KL", "JSN\nL", "\nM", "Ost\nFL", "\nFM", "\nTL", "\nTM")  # each group is named once
 _CAPTION: Final = (
     "KL 0-4 · JSN joint space narrowing 0-3 · Ost osteophytes 0-3 · F femur · T tibia · L lateral · M medial · "
-    f"mm joint space width lateral/medial · Note: findings; the report explains them\n{RESEARCH_USE}"
+    f"mm joint space width lateral/medial · Note: codes of findings; the report explains them\n{RESEARCH_USE}"
 )
 
 
