@@ -56,6 +56,16 @@ def _create(path: Path, mode: Literal["w", "wb"]) -> IO[Any]:
     return path.open("x", encoding="utf-8", errors="replace", newline="")
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a whole text file through `replacing`.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    with replacing(path) as stream:
+        stream.write(text)
+
+
 def make_directory(directory: Path) -> None:
     """Create `directory` and its missing parents.
 

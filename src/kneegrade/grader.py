@@ -224,7 +224,9 @@ class Grader:
         """Stages 4 to 8 on accepted knees, in their order."""
         if not knees:
             return []
-        spaces = [measure(k.landmarks, None if mm is None else mm[1]) for k, mm in zip(knees, spacings_mm, strict=True)]
+        spaces = [  # 4 measure
+            measure(k.landmarks, None if mm is None else mm[1]) for k, mm in zip(knees, spacings_mm, strict=True)
+        ]
         output, visible = self._predict(knees)  # 5 grade
         calibrated = self.postprocessor(output.logits)  # 6 postprocess
         qualities = self._check_knees(knees, output.pooled, visible)  # 7 control

@@ -9,23 +9,10 @@ from kneegrade.phantom import Cohort, write_cohort
 from kneegrade.schema import TARGET_NAMES
 
 HEADER = "knee_id,subject_id,side,visit," + ",".join(TARGET_NAMES)
-ROWS = (
-    "a,P1,R,0,2,0,1,0,1,0,1",
-    "b,P1,R,12,1,0,1,0,1,0,1",
-    "c,P2,L,0,4,0,0,2,3,1,3",
-    "d,P3,L,0,0,0,0,0,0,0,0",
-    "e,P4,R,0,1,0,.A,,,,",
-)
 
 
-@pytest.fixture
-def labels(tmp_path):
-    (tmp_path / "labels.csv").write_text("\n".join([HEADER, *ROWS]))
-    return tmp_path / "labels.csv"
-
-
-def test_a_table_of_labels(kneegrade, labels, tmp_path):
-    done = kneegrade("audit", labels, "-o", tmp_path / "out")
+def test_a_table_of_labels(kneegrade, label_file, tmp_path):
+    done = kneegrade("audit", label_file, "-o", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert "1  kl4_needs_jsn3" in done.stdout
     assert "5 knees, 1 break a hard rule" in done.stdout
@@ -90,10 +77,10 @@ def test_a_table_without_grades_is_refused(kneegrade_here, tmp_path):
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="no Chromium")
-def test_the_page_opens_without_errors(kneegrade_here, labels, tmp_path):
+def test_the_page_opens_without_errors(kneegrade_here, label_file, tmp_path):
     from playwright.sync_api import sync_playwright
 
-    assert kneegrade_here("audit", labels, "-o", tmp_path / "out", "--quiet").returncode == 0
+    assert kneegrade_here("audit", label_file, "-o", tmp_path / "out", "--quiet").returncode == 0
     messages = []
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])

@@ -15,20 +15,10 @@ from kneegrade.evaluation.audit import (
 )
 from kneegrade.schema import TARGET_NAMES, TARGETS
 
-HEADER = "knee_id,subject_id,side,visit," + ",".join(TARGET_NAMES)
-ROWS = (
-    "a,P1,R,0,2,0,1,0,1,0,1",
-    "b,P1,R,12,1,0,1,0,1,0,1",
-    "c,P2,L,0,4,0,0,2,3,1,3",
-    "d,P3,L,0,0,0,0,0,0,0,0",
-    "e,P4,R,0,1,0,.A,,,,",
-)
-
 
 @pytest.fixture
-def labels(tmp_path):
-    (tmp_path / "labels.csv").write_text("\n".join([HEADER, *ROWS]))
-    return load_labels(tmp_path / "labels.csv")
+def labels(label_file):
+    return load_labels(label_file)
 
 
 @pytest.fixture

@@ -46,7 +46,7 @@ from kneegrade.anatomy.landmark_scheme import (
     TIBIA_PLATEAU_MEDIAL,
 )
 from kneegrade.errors import UnreadableFileError
-from kneegrade.files import replacing
+from kneegrade.files import replacing, write_text
 from kneegrade.results import Side
 
 Points = NDArray[np.float64]
@@ -121,8 +121,7 @@ def write_pts(path: Path, landmarks_px: Points) -> None:
     """Write landmarks (74, 2) or (K, 74, 2) in pixels as a `.pts` file."""
     flat = np.asarray(landmarks_px, dtype=np.float64).reshape(-1, 2)
     lines = "\n".join(f"{x:.4f} {y:.4f}" for x, y in flat)
-    with replacing(path) as stream:
-        stream.write(f"version: 1\nn_points: {len(flat)}\n{{\n{lines}\n}}\n")
+    write_text(path, f"version: 1\nn_points: {len(flat)}\n{{\n{lines}\n}}\n")
 
 
 KNEEL_TIBIA: tuple[int, ...] = tuple(TIBIA_ARTICULAR)[::2]  # T4 is the valley between the tibial spines
@@ -252,8 +251,7 @@ def to_coco(films: Iterable[CocoFilm]) -> dict[str, Any]:
 
 def write_coco(path: Path, films: Iterable[CocoFilm]) -> None:
     """Write films as a COCO keypoints file."""
-    with replacing(path) as stream:
-        stream.write(json.dumps(to_coco(films)))
+    write_text(path, json.dumps(to_coco(films)))
 
 
 def file_state(path: Path) -> tuple[Path, int, int]:

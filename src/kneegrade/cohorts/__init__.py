@@ -7,7 +7,15 @@ a manifest with a train, validation and test split. `manifest` describes the for
 from kneegrade.cohorts.build_manifest import cohort_summary, csv_manifest, most_manifest, oai_manifest, phantom_manifest
 from kneegrade.cohorts.chen2018 import chen2018_folder, chen2018_manifest
 from kneegrade.cohorts.fake_studies import FakeOptions, write_fake_most, write_fake_oai
-from kneegrade.cohorts.manifest import check_manifest, landmark_array, load_labels, load_manifest, target_distributions
+from kneegrade.cohorts.manifest import (
+    check_manifest,
+    has_landmarks,
+    landmark_array,
+    load_labels,
+    load_manifest,
+    rows_of_split,
+    target_distributions,
+)
 from kneegrade.cohorts.own_tables import manifest_from_landmarks
 from kneegrade.cohorts.readings import Counts
 
@@ -19,6 +27,7 @@ __all__ = [
     "chen2018_manifest",
     "cohort_summary",
     "csv_manifest",
+    "has_landmarks",
     "landmark_array",
     "load_labels",
     "load_manifest",
@@ -26,6 +35,7 @@ __all__ = [
     "most_manifest",
     "oai_manifest",
     "phantom_manifest",
+    "rows_of_split",
     "target_distributions",
     "write_fake_most",
     "write_fake_oai",

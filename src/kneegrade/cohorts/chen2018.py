@@ -24,6 +24,7 @@ from kneegrade.anatomy.landmark_files import read_pts
 from kneegrade.coherence import raked_table, smoothed_table
 from kneegrade.cohorts.manifest import check_manifest
 from kneegrade.errors import RecipeError
+from kneegrade.files import make_directory
 from kneegrade.schema import OARSI_NAMES, TARGETS, grade_tuple_counts
 from kneegrade.uncertainty import CoherentDecoder
 
@@ -116,7 +117,7 @@ def _unpack(archive: zipfile.ZipFile, folder: Path) -> None:
                 f"{name} in the archive has {info.file_size:,} bytes; at most {MAX_CROP_BYTES:,} are expected."
             )
         path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_directory(path.parent)
         path.write_bytes(archive.read(info))
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from kneegrade.cohorts import most, oai
-from kneegrade.files import replacing
+from kneegrade.files import make_directory, replacing, write_text
 from kneegrade.phantom import DicomOptions, FilmOptions, PhantomFilm, compose_film, render_film, write_film
 from kneegrade.phantom.film import FilmKnee
 from kneegrade.phantom.film_dicom import film_dataset
@@ -70,7 +70,7 @@ def write_fake_oai(root: Path, options: FakeOptions, progress: Progress | None =
         options: size of the study.
         progress: called with (people done, all people).
     """
-    root.mkdir(parents=True, exist_ok=True)
+    make_directory(root)
     planted: Counter[str] = Counter()
     visits = {code: _people_at(code, options) for code in RELEASES}
     for person in range(options.subjects):
@@ -96,8 +96,7 @@ def _generator(seed: int, person: int, code: str, stream: int) -> np.random.Gene
 
 
 def _write_planted(root: Path, planted: Counter[str]) -> None:
-    with replacing(root / "planted.json") as stream:
-        stream.write(json.dumps(dict(sorted(planted.items())), indent=1) + "\n")
+    write_text(root / "planted.json", json.dumps(dict(sorted(planted.items())), indent=1) + "\n")
 
 
 def _film_folder(code: str, person: int) -> str:
@@ -126,7 +125,7 @@ def _write_oai_film(root: Path, code: str, person: int, film: PhantomFilm, seed:
     dataset.SeriesDescription = oai.KNEE_SERIES
     planted["MONOCHROME1 films"] += inverted
     path = root / f"OAI_{oai.VISIT_MONTHS[code]:02d}m" / _film_folder(code, person) / "001"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(path.parent)
     buffer = BytesIO()
     dataset.save_as(buffer, enforce_file_format=True)
     data = buffer.getvalue()
@@ -155,7 +154,7 @@ def _pack(folder: Path, film: bytes) -> None:
 
 def _write_oai_table(folder: Path, code: str, people: list[int], options: FakeOptions, planted: Counter[str]) -> None:
     """Write the table of readings of one visit."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_directory(folder)
     ends = ["BARCDBU", *(oai.GRADE_COLUMNS[name] for name in TARGET_NAMES), *FURTHER_COLUMNS]
     header = ["ID", "SIDE", "READPRJ", *(f"V{code}{end}" for end in ends), "COMMENT"]
     if code == "01":
@@ -205,7 +204,7 @@ def _oai_rows(code: str, person: int, side: int, options: FakeOptions, planted: 
 
 def _write_oai_widths(folder: Path, code: str, people: list[int], options: FakeOptions, planted: Counter[str]) -> None:
     """Write `kxr_qjsw_duryea##`: Duryea's joint space widths of two thirds of the people."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_directory(folder)
     lines = [f"ID|SIDE|READPRJ|V{code}MCMJSW|V{code}LJSW825"]
     for person in (person for person in people if person % 3):
         for side, film_knee in zip((1, 2), _knees(person, options), strict=True):
@@ -256,7 +255,7 @@ def write_fake_most(root: Path, options: FakeOptions, progress: Progress | None 
 
     Special cases: half grades such as 1.9; the codes 8 and 9; letters; films of another view beside those of PA 10°.
     """
-    root.mkdir(parents=True, exist_ok=True)
+    make_directory(root)
     planted: Counter[str] = Counter()
     columns = [f"V{visit}X{side}{end}" for visit in MOST_VISITS for side in "RL" for end in most.GRADE_COLUMNS.values()]
     rows = []
@@ -270,7 +269,7 @@ def write_fake_most(root: Path, options: FakeOptions, progress: Progress | None 
                 cells += _most_cells(film_knee.knee.grades, rng, planted)
             for view in ("PA10", "PA05") if person % 4 == 0 else ("PA10",):
                 folder = root / "images" / f"{subject}_X" / f"V{visit}" / view
-                folder.mkdir(parents=True, exist_ok=True)
+                make_directory(folder)
                 write_film(folder / "00001.dcm", film, DicomOptions(compression="none"))
                 planted["films of PA 10°" if view == "PA10" else "films of another view"] += 1
         rows.append(cells)

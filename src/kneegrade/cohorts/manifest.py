@@ -156,13 +156,33 @@ def _soft_label(value: object, classes: int) -> NDArray[np.float64] | None:
     return np.asarray(soft / soft.sum())
 
 
+def rows_of_split(table: pd.DataFrame, split: str) -> pd.DataFrame:
+    """The knees of one split of a manifest, with a new index.
+
+    Raises:
+        RecipeError: the manifest has no knee in the split.
+    """
+    own = table[table["split"] == split].reset_index(drop=True)
+    if own.empty:
+        known = ", ".join(sorted(table["split"].unique()))
+        raise RecipeError(f"The manifest has no knee in split {split!r}; its splits are {known}.")
+    return own
+
+
+def has_landmarks(table: pd.DataFrame) -> NDArray[np.bool_]:
+    """(N,) bool, which rows of a manifest have landmarks."""
+    if "landmarks_px" not in table.columns:
+        return np.zeros(len(table), dtype=np.bool_)
+    return table["landmarks_px"].notna().to_numpy(dtype=np.bool_)
+
+
 def landmark_array(table: pd.DataFrame) -> NDArray[np.float64]:
     """Return (N, 74, 2) float64 landmarks, (x, y) in pixels, of a manifest in which every knee has them.
 
     Raises:
         RecipeError: the column `landmarks_px` is absent or empty in a row.
     """
-    if "landmarks_px" not in table.columns or table["landmarks_px"].isna().any():
+    if "landmarks_px" not in table.columns or not has_landmarks(table).all():
         raise RecipeError("The manifest has knees without landmarks_px. Run the landmark detector on them first.")
     return np.stack([np.asarray(p, dtype=np.float64).reshape(NUM_LANDMARKS, 2) for p in table["landmarks_px"]])
 

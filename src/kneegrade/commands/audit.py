@@ -41,7 +41,8 @@ def audit(
     from kneegrade.cohorts import load_labels
     from kneegrade.evaluation import Predictions
     from kneegrade.evaluation.audit import audit_labels, audited_knees, with_rows_of_whole_file
-    from kneegrade.reporting import make_directory, write_audit, write_rows
+    from kneegrade.files import make_directory
+    from kneegrade.reporting import write_audit, write_rows
     from kneegrade.training.build_dataset import knee_picture
 
     read = load_labels(labels)

@@ -15,7 +15,6 @@ from kneegrade.commands.options import (
     WeightsOption,
     progress_bar,
 )
-from kneegrade.errors import RecipeError
 
 
 def calibrate(
@@ -49,18 +48,15 @@ def calibrate(
     Temperatures and biases, joint decoding and prediction sets are fitted on a part of the subjects and evaluated on
     the others. Writes new weights and, if subjects are left, the files of `evaluate`.
     """
-    from kneegrade.cohorts import load_manifest
+    from kneegrade.cohorts import load_manifest, rows_of_split
     from kneegrade.evaluation.table_formats import markdown
+    from kneegrade.files import make_directory
     from kneegrade.training.fit import calibrate as fit_calibration
 
-    table = load_manifest(manifest)
-    known = ", ".join(sorted(table["split"].unique()))
-    table = table[table["split"] == split].reset_index(drop=True)
-    if table.empty:
-        raise RecipeError(f"{manifest.name} has no knee in split {split!r}; its splits are {known}.")
+    table = rows_of_split(load_manifest(manifest), split)
     if detect:
         table = table.drop(columns=["landmarks_px", "landmark_confidence"], errors="ignore")
-    output.mkdir(parents=True, exist_ok=True)
+    make_directory(output)
     path = output / "weights.safetensors"
     with progress_bar("Reading", quiet) as advance:
         predictions, left_out = fit_calibration(

@@ -274,20 +274,19 @@ def fake_most(
 def _write_with_summary(table: "pd.DataFrame", counts: "Counts", output: Path) -> None:
     """Write a manifest and, beside it, its summary, which is also printed."""
     from kneegrade.cohorts import cohort_summary
-    from kneegrade.files import replacing
+    from kneegrade.files import write_text
 
     _write_manifest(table, output)
     text = cohort_summary(table, counts)
-    with replacing(output.with_suffix(".md")) as stream:
-        stream.write(text)
+    write_text(output.with_suffix(".md"), text)
     typer.echo(text)
 
 
 def _write_manifest(table: "pd.DataFrame", output: Path) -> None:
     """Write a manifest and print its size."""
-    from kneegrade.files import replacing
+    from kneegrade.files import make_directory, replacing
 
-    output.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(output.parent)
     with replacing(output, "wb") as stream:
         table.to_parquet(stream)
     typer.echo(f"Wrote {len(table)} knees of {table['subject_id'].nunique()} subjects to {output}.")

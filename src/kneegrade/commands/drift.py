@@ -48,10 +48,10 @@ def drift(
     """
     from kneegrade.evaluation.table_formats import markdown, write_table
     from kneegrade.evaluation.two_sample import compare_profiles, drift_table
-    from kneegrade.files import replacing
+    from kneegrade.files import make_directory, write_text
     from kneegrade.training.predict import site_profile
 
-    output.mkdir(parents=True, exist_ok=True)
+    make_directory(output)
     with progress_bar("Reading", quiet or as_json) as advance:
         expected, left_out = site_profile(reference, weights, subject=subject, device=device.value, progress=advance)
         expected.save(output / "reference.parquet")
@@ -60,8 +60,7 @@ def drift(
     found = compare_profiles(expected, site)
     counts = {"reference": len(left_out), "site": len(site_left_out)}
     text = json.dumps({**found.as_json(), "left_out": counts}, indent=1)
-    with replacing(output / "drift.json") as stream:
-        stream.write(text + "\n")
+    write_text(output / "drift.json", text + "\n")
     table = drift_table(found)
     write_table(table, output)
     for line in (*left_out, *site_left_out):

@@ -98,14 +98,12 @@ def write_metrics(predictions: "Predictions", output: Path, about: Mapping[str, 
     from kneegrade.evaluation import SubjectBootstrap, as_json, score
     from kneegrade.evaluation.paper_tables import evaluation_table
     from kneegrade.evaluation.table_formats import write_table
-    from kneegrade.files import replacing
+    from kneegrade.files import write_text
 
     scores = score(predictions, SubjectBootstrap(predictions.subject))
-    output.mkdir(parents=True, exist_ok=True)
     predictions.save(output / "predictions.parquet")
     text = json.dumps({**about, **as_json(scores, predictions)}, indent=1)
-    with replacing(output / "metrics.json") as stream:
-        stream.write(text + "\n")
+    write_text(output / "metrics.json", text + "\n")
     table = evaluation_table(scores, predictions)
     write_table(table, output)
     return table, text

@@ -63,7 +63,8 @@ def grade(
     Exit code 0: every knee of every file was graded. 1: a file could not be read, a film has no gradable knee, or a
     knee was not graded. 2: wrong usage.
     """
-    from kneegrade.reporting import make_directory, write_report
+    from kneegrade.files import make_directory
+    from kneegrade.reporting import write_report
 
     wanted = _report_formats(formats)
     sources = sources_in(inputs)

@@ -58,10 +58,11 @@ def quality_control(
     The films need no grades. Writes new weights.
     """
     from kneegrade.cohorts import load_manifest
+    from kneegrade.files import make_directory
     from kneegrade.training.fit import quality_control_from_manifest
 
     table = load_manifest(manifest)
-    output.mkdir(parents=True, exist_ok=True)
+    make_directory(output)
     path = output / "weights.safetensors"
     with progress_bar("Reading", quiet) as advance:
         measured = quality_control_from_manifest(

@@ -21,7 +21,7 @@ from kneegrade.evaluation.paper_tables import (
     label_share_table,
 )
 from kneegrade.evaluation.table_formats import write_table
-from kneegrade.files import replacing
+from kneegrade.files import make_directory, replacing
 from kneegrade.progress import Progress
 
 TAUS = (0.25, 0.5, 0.75, 1.0, 1.5)
@@ -50,7 +50,7 @@ def write_tables(
             more than the seed.
     """
     runs, left_out = load_runs(directories)
-    output.mkdir(parents=True, exist_ok=True)
+    make_directory(output)
     bootstrap = SubjectBootstrap(runs[0].test.subject, replicates)
     rows = scores_by_recipe(runs, bootstrap)
     three, two = ("accuracy", "rmse", "kappa"), ("accuracy", "rmse")

@@ -5,7 +5,7 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 
-from kneegrade.files import replacing
+from kneegrade.files import write_text
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,7 @@ def write_table(table: Table, directory: Path) -> list[Path]:
     written = []
     for suffix, text in (("md", markdown(table)), ("csv", comma_separated(table)), ("tex", latex(table))):
         path = directory / f"{table.slug}.{suffix}"
-        with replacing(path) as stream:
-            stream.write(text)
+        write_text(path, text)
         written.append(path)
     return written
 

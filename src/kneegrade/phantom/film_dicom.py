@@ -25,7 +25,7 @@ from pydicom.uid import (
 )
 
 from kneegrade.errors import UsageError
-from kneegrade.files import replacing
+from kneegrade.files import make_directory, replacing, write_text
 from kneegrade.phantom.film import FilmOptions, PhantomFilm, render_film
 from kneegrade.version import __version__
 
@@ -206,7 +206,7 @@ def write_example_study(directory: Path) -> None:
     The bilateral film is 12-bit MONOCHROME1, JPEG 2000 lossless, with the pixel spacing at the detector. The single
     film is 16-bit MONOCHROME2 without pixel spacing.
     """
-    directory.mkdir(parents=True, exist_ok=True)
+    make_directory(directory)
     bilateral = render_film(EXAMPLE_SEED, BILATERAL_INDEX, FilmOptions("bilateral", "uniform", longest_px=1700))
     single = render_film(EXAMPLE_SEED, SINGLE_INDEX, FilmOptions("single_right", "uniform", longest_px=1200))
     write_film(
@@ -218,8 +218,7 @@ def write_example_study(directory: Path) -> None:
         "bilateral.dcm": film_truth(bilateral),
         "single_right.dcm": film_truth(single),
     }
-    with replacing(directory / "truth.json") as stream:
-        stream.write(json.dumps(truth, indent=1) + "\n")
+    write_text(directory / "truth.json", json.dumps(truth, indent=1) + "\n")
 
 
 def film_truth(film: PhantomFilm) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from kneegrade.errors import UsageError
-from kneegrade.files import replacing
+from kneegrade.files import make_directory, replacing, write_text
 from kneegrade.phantom.film import FilmKnee, FilmOptions, FilmScene, Layout, compose_film, render_scene
 from kneegrade.phantom.film_dicom import DicomOptions, write_film
 from kneegrade.phantom.phantom_knee import PhantomKnee, check_identity, sample_knee
@@ -92,7 +92,7 @@ def write_cohort(directory: Path, cohort: Cohort, progress: Progress | None = No
     Raises:
         UsageError: the folder contains another cohort, or no film of the cohort shows a knee.
     """
-    directory.mkdir(parents=True, exist_ok=True)
+    make_directory(directory)
     whole = cohort.number if cohort.kind == "rois" else ""
     shares = f"{cohort.implants} {cohort.distractors}"
     identity = f"renderer {RENDERER} {cohort.kind} {cohort.prevalence} {cohort.seed} {shares} {whole}".strip()
@@ -109,8 +109,7 @@ def _check_marker(directory: Path, identity: str) -> None:
     """Record the cohort's identity in the folder; raise a UsageError if the folder contains another cohort."""
     marker = directory / "cohort.txt"
     if not marker.exists():
-        with replacing(marker) as stream:
-            stream.write(identity + "\n")
+        write_text(marker, identity + "\n")
     elif marker.read_text(encoding="utf-8").strip() != identity:
         raise UsageError(f"{directory} contains another cohort; choose an empty folder or repeat the same settings.")
 
@@ -157,8 +156,7 @@ def _film_rows(directory: Path, cohort: Cohort, report: Progress) -> Iterator[di
         without_knee += [] if scene.knees else [name]
         report(index + 1, cohort.number)
     if cohort.distractors:
-        with replacing(directory / "no_knee.csv") as stream:
-            stream.write("\n".join(["image_path", *without_knee]) + "\n")
+        write_text(directory / "no_knee.csv", "\n".join(["image_path", *without_knee]) + "\n")
 
 
 def _film_row(cohort: Cohort, scene: FilmScene, shown: FilmKnee, encoding: DicomOptions) -> dict[str, Any]:
@@ -225,8 +223,7 @@ def _roi_rows(directory: Path, cohort: Cohort, report: Progress) -> Iterator[dic
             array[index] = np.rint(render_roi(knee, ROI_SIZE_PX)[0] * 255)
             if (index + 1) % CHUNK == 0:
                 array.flush()
-                with replacing(counter) as stream:
-                    stream.write(str(index + 1))
+                write_text(counter, str(index + 1))
             report(index + 1, number)
         yield _roi_row(cohort, knee)
     if array is not None:

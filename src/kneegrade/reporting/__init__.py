@@ -22,7 +22,6 @@ __all__ = [
     "SCHEMA_VERSION",
     "grades_table",
     "json_schema",
-    "make_directory",
     "to_dict",
     "write_audit",
     "write_csv",

@@ -15,12 +15,11 @@ from kneegrade.anatomy.landmark_files import CocoFilm, CocoKnee, kneel_row, writ
 from kneegrade.anatomy.landmark_scheme import FEMUR, TIBIA
 from kneegrade.anatomy.landmarks import Landmarks
 from kneegrade.errors import UsageError
-from kneegrade.files import replacing
+from kneegrade.files import make_directory, replacing
 from kneegrade.grader import detect_film
 from kneegrade.imaging import Source, stem_of
 from kneegrade.measurements import JointSpace
 from kneegrade.progress import Progress
-from kneegrade.reporting import make_directory
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -126,7 +125,7 @@ def _exported_film(detected: DetectedRadiograph, stems: set[str]) -> ExportedFil
 
 def _file_path(directory: Path, stem: str, ending: str) -> Path:
     path = directory / f"{stem}.{ending}"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(path.parent)
     return path
 
 

@@ -27,7 +27,7 @@ from kneegrade.anatomy.geometry import ROI_PLATEAU_WIDTHS, extract_crop, roi_fra
 from kneegrade.anatomy.knee import points_inside
 from kneegrade.anatomy.landmark_scheme import ARTICULAR, NUM_LANDMARKS
 from kneegrade.errors import RecipeError, UnreadableFileError
-from kneegrade.files import replacing
+from kneegrade.files import write_text
 
 DATASET_PX = 384
 DATASET_PLATEAU_WIDTHS = 1.5
@@ -202,8 +202,7 @@ class DatasetWriter:
         self.state: NDArray[np.uint8] = self._array("state", np.uint8, (number,))
         self.state[self.state == SKIPPED] = PENDING
         (self.partial / LEFT_OUT_FILE).unlink(missing_ok=True)
-        with replacing(marker) as stream:
-            stream.write(identity)
+        write_text(marker, identity)
 
     def _array(self, name: str, dtype: type, shape: tuple[int, ...]) -> Any:
         mode = "r+" if self._resumed else "w+"

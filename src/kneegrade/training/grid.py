@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from kneegrade.errors import RecipeError, UsageError
+from kneegrade.files import make_directory
 from kneegrade.progress import Progress
 from kneegrade.training.config import DetectorRecipe, Recipe
 from kneegrade.training.dataset import ARRAYS_FILE, IDENTITY_FILE
@@ -126,7 +127,7 @@ def reproduce(
             "`kneegrade reproduce` was started as one of several processes, but it runs as a single process. Use "
             "`accelerate launch … train` to distribute a single run."
         )
-    output.mkdir(parents=True, exist_ok=True)
+    make_directory(output)
     if dataset is None:
         dataset = _phantom_cohort(output / "cohort", scale.cohort, log, drawing)
     runs = grid(scale, dataset.resolve(), settings)

@@ -27,7 +27,7 @@ from torch import Tensor
 from kneegrade.anatomy import LandmarkDetector
 from kneegrade.anatomy.landmark_scheme import NUM_LANDMARKS
 from kneegrade.coherence import concatenate_probabilities
-from kneegrade.cohorts import load_manifest, target_distributions
+from kneegrade.cohorts import has_landmarks, load_manifest, rows_of_split, target_distributions
 from kneegrade.cohorts.own_tables import manifest_from_films
 from kneegrade.errors import RecipeError, UsageError
 from kneegrade.evaluation import Predictions
@@ -198,13 +198,6 @@ def _manifest_of(
     return table, [line.replace("\n", " ") for line in left_out]
 
 
-def has_landmarks(table: pd.DataFrame) -> NDArray[np.bool_]:
-    """(N,) bool, which rows of a manifest have landmarks."""
-    if "landmarks_px" not in table.columns:
-        return np.zeros(len(table), dtype=np.bool_)
-    return table["landmarks_px"].notna().to_numpy(dtype=np.bool_)
-
-
 def evaluate_manifest(
     table: pd.DataFrame, split: str, weights: Path | None = None, *, detect: bool = False, device: str = "auto",
     progress: Progress | None = None,
@@ -226,10 +219,7 @@ def evaluate_manifest(
             graded.
         WeightsError: the weights are missing, damaged or of another kind.
     """
-    own = table[table["split"] == split].reset_index(drop=True)
-    if own.empty:
-        known = ", ".join(sorted(table["split"].unique()))
-        raise RecipeError(f"The manifest has no knee in split {split!r}; its splits are {known}.")
+    own = rows_of_split(table, split)
     marked = has_landmarks(own)
     if not detect and marked.any() and not marked.all():
         raise RecipeError(

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from kneegrade.coherence import most_probable_grades
 from kneegrade.errors import RecipeError
 from kneegrade.evaluation import agreement
-from kneegrade.files import replacing
+from kneegrade.files import make_directory, write_text
 from kneegrade.network import GradeLogits, GradingNetwork
 from kneegrade.progress import Progress
 from kneegrade.schema import TARGETS
@@ -194,18 +194,18 @@ def train_recipe(
     recipe = load_recipe(path, overrides)
     if processes().is_main_process:
         _check_directory(directory, recipe_text(recipe), resume)
-    directory.mkdir(parents=True, exist_ok=True)
+    make_directory(directory)
     if isinstance(recipe, DetectorRecipe):
         detector = DetectorTraining(recipe)
-        _write_text(directory / "recipe.yaml", recipe_text(recipe))
+        write_text(directory / "recipe.yaml", recipe_text(recipe))
         tensors = detector.run(directory, resume=resume, progress=progress)
         if tensors is not None:
             save_weights(directory / "weights.safetensors", tensors, _description("detector", recipe, {}))
         return tensors is not None
     task = GraderTask(recipe, directory, resume)
     if task.processes.is_main_process:
-        _write_text(directory / "recipe.yaml", recipe_text(recipe))
-        _write_text(directory / "cohort.json", json.dumps(_cohort(task), indent=1))
+        write_text(directory / "recipe.yaml", recipe_text(recipe))
+        write_text(directory / "cohort.json", json.dumps(_cohort(task), indent=1))
     if not train(task, directory, resume=resume, progress=progress):
         return False
     if task.processes.is_main_process:
@@ -227,11 +227,6 @@ def _check_directory(directory: Path, text: str, resume: bool) -> None:
 def recipe_text(recipe: Recipe | DetectorRecipe) -> str:
     """The YAML text of a resolved recipe, as `recipe.yaml` in the run directory."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
-
-
-def _write_text(path: Path, text: str) -> None:
-    with replacing(path) as stream:
-        stream.write(text)
 
 
 def _cohort(task: GraderTask) -> dict[str, Any]:
