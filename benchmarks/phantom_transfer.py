@@ -39,7 +39,7 @@ class GlobalNetwork(nn.Module):
     def __init__(self, outputs: int) -> None:
         super().__init__()
         self.trunk = Trunk("resnet18", stages=4)
-        self.head = nn.Linear(self.trunk.channels, outputs)
+        self.head = nn.Linear(self.trunk.levels[-1].channels, outputs)
 
     def forward(self, crops: Tensor) -> Tensor:
         """(B, 1, S, S) → (B, outputs)."""

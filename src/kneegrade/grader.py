@@ -251,8 +251,9 @@ class Grader:
         crops = torch.from_numpy(np.stack([knee.roi for knee in knees])).unsqueeze(1)  # (N, 1, S, S)
         points = torch.from_numpy(np.stack([knee.roi_landmarks_px for knee in knees])).float()  # (N, 74, 2)
         visible = torch.from_numpy(np.stack([knee.visible for knee in knees]))
+        inside = torch.from_numpy(np.stack([knee.inside for knee in knees])).unsqueeze(1)  # (N, 1, S, S)
         crops = crops.to(self.device, memory_format=torch.channels_last)
-        return self.network(crops, points.to(self.device), visible.to(self.device)), visible
+        return self.network(*(part.to(self.device) for part in (crops, points, visible, inside))), visible
 
     def _check_knees(self, knees: Sequence[Knee], pooled: Tensor, visible: Tensor) -> Sequence[Quality | None]:
         if self.quality_control is None:

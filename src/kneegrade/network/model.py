@@ -1,9 +1,11 @@
 """The grading networks of Zheng et al., MICCAI 2021 (section 2.1), their baselines and ablations, as one class.
 
-1. A ResNet trunk (the backbone) turns the crop of a knee into a feature map, (B, C, h, w).
+1. A trunk (the backbone) turns the crop of a knee into a feature map, (B, C, h, w). The paper's is a ResNet; an
+   EfficientNet-Lite returns several maps of different strides.
 2. The feature map is read at P points: for the keypoint pooling network (KPN) of the paper at the 74 landmarks, for a
    plain ResNet at one "point", the mean of the map. The result is (B, P, C), or (B, P, R) after the optional reduction
-   of the channels from C to R (R = C without it).
+   of the channels from C to R (R = C without it). Landmarks read the maps of strides 8 and 16 of an EfficientNet-Lite,
+   concatenated, and the mean is that of its last map.
 3. Each grade has a linear head. The grades of the whole joint (KL, both narrowings) read all points, each osteophyte
    grade reads the points of its compartment.
 
@@ -23,14 +25,19 @@ from torch.nn import functional
 
 from kneegrade.anatomy.landmark_scheme import COMPARTMENTS, NUM_LANDMARKS
 from kneegrade.errors import WeightsError
-from kneegrade.network.pooling import global_average, pool_at_landmarks, siamese_patches
-from kneegrade.network.resnet import InputNormalization, Trunk
+from kneegrade.network.efficientnet import ARCHITECTURES as EFFICIENTNETS
+from kneegrade.network.efficientnet import EfficientNetTrunk
+from kneegrade.network.input_normalization import InputNormalization
+from kneegrade.network.pooling import global_average, masked_average, pool_at_landmarks, siamese_patches
+from kneegrade.network.resnet import ARCHITECTURES as RESNETS
+from kneegrade.network.resnet import Trunk
 from kneegrade.schema import TARGETS, Target
 from kneegrade.weights import Weights, load_part
 from kneegrade.weights.inference import fuse_batchnorm, has_native_bfloat16
 
 Pooling = Literal["keypoints", "global", "keypoints+global", "siamese"]
 Heads = Literal["softmax", "ordinal"]
+TRUNKS = (*RESNETS, *EFFICIENTNETS)
 
 
 @dataclass(frozen=True)
@@ -38,12 +45,12 @@ class ModelConfig:
     """Configuration of a grading network; the defaults are the paper's keypoint pooling network.
 
     Attributes:
-        trunk: "resnet18", "resnet34" or "resnet50".
+        trunk: "resnet18", "resnet34", "resnet50", "efficientnet_lite0" or "efficientnet_lite2".
         pooling: where the feature map is read. "keypoints": at the 74 landmarks (paper, 2.1). "global": its mean (the
             paper's baselines). "keypoints+global": both, with the mean as one more point that every head reads.
             "siamese": the means of two maps, of a lateral patch and of a mirrored medial patch (Tiulpin et al. 2018);
             see `pooling.siamese_patches`.
-        stages: residual stages of the trunk: 3 ends at `layer3` (stride 16), 4 at `layer4` (stride 32).
+        stages: stages of the trunk: 3 ends at stride 16 (`layer3` of a ResNet), 4 at stride 32 (`layer4`).
         reduce: None for the paper's linear heads on all channels, else the number of channels after a linear reduction
             with ReLU that all points share. Features are masked after the reduction, so the sum over points is exact.
         heads: "softmax", or "ordinal" for conditional logits (CORN).
@@ -51,10 +58,14 @@ class ModelConfig:
         roi_px: side of the input in pixels, which are the unit of the landmarks.
         input_normalization: normalisation of the grey values in [0, 1], after they are repeated to three channels.
             "none": none. "imagenet": subtract the mean and divide by the standard deviation of ImageNet's channels, as
-            torchvision's weights expect. In the description of weights, a missing key means "none".
+            torchvision's weights expect. "symmetric": (x - 0.5) / 0.5, as TensorFlow's weights expect. "per_image":
+            mean 0 and standard deviation 0.5 in every image. In the description of weights, a missing key means "none".
+        mask_outside: whether pixels outside the film (0 in the crop) are left out of the mean of the map and of the
+            normalisation of every image. The paper's network does not know them.
 
     Raises:
-        ValueError: unknown input normalization.
+        ValueError: unknown trunk or input normalization, or a trunk whose landmarks and mean have different numbers of
+            channels with "keypoints+global" pooling and without `reduce`.
     """
 
     trunk: str = "resnet50"
@@ -65,11 +76,16 @@ class ModelConfig:
     regression: bool = False
     roi_px: int = 320
     input_normalization: InputNormalization = "none"
+    mask_outside: bool = False
 
     def __post_init__(self) -> None:
         known = get_args(InputNormalization)
         if self.input_normalization not in known:
             raise ValueError(f"input_normalization is {self.input_normalization!r}; expected one of {known}")
+        if self.trunk not in TRUNKS:
+            raise ValueError(f"trunk is {self.trunk!r}; expected one of {TRUNKS}")
+        if self.trunk in EFFICIENTNETS and self.pooling == "keypoints+global" and self.reduce is None:
+            raise ValueError(f"{self.trunk} with keypoints+global pooling needs reduce, the number of channels to read")
 
     @property
     def num_read_points(self) -> int:
@@ -128,51 +144,68 @@ class GradingNetwork(nn.Module):
         super().__init__()
         self.config = config = config or ModelConfig()
         self.in_bfloat16 = False
-        self.trunk = Trunk(config.trunk, config.stages, input_normalization=config.input_normalization)
-        width = self.trunk.channels if config.reduce is None else config.reduce  # R
-        self.reduce = (
-            None if config.reduce is None else nn.Sequential(nn.Linear(self.trunk.channels, config.reduce), nn.ReLU())
+        build = EfficientNetTrunk if config.trunk in EFFICIENTNETS else Trunk
+        self.trunk = build(config.trunk, config.stages, input_normalization=config.input_normalization)
+        at_landmarks = sum(level.channels for level in self.trunk.levels[: self.trunk.landmark_levels])
+        in_mean = self.trunk.levels[-1].channels
+        channels = at_landmarks if config.pooling.startswith("keypoints") else in_mean  # C
+        width = channels if config.reduce is None else config.reduce  # R
+        self.reduce = None if config.reduce is None else _reduction(channels, width)
+        self.reduce_mean = (
+            _reduction(in_mean, width) if config.pooling == "keypoints+global" and in_mean != channels else None
         )
         self.heads = grade_heads(config, width)
         if config.regression:
             self.regression = regression_heads(config, width)
         self.register_buffer("feature_mean", torch.zeros(config.num_read_points, width))  # (P, R)
 
-    def forward(self, roi: Tensor, landmarks_px: Tensor, visible: Tensor) -> GradeLogits:
+    def forward(self, roi: Tensor, landmarks_px: Tensor, visible: Tensor, inside: Tensor | None = None) -> GradeLogits:
         """Return the logits of the seven grades.
 
         Args:
             roi: (B, 1, S, S) in [0, 1], bone bright, lateral on the left of the image.
             landmarks_px: (B, 74, 2), (x, y) in pixels of `roi`; used by networks that pool at landmarks.
             visible: (B, 74) bool, likewise.
+            inside: (B, 1, S, S) bool, pixels on the film; used with `mask_outside`. None: all.
         """
-        pooled, mask = self._pool(roi, landmarks_px, visible)  # (B, P, C), (B, P)
-        if self.reduce is not None:
-            # Masked again, because the bias of the reduction makes the zeros of invisible landmarks non-zero.
-            pooled = self.reduce(pooled).float() * mask.unsqueeze(-1)  # (B, P, R)
+        inside = inside if self.config.mask_outside else None
+        pooled = self._pool(roi, landmarks_px, visible, inside)  # (B, P, R)
         numbers = read_heads(self.regression, pooled, self.config) if self.config.regression else {}
         return GradeLogits(self.classify(pooled), pooled, {name: value.squeeze(1) for name, value in numbers.items()})
 
-    def _pool(self, roi: Tensor, landmarks_px: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the features at the points, (B, P, C), and which points are visible, (B, P)."""
+    def _pool(self, roi: Tensor, landmarks_px: Tensor, visible: Tensor, inside: Tensor | None) -> Tensor:
+        """Return the features that the heads read at each point, (B, P, R)."""
         pooling = self.config.pooling
         always = visible.new_ones(len(roi), 2)
         if pooling == "siamese":
-            both = global_average(self._features(siamese_patches(roi)))  # (2·B, 1, C)
-            return rearrange(both, "(side b) 1 c -> b side c", side=2), always
-        features = self._features(roi)  # (B, C, S/stride, S/stride)
+            both = global_average(self._maps(siamese_patches(roi), None)[-1])  # (2·B, 1, C)
+            return self._reduced(rearrange(both, "(side b) 1 c -> b side c", side=2), always)
+        maps = self._maps(roi, inside)  # (B, C, S/stride, S/stride) each
+        mean = None if pooling == "keypoints" else masked_average(maps[-1], inside)  # (B, 1, C)
         if pooling == "global":
-            return global_average(features), always[:, :1]
-        pooled = pool_at_landmarks(features, landmarks_px, visible, self.trunk.stride)  # (B, 74, C)
-        if pooling == "keypoints":
-            return pooled, visible
-        return torch.cat([pooled, global_average(features)], 1), torch.cat([visible, always[:, :1]], 1)
+            return self._reduced(mean, always[:, :1])
+        at_landmarks = torch.cat([
+            pool_at_landmarks(features, landmarks_px, visible, level.stride, level.offset)
+            for features, level in zip(maps, self.trunk.levels[: self.trunk.landmark_levels], strict=False)
+        ], 2)  # (B, 74, C)  # fmt: skip
+        if mean is None:
+            return self._reduced(at_landmarks, visible)
+        if self.reduce_mean is None:
+            return self._reduced(torch.cat([at_landmarks, mean], 1), torch.cat([visible, always[:, :1]], 1))
+        return torch.cat([self._reduced(at_landmarks, visible), self.reduce_mean(mean).float()], 1)
 
-    def _features(self, image: Tensor) -> Tensor:
+    def _reduced(self, pooled: Tensor, mask: Tensor) -> Tensor:
+        """Return (B, P, R) of (B, P, C), zero at points that are not visible, (B, P)."""
+        if self.reduce is None:
+            return pooled
+        # Masked again, because the bias of the reduction makes the zeros of invisible landmarks non-zero.
+        return self.reduce(pooled).float() * mask.unsqueeze(-1)
+
+    def _maps(self, image: Tensor, inside: Tensor | None) -> tuple[Tensor, ...]:
         precision = torch.autocast(image.device.type, torch.bfloat16) if self.in_bfloat16 else nullcontext()
         with precision:
-            features: Tensor = self.trunk(image)
-        return features
+            maps: Tensor | tuple[Tensor, ...] = self.trunk(image, inside)
+        return maps if isinstance(maps, tuple) else (maps,)
 
     def classify(self, pooled: Tensor) -> dict[str, Tensor]:
         """Return the logits for pooled features: (B, P, R) → grade name → (B, classes)."""
@@ -219,6 +252,10 @@ class GradingNetwork(nn.Module):
             self.trunk = fuse_batchnorm(self.trunk)
             self.in_bfloat16 = has_native_bfloat16()
         return self
+
+
+def _reduction(channels: int, width: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(channels, width), nn.ReLU())
 
 
 def grade_heads(config: ModelConfig, width: int) -> nn.ModuleDict:

@@ -9,17 +9,21 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def pool_at_landmarks(features: Tensor, landmarks_px: Tensor, visible: Tensor, stride: int) -> Tensor:
+def pool_at_landmarks(
+    features: Tensor, landmarks_px: Tensor, visible: Tensor, stride: int, offset: int = 0
+) -> Tensor:
     r"""Return f_a = [h(f, c_1) … h(f, c_N)] of the paper: the features at the landmarks, (B, N, C) float32.
 
     In a ResNet, cell j of a map with stride s is centred on pixel s·j (the centre of the first pixel is 0). A landmark
-    at x is therefore read at x/s by bilinear interpolation, clamped to the first and last cell.
+    at x is therefore read at x/s by bilinear interpolation, clamped to the first and last cell. In a network with
+    TensorFlow's padding the first cell is centred on pixel s - 1, and the landmark is read at (x - (s - 1))/s.
 
     Args:
         features: f, (B, C, h, w).
         landmarks_px: c, (B, N, 2), (x, y) in pixels of the network's input.
         visible: (B, N) bool; the features of a landmark that is not visible are zero.
         stride: s, pixels of the input per cell of the map.
+        offset: pixel of the input on which the first cell is centred.
 
     Example:
         In a map of its own column numbers, the value at a landmark is x/stride:
@@ -31,7 +35,7 @@ def pool_at_landmarks(features: Tensor, landmarks_px: Tensor, visible: Tensor, s
     """
     height, width = features.shape[-2:]
     last = torch.tensor([width - 1, height - 1], device=features.device, dtype=torch.float32)
-    cells = torch.minimum((landmarks_px.float() / stride).clamp(min=0), last)  # (B, N, 2)
+    cells = torch.minimum(((landmarks_px.float() - offset) / stride).clamp(min=0), last)  # (B, N, 2)
     grid = rearrange(2 * cells / last.clamp(min=1) - 1, "b n xy -> b n 1 xy")  # in [-1, 1]
     read = functional.grid_sample(features.float(), grid, mode="bilinear", padding_mode="border", align_corners=True)
     return rearrange(read, "b c n 1 -> b n c") * rearrange(visible, "b n -> b n 1")  # (B, N, C)
@@ -40,6 +44,27 @@ def pool_at_landmarks(features: Tensor, landmarks_px: Tensor, visible: Tensor, s
 def global_average(features: Tensor) -> Tensor:
     """Return the mean over the map: (B, C, h, w) → (B, 1, C) float32."""
     return rearrange(features.float().mean((2, 3)), "b c -> b 1 c")
+
+
+def masked_average(features: Tensor, inside: Tensor | None) -> Tensor:
+    """Return the mean over the cells on the film: (B, C, h, w) → (B, 1, C) float32.
+
+    The weight of a cell is the share of its pixels that are on the film.
+
+    Args:
+        features: (B, C, h, w).
+        inside: (B, 1, H, W) bool, pixels on the film; None: all. An image without any such pixel has mean 0.
+
+    Example:
+        >>> f, half = torch.tensor([[[[1.0, 5.0]]]]), torch.tensor([[[[True, False]]]])
+        >>> masked_average(f, half).item(), masked_average(f, None).item()
+        (1.0, 3.0)
+    """
+    if inside is None:
+        return global_average(features)
+    weight = functional.adaptive_avg_pool2d(inside.float(), features.shape[-2:])  # (B, 1, h, w)
+    mean = (features.float() * weight).sum((2, 3)) / weight.sum((2, 3)).clamp(min=1e-6)
+    return rearrange(mean, "b c -> b 1 c")
 
 
 def visible_mean(at_landmarks: Tensor, visible: Tensor) -> Tensor:

@@ -6,13 +6,12 @@ bottleneck has the stride. Parameters have torchvision's names, so that its chec
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-InputNormalization = Literal["none", "imagenet"]
+from kneegrade.network.input_normalization import InputNormalization, Level, NormalizedTrunk
 
 
 @dataclass(frozen=True)
@@ -29,11 +28,6 @@ ARCHITECTURES: dict[str, Architecture] = {
     "resnet50": Architecture((3, 4, 6, 3), bottleneck=True),
 }
 STAGE_WIDTHS = (64, 128, 256, 512)  # channels inside the blocks of each stage
-Channels = tuple[float, float, float]
-NORMALIZATIONS: dict[InputNormalization, tuple[Channels, Channels]] = {  # mean and standard deviation of each channel
-    "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
-    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-}
 
 
 class BasicBlock(nn.Module):
@@ -88,34 +82,25 @@ def shortcut(channels_in: int, channels_out: int, stride: int) -> nn.Sequential 
     return nn.Sequential(nn.Conv2d(channels_in, channels_out, 1, stride, bias=False), nn.BatchNorm2d(channels_out))
 
 
-class Trunk(nn.Module):
+class Trunk(NormalizedTrunk):
     """ResNet up to a given stage, which returns its feature map.
 
     Args:
         name: "resnet18", "resnet34" or "resnet50".
         stages: number of residual stages, 1 … 4; 3 ends at `layer3` with stride 16 (f in the paper).
-        input_normalization: normalisation of the input, see `ModelConfig`. Mean and standard deviation are the buffers
-            `input_mean` and `input_std`, (1, 3, 1, 1). They are not part of the state dict, because the configuration
-            that is saved beside it defines them.
+        input_normalization: see `ModelConfig`.
 
     Attributes:
-        channels: C, number of channels of the feature map.
-        stride: pixels of the input per cell of the feature map.
+        levels: the one map that `forward` returns: C channels, 2^(stages + 1) pixels of the input per cell.
+        landmark_levels: how many maps are read at landmarks: 1.
     """
-
-    input_mean: Tensor
-    input_std: Tensor
 
     def __init__(
         self, name: str = "resnet50", stages: int = 3, *, input_normalization: InputNormalization = "none"
     ) -> None:
-        super().__init__()
+        super().__init__(input_normalization)
         architecture = ARCHITECTURES[name]
         block: type[BasicBlock | Bottleneck] = Bottleneck if architecture.bottleneck else BasicBlock
-        self.input_normalization = input_normalization
-        mean, std = NORMALIZATIONS[input_normalization]
-        self.register_buffer("input_mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("input_std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU(inplace=True)
@@ -126,21 +111,24 @@ class Trunk(nn.Module):
             strides = [1 if stage == 0 else 2] + [1] * (architecture.blocks[stage] - 1)
             layer, channels = _make_stage(block, channels, STAGE_WIDTHS[stage], strides)
             setattr(self, f"layer{stage + 1}", layer)
-        self.channels = channels
-        self.stride = 2 ** (stages + 1)
+        self.levels, self.landmark_levels = (Level(channels, 2 ** (stages + 1), 0),), 1
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, 1, H, W) grey values in [0, 1] → (B, C, H/stride, W/stride).
+    def forward(self, image: Tensor, inside: Tensor | None = None) -> Tensor:
+        """Return the feature map, (B, C, H/stride, W/stride).
 
-        The channel is repeated to the three channels that checkpoints expect, then normalised.
+        Args:
+            image: (B, 1, H, W) grey values in [0, 1].
+            inside: (B, 1, H, W) bool, pixels on the film; None: all.
         """
-        x = x.expand(-1, 3, -1, -1)  # (B, 3, H, W)
-        if self.input_normalization != "none":  # (x - 0) / 1 would give the same numbers, but copy the batch
-            x = (x - self.input_mean) / self.input_std
+        x = self.normalized(image, inside)  # (B, 3, H, W)
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))  # (B, 64, H/4, W/4)
         for stage in range(self.stages):
             x = getattr(self, f"layer{stage + 1}")(x)
         return x
+
+    def first_stages(self, number: int) -> list[nn.Module]:
+        """Return the modules of the stem and of the first `number` stages, for freezing."""
+        return [self.conv1, self.bn1, *(getattr(self, f"layer{n}") for n in range(1, number + 1))]
 
 
 def _make_stage(
@@ -154,8 +142,8 @@ def _make_stage(
     return nn.Sequential(*blocks), channels
 
 
-def load_trunk(trunk: Trunk, state: dict[str, Tensor]) -> None:
-    """Load a state dict with torchvision's names; tensors of further stages and of the classifier are ignored.
+def load_trunk(trunk: nn.Module, state: dict[str, Tensor]) -> None:
+    """Load the tensors of a checkpoint by name; tensors of further stages and of the classifier are ignored.
 
     Raises:
         KeyError: a tensor of the trunk is missing from `state`.

@@ -102,8 +102,10 @@ def crop_matrices(frames: Tensor, params: AugmentationParams, size_px: int) -> T
     return torch.cat([linear @ rotation, linear @ offset.unsqueeze(2) + frames[:, :, 2:]], dim=2)
 
 
-def augment_images(images: Tensor, matrices: Tensor, params: AugmentationParams, size_px: int) -> Tensor:
-    """Augmented crops (B, 1, S, S), float32 in [0, 1], 0 outside the film.
+def augment_images(
+    images: Tensor, matrices: Tensor, params: AugmentationParams, size_px: int
+) -> tuple[Tensor, Tensor]:
+    """Augmented crops (B, 1, S, S), float32 in [0, 1], 0 outside the film, and which pixels are on it (bool).
 
     Args:
         images: (B, 384, 384) uint8 images of a dataset, 0 outside the film, 1 … 255 on it.
@@ -123,7 +125,7 @@ def augment_images(images: Tensor, matrices: Tensor, params: AugmentationParams,
         generator = torch.Generator(crops.device).manual_seed(params.noise_seed)
         noise = torch.randn(crops.shape, generator=generator, device=crops.device)
         crops = crops + noise * params.noise.view(-1, 1, 1, 1)
-    return crops.clamp(0, 1) * covered
+    return crops.clamp(0, 1) * covered, covered
 
 
 def _blurred(crops: Tensor, sigma_px: Tensor) -> Tensor:

@@ -21,11 +21,13 @@ class Batch:
         roi: (B, 1, S, S) float32 in [0, 1].
         landmarks_px: (B, 74, 2) float32 (x, y) in pixels of `roi`.
         visible: (B, 74) bool, True where the landmark is known and lies in `roi`, on the film.
+        inside: (B, 1, S, S) bool, pixels on the film.
     """
 
     roi: Tensor
     landmarks_px: Tensor
     visible: Tensor
+    inside: Tensor
 
 
 class CropBatches:
@@ -71,8 +73,8 @@ class CropBatches:
             pictures = torch.from_numpy(images[rows]).to(self.device)
         landmarks, visible = self.landmarks_px[index].to(self.device), self.visible[index].to(self.device)
         points, seen = augment_landmarks(landmarks, visible, matrices, params, self.size_px)
-        roi = augment_images(pictures, matrices, params, self.size_px)
-        return Batch(roi.contiguous(memory_format=torch.channels_last), points, seen)
+        roi, inside = augment_images(pictures, matrices, params, self.size_px)
+        return Batch(roi.contiguous(memory_format=torch.channels_last), points, seen, inside)
 
 
 def downsample(images: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:

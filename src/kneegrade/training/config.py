@@ -8,8 +8,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from kneegrade.network.input_normalization import InputNormalization
 from kneegrade.network.model import Heads, ModelConfig, Pooling
-from kneegrade.network.resnet import InputNormalization
 
 
 class Section(BaseModel):
@@ -47,21 +47,23 @@ class Model(Section):
     The keys are the fields of `kneegrade.network.model.ModelConfig`, and `init`.
 
     Attributes:
-        trunk: "resnet18", "resnet34" or "resnet50".
+        trunk: "resnet18", "resnet34", "resnet50", "efficientnet_lite0" or "efficientnet_lite2".
         pooling: where the feature map is read. "keypoints": at the 74 landmarks. "global": its mean over the crop.
             "keypoints+global": both. "siamese": the means of a lateral patch and of a mirrored medial patch.
-        stages: number of residual stages of the trunk; 3 ends at layer3, 4 at layer4.
+        stages: number of stages of the trunk; 3 ends at stride 16 (layer3 of a ResNet), 4 at stride 32 (layer4).
         reduce: number of channels after a linear reduction with ReLU; null: the heads read all channels.
         heads: "softmax", or "ordinal" for conditional logits (CORN).
         regression: true: each grade has a second, linear head that predicts it as a number.
         roi_px: side of the network's input in pixels.
-        init: safetensors file with the initial weights of the trunk: tensors with torchvision's names, or the
-            `weights.safetensors` of a run. null: random initial weights.
-        input_normalization: normalization of the grey values, "none" or "imagenet". null: that of the run whose weights
-            are in `init`, or "none" for random initial weights. It must be given if `init` is a file of trunk tensors.
+        init: safetensors file with the initial weights of the trunk: tensors with torchvision's names (ResNet) or timm's
+            (EfficientNet-Lite), or the `weights.safetensors` of a run. null: random initial weights.
+        input_normalization: normalization of the grey values, "none", "imagenet", "symmetric" or "per_image". null: that
+            of the run whose weights are in `init`, or "none" for random initial weights. It must be given if `init` is a
+            file of trunk tensors.
+        mask_outside: true: pixels outside the film are left out of the mean and of the normalization of an image.
     """
 
-    trunk: Literal["resnet18", "resnet34", "resnet50"] = "resnet50"
+    trunk: Literal["resnet18", "resnet34", "resnet50", "efficientnet_lite0", "efficientnet_lite2"] = "resnet50"
     pooling: Pooling = "keypoints"
     stages: int = Field(3, ge=1, le=4)
     reduce: int | None = Field(None, gt=0)
@@ -70,6 +72,7 @@ class Model(Section):
     roi_px: int = Field(320, ge=64, multiple_of=16)
     init: Path | None = None
     input_normalization: InputNormalization | None = None
+    mask_outside: bool = False
 
     def config_with(self, input_normalization: InputNormalization) -> ModelConfig:
         """The configuration of the network with a given input normalization."""

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kneegrade.errors import RecipeError, WeightsError
 from kneegrade.network import GradingNetwork, ModelConfig, load_trunk, model_config_of
-from kneegrade.network.resnet import InputNormalization
+from kneegrade.network.input_normalization import InputNormalization
 from kneegrade.training.config import Model
 from kneegrade.weights import load_weights
 

@@ -58,7 +58,7 @@ def predicted_batches(
         part = rows[start : start + BATCH_SIZE]
         batch = crops.batch(part, identity_params(len(part)))
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            yield network(batch.roi, batch.landmarks_px, batch.visible), batch.visible
+            yield network(batch.roi, batch.landmarks_px, batch.visible, batch.inside), batch.visible
 
 
 def predicted_logits(

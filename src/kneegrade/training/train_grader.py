@@ -113,8 +113,8 @@ class GraderTask(TrainingTask):
         """Trunk and heads, which have their own learning rate; the frozen stages of the trunk are left out."""
         train, network = self.recipe.train, self.network
         if train.frozen_stages:
-            for name in ("conv1", "bn1", *(f"layer{n}" for n in range(1, train.frozen_stages + 1))):
-                network.trunk.get_submodule(name).requires_grad_(False)
+            for module in network.trunk.first_stages(train.frozen_stages):
+                module.requires_grad_(False)
         return [
             {"params": [p for p in network.trunk.parameters() if p.requires_grad]},
             {
@@ -132,7 +132,7 @@ class GraderTask(TrainingTask):
         rows = self.batch_rows(epoch * self.settings.steps_per_epoch + step, self._coherent(epoch))
         generator = step_generator(self.recipe.train.seed, epoch, step, self.processes.process_index)
         crops = self.crops.batch(rows, make_params(len(rows), self.recipe.augmentation, generator))
-        return (crops.roi, crops.landmarks_px, crops.visible), (torch.from_numpy(self.targets[rows]),)
+        return (crops.roi, crops.landmarks_px, crops.visible, crops.inside), (torch.from_numpy(self.targets[rows]),)
 
     def batch_rows(self, number: int, coherent: bool) -> NDArray[np.int64]:
         """This process's rows of batch `number`: labelled knees, then unlabelled ones if coherence is trained."""
