@@ -62,11 +62,12 @@ def grid_lines(crops: Tensor, values: Values) -> Tensor:
 
     Args:
         crops: (N, 1, S, S).
-        values: amplitude (N,) in grey values; period_mm (N,); angle_deg (N,), of the direction across the lines, 0
-            along x; phase_rad (N,); harmonic (N,), amplitude of the second harmonic relative to the first.
+        values: amplitude (N,) in grey values; period_mm (N,); angle_deg (N,), rotation of the lines; along_x (N,),
+            lines along x if positive, else along y; phase_rad (N,); harmonic (N,), amplitude of the second harmonic
+            relative to the first.
     """
     axis = torch.arange(crops.shape[-1], device=crops.device, dtype=crops.dtype) * CROP_MM / crops.shape[-1]
-    angle = torch.deg2rad(values["angle_deg"])
+    angle = torch.deg2rad(values["angle_deg"] + 90 * (values["along_x"] > 0))
     across = per_knee(angle.cos()) * axis + per_knee(angle.sin()) * axis.view(-1, 1)
     phase = 2 * math.pi * across / per_knee(values["period_mm"].clamp(min=0.1)) + per_knee(values["phase_rad"])
     wave = phase.sin() + per_knee(values["harmonic"]) * (2 * phase).sin()
@@ -164,12 +165,14 @@ def _paste_marker(crop: Tensor, opacity: float, size: float, generator: torch.Ge
     kind, u, v, mirrored, aspect = torch.rand(5, generator=generator).tolist()
     side = crop.shape[-1]
     height = max(4, round(size * side))
-    if kind < 0.5:
-        rows = list(LETTERS.values())[int(kind * 2 * len(LETTERS))]
+    if kind < 0.7:  # a letter, for every other one on a plate that is less or more opaque than the letter
+        letter, plate = divmod(int(kind / 0.7 * 4 * len(LETTERS)), 4)
+        rows = list(LETTERS.values())[letter]
         shape = torch.tensor([[(row >> bit) & 1 for bit in range(4, -1, -1)] for row in rows], dtype=crop.dtype)
         shape = functional.pad(shape.flip(1) if mirrored < 0.5 else shape, (1, 1, 1, 1))
         width = round(height * (0.6 + 0.4 * aspect))
         mask = functional.interpolate(shape[None, None], (height, width), mode="bilinear", antialias=True)[0, 0]
+        mask = (mask, mask, 0.4 + 0.6 * mask, 1 - 0.7 * mask)[plate]
     elif kind < 0.8:
         mask = torch.ones(round(height * (0.25 + aspect)) + 1, height)
     else:

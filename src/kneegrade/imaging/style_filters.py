@@ -26,6 +26,20 @@ def per_knee(values: Tensor) -> Tensor:
     return values.view(-1, 1, 1, 1)
 
 
+def filled(crops: Tensor, covered: Tensor) -> Tensor:
+    """Crops whose pixels outside `covered` (N, 1, S, S) bool are interpolated from means over 2, 4, 8, … pixels."""
+    if covered.all():
+        return crops
+    weight = covered.to(crops.dtype)
+    if crops.shape[-1] <= 2:
+        mean = (crops * weight).sum((2, 3), keepdim=True) / weight.sum((2, 3), keepdim=True).clamp(min=1)
+        return torch.where(covered, crops, mean)
+    share = functional.avg_pool2d(weight, 2, ceil_mode=True)
+    smaller = functional.avg_pool2d(crops * weight, 2, ceil_mode=True) / share.clamp(min=1e-6)
+    smaller = filled(smaller, share > 0)
+    return torch.where(covered, crops, functional.interpolate(smaller, crops.shape[-2:], mode="bilinear"))
+
+
 def gaussian_blur(crops: Tensor, sigma_px: Tensor) -> Tensor:
     """Crops, each convolved with a Gaussian of its own standard deviation (N,) in pixels, normalised at the borders.
 

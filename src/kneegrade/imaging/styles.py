@@ -63,14 +63,14 @@ FAMILIES: Mapping[str, Family] = {
         {"slope": Range(-0.25, 0.25, number=2), "bowl": Range(-0.3, 0.3)}, _without_seed(style_filters.shading)
     ),
     "quantum_noise": Family(
-        {"amplitude": Range(0.005, 0.05), "attenuation": Range(1, 3, scaled=False),
-         "correlation_mm": Range(0, 0.5, scaled=False)},
+        {"amplitude": Range(0.005, 0.03), "attenuation": Range(1, 3, scaled=False),
+         "correlation_mm": Range(0, 0.35, scaled=False)},
         style_artefacts.quantum_noise,
     ),
     "grid_lines": Family(
         {"amplitude": Range(0.005, 0.04), "period_mm": Range(0.8, 4, scaled=False),
-         "angle_deg": Range(-95, 95, scaled=False), "phase_rad": Range(0, 6.28, scaled=False),
-         "harmonic": Range(0, 0.5, scaled=False)},
+         "angle_deg": Range(-8, 8, scaled=False), "phase_rad": Range(0, 6.28, scaled=False),
+         "harmonic": Range(0, 0.5, scaled=False), "along_x": Range(-1, 1, scaled=False)},
         _without_seed(style_artefacts.grid_lines),
     ),
     "markers": Family(
@@ -79,7 +79,7 @@ FAMILIES: Mapping[str, Family] = {
     ),
     "digitised_film": Family(
         {"slope": Range(2, 6), "centre": Range(0.4, 0.65, scaled=False), "falloff": Range(0, 0.35),
-         "banding": Range(0.005, 0.025), "grain": Range(0.01, 0.05), "grain_mm": Range(0.4, 0.8, scaled=False),
+         "banding": Range(0.004, 0.015), "grain": Range(0.01, 0.03), "grain_mm": Range(0.2, 0.5, scaled=False),
          "along_x": Range(-1, 1, scaled=False)},
         style_artefacts.digitised_film,
     ),
@@ -88,7 +88,7 @@ FAMILIES: Mapping[str, Family] = {
         style_artefacts.dust,
     ),
     "dynamic_range": Family(
-        {"radius_mm": Range(5, 20, scaled=False), "share": Range(0.2, 0.8)},
+        {"radius_mm": Range(5, 20, scaled=False), "share": Range(-0.3, 0.85)},
         _without_seed(style_filters.dynamic_range_compression),
     ),
     "multiscale": Family(
@@ -103,8 +103,8 @@ FAMILIES: Mapping[str, Family] = {
         {"clip": Range(1.5, 4, scaled=False), "share": Range(0.4, 1)}, _without_seed(style_filters.local_equalisation)
     ),
     "tone_curve": Family(
-        {"log_gamma": Range(-0.5, 0.5), "slope": Range(0, 6), "centre": Range(0.35, 0.65, scaled=False),
-         "log_steps": Range(-0.5, 0.5, number=8)},
+        {"log_gamma": Range(-0.9, 0.7), "slope": Range(0, 6), "centre": Range(0.35, 0.65, scaled=False),
+         "log_steps": Range(-0.8, 0.8, number=8)},
         _without_seed(style_filters.tone_curve),
     ),
     "window": Family(
@@ -229,9 +229,7 @@ def apply_styles(crops: Tensor, covered: Tensor, params: StyleParams) -> tuple[T
     if not len(styled):
         return crops, covered
     part, inside, own = crops[styled], covered[styled], params.select(styled)
-    # Filters must not see an edge at the border of the film: outside it they see the mean of the picture.
-    mean = (part * inside).sum((1, 2, 3), keepdim=True) / inside.sum((1, 2, 3), keepdim=True).clamp(min=1)
-    part = torch.where(inside, part, mean)
+    part = style_filters.filled(part, inside)  # filters must not see an edge at the border of the film
     for position, (name, family) in enumerate(FAMILIES.items()):
         rows = own.drawn[name].nonzero().flatten()
         if not len(rows):
