@@ -41,7 +41,7 @@ from kneegrade.anatomy.landmark_scheme import NUM_LANDMARKS
 from kneegrade.coherence import GradeMixture, concatenate_probabilities, most_probable_grades
 from kneegrade.errors import KneeGradeError, UsageError, WeightsError
 from kneegrade.imaging import Radiograph, Source, check_film, find_sources, read_radiograph
-from kneegrade.network import Attribution, GradeLogits, GradingNetwork, load_network, model_config_of
+from kneegrade.network import Attribution, Ensemble, GradeLogits, GradingNetwork, load_network, model_config_of
 from kneegrade.progress import Progress
 from kneegrade.results import (
     Coherence,
@@ -331,7 +331,7 @@ def evidence_of(knee: Knee, attribution: Attribution, row: int) -> Evidence:
     )
 
 
-def _load_modules(loaded: Weights) -> tuple[GradingNetwork, GradeMixture]:
+def _load_modules(loaded: Weights) -> tuple[GradingNetwork | Ensemble, GradeMixture]:
     config = model_config_of(loaded)
     if not config.pooling.startswith("keypoints") or config.heads != "softmax":
         raise WeightsError(

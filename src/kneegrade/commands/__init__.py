@@ -19,6 +19,7 @@ from kneegrade.commands import (
     compare,
     dataset,
     drift,
+    ensemble,
     evaluate,
     grade,
     info,
@@ -62,7 +63,8 @@ COMMANDS: Final[dict[str, dict[str, Callable[..., None] | typer.Typer]]] = {
         "drift": drift.drift,
     },
     "Train": {
-        "train": train.train, "calibrate": calibrate.calibrate, "quality-control": quality_control.quality_control,
+        "train": train.train, "ensemble": ensemble.ensemble, "calibrate": calibrate.calibrate,
+        "quality-control": quality_control.quality_control,
         "reproduce": reproduce.reproduce,
     },
     "Evaluate": {"evaluate": evaluate.evaluate, "compare": compare.compare, "tables": tables.tables},

@@ -1,11 +1,16 @@
-"""Knee → GradeLogits: ResNet trunk, feature pooling and grade heads (paper, section 2.1), baselines, ablations."""
+"""Knee → GradeLogits: trunk, feature pooling and grade heads (paper, section 2.1), baselines, ablations, ensembles."""
 
-from kneegrade.network.model import Attribution, GradeLogits, GradingNetwork, ModelConfig, load_network, model_config_of
+from kneegrade.network.efficientnet import EfficientNetTrunk
+from kneegrade.network.ensemble import Ensemble, load_network
+from kneegrade.network.model import Attribution, GradeLogits, GradingNetwork
+from kneegrade.network.model_config import ModelConfig, model_config_of
 from kneegrade.network.pooling import pool_at_landmarks, visible_mean
 from kneegrade.network.resnet import Trunk, load_trunk
 
 __all__ = [
     "Attribution",
+    "EfficientNetTrunk",
+    "Ensemble",
     "GradeLogits",
     "GradingNetwork",
     "ModelConfig",

@@ -13,7 +13,6 @@ from torch.nn import functional
 
 from kneegrade.network.input_normalization import InputNormalization, Level, NormalizedTrunk
 
-BATCHNORM = {"eps": 1e-3, "momentum": 0.01}
 STEM_CHANNELS = 32
 
 
@@ -45,13 +44,17 @@ LEVELS = (2, 4, 6)  # stages whose output is a map: strides 8, 16 and 32
 class SameConv(nn.Conv2d):
     """Convolution with TensorFlow's "same" padding: ceil(size / stride) outputs."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name in nn.Conv2d
+    def forward(self, input: Tensor) -> Tensor:
         """(B, C, H, W) → (B, C', ceil(H / stride), ceil(W / stride))."""
         kernel, stride = self.kernel_size[0], self.stride[0]
         if stride > 1:
             pads = [max((-(-size // stride) - 1) * stride + kernel - size, 0) for size in input.shape[-2:]]
             input = functional.pad(input, (pads[1] // 2, pads[1] - pads[1] // 2, pads[0] // 2, pads[0] - pads[0] // 2))
         return super().forward(input)
+
+
+def _norm(channels: int) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.01)
 
 
 def _conv(channels_in: int, channels_out: int, kernel: int, stride: int = 1, groups: int = 1) -> SameConv:
@@ -65,16 +68,16 @@ class SeparableBlock(nn.Module):
     def __init__(self, channels_in: int, channels_out: int, kernel: int, stride: int) -> None:
         super().__init__()
         self.conv_dw = _conv(channels_in, channels_in, kernel, stride, channels_in)
-        self.bn1 = nn.BatchNorm2d(channels_in, **BATCHNORM)
+        self.bn1 = _norm(channels_in)
         self.conv_pw = _conv(channels_in, channels_out, 1)
-        self.bn2 = nn.BatchNorm2d(channels_out, **BATCHNORM)
+        self.bn2 = _norm(channels_out)
         self.residual = stride == 1 and channels_in == channels_out
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels_in, H, W) → (B, channels_out, H/stride, W/stride)."""
         out = functional.relu6(self.bn1(self.conv_dw(x)))
         out = self.bn2(self.conv_pw(out))
-        return out + x if self.residual else out
+        return out + x if self.residual else out  # type: ignore[no-any-return]
 
 
 class InvertedResidual(nn.Module):
@@ -84,11 +87,11 @@ class InvertedResidual(nn.Module):
         super().__init__()
         width = channels_in * expansion
         self.conv_pw = _conv(channels_in, width, 1)
-        self.bn1 = nn.BatchNorm2d(width, **BATCHNORM)
+        self.bn1 = _norm(width)
         self.conv_dw = _conv(width, width, kernel, stride, width)
-        self.bn2 = nn.BatchNorm2d(width, **BATCHNORM)
+        self.bn2 = _norm(width)
         self.conv_pwl = _conv(width, channels_out, 1)
-        self.bn3 = nn.BatchNorm2d(channels_out, **BATCHNORM)
+        self.bn3 = _norm(channels_out)
         self.residual = stride == 1 and channels_in == channels_out
 
     def forward(self, x: Tensor) -> Tensor:
@@ -96,7 +99,7 @@ class InvertedResidual(nn.Module):
         out = functional.relu6(self.bn1(self.conv_pw(x)))
         out = functional.relu6(self.bn2(self.conv_dw(out)))
         out = self.bn3(self.conv_pwl(out))
-        return out + x if self.residual else out
+        return out + x if self.residual else out  # type: ignore[no-any-return]
 
 
 class EfficientNetTrunk(NormalizedTrunk):
@@ -123,7 +126,7 @@ class EfficientNetTrunk(NormalizedTrunk):
             raise ValueError(f"{name} has 3 or 4 stages (it ends at stride 16 or 32), not {stages}")
         architecture = ARCHITECTURES[name][: STAGES_OF_STRIDE_16 if stages == 3 else None]
         self.conv_stem = _conv(3, STEM_CHANNELS, 3, 2)
-        self.bn1 = nn.BatchNorm2d(STEM_CHANNELS, **BATCHNORM)
+        self.bn1 = _norm(STEM_CHANNELS)
         self.blocks = nn.Sequential()
         channels, stride, levels = STEM_CHANNELS, 2, []
         for number, stage in enumerate(architecture):
@@ -150,7 +153,7 @@ class EfficientNetTrunk(NormalizedTrunk):
 
     def first_stages(self, number: int) -> list[nn.Module]:
         """Return the modules of the stem and of the first `number` stages, for freezing."""
-        return [self.conv_stem, self.bn1, *self.blocks[:number]]
+        return [self.conv_stem, self.bn1, *list(self.blocks)[:number]]
 
 
 def _make_stage(stage: Stage, channels: int) -> nn.Sequential:

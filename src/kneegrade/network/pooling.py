@@ -9,9 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def pool_at_landmarks(
-    features: Tensor, landmarks_px: Tensor, visible: Tensor, stride: int, offset: int = 0
-) -> Tensor:
+def pool_at_landmarks(features: Tensor, landmarks_px: Tensor, visible: Tensor, stride: int, offset: int = 0) -> Tensor:
     r"""Return f_a = [h(f, c_1) … h(f, c_N)] of the paper: the features at the landmarks, (B, N, C) float32.
 
     In a ResNet, cell j of a map with stride s is centred on pixel s·j (the centre of the first pixel is 0). A landmark
@@ -62,7 +60,8 @@ def masked_average(features: Tensor, inside: Tensor | None) -> Tensor:
     """
     if inside is None:
         return global_average(features)
-    weight = functional.adaptive_avg_pool2d(inside.float(), features.shape[-2:])  # (B, 1, h, w)
+    height, width = features.shape[-2:]
+    weight = functional.adaptive_avg_pool2d(inside.float(), (height, width))  # (B, 1, h, w)
     mean = (features.float() * weight).sum((2, 3)) / weight.sum((2, 3)).clamp(min=1e-6)
     return rearrange(mean, "b c -> b 1 c")
 

@@ -120,7 +120,7 @@ class Trunk(NormalizedTrunk):
             image: (B, 1, H, W) grey values in [0, 1].
             inside: (B, 1, H, W) bool, pixels on the film; None: all.
         """
-        x = self.normalized(image, inside)  # (B, 3, H, W)
+        x: Tensor = self.normalized(image, inside)  # (B, 3, H, W)
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))  # (B, 64, H/4, W/4)
         for stage in range(self.stages):
             x = getattr(self, f"layer{stage + 1}")(x)

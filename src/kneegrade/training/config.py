@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from kneegrade.network.input_normalization import InputNormalization
-from kneegrade.network.model import Heads, ModelConfig, Pooling
+from kneegrade.network.model_config import Heads, ModelConfig, Pooling
 
 
 class Section(BaseModel):
@@ -55,11 +55,11 @@ class Model(Section):
         heads: "softmax", or "ordinal" for conditional logits (CORN).
         regression: true: each grade has a second, linear head that predicts it as a number.
         roi_px: side of the network's input in pixels.
-        init: safetensors file with the initial weights of the trunk: tensors with torchvision's names (ResNet) or timm's
-            (EfficientNet-Lite), or the `weights.safetensors` of a run. null: random initial weights.
-        input_normalization: normalization of the grey values, "none", "imagenet", "symmetric" or "per_image". null: that
-            of the run whose weights are in `init`, or "none" for random initial weights. It must be given if `init` is a
-            file of trunk tensors.
+        init: safetensors file with the initial weights of the trunk: tensors with the names of torchvision (ResNet) or
+            timm (EfficientNet-Lite), or the `weights.safetensors` of a run. null: random initial weights.
+        input_normalization: normalization of the grey values, "none", "imagenet", "symmetric" or "per_image". null:
+            that of the run whose weights are in `init`, or "none" for random initial weights. It must be given if
+            `init` is a file of trunk tensors.
         mask_outside: true: pixels outside the film are left out of the mean and of the normalization of an image.
     """
 

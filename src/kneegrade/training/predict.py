@@ -32,7 +32,7 @@ from kneegrade.cohorts.own_tables import manifest_from_films
 from kneegrade.errors import RecipeError, UsageError
 from kneegrade.evaluation import Predictions
 from kneegrade.evaluation.two_sample import SiteProfile
-from kneegrade.network import GradeLogits, GradingNetwork, ModelConfig, load_network, visible_mean
+from kneegrade.network import Ensemble, GradeLogits, GradingNetwork, ModelConfig, load_network, visible_mean
 from kneegrade.progress import Progress
 from kneegrade.schema import TARGETS
 from kneegrade.training.augmentation import identity_params
@@ -49,11 +49,11 @@ BATCH_SIZE = 64
 
 @torch.no_grad()
 def predicted_batches(
-    network: GradingNetwork, crops: CropBatches, rows: NDArray[np.int64], bf16: bool = False
+    network: GradingNetwork | Ensemble, crops: CropBatches, rows: NDArray[np.int64], bf16: bool = False
 ) -> Iterator[tuple[GradeLogits, Tensor]]:
     """Output of `network` and visible landmarks (B, 74) for `rows` in batches of 64, without augmentation."""
     device = crops.device
-    network = network.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     for start in range(0, len(rows), BATCH_SIZE):
         part = rows[start : start + BATCH_SIZE]
         batch = crops.batch(part, identity_params(len(part)))
@@ -62,7 +62,7 @@ def predicted_batches(
 
 
 def predicted_logits(
-    network: GradingNetwork, crops: CropBatches, rows: NDArray[np.int64], bf16: bool = False
+    network: GradingNetwork | Ensemble, crops: CropBatches, rows: NDArray[np.int64], bf16: bool = False
 ) -> dict[str, Tensor]:
     """Grade name → (N, classes) float32 logits of `rows`, on the CPU."""
     return _concatenated([output.logits for output, _ in predicted_batches(network, crops, rows, bf16)])
