@@ -10,8 +10,7 @@
    grade reads the points of its compartment.
 
 Because each head is linear in the features, a logit is an exact sum over points plus a constant; `attribute` returns
-these summands. `kneegrade.network.model_config.ModelConfig` selects the parts, so that one class covers every row of the
-paper's tables.
+these summands. `ModelConfig` selects the parts, so that one class covers every row of the paper's tables.
 """
 
 from collections.abc import Mapping
@@ -24,8 +23,9 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kneegrade.network.efficientnet import ARCHITECTURES as EFFICIENTNETS
 from kneegrade.network.efficientnet import EfficientNetTrunk
-from kneegrade.network.model_config import EFFICIENTNETS, ModelConfig
+from kneegrade.network.model_config import ModelConfig
 from kneegrade.network.pooling import global_average, masked_average, pool_at_landmarks, siamese_patches
 from kneegrade.network.resnet import Trunk
 from kneegrade.schema import TARGETS
