@@ -13,9 +13,9 @@ an ordinal smoothing c > 0 the neighbours of a grade count too: the marginals ar
 error is the square of its distance. If KL 0 and KL 2 are equally probable, KL 1 is then the better prediction.
 
 KL ≥ 2 beside six OARSI zeros is rare (1.1 % of knees with KL 2 in the OAI), but the largest product of marginals is
-often such a tuple: seven grades that are each the most probable one need not be probable together. Such a tuple is reported
-only if it is more probable than not that the knee has such grades. The marginals alone bound this probability from
-below (Bonferroni),
+often such a tuple: seven grades that are each the most probable one need not be probable together. Such a tuple is
+reported only if it is more probable than not that the knee has such grades. The marginals alone bound this probability
+from below (Bonferroni),
 
     P(KL ≥ 2 and all six OARSI grades 0) ≥ 1 − P(KL < 2) − Σ_q P_q(OARSI grade q ≥ 1),
 
