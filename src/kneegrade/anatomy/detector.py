@@ -39,6 +39,7 @@ from kneegrade.weights.inference import fuse_batchnorm, has_native_bfloat16
 
 MAX_KNEES = 2
 LOCALIZER_THRESHOLD = 0.15  # low, because the landmark networks decide
+MIN_COARSE_CONFIDENCE = 0.1  # of the coarse landmarks of a candidate that the fine network reads
 MIN_CONFIDENCE = 0.5  # of a knee that is reported
 MIN_SCORE_ALONE = 0.6  # localizer score from which a knee is reported even if its landmarks are poor, as at an implant
 SURE_CONFIDENCE = 0.95  # of a knee that the fine network reads only once
@@ -261,8 +262,13 @@ def _sigmoid(logit: float) -> float:
 
 
 def _promising(looks: Sequence[_CoarseLook]) -> list[_CoarseLook]:
-    """Return the candidates that the fine network reads."""
-    return list(looks)
+    """Return the candidates that may be reported as knees; the one with the best coarse landmarks if there are none."""
+    chosen = [
+        look
+        for look in looks
+        if look.landmarks.confidence >= MIN_COARSE_CONFIDENCE or look.candidate.score >= MIN_SCORE_ALONE
+    ]
+    return chosen or sorted(looks, key=lambda look: -look.landmarks.confidence)[:1]
 
 
 def _same_knee(knee: DetectedKnee, other: DetectedKnee) -> bool:
