@@ -262,13 +262,13 @@ def _sigmoid(logit: float) -> float:
 
 
 def _promising(looks: Sequence[_CoarseLook]) -> list[_CoarseLook]:
-    """Return the candidates that may be reported as knees; the one with the best coarse landmarks if there are none."""
+    """Return the candidates that the fine network reads: those that may be knees, or all of them if none may be."""
     chosen = [
         look
         for look in looks
         if look.landmarks.confidence >= MIN_COARSE_CONFIDENCE or look.candidate.score >= MIN_SCORE_ALONE
     ]
-    return chosen or sorted(looks, key=lambda look: -look.landmarks.confidence)[:1]
+    return chosen or list(looks)
 
 
 def _same_knee(knee: DetectedKnee, other: DetectedKnee) -> bool:
