@@ -42,7 +42,7 @@ LOCALIZER_THRESHOLD = 0.15  # low, because the landmark networks decide
 MIN_COARSE_CONFIDENCE = 0.1  # of the coarse landmarks of a candidate that the fine network reads
 MIN_CONFIDENCE = 0.5  # of a knee that is reported
 MIN_SCORE_ALONE = 0.6  # localizer score from which a knee is reported even if its landmarks are poor, as at an implant
-SURE_CONFIDENCE = 0.95  # of a knee that the fine network reads only once
+SURE_CONFIDENCE = 0.97  # of a knee that the fine network reads only once
 SECOND_PASS_WIDTHS = 1.15  # side of the crop of the second fine pass, in plateau widths
 
 
