@@ -4,7 +4,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kneegrade.anatomy.geometry import extract_crop, pose_of, roi_frame, sample_affine, stretch_contrast
+from kneegrade.anatomy.geometry import (
+    extract_crop,
+    low_high_percentile,
+    pose_of,
+    roi_frame,
+    sample_affine,
+    stretch_contrast,
+)
 from kneegrade.anatomy.landmark_scheme import COMPARTMENTS, FEMUR_NOTCH, NUM_LANDMARKS, TIBIA_VALLEY
 from kneegrade.anatomy.shape_model import ShapeModel
 
@@ -98,3 +105,14 @@ def test_contrast_stretching_of_a_batch_equals_that_of_each_item_and_ignores_pad
     assert (together[1, :, :, 20:] == 0).all()
     assert together[0].min() == 0
     assert together[0].max() == 1
+
+
+@pytest.mark.parametrize("number", [1, 2, 60, 101, 4096])
+def test_percentiles_are_those_of_torch_nanquantile(number):
+    """Rows of which all, half, few and no values count."""
+    generator = torch.Generator().manual_seed(number)
+    values = torch.rand(4, number, generator=generator)
+    counted = torch.rand(4, number, generator=generator) < torch.tensor([[1.0], [0.5], [0.02], [0.0]])
+    expected = torch.nanquantile(values.masked_fill(~counted, torch.nan), torch.tensor([0.01, 0.99]), dim=1)
+    torch.testing.assert_close(torch.stack(low_high_percentile(values, counted)), expected.nan_to_num(0.0))
+    torch.testing.assert_close(low_high_percentile(values)[1], torch.quantile(values, 0.99, dim=1))

@@ -9,6 +9,7 @@ from kneegrade.anatomy.landmark_networks import (
     LOCALIZER_PX,
     MAX_CANDIDATES,
     Candidate,
+    coarse_landmark_network,
     localize_knees,
     non_maximum_suppression,
 )
@@ -59,3 +60,13 @@ def test_a_film_of_usual_proportions_is_searched_once():
 
     localize_knees(Counting(), np.zeros((700, 512), dtype=np.float32), 0.5, torch.device("cpu"))
     assert len(calls) == 1
+
+
+@torch.inference_mode()
+def test_decoding_some_images_of_a_batch_gives_their_maps():
+    torch.manual_seed(1)
+    network, images = coarse_landmark_network().eval(), torch.rand(4, 1, 64, 64)
+    maps, scalars = network(images)
+    pyramid, same_scalars = network.encode(images)
+    torch.testing.assert_close(network.decode([features[[3, 1]] for features in pyramid]), maps[[3, 1]])
+    torch.testing.assert_close(same_scalars, scalars)

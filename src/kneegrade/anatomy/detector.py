@@ -39,8 +39,10 @@ from kneegrade.weights.inference import fuse_batchnorm, has_native_bfloat16
 
 MAX_KNEES = 2
 LOCALIZER_THRESHOLD = 0.15  # low, because the landmark networks decide
+MIN_COARSE_CONFIDENCE = 0.1  # of the coarse landmarks of a candidate that the fine network reads
 MIN_CONFIDENCE = 0.5  # of a knee that is reported
 MIN_SCORE_ALONE = 0.6  # localizer score from which a knee is reported even if its landmarks are poor, as at an implant
+SURE_CONFIDENCE = 0.97  # of a knee that the fine network reads only once
 SECOND_PASS_WIDTHS = 1.15  # side of the crop of the second fine pass, in plateau widths
 
 
@@ -64,6 +66,20 @@ class DetectedKnee:
     def confidence(self) -> float:
         """Expected share of articular landmarks within 2 % of the tibial width, times `knee_probability`; 0 … 1."""
         return self.knee_probability * self.landmarks.confidence
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether a second look of the fine network would not improve the landmarks."""
+        return self.confidence >= SURE_CONFIDENCE
+
+
+@dataclass(frozen=True, eq=False)
+class _CoarseLook:
+    """What the coarse network reads of a candidate: landmarks in pixels of the film, logit that lateral is left."""
+
+    candidate: Candidate
+    landmarks: Landmarks
+    logit: float
 
 
 class LandmarkDetector:
@@ -112,43 +128,69 @@ class LandmarkDetector:
         check refuses to grade it and states why.
         """
         candidates = localize_knees(self.knee_localizer, pixels, LOCALIZER_THRESHOLD, self.device)
-        detected = sorted(self._locate(pixels, candidates), key=lambda knee: -knee.confidence)
-        kept: list[DetectedKnee] = []
-        for knee in detected:
-            accepted = knee.confidence >= MIN_CONFIDENCE or knee.score >= MIN_SCORE_ALONE
-            if accepted and len(kept) < MAX_KNEES and not any(_same_knee(knee, other) for other in kept):
-                kept.append(knee)
-        return sorted(kept or detected[:1], key=lambda knee: pose_of(knee.landmarks.points_px).across)
+        looks = _promising(self._look_coarsely(pixels, candidates))
+        detected = self._look_closely(pixels, looks)
+        order = sorted(range(len(detected)), key=lambda i: -detected[i].confidence)
+        kept: list[int] = []
+        for i in order:
+            accepted = detected[i].confidence >= MIN_CONFIDENCE or detected[i].score >= MIN_SCORE_ALONE
+            if accepted and len(kept) < MAX_KNEES and not any(_same_knee(detected[i], detected[k]) for k in kept):
+                kept.append(i)
+        kept = kept or order[:1]
+        knees = self._look_again(pixels, [detected[i] for i in kept], [looks[i].landmarks for i in kept])
+        return sorted(knees, key=lambda knee: pose_of(knee.landmarks.points_px).across)
 
-    def _locate(self, pixels: NDArray[np.float32], candidates: Sequence[Candidate]) -> list[DetectedKnee]:
-        """Return the landmarks of every candidate.
-
-        The coarse network reads both orientations, of which the more probable one is kept. The fine network then reads
-        two crops, the second one about the result of the first, and the two results are averaged.
-        """
+    def _look_coarsely(self, pixels: NDArray[np.float32], candidates: Sequence[Candidate]) -> list[_CoarseLook]:
+        """Return what the coarse network reads of every candidate, in the more probable of the two orientations."""
         if not candidates:
             return []
-        poses = [c.pose for c in candidates]
-        plain = [frame_at(p, COARSE.size_px, COARSE.plateau_widths) for p in poses]
-        mirrored = [frame_at(replace(p, mirrored=True), COARSE.size_px, COARSE.plateau_widths) for p in poses]
-        located = self._read(self.coarse, pixels, plain + mirrored)
-        logits = ((located.score[: len(poses)] - located.score[len(poses) :]) / 2).tolist()
-        frames = [p if logit >= 0 else m for p, m, logit in zip(plain, mirrored, logits, strict=True)]
-        rows = [i if logit >= 0 else i + len(poses) for i, logit in enumerate(logits)]
-        coarse = [_landmarks(pixels, located, row, frame) for row, frame in zip(rows, frames, strict=True)]
-        coarse = [regularize_by_shape(c, self.shape_model).moved(f.matrix) for c, f in zip(coarse, frames, strict=True)]
-        first, probabilities = self._refine(pixels, coarse, coarse, FINE.plateau_widths)
-        second, _ = self._refine(pixels, first, coarse, SECOND_PASS_WIDTHS)
-        mean = [replace(a, points_px=(a.points_px + b.points_px) / 2) for a, b in zip(first, second, strict=True)]
+        poses, number = [c.pose for c in candidates], len(candidates)
+        frames = [frame_at(p, COARSE.size_px, COARSE.plateau_widths) for p in poses]
+        frames += [frame_at(replace(p, mirrored=True), COARSE.size_px, COARSE.plateau_widths) for p in poses]
+        with self._autocast():
+            pyramid, score = self.coarse.encode(self._crops(pixels, frames))
+            score = score.float()
+            logits = ((score[:number] - score[number:]) / 2).tolist()
+            rows = [i if logit >= 0 else i + number for i, logit in enumerate(logits)]
+            maps = self.coarse.decode([features[rows] for features in pyramid])  # of the chosen orientation alone
+        located = read_points(maps.float().cpu(), score[rows].cpu())
+        looks = []
+        for i, row in enumerate(rows):
+            landmarks = regularize_by_shape(_landmarks(pixels, located, i, frames[row]), self.shape_model)
+            looks.append(_CoarseLook(candidates[i], landmarks.moved(frames[row].matrix), logits[i]))
+        return looks
+
+    def _look_closely(self, pixels: NDArray[np.float32], looks: Sequence[_CoarseLook]) -> list[DetectedKnee]:
+        """Return what the fine network reads in crops centred on the coarse landmarks."""
+        if not looks:
+            return []
+        coarse = [look.landmarks for look in looks]
+        refined, probabilities = self._refine(pixels, coarse, coarse, FINE.plateau_widths)
         return [
             DetectedKnee(
                 landmarks=replace(landmarks, seen=points_inside(landmarks.points_px, pixels.shape)),
-                lateral_left=_sigmoid(logit),
+                lateral_left=_sigmoid(look.logit),
                 knee_probability=probability,
-                score=candidate.score,
+                score=look.candidate.score,
             )
-            for landmarks, logit, probability, candidate in zip(mean, logits, probabilities, candidates, strict=True)
+            for landmarks, look, probability in zip(refined, looks, probabilities, strict=True)
         ]
+
+    def _look_again(
+        self, pixels: NDArray[np.float32], knees: Sequence[DetectedKnee], coarse: Sequence[Landmarks]
+    ) -> list[DetectedKnee]:
+        """Return the knees; landmarks that are not sure become the mean with those of a second, closer crop."""
+        result = list(knees)
+        unsure = [i for i, knee in enumerate(knees) if not knee.is_sure]
+        if not unsure:
+            return result
+        first = [knees[i].landmarks for i in unsure]
+        second, _ = self._refine(pixels, first, [coarse[i] for i in unsure], SECOND_PASS_WIDTHS)
+        for i, a, b in zip(unsure, first, second, strict=True):
+            points = (a.points_px + b.points_px) / 2
+            landmarks = replace(a, points_px=points, seen=points_inside(points, pixels.shape))
+            result[i] = replace(knees[i], landmarks=landmarks)
+        return result
 
     def _refine(
         self,
@@ -184,11 +226,17 @@ class LandmarkDetector:
         self, network: PyramidNetwork, pixels: NDArray[np.float32], frames: Sequence[RoiFrame]
     ) -> LocatedLandmarks:
         """Return what a landmark network reads in the crops of a film."""
-        crops = torch.cat([stretch_contrast(*extract_crop(pixels, frame)) for frame in frames])
-        crops = crops.to(self.device, memory_format=torch.channels_last)  # (B, 1, S, S)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.in_bfloat16):
-            maps, score = network(crops)
+        with self._autocast():
+            maps, score = network(self._crops(pixels, frames))
         return read_points(maps.float().cpu(), score.float().cpu())
+
+    def _crops(self, pixels: NDArray[np.float32], frames: Sequence[RoiFrame]) -> torch.Tensor:
+        """Return the crops of a film with stretched contrast, (B, 1, S, S), on the device."""
+        crops = torch.cat([stretch_contrast(*extract_crop(pixels, frame)) for frame in frames])
+        return crops.to(self.device, memory_format=torch.channels_last)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.in_bfloat16)
 
     def _knee(self, radiograph: Radiograph, detected: DetectedKnee, side: SideAssignment) -> Knee:
         return build_knee(
@@ -211,6 +259,16 @@ def _film_to_crop(frame: RoiFrame) -> NDArray[np.float64]:
 
 def _sigmoid(logit: float) -> float:
     return 1 / (1 + math.exp(-logit))
+
+
+def _promising(looks: Sequence[_CoarseLook]) -> list[_CoarseLook]:
+    """Return the candidates that the fine network reads: those that may be knees, or all of them if none may be."""
+    chosen = [
+        look
+        for look in looks
+        if look.landmarks.confidence >= MIN_COARSE_CONFIDENCE or look.candidate.score >= MIN_SCORE_ALONE
+    ]
+    return chosen or list(looks)
 
 
 def _same_knee(knee: DetectedKnee, other: DetectedKnee) -> bool:

@@ -26,7 +26,7 @@ from kneegrade.anatomy.landmark_scheme import (
 )
 
 ROI_PLATEAU_WIDTHS = 1.2
-LOW_PERCENTILE, HIGH_PERCENTILE = 1.0, 99.0
+TAIL_SHARE = 0.01  # contrast is stretched from the 1st to the 99th percentile
 
 Points = NDArray[np.float64]
 
@@ -139,13 +139,11 @@ def sample_affine(images: Tensor, matrices: Tensor, size_px: int) -> tuple[Tenso
     """
     height, width = images.shape[-2:]
     axis = torch.arange(size_px, device=images.device, dtype=images.dtype)
-    y, x = torch.meshgrid(axis, axis, indexing="ij")
-    pixels = rearrange(torch.stack([x, y, torch.ones_like(x)], dim=-1), "h w c -> (h w) c")  # (S·S, 3)
-    with torch.autocast(images.device.type, enabled=False):  # coordinates in bfloat16 would be off by pixels
-        points = pixels @ matrices.to(images.dtype).transpose(1, 2)  # (B, S·S, 2)
-    points = rearrange(points, "b (h w) xy -> b h w xy", h=size_px)
+    columns = rearrange(matrices.to(images.dtype), "b xy column -> column b 1 1 xy")  # of x, y and the offset
+    points = columns[0] * axis[:, None] + (columns[1] * axis[:, None, None] + columns[2])  # (B, S, S, 2)
     last = torch.tensor([width - 1, height - 1], device=images.device, dtype=images.dtype)
-    inside = ((points >= 0) & (points <= last)).all(-1).unsqueeze(1)  # (B, 1, S, S)
+    x, y = points.unbind(-1)
+    inside = ((x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)).unsqueeze(1)  # (B, 1, S, S)
     crops = functional.grid_sample(images, 2 * points / last - 1, mode="bilinear", align_corners=True)
     return crops * inside, inside
 
@@ -160,12 +158,36 @@ def stretch_contrast(crops: Tensor, inside: Tensor) -> Tensor:
     Returns:
         (B, 1, S, S), clipped to [0, 1]; 0 outside the image.
     """
-    every_second = crops[..., ::2, ::2].masked_fill(~inside[..., ::2, ::2], torch.nan).flatten(1)
-    shares = torch.tensor([LOW_PERCENTILE / 100, HIGH_PERCENTILE / 100], device=crops.device, dtype=crops.dtype)
-    low, high = torch.nanquantile(every_second, shares, dim=1).nan_to_num(0.0)
+    every_second = crops[..., ::2, ::2].flatten(1)
+    low, high = low_high_percentile(every_second, inside[..., ::2, ::2].flatten(1))
     span = (high - low).clamp(min=1e-4)
     stretched: Tensor = (crops - rearrange(low, "b -> b 1 1 1")) / rearrange(span, "b -> b 1 1 1")
     return stretched.clamp(0, 1) * inside
+
+
+def low_high_percentile(values: Tensor, counted: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Return the 1st and the 99th percentile of each row, (B,) each; 0 for a row without a counted value.
+
+    The result is that of `torch.nanquantile` with linear interpolation. Only the tails are sorted, which is many times
+    faster.
+
+    Args:
+        values: (B, N) float.
+        counted: (B, N) bool, False for values to leave out; by default all values count.
+    """
+    if counted is None:
+        counted = torch.ones_like(values, dtype=torch.bool)
+    number = counted.sum(1, keepdim=True)  # (B, 1)
+    rank = TAIL_SHARE * (number - 1).clamp(min=0).to(values.dtype)  # counted from either end
+    before = rank.floor().long()
+    after = torch.minimum(before + 1, (number - 1).clamp(min=0))
+    tail = min(values.shape[1], int(TAIL_SHARE * values.shape[1]) + 2)
+    lowest = values.masked_fill(~counted, torch.inf).topk(tail, dim=1, largest=False).values
+    highest = values.masked_fill(~counted, -torch.inf).topk(tail, dim=1).values
+    low, high = (
+        torch.lerp(end.gather(1, before), end.gather(1, after), rank - before)[:, 0] for end in (lowest, highest)
+    )
+    return low.where(number[:, 0] > 0, 0.0), high.where(number[:, 0] > 0, 0.0)
 
 
 def extract_crop(pixels: NDArray[np.float32], frame: RoiFrame) -> tuple[Tensor, Tensor]:

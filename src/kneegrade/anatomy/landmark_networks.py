@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kneegrade.anatomy.geometry import Pose
+from kneegrade.anatomy.geometry import Pose, low_high_percentile
 from kneegrade.anatomy.landmark_scheme import NUM_LANDMARKS
 
 FINE_CHANNELS = (32, 48, 96, 160, 224)  # at strides 2, 4, 8, 16, 32
@@ -71,16 +71,25 @@ class PyramidNetwork(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 1, S, S) in [0, 1], S a multiple of 32 → maps (B, maps, S/stride, S/stride), scalars (B,)."""
+        pyramid, scalars = self.encode(image)
+        return self.decode(pyramid), scalars
+
+    def encode(self, image: Tensor) -> tuple[list[Tensor], Tensor]:
+        """(B, 1, S, S) → features at the strides that `decode` needs, finest first, and scalars (B,)."""
         x = self.stem(image - 0.5)  # (B, C, S/2, S/2)
         pyramid = []
         for stage in self.down:
             x = stage(x)
             pyramid.append(x)  # strides 4, 8, 16, 32
-        pyramid = pyramid[-len(self.lateral) :]
+        return pyramid[-len(self.lateral) :], self.scalar(x.mean((2, 3)))[:, 0]
+
+    def decode(self, pyramid: Sequence[Tensor]) -> Tensor:
+        """Features of `encode` → maps (B, maps, S/stride, S/stride)."""
         merged = self.lateral[-1](pyramid[-1])  # (B, 64, S/32, S/32)
         for level in range(len(pyramid) - 2, -1, -1):
             merged = _upsample(merged) + self.lateral[level](pyramid[level])
-        return self.maps(self.smooth(merged)), self.scalar(x.mean((2, 3)))[:, 0]
+        maps: Tensor = self.maps(self.smooth(merged))
+        return maps
 
 
 def _upsample(x: Tensor) -> Tensor:
@@ -171,7 +180,7 @@ def localizer_input(pixels: Tensor) -> tuple[Tensor, float]:
     factor = max(pixels.shape) / LOCALIZER_PX
     size = [max(1, round(side / factor)) for side in pixels.shape]
     scaled = functional.interpolate(pixels[None, None], size=size, mode="bilinear", antialias=True, align_corners=False)
-    low, high = torch.quantile(scaled, torch.tensor([0.01, 0.99]))
+    low, high = low_high_percentile(scaled.flatten()[None])
     scaled = ((scaled - low) / (high - low).clamp(min=1e-4)).clamp(0, 1)
     return functional.pad(scaled, (0, LOCALIZER_PX - size[1], 0, LOCALIZER_PX - size[0])), factor
 
