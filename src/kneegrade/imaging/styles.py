@@ -116,7 +116,7 @@ FAMILIES: Mapping[str, Family] = {
     ),
     "jpeg": Family({"quality": Range(25, 85, neutral=100)}, _without_seed(style_artefacts.jpeg)),
     "collimation": Family(
-        {"sides": Range(-0.04, 0.06, number=2), "ends": Range(-0.1, 0.3, number=2), "angle_deg": Range(-4, 4)}, None
+        {"sides": Range(-0.04, 0.04, number=2), "ends": Range(-0.1, 0.26, number=2), "angle_deg": Range(-4, 4)}, None
     ),
 }  # fmt: skip
 """All families by name, in the order in which they are applied."""
@@ -171,7 +171,7 @@ def make_style_params(
     families: Sequence[str] = TRAINING_FAMILIES,
     strength: float = 1.0,
     probability: float = 1.0,
-    family_probability: float = 0.25,
+    family_probability: float = 0.2,
 ) -> StyleParams:
     """Random styles for a batch.
 
