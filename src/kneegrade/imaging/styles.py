@@ -97,7 +97,7 @@ FAMILIES: Mapping[str, Family] = {
         _without_seed(style_filters.multiscale_contrast),
     ),
     "unsharp": Family(
-        {"radius_mm": Range(0.5, 5, scaled=False), "gain": Range(0.3, 2.5)}, _without_seed(style_filters.unsharp_mask)
+        {"radius_mm": Range(0.5, 5, scaled=False), "gain": Range(0.3, 1.8)}, _without_seed(style_filters.unsharp_mask)
     ),
     "local_equalisation": Family(
         {"clip": Range(1.5, 4, scaled=False), "share": Range(0.4, 1)}, _without_seed(style_filters.local_equalisation)
@@ -238,7 +238,8 @@ def apply_styles(crops: Tensor, covered: Tensor, params: StyleParams) -> tuple[T
         if family.apply is None:
             inside[rows] = style_artefacts.collimated(inside[rows], values)
         else:
-            part[rows] = family.apply(part[rows], values, (own.seed[rows] + position) % MAX_SEED)
+            with torch.autocast(crops.device.type, enabled=False):  # a blur in bfloat16 would lose grey levels
+                part[rows] = family.apply(part[rows], values, (own.seed[rows] + position) % MAX_SEED)
     crops, covered = crops.clone(), covered.clone()
     crops[styled], covered[styled] = part.clamp(0, 1) * inside, inside
     return crops, covered
