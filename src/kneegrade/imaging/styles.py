@@ -97,18 +97,18 @@ FAMILIES: Mapping[str, Family] = {
         _without_seed(style_filters.multiscale_contrast),
     ),
     "unsharp": Family(
-        {"radius_mm": Range(0.5, 5, scaled=False), "gain": Range(0.3, 1.8)}, _without_seed(style_filters.unsharp_mask)
+        {"radius_mm": Range(0.5, 5, scaled=False), "gain": Range(0.2, 1.3)}, _without_seed(style_filters.unsharp_mask)
     ),
     "local_equalisation": Family(
         {"clip": Range(1.5, 4, scaled=False), "share": Range(0.4, 1)}, _without_seed(style_filters.local_equalisation)
     ),
     "tone_curve": Family(
-        {"log_gamma": Range(-0.9, 0.7), "slope": Range(0, 6), "centre": Range(0.35, 0.65, scaled=False),
-         "log_steps": Range(-0.8, 0.8, number=8)},
+        {"log_gamma": Range(-0.7, 0.5), "slope": Range(0, 4.5), "centre": Range(0.35, 0.65, scaled=False),
+         "log_steps": Range(-0.55, 0.55, number=8)},
         _without_seed(style_filters.tone_curve),
     ),
     "window": Family(
-        {"clipped": Range(0, 0.12, number=2), "log_levels": Range(3.0, 5.545, neutral=5.545)},
+        {"clipped": Range(0, 0.06, number=2), "log_levels": Range(3.0, 5.545, neutral=5.545)},
         _without_seed(style_filters.window),
     ),
     "resolution": Family(
