@@ -58,7 +58,8 @@ def quantum_noise(crops: Tensor, values: Values, seed: Tensor) -> Tensor:
 def grid_lines(crops: Tensor, values: Values) -> Tensor:
     """Crops with the lines of an anti-scatter grid, or with the moiré of grid and pixels, and one harmonic.
 
-    Lin et al., Grid line artefacts, Med Phys 33 (2006), describe lines as a sinusoid with few harmonics.
+    Lin et al., A study of grid artifacts formation and elimination in computed radiographic images, J Digit Imaging 19
+    (2006).
 
     Args:
         crops: (N, 1, S, S).

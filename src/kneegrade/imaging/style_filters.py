@@ -69,7 +69,7 @@ def multiscale_contrast(crops: Tensor, values: Values) -> Tensor:
     The picture is decomposed into a Laplacian pyramid. A detail b becomes g·b·((b² + f²)/M²)^((p − 1)/2): for p < 1 low
     contrast is amplified and high contrast is compressed. g is a gain per octave, and the coarsest picture is
     multiplied by `latitude`. MUSICA (Vuylsteke and Schoeters, Multiscale image contrast amplification, SPIE 2167, 1994)
-    and UNIQUE (Stahl et al., SPIE 3979, 2000) work like this.
+    and UNIQUE (Stahl et al., Med Phys 27, 2000) work like this.
 
     Args:
         crops: (N, 1, S, S).
@@ -111,8 +111,8 @@ def unsharp_mask(crops: Tensor, values: Values) -> Tensor:
 def dynamic_range_compression(crops: Tensor, values: Values) -> Tensor:
     """Crops whose slow variation is reduced, so that soft tissue and dense bone are both visible.
 
-    Kobayashi et al., Dynamic range compression processing, J Digit Imaging 4 (1991): a multiple of a blurred copy is
-    subtracted.
+    Dynamic range control of computed radiography subtracts a multiple of a blurred copy (Prokop and Schaefer-Prokop,
+    Digital image processing, Eur Radiol 7 (suppl 3), 1997). A negative share adds it.
 
     Args:
         crops: (N, 1, S, S).

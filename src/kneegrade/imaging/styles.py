@@ -68,7 +68,7 @@ FAMILIES: Mapping[str, Family] = {
         style_artefacts.quantum_noise,
     ),
     "grid_lines": Family(
-        {"amplitude": Range(0.005, 0.04), "period_mm": Range(0.8, 4, scaled=False),
+        {"amplitude": Range(0.005, 0.03), "period_mm": Range(0.8, 4, scaled=False),
          "angle_deg": Range(-8, 8, scaled=False), "phase_rad": Range(0, 6.28, scaled=False),
          "harmonic": Range(0, 0.5, scaled=False), "along_x": Range(-1, 1, scaled=False)},
         _without_seed(style_artefacts.grid_lines),
