@@ -15,6 +15,7 @@ from kneegrade.uncertainty.postprocess import (
     fit_postprocessor,
     tuned_postprocessor,
 )
+from kneegrade.uncertainty.prevalence import em_prevalences, label_shift_weights
 from kneegrade.uncertainty.quality_control import (
     OODFeatures,
     Population,
@@ -24,6 +25,8 @@ from kneegrade.uncertainty.quality_control import (
     load_quality_control,
     ood_features_of,
 )
+from kneegrade.uncertainty.site_maps import SiteMap, threshold_positions
+from kneegrade.uncertainty.site_scale import SiteScale, cross_fitted_scale, fit_site_scale
 
 __all__ = [
     "CalibratedGrades",
@@ -36,13 +39,20 @@ __all__ = [
     "Population",
     "Postprocessor",
     "QualityControl",
+    "SiteMap",
+    "SiteScale",
     "concatenate_features",
+    "cross_fitted_scale",
+    "em_prevalences",
     "fit_calibration",
     "fit_postprocessor",
     "fit_quality_control",
     "fit_sets",
+    "fit_site_scale",
+    "label_shift_weights",
     "load_quality_control",
     "negative_log_likelihood",
     "ood_features_of",
+    "threshold_positions",
     "tuned_postprocessor",
 ]
