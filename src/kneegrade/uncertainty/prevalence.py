@@ -6,7 +6,7 @@ If the films of a site look like those of the study grade by grade, and only the
     p_site(y | image) ∝ p_study(y | image) · π_site(y) / π_study(y).
 
 EM finds the π_site with the highest likelihood of the site's films: π_site is replaced by the mean of p_site until it
-no longer changes. Where the reader's scale differs, or the images, the assumption is false and the result is worse than
+no longer changes. Ten knees with the study's prevalences are added to the mean, so that no grade becomes impossible. Where the reader's scale differs, or the images, the assumption is false and the result is worse than
 no correction. `label_shift_weights` weighs the study's knees as if they had the site's prevalences, so that a
 two-sample test can show whether more than the prevalences differs.
 
@@ -22,6 +22,7 @@ Array = NDArray[np.float64]
 ITERATIONS = 1_000
 TOLERANCE = 1e-6
 LEAST_SHARE = 1e-6
+ADDED_KNEES = 10.0
 
 
 def em_prevalences(probabilities: NDArray[np.floating], reference: Array) -> Array:
@@ -32,16 +33,17 @@ def em_prevalences(probabilities: NDArray[np.floating], reference: Array) -> Arr
         reference: (K,) prevalences in the calibration knees.
 
     Example:
-        >>> certain = np.eye(2)[[0, 0, 0, 1]]
+        >>> certain = np.repeat(np.eye(2), [75, 15], axis=0)  # 90 knees, and 10 with the study's prevalences
         >>> em_prevalences(certain, np.array([0.5, 0.5])).round(3).tolist()
-        [0.75, 0.25]
+        [0.8, 0.2]
     """
     prior = np.maximum(np.asarray(reference, dtype=np.float64), LEAST_SHARE)
     found = prior / prior.sum()
     likelihood = np.asarray(probabilities, dtype=np.float64) / prior
     for _ in range(ITERATIONS):
         joint = likelihood * found
-        previous, found = found, (joint / joint.sum(1, keepdims=True)).mean(0)
+        expected = (joint / joint.sum(1, keepdims=True)).sum(0)
+        previous, found = found, (expected + ADDED_KNEES * prior / prior.sum()) / (len(joint) + ADDED_KNEES)
         if np.abs(found - previous).max() < TOLERANCE:
             break
     return np.asarray(found)

@@ -284,7 +284,7 @@ def choose_map(inputs: Inputs, labels: Array, person: NDArray[np.int64], seed: i
 def _folds(person: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
     """(M,) fold 0 … 4 of each knee."""
     people, index = np.unique(person, return_inverse=True)
-    return np.asarray(np.random.default_rng(seed).permutation(len(people)) % FOLDS)[index]
+    return np.asarray((np.random.default_rng(seed).permutation(len(people)) % FOLDS)[index])
 
 
 def _cross_fitted(family: str, inputs: Inputs, labels: Array, fold: NDArray[np.int64]) -> Array:

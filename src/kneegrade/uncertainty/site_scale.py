@@ -207,4 +207,3 @@ def cross_fitted_scale(
 def _knees_read(targets: NDArray[np.floating]) -> dict[str, NDArray[np.bool_]]:
     """Grade name → (M,) bool, knees with a label of that grade."""
     return {target.name: np.isfinite(targets[:, target.one_hot]).all(1) for target in TARGETS}
-
