@@ -6,9 +6,10 @@ If the films of a site look like those of the study grade by grade, and only the
     p_site(y | image) ∝ p_study(y | image) · π_site(y) / π_study(y).
 
 EM finds the π_site with the highest likelihood of the site's films: π_site is replaced by the mean of p_site until it
-no longer changes. Ten knees with the study's prevalences are added to the mean, so that no grade becomes impossible. Where the reader's scale differs, or the images, the assumption is false and the result is worse than
-no correction. `label_shift_weights` weighs the study's knees as if they had the site's prevalences, so that a
-two-sample test can show whether more than the prevalences differs.
+no longer changes. Ten knees with the study's prevalences are added to the mean, so that no grade becomes impossible.
+Where the reader's scale differs, or the images, the assumption is false and the result is worse than no correction.
+`label_shift_weights` weighs the study's knees as if they had the site's prevalences, so that a two-sample test can show
+whether more than the prevalences differs.
 
 M. Saerens, P. Latinne and C. Decaestecker: Adjusting the outputs of a classifier to new a priori probabilities.
 Neural Computation 14 (2002).
