@@ -139,7 +139,8 @@ def correct_prevalence(
     kl = TARGETS[0]
     ratio = label_shift_weights(reference.probabilities[:, kl.one_hot], prior["kl"], found["kl"])
     _check_features(profile, reference, ratio, seed)
-    maps = {name: SiteMap("bias", np.float64(np.float32(np.log(found[name] / prior[name])))) for name in found}
+    ratios = {name: np.log(found[name] / prior[name]).astype(np.float32) for name in found}  # as weights store them
+    maps = {name: SiteMap("bias", ratios[name].astype(np.float64)) for name in found}
     decoder = postprocessor.decoder
     scale = SiteScale(site, len(profile), maps, postprocessor.sets or ConformalSets(), decoder.ordinal_smoothing)
     prevalences = {name: tuple(shares.tolist()) for name, shares in found.items()}

@@ -101,7 +101,7 @@ def cumulative_logits(shares: Array) -> Array:
         shares: (N, K) distributions.
     """
     tail = np.clip(shares[:, :0:-1].cumsum(1)[:, ::-1], LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
-    return np.clip(logit(tail), -LARGEST_LOGIT, LARGEST_LOGIT)
+    return np.asarray(np.clip(logit(tail), -LARGEST_LOGIT, LARGEST_LOGIT))
 
 
 def at_positions(cumulative: Array, positions: Array) -> tuple[Array, Array]:
@@ -124,7 +124,7 @@ def threshold_positions(parameters: Array) -> Array:
     Args:
         parameters: (K,) of a map of the family "thresholds": ln a, u_1 − 1, ln(u_2 − u_1), …
     """
-    return 1 + parameters[1] + np.concatenate([[0.0], np.exp(parameters[2:]).cumsum()])
+    return np.asarray(1 + parameters[1] + np.concatenate([[0.0], np.exp(parameters[2:]).cumsum()]))
 
 
 def _identity(_parameters: Array, inputs: Inputs) -> Array:
