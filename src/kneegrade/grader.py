@@ -51,6 +51,7 @@ from kneegrade.results import (
     GradedRadiograph,
     Quality,
     Report,
+    SiteReader,
     WeightsIdentity,
 )
 from kneegrade.uncertainty import (
@@ -268,7 +269,8 @@ class Grader:
         """Coherence of the network's own probabilities (g of Eq. 3), before calibration and decoding, and findings."""
         own = concatenate_probabilities(output.logits)  # (N, 29)
         log_probability = self.mixture.log_probability(own).tolist()
-        shift = np.abs(calibrated.grades - most_probable_grades(own.cpu().numpy())).sum(1).tolist()
+        study = calibrated.on_study_scale.grades  # the scale of the network's own probabilities
+        shift = np.abs(study - most_probable_grades(own.cpu().numpy())).sum(1).tolist()
         return [Coherence(g, moved, calibrated.findings(i)) for i, (g, moved) in
                 enumerate(zip(log_probability, shift, strict=True))]  # fmt: skip
 
@@ -298,7 +300,12 @@ class Grader:
     def _report(self, radiographs: Sequence[GradedRadiograph]) -> Report:
         sets = self.postprocessor.sets
         level = None if sets is None else round(float(sets.level), 6)
-        return Report(tuple(radiographs), self.identity, __version__, level)
+        site = self.postprocessor.site
+        if site is None:
+            return Report(tuple(radiographs), self.identity, __version__, level)
+        reader = SiteReader(site.name, site.knees, {name: one.family for name, one in site.maps.items()})
+        site_level = round(float(site.sets.level), 6)
+        return Report(tuple(radiographs), self.identity, __version__, site_level, site=reader)
 
 
 def _accepted(film: DetectedRadiograph) -> list[Knee]:

@@ -46,11 +46,19 @@ class GradeResult:
         prediction_set: consecutive grades, including `grade`, that contain the true grade with probability
             `Report.set_level` in knees like those of the calibration, and wider in a knee with findings of quality
             control; None if the weights have no prediction sets.
+        study: the same grade on the scale of the study's readers, if the weights were calibrated to a site's reader
+            and the above is on the scale of that reader; else None.
     """
 
     grade: int
     probabilities: tuple[float, ...]
     prediction_set: tuple[int, ...] | None = None
+    study: "GradeResult | None" = None
+
+    @property
+    def study_grade(self) -> int:
+        """The grade on the scale of the study's readers, which the network's logits and the evidence refer to."""
+        return self.grade if self.study is None else self.study.grade
 
 
 @dataclass(frozen=True)
@@ -276,6 +284,21 @@ class WeightsIdentity:
 
 
 @dataclass(frozen=True)
+class SiteReader:
+    """Reader of a site whose scale the grades are on.
+
+    Attributes:
+        name: of the site.
+        knees: number of labelled knees that the scale was fitted on.
+        maps: grade name → family of its map from the study's scale; other grades are on the study's scale.
+    """
+
+    name: str
+    knees: int
+    maps: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Report:
     """Result of one run.
 
@@ -285,6 +308,7 @@ class Report:
         version: of kneegrade.
         set_level: probability with which a prediction set contains the true grade; None without prediction sets.
         limits: statements on the permitted use.
+        site: the reader whose scale the grades are on; None: the readers of the study that the network learnt from.
     """
 
     radiographs: tuple[GradedRadiograph, ...]
@@ -294,6 +318,7 @@ class Report:
     limits: tuple[str, ...] = field(
         default=("Research use only. Not a medical device; not for diagnosis or treatment decisions.",)
     )
+    site: SiteReader | None = None
 
     @property
     def all_graded(self) -> bool:

@@ -24,6 +24,7 @@ COLUMNS: Final[tuple[str, ...]] = (
     *_KL_PROBABILITIES,
     *(f"{name}_probability" for name in OARSI_NAMES),
     *(f"{name}_set" for name in TARGET_NAMES),
+    *(f"{name}_study" for name in TARGET_NAMES),
     "joint_space_medial_mm",
     "joint_space_lateral_mm",
     "joint_space_medial_error_mm",
@@ -125,6 +126,7 @@ def _grade_cells(grades: Mapping[str, GradeResult]) -> dict[str, Cell]:
     for name in OARSI_NAMES:
         result = grades[name]
         cells[f"{name}_probability"] = round(result.probabilities[result.grade], 6)
+    cells |= {f"{name}_study": result.study.grade for name, result in grades.items() if result.study is not None}
     for name, result in grades.items():
         if result.prediction_set is not None:
             low, high = min(result.prediction_set), max(result.prediction_set)

@@ -177,7 +177,7 @@ class KneeView:
         if evidence is None or grades is None:
             return {}
         known = [target.name for target in TARGETS if target.name in evidence.contributions]
-        return {name: contributions_to(evidence, name, grades[name].grade) for name in known}
+        return {name: contributions_to(evidence, name, grades[name].study_grade) for name in known}
 
 
 @dataclass(frozen=True)

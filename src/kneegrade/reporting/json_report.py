@@ -20,7 +20,7 @@ from kneegrade.measurements import JointSpace, Measurement
 from kneegrade.reporting.report_labels import reason_of
 from kneegrade.results import Coherence, Evidence, Finding, GradedKnee, GradedRadiograph, GradeResult, Quality, Report
 
-SCHEMA_VERSION: Final = "2.0"
+SCHEMA_VERSION: Final = "2.1"
 
 _PROBABILITY_DIGITS = 6  # the rounded values of five classes sum to 1 within 3e-6
 _PIXEL_DIGITS = 2
@@ -55,6 +55,7 @@ def to_dict(report: Report) -> dict[str, Any]:
             "weights": weights,
             "set_level": report.set_level,
             "learnt_from": report.weights.learnt_from,
+            "site": None if report.site is None else asdict(report.site),
         },
         "radiographs": [_radiograph(radiograph) for radiograph in report.radiographs],
     }
@@ -101,12 +102,20 @@ def _grades(grades: Mapping[str, GradeResult] | None, evidence: Evidence | None)
         return None
     return {
         name: {
-            "grade": int(result.grade),
-            "probabilities": [_number(probability, _PROBABILITY_DIGITS) for probability in result.probabilities],
-            "set": None if result.prediction_set is None else [int(grade) for grade in result.prediction_set],
-            "evidence": _evidence(evidence, name, int(result.grade)),
+            **_scale(result),
+            "study": None if result.study is None else _scale(result.study),
+            "evidence": _evidence(evidence, name, result.study_grade),
         }
         for name, result in grades.items()
+    }
+
+
+def _scale(result: GradeResult) -> dict[str, Any]:
+    """A grade on one scale."""
+    return {
+        "grade": int(result.grade),
+        "probabilities": [_number(probability, _PROBABILITY_DIGITS) for probability in result.probabilities],
+        "set": None if result.prediction_set is None else [int(grade) for grade in result.prediction_set],
     }
 
 

@@ -7,12 +7,13 @@ from kneegrade.measurements import JointSpace
 from kneegrade.reporting.report_labels import (
     LANDMARK_CONFIDENCE,
     RESEARCH_USE,
+    SHORT_LABELS,
     format_width,
     knee_rows,
     printable,
     reason_of,
 )
-from kneegrade.results import GradedKnee, GradedRadiograph, Report
+from kneegrade.results import GradedKnee, GradedRadiograph, Report, SiteReader
 from kneegrade.schema import TARGET_NAMES
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ def grades_table(report: Report) -> "Table":
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, caption=_CAPTION, caption_justify="left")
+    caption = _CAPTION if report.site is None else f"{_site_line(report.site)}\n{_CAPTION}"
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, caption=caption, caption_justify="left")
     table.add_column("Film", ratio=3, overflow="fold", min_width=8)
     table.add_column("Knee", no_wrap=True)
     for heading in _HEADINGS:
@@ -47,6 +49,12 @@ def grades_table(report: Report) -> "Table":
         table.add_row(*_cells(radiograph, knee, repeats=radiograph is previous))
         previous = radiograph
     return table
+
+
+def _site_line(site: SiteReader) -> str:
+    """What scale the grades are on."""
+    mapped = ", ".join(SHORT_LABELS[name] for name in TARGET_NAMES if name in site.maps)
+    return f"{mapped}: as read at {printable(site.name)}. report.json and grades.csv also have the study's grades."
 
 
 def ungraded_lines(report: Report) -> list[str]:

@@ -36,6 +36,7 @@ from kneegrade.uncertainty import (
 )
 from kneegrade.uncertainty.postprocess import CALIBRATION, DECODER, SETS
 from kneegrade.uncertainty.quality_control import QUALITY_CONTROL
+from kneegrade.uncertainty.site_scale import SITE, SITE_SETS
 from kneegrade.weights import Weights, load_weights, save_weights, shipped_path, weights_reference
 
 MIN_CALIBRATION_KNEES = 100
@@ -79,7 +80,8 @@ def calibrate(
     if fitted.sum() < MIN_CALIBRATION_KNEES:
         raise RecipeError(
             f"Found {int(fitted.sum())} knees to calibrate on; at least {MIN_CALIBRATION_KNEES} are needed. Give a "
-            "manifest with more knees, or a larger share."
+            "manifest with more knees or a larger share, or fit the scale of a site's reader with --site, which needs "
+            "50 knees."
         )
     labelled, before = (
         CalibrationKnees(knees.logits, knees.targets, knees.subject),
@@ -93,13 +95,11 @@ def calibrate(
         "joint_exponent": None if decoder is None else decoder.joint_exponent,
         "ordinal_smoothing": None if decoder is None else decoder.ordinal_smoothing,
     }  # fmt: skip
-    name = f"{loaded.description['name'].removesuffix(CALIBRATED_SUFFIX)}{CALIBRATED_SUFFIX}"
-    kept = {
-        key: value for key, value in loaded.tensors.items() if key.split(".")[0] not in (CALIBRATION, DECODER, SETS)
-    }
-    save_weights(
-        output, {**kept, **postprocessor.tensors()}, {**loaded.description, "name": name, "calibrated": description}
-    )
+    name = f"{loaded.description['name'].split('@')[0].removesuffix(CALIBRATED_SUFFIX)}{CALIBRATED_SUFFIX}"
+    replaced = (CALIBRATION, DECODER, SETS, SITE, SITE_SETS)
+    kept = {key: value for key, value in loaded.tensors.items() if key.split(".")[0] not in replaced}
+    about = {key: value for key, value in loaded.description.items() if key != SITE}
+    save_weights(output, {**kept, **postprocessor.tensors()}, {**about, "name": name, "calibrated": description})
     if fitted.all():
         return None, list(knees.left_out)
     rest = postprocessor(labelled.part(~fitted).logits)

@@ -235,14 +235,14 @@ def evaluate_manifest(
 
 
 def site_profile(
-    source: Path, weights: Path | None = None, *, subject: str = "(.+)", device: str = "auto",
+    source: Path | pd.DataFrame, weights: Path | None = None, *, subject: str = "(.+)", device: str = "auto",
     progress: Progress | None = None,
 ) -> tuple[SiteProfile, list[str]]:  # fmt: skip
     """Drift features and grades of the knees of a site, and a line for each film or knee that was left out.
 
     Args:
-        source: a folder of films; a manifest (`.parquet`), of which all splits are used; a dataset; or a saved profile
-            (`.parquet`).
+        source: a folder of films; a manifest (`.parquet`), of which all splits are used, or its table; a dataset; or
+            a saved profile (`.parquet`).
         weights: of a grader; the shipped ones by default.
         subject: regular expression whose first group, searched in a film's name, is the person; for folders of films.
         device: "auto", "cpu" or "cuda".
@@ -254,7 +254,7 @@ def site_profile(
     """
     path = weights or shipped_path("grader")
     sha256 = load_weights(path, "grader").sha256
-    if source.suffix == ".parquet" and "features" in _parquet_columns(source):
+    if isinstance(source, Path) and source.suffix == ".parquet" and "features" in _parquet_columns(source):
         profile = SiteProfile.load(source)
         if profile.weights != sha256:
             raise RecipeError(

@@ -15,6 +15,7 @@ from kneegrade.uncertainty.postprocess import (
     fit_postprocessor,
     tuned_postprocessor,
 )
+from kneegrade.uncertainty.prevalence import em_prevalences, label_shift_weights
 from kneegrade.uncertainty.quality_control import (
     OODFeatures,
     Population,
@@ -25,6 +26,8 @@ from kneegrade.uncertainty.quality_control import (
     ood_features_of,
     withholds_joint_space,
 )
+from kneegrade.uncertainty.site_maps import SiteMap, threshold_positions
+from kneegrade.uncertainty.site_scale import SiteScale, cross_fitted_scale, fit_site_scale
 
 __all__ = [
     "CalibratedGrades",
@@ -37,14 +40,21 @@ __all__ = [
     "Population",
     "Postprocessor",
     "QualityControl",
+    "SiteMap",
+    "SiteScale",
     "concatenate_features",
+    "cross_fitted_scale",
+    "em_prevalences",
     "fit_calibration",
     "fit_postprocessor",
     "fit_quality_control",
     "fit_sets",
+    "fit_site_scale",
+    "label_shift_weights",
     "load_quality_control",
     "negative_log_likelihood",
     "ood_features_of",
+    "threshold_positions",
     "tuned_postprocessor",
     "withholds_joint_space",
 ]

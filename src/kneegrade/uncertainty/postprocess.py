@@ -1,9 +1,10 @@
-"""`Postprocessor`: from the logits of a network to calibrated grades, in up to three steps.
+"""`Postprocessor`: from the logits of a network to calibrated grades, in up to four steps.
 
 1. Calibration of each grade.
 2. Joint decoding, if the weights bring a joint table: its marginals are the reported distributions, and its grades
    break no hard rule. Calibration and decoder are tuned together.
 3. Prediction sets, if the weights bring thresholds. Knees with a finding of quality control get wider ones.
+4. The scale of a site's reader, if the weights were calibrated to one (`kneegrade.uncertainty.site_scale`).
 
 Without a decoder the most probable grades are reported; without thresholds there are no sets.
 """
@@ -28,6 +29,7 @@ from kneegrade.uncertainty.calibration import (
 )
 from kneegrade.uncertainty.conformal import ConformalSets, fit_sets, stricter_level
 from kneegrade.uncertainty.joint_decoding import CoherentDecoder, rake_to_labels
+from kneegrade.uncertainty.site_scale import SiteScale
 from kneegrade.weights import Weights, load_part
 
 DECODER, SETS, CALIBRATION = "decoder", "sets", "calibration"  # prefixes of the keys in a weights file
@@ -46,25 +48,40 @@ class CalibratedGrades:
         grades: (N, 7) reported grades.
         independent_grades: (N, 7) grades that would be reported if no rule related the seven to each other.
         sets: (N, 29) bool, which grades are in the prediction sets; None without thresholds.
+        study: the same knees on the scale of the study's readers, if this is on the scale of a site's reader.
+        mapped: names of the grades whose scale is the site's.
     """
 
     probabilities: NDArray[np.float64]
     grades: NDArray[np.int64]
     independent_grades: NDArray[np.int64]
     sets: NDArray[np.bool_] | None
+    study: "CalibratedGrades | None" = None
+    mapped: frozenset[str] = frozenset()
+
+    @property
+    def on_study_scale(self) -> "CalibratedGrades":
+        """The same knees on the scale of the study's readers."""
+        return self if self.study is None else self.study
 
     def results(self, row: int) -> dict[str, GradeResult]:
         """The seven grades of one knee by name, in the order of the schema."""
-        results = {}
+        results, study = {}, {} if self.study is None else self.study.results(row)
         for index, target in enumerate(TARGETS):
             shares = self.probabilities[row, target.one_hot]
             members = None if self.sets is None else tuple(np.flatnonzero(self.sets[row, target.one_hot]).tolist())
             probabilities = tuple((shares / shares.sum()).tolist())
-            results[target.name] = GradeResult(int(self.grades[row, index]), probabilities, members)
+            beside = study[target.name] if target.name in self.mapped else None
+            results[target.name] = GradeResult(int(self.grades[row, index]), probabilities, members, beside)
         return results
 
     def findings(self, row: int) -> tuple[Finding, ...]:
-        """The rules that the grades of one knee break, and a finding for each grade that is not the most probable."""
+        """The rules that the grades of one knee break, and a finding for each grade that is not the most probable.
+
+        Both are about the scale of the study's readers: the rules relate grades of the same readers.
+        """
+        if self.study is not None:
+            return self.study.findings(row)
         given = dict(zip(TARGET_NAMES, self.grades[row].tolist(), strict=True))
         most_probable = most_probable_grades(self.probabilities[row : row + 1])[0]
         findings = list(rule_findings(given))
@@ -94,11 +111,13 @@ class Postprocessor:
         calibration: of each grade.
         decoder: None leaves the grades independent of each other.
         sets: thresholds of the prediction sets; None gives no sets.
+        site: scale of a site's reader; None reports on the scale of the study's readers.
     """
 
     calibration: Calibration
     decoder: CoherentDecoder | None = None
     sets: ConformalSets | None = None
+    site: SiteScale | None = None
 
     @classmethod
     def of(cls, weights: Weights) -> "Postprocessor":
@@ -117,7 +136,7 @@ class Postprocessor:
         if table:
             joint = table["table"].double().numpy().reshape(CLASSES)
             decoder = CoherentDecoder(joint, *table["exponents"].double().tolist())
-        return cls(calibration, decoder, sets)
+        return cls(calibration, decoder, sets, SiteScale.of(weights))
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors that `of` reads, by their keys in a weights file."""
@@ -128,7 +147,7 @@ class Postprocessor:
             parts[f"{DECODER}.exponents"] = torch.tensor(exponents, dtype=torch.float64)
         if self.sets is not None:
             parts |= {f"{SETS}.{k}": v for k, v in self.sets.state_dict().items()}
-        return parts
+        return parts if self.site is None else parts | self.site.tensors()
 
     def __call__(self, logits: Mapping[str, Tensor], unusual: NDArray[np.bool_] | None = None) -> CalibratedGrades:
         """Calibrated grades of N knees.
@@ -146,7 +165,15 @@ class Postprocessor:
             grades = self.decoder.grades(probabilities)
             independent = self.decoder.independent_grades(probabilities)
         sets = None if self.sets is None else self.sets.sets(probabilities, grades, unusual)
-        return CalibratedGrades(probabilities, grades, independent, sets)
+        study = CalibratedGrades(probabilities, grades, independent, sets)
+        return study if self.site is None else _on_site_scale(study, self.site, unusual)
+
+
+def _on_site_scale(study: CalibratedGrades, site: SiteScale, unusual: NDArray[np.bool_] | None) -> CalibratedGrades:
+    probabilities = site.probabilities(study.probabilities)
+    grades = site.grades(probabilities, study.grades)
+    sets = site.sets.sets(probabilities, grades, unusual)
+    return CalibratedGrades(probabilities, grades, study.independent_grades, sets, study, frozenset(site.maps))
 
 
 def _with_strict_thresholds(weights: Weights) -> Weights:

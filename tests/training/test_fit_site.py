@@ -1,0 +1,50 @@
+import numpy as np
+import pytest
+
+from kneegrade.coherence import smoothed_table
+from kneegrade.errors import RecipeError
+from kneegrade.evaluation.two_sample import SiteProfile
+from kneegrade.schema import CLASSES, ONE_HOT_LENGTH, TARGETS, grade_tuple_counts
+from kneegrade.training.fit_site import correct_prevalence
+from kneegrade.uncertainty import Calibration, CoherentDecoder, Postprocessor
+from kneegrade.weights import load_weights, save_weights
+
+TABLE = smoothed_table(grade_tuple_counts())
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """Calibrated weights without a network."""
+    postprocessor = Postprocessor(Calibration(), CoherentDecoder(TABLE, 0.0, 0.7))
+    save_weights(tmp_path / "w.safetensors", postprocessor.tensors(), {"name": "w", "kind": "grader", "calibrated": {}})
+    return tmp_path / "w.safetensors"
+
+
+def profile_of(number, seed, kl=None):
+    """Knees drawn from the joint table, of these KL grades only, with nearly certain predictions and noisy features."""
+    generator = np.random.default_rng(seed)
+    cells = generator.choice(TABLE.size, 20 * number, p=TABLE.reshape(-1) / TABLE.sum())
+    grades = np.stack(np.unravel_index(cells, CLASSES), axis=1)
+    grades = grades[np.isin(grades[:, 0], range(5) if kl is None else kl)][:number]
+    shares = np.full((number, ONE_HOT_LENGTH), 0.01)
+    for index, target in enumerate(TARGETS):
+        shares[np.arange(number), target.offset + grades[:, index]] += 1 - 0.01 * target.classes
+    features = grades[:, :1] + generator.normal(size=(number, 4))
+    return SiteProfile(features.astype(np.float32), shares.astype(np.float32), np.arange(number).astype(str), "x")
+
+
+def test_prevalences_of_a_site_without_kl_0_are_found_and_stored(weights, tmp_path):
+    site = profile_of(150, 0, kl=(1, 2, 3, 4))
+    found = correct_prevalence(site, profile_of(600, 1), tmp_path / "site.safetensors", weights, site="North")
+    assert found["kl"][0] < 0.1
+    scale = Postprocessor.of(load_weights(tmp_path / "site.safetensors", "grader")).site
+    assert (scale.name, scale.knees, scale.maps["kl"].family) == ("North", 150, "bias")
+    assert scale.maps["kl"].parameters[0] < -1
+
+
+def test_a_correction_is_refused_where_the_features_differ(weights, tmp_path):
+    site = profile_of(150, 0)
+    moved = SiteProfile(site.features + 3, site.probabilities, site.subject, "x")
+    with pytest.raises(RecipeError, match="features of the site's knees differ"):
+        correct_prevalence(moved, profile_of(600, 1), tmp_path / "site.safetensors", weights, site="North")
+    assert not (tmp_path / "site.safetensors").exists()
