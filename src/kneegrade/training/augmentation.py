@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from kneegrade.anatomy.geometry import sample_affine, stretch_contrast
+from kneegrade.imaging.styles import StyleParams, apply_styles, make_style_params
 from kneegrade.training.config import Augmentation
 
 
@@ -32,6 +33,8 @@ class AugmentationParams:
         shade: (B, 1, 4, 4) natural logarithm of the factor on grey values, at the knots of a bicubic interpolation.
         jitter: (B, 74, 2) offset of the landmarks as a fraction of the crop's side.
         dropped: (B, 74) bool, landmarks that are hidden from the network.
+        anisotropy: (B,) factor of the size along x relative to that along y.
+        styles: processing styles; None: no knee has one.
     """
 
     shift: Tensor
@@ -44,13 +47,15 @@ class AugmentationParams:
     shade: Tensor
     jitter: Tensor
     dropped: Tensor
+    anisotropy: Tensor
+    styles: StyleParams | None = None
 
     def to(self, device: torch.device | str) -> "AugmentationParams":
         """The parameters on a device."""
         moved: dict[str, Any] = {
             name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)
         }
-        return replace(self, **moved)
+        return replace(self, **moved, styles=None if self.styles is None else self.styles.to(device))
 
 
 def make_params(batch: int, recipe: Augmentation, generator: torch.Generator) -> AugmentationParams:
@@ -67,7 +72,7 @@ def make_params(batch: int, recipe: Augmentation, generator: torch.Generator) ->
     def uniform(*shape: int) -> Tensor:
         return torch.rand(*shape, generator=generator) * 2 - 1
 
-    return AugmentationParams(
+    params = AugmentationParams(
         shift=uniform(batch, 2) * recipe.translation_px / 320,
         angle_rad=uniform(batch) * math.radians(recipe.rotation_deg),
         scale=1 + uniform(batch) * recipe.scale,
@@ -78,7 +83,15 @@ def make_params(batch: int, recipe: Augmentation, generator: torch.Generator) ->
         dropped=torch.rand(batch, 74, generator=generator) < recipe.landmark_dropout,
         blur=uniform(batch).clamp(min=0) * recipe.blur_px / 320,
         shade=uniform(batch, 1, 4, 4) * recipe.shade,
+        anisotropy=torch.ones(batch),
     )
+    # Drawn last and only if used, so that older recipes draw the numbers that they drew before.
+    if recipe.anisotropy:
+        params = replace(params, anisotropy=1 + uniform(batch) * recipe.anisotropy)
+    if recipe.styles:
+        styles = make_style_params(batch, generator, strength=recipe.style_strength, probability=recipe.styles)
+        params = replace(params, styles=styles)
+    return params
 
 
 def identity_params(batch: int) -> AugmentationParams:
@@ -96,6 +109,8 @@ def crop_matrices(frames: Tensor, params: AugmentationParams, size_px: int) -> T
     """
     cos, sin = torch.cos(params.angle_rad) * params.scale, torch.sin(params.angle_rad) * params.scale
     rotation = torch.stack([cos, -sin, sin, cos], dim=1).reshape(-1, 2, 2)
+    stretch = params.anisotropy.sqrt()
+    rotation = rotation * torch.stack([stretch, 1 / stretch], dim=1).unsqueeze(1)  # columns: crop x, crop y
     middle = (size_px - 1) / 2
     offset = middle + params.shift * size_px - rotation.sum(2) * middle
     linear = frames[:, :, :2]
@@ -103,17 +118,33 @@ def crop_matrices(frames: Tensor, params: AugmentationParams, size_px: int) -> T
 
 
 def augment_images(images: Tensor, matrices: Tensor, params: AugmentationParams, size_px: int) -> Tensor:
-    """Augmented crops (B, 1, S, S), float32 in [0, 1], 0 outside the film.
+    """Augmented crops (B, 1, S, S), float32 in [0, 1], 0 outside the film; see `augment_covered_images`."""
+    return augment_covered_images(images, matrices, params, size_px)[0]
+
+
+def augment_covered_images(
+    images: Tensor, matrices: Tensor, params: AugmentationParams, size_px: int
+) -> tuple[Tensor, Tensor]:
+    """Augmented crops and their coverage.
+
+    The contrast is stretched, the styles are applied, and the contrast of crops with a style is stretched again, as
+    inference does with a picture that comes in that style. Blur, shade, gamma and noise follow.
 
     Args:
         images: (B, 384, 384) uint8 images of a dataset, 0 outside the film, 1 … 255 on it.
         matrices: (B, 2, 3) from `crop_matrices`.
         params: augmentation parameters.
         size_px: side S of the crops.
+
+    Returns:
+        Crops (B, 1, S, S), float32 in [0, 1], 0 outside the film, and a mask (B, 1, S, S) bool, True where the film, or
+        what collimation leaves of it, covers the crop.
     """
     crops, _ = sample_affine(images.unsqueeze(1).float(), matrices, size_px)
     covered = crops > 0.5  # 0 means outside the film
     crops = stretch_contrast((crops - 1).clamp(min=0) / 254, covered)
+    if params.styles is not None:
+        crops, covered = _styled(crops, covered, params.styles)
     if params.blur.any():
         crops = _blurred(crops, params.blur * size_px)
     if params.shade.any():
@@ -123,7 +154,17 @@ def augment_images(images: Tensor, matrices: Tensor, params: AugmentationParams,
         generator = torch.Generator(crops.device).manual_seed(params.noise_seed)
         noise = torch.randn(crops.shape, generator=generator, device=crops.device)
         crops = crops + noise * params.noise.view(-1, 1, 1, 1)
-    return crops.clamp(0, 1) * covered
+    return crops.clamp(0, 1) * covered, covered
+
+
+def _styled(crops: Tensor, covered: Tensor, styles: StyleParams) -> tuple[Tensor, Tensor]:
+    """Crops (B, 1, S, S) in their styles with stretched contrast, and their coverage; others are left as they are."""
+    rows = styles.styled.nonzero().flatten()
+    if len(rows):
+        part, inside = apply_styles(crops[rows], covered[rows], styles.select(rows))
+        crops, covered = crops.clone(), covered.clone()
+        crops[rows], covered[rows] = stretch_contrast(part, inside), inside
+    return crops, covered
 
 
 def _blurred(crops: Tensor, sigma_px: Tensor) -> Tensor:

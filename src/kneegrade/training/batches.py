@@ -7,7 +7,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kneegrade.training.augmentation import AugmentationParams, augment_images, augment_landmarks, crop_matrices
+from kneegrade.training.augmentation import (
+    AugmentationParams,
+    augment_covered_images,
+    augment_landmarks,
+    crop_matrices,
+)
 from kneegrade.training.dataset import KneeDataset
 
 MAX_GPU_MEMORY_SHARE = 0.5  # of a GPU's free memory for the pictures of a dataset
@@ -71,7 +76,10 @@ class CropBatches:
             pictures = torch.from_numpy(images[rows]).to(self.device)
         landmarks, visible = self.landmarks_px[index].to(self.device), self.visible[index].to(self.device)
         points, seen = augment_landmarks(landmarks, visible, matrices, params, self.size_px)
-        roi = augment_images(pictures, matrices, params, self.size_px)
+        roi, covered = augment_covered_images(pictures, matrices, params, self.size_px)
+        if params.styles is not None:  # collimation hides landmarks
+            x, y = points.round().long().clamp(0, self.size_px - 1).unbind(2)
+            seen = seen & covered[torch.arange(len(covered), device=self.device)[:, None], 0, y, x]
         return Batch(roi.contiguous(memory_format=torch.channels_last), points, seen)
 
 

@@ -134,23 +134,29 @@ class Augmentation(Section):
         translation_px: largest shift along each axis, in pixels.
         rotation_deg: largest rotation, in degrees.
         scale: largest relative change of size.
+        anisotropy: largest relative difference of the sizes along x and y.
         log_gamma: largest absolute natural logarithm of the exponent (gamma) that is applied to the grey values.
         noise: largest standard deviation of Gaussian noise on the grey values, which lie between 0 and 1.
         blur_px: largest standard deviation of a Gaussian blur, in pixels.
         shade: largest absolute natural logarithm of the smooth field that the grey values are multiplied by.
         landmark_jitter_px: standard deviation of the noise on the landmarks, in pixels.
         landmark_dropout: probability that a landmark is hidden.
+        styles: probability that a crop gets a processing style (`kneegrade.imaging.styles`).
+        style_strength: strength of the styles; 0 changes nothing, 1 uses the full ranges.
     """
 
     translation_px: float = Field(10.0, ge=0)
     rotation_deg: float = Field(5.0, ge=0)
     scale: float = Field(0.05, ge=0, lt=1)
+    anisotropy: float = Field(0.0, ge=0, lt=0.5)
     log_gamma: float = Field(0.0, ge=0)
     noise: float = Field(0.0, ge=0)
     blur_px: float = Field(0.0, ge=0)
     shade: float = Field(0.0, ge=0)
     landmark_jitter_px: float = Field(0.0, ge=0)
     landmark_dropout: float = Field(0.0, ge=0, lt=1)
+    styles: float = Field(0.0, ge=0, le=1)
+    style_strength: float = Field(1.0, ge=0, le=1)
 
 
 class Train(Section):
