@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from kneegrade import Grader
@@ -39,8 +40,8 @@ class Picture:
 
 @torch.inference_mode()
 def graded(
-    grader: Grader, pictures: Sequence[Picture], *, fill: Fill = "zero", normalization: Normalization = stretch_contrast,
-    masked_mean: bool = False,
+    grader: Grader, pictures: Sequence[Picture], *, fill: Fill = "zero",
+    normalization: Normalization = stretch_contrast, masked_mean: bool = False,
 ) -> CalibratedGrades:  # fmt: skip
     """Calibrated grades of the pictures.
 
@@ -88,18 +89,8 @@ def filled(crop: Tensor, inside: Tensor, fill: Fill) -> Tensor:
         return crop
     if fill == "mean":
         return torch.where(inside, crop, crop[inside].mean())
-    rows = torch.nonzero(inside[0, 0].any(1)).ravel()
-    nearest = nearest_inside(inside[0, 0].numpy())
-    assert len(rows)
-    return crop[:, :, nearest[0], nearest[1]]
-
-
-def nearest_inside(inside: NDArray[np.bool_]) -> tuple[Tensor, Tensor]:
-    """Row and column of the nearest pixel inside, for every pixel."""
-    from scipy.ndimage import distance_transform_edt
-
-    index = distance_transform_edt(~inside, return_distances=False, return_indices=True)
-    return torch.from_numpy(index[0].astype(np.int64)), torch.from_numpy(index[1].astype(np.int64))
+    row, column = distance_transform_edt(~inside[0, 0].numpy(), return_distances=False, return_indices=True)
+    return crop[:, :, torch.from_numpy(row.astype(np.int64)), torch.from_numpy(column.astype(np.int64))]
 
 
 def expected_kl(grades: CalibratedGrades) -> NDArray[np.float64]:

@@ -6,7 +6,7 @@ grades, unless the knee was refused before the network ran.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,11 +16,8 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from kneegrade import Grader
-from kneegrade.grader import detect_film
-from kneegrade.anatomy import UserHints
 from kneegrade.imaging import Source
 from kneegrade.results import GradedRadiograph, Quality
 from kneegrade.schema import TARGET_NAMES, TARGETS
@@ -52,6 +49,7 @@ class Recorder:
         self.quality_control, self.qualities = quality_control, list[Quality]()
 
     def __call__(self, knees: OODFeatures) -> list[Quality]:
+        """The quality of every knee, without reasons."""
         qualities = self.quality_control(knees)
         self.qualities += qualities
         return [replace(quality, reason=None) for quality in qualities]
@@ -123,12 +121,12 @@ def requested(landmarks: NDArray[np.float64] | None) -> NDArray[np.float64]:
 
 
 def site_knees(
-    grader: Callable[[], Grader], images: Sequence[SiteImage], cache: Path, show: Callable[[str], None] = print
+    grader: Grader, images: Sequence[SiteImage], cache: Path, show: Callable[[str], None] = print
 ) -> pd.DataFrame:
     """The rows of all images of a site. Images that `cache` holds are not graded again.
 
     Args:
-        grader: makes the grader, if one is needed.
+        grader: of the images that are not stored.
         images: of the site.
         cache: JSON lines, one per image; rows of finished images are appended.
         show: called with a line of progress per chunk.
@@ -138,10 +136,9 @@ def site_knees(
     if left:
         cache.parent.mkdir(parents=True, exist_ok=True)
         cache.write_text("".join(f"{json.dumps(rows)}\n" for rows in done.values()))  # without a line cut off
-        loaded = grader()
         for start in range(0, len(left), CHUNK):
             chunk = left[start : start + CHUNK]
-            finished = list(grade_images(loaded, chunk))
+            finished = list(grade_images(grader, chunk))
             with cache.open("a") as stream:
                 stream.writelines(f"{json.dumps(rows)}\n" for rows in finished)
             done |= {rows[0]["image"]: rows for rows in finished}
