@@ -113,7 +113,7 @@ def two_pictures(first: pd.DataFrame, second: pd.DataFrame) -> dict[str, float]:
 
     Returns:
         `knees`; `kl_kappa` and `kl_equal` of the reported KL; `kl_shift` and `expected_kl_shift`: mean of second minus
-        first, of the reported and of the expected KL; `expected_kl_rms`; `oarsi_kappa`: mean over the OARSI grades.
+        first, of the reported and of the expected KL; `expected_kl_rms`; `oarsi_kappa`: mean over the OARSI grades that are not constant.
     """
     pairs = first[has_grades(first)].merge(second[has_grades(second)], on="image", suffixes=("_1", "_2"))
     one, two = (column(pairs, f"grades_{n}").astype(np.int64) for n in (1, 2))
@@ -124,7 +124,7 @@ def two_pictures(first: pd.DataFrame, second: pd.DataFrame) -> dict[str, float]:
         "kl_shift": float((two[:, 0] - one[:, 0]).mean()),
         "expected_kl_shift": float((expected[1] - expected[0]).mean()),
         "expected_kl_rms": float(np.sqrt(np.square(expected[1] - expected[0]).mean())),
-        "oarsi_kappa": float(np.nanmean(kappas[1:])),
+        "oarsi_kappa": float(np.mean([k for k in kappas[1:] if np.isfinite(k)] or [np.nan])),
     }  # fmt: skip
 
 
