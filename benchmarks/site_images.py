@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from site_knees import SiteImage
-from site_split import site_table
+from site_split import grey_image, site_table
 
 from kneegrade.cohorts import chen2018_manifest
 from kneegrade.imaging import Source
@@ -74,7 +74,7 @@ def changed_images(images: list[SiteImage], change: Change) -> list[SiteImage]:
     """The same images after a change of their grey levels.
 
     Args:
-        images: of files of 8 bits.
+        images: with the column `path`.
         change: (H, W) float32 in [0, 1] and the name of the image → an image of any size in [0, 1].
     """
     return [SiteImage(i.name, Source(i.name, load=_changed(i, change)), i.about) for i in images]
@@ -82,8 +82,7 @@ def changed_images(images: list[SiteImage], change: Change) -> list[SiteImage]:
 
 def _changed(image: SiteImage, change: Change) -> Callable[[], bytes]:
     def load() -> bytes:
-        with Image.open(image.about["path"]) as file:
-            grey = np.asarray(file.convert("L"), dtype=np.float32) / 255
+        grey = grey_image(Path(image.about["path"])) / np.float32(255)
         stream = io.BytesIO()
         Image.fromarray(np.rint(np.clip(change(grey, image.name), 0, 1) * 255).astype(np.uint8)).save(stream, "PNG")
         return stream.getvalue()

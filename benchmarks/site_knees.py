@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from kneegrade import Grader
 from kneegrade.imaging import Source
-from kneegrade.results import GradedRadiograph, Quality
+from kneegrade.results import GradedKnee, GradedRadiograph, Quality
 from kneegrade.schema import TARGET_NAMES, TARGETS
 from kneegrade.uncertainty import OODFeatures, QualityControl
 from kneegrade.weights import load_weights, shipped_path
@@ -110,10 +110,20 @@ def knee_rows(
             "grades": [r.grade for r in results],
             "probabilities": np.concatenate([np.round(r.probabilities, 5) for r in results]).tolist(),
             "sets": np.concatenate(sets).astype(int).tolist(),
+            "aspect": round(aspect_of(knee), 4),
             "logits": np.round(next(logits).astype(np.float64), 4).tolist(),
         }
         rows.append(row)
     return rows
+
+
+def aspect_of(knee: GradedKnee) -> float:
+    """Horizontal scale over vertical scale of the image, as the crop was taken; 1 for square pixels."""
+    if knee.evidence is None:
+        return 1.0
+    crop = np.concatenate([knee.evidence.landmarks_roi_px, np.ones((len(knee.evidence.landmarks_roi_px), 1))], axis=1)
+    matrix = np.linalg.lstsq(crop, requested(knee.landmarks_px), rcond=None)[0][:2].T
+    return float(np.linalg.norm(matrix[0]) / np.linalg.norm(matrix[1]))
 
 
 def requested(landmarks: NDArray[np.float64] | None) -> NDArray[np.float64]:

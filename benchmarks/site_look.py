@@ -9,14 +9,13 @@ knee (`crop`), the same ratio of horizontal to vertical scale (`anisotropy`), th
 the expected KL and of the kappa of KL against the plain crops, with 95 % intervals over people. The network runs alone,
 at the landmarks of the plain crop, so the detector has no part in the change.
 
-The last rows grade the site itself, as it is and with the anisotropy of each image removed. The anisotropy of an image
-is the ratio of the two scales in an affine fit of the mean shape of the shape model to its landmarks.
+The last rows grade the site itself, as it is and with the anisotropy of each image removed, as
+`kneegrade.anatomy.pixel_aspect` estimates it.
 """
 
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -32,8 +31,7 @@ from site_split import grey_image
 
 from kneegrade import Grader
 from kneegrade.anatomy.geometry import pose_of
-from kneegrade.anatomy.knee import points_inside
-from kneegrade.anatomy.shape_model import ShapeModel
+from kneegrade.anatomy.pixel_aspect import with_square_pixels
 from kneegrade.evaluation import SubjectBootstrap
 from kneegrade.evaluation.bootstrap import interval
 from kneegrade.evaluation.metrics import matrix_metrics
@@ -46,32 +44,8 @@ LOOKS: dict[str, tuple[str, ...]] = {
     "all but anisotropy": ("crop", "resolution", "histogram"),
 }
 MIN_CONFIDENCE = 0.8  # of the landmarks of templates and crops
-NATURAL_ANISOTROPY = (0.9, 1.1)  # ratios that knees have in undistorted images
 LEVELS = np.linspace(0, 1, 257)
 Array = NDArray[np.float64]
-
-
-@cache
-def mean_shape() -> Array:
-    """(74, 2) mean shape of knees with KL 1 and no other change, in millimetres."""
-    coefficients = ShapeModel.load().coefficients_mm
-    return np.asarray(coefficients[0] + coefficients[1])
-
-
-def anisotropy(landmarks_px: Array, shape: tuple[int, int]) -> float:
-    """Horizontal scale over vertical scale of an image: about 1, larger if it was stretched horizontally.
-
-    The landmarks on the image are fitted by an affine map of the mean shape. Its rows are the horizontal and the
-    vertical axis of the image, whatever the rotation of the knee.
-
-    Args:
-        landmarks_px: (74, 2).
-        shape: (H, W) of the image; landmarks outside are left out.
-    """
-    seen = points_inside(landmarks_px, shape)
-    known = np.c_[mean_shape()[seen], np.ones(seen.sum())]
-    matrix = np.linalg.lstsq(known, landmarks_px[seen], rcond=None)[0][:2].T
-    return float(np.linalg.norm(matrix[0]) / np.linalg.norm(matrix[1]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,16 +54,11 @@ class Template:
 
     Attributes:
         picture: the image with its landmarks.
-        anisotropy: its ratio of scales.
+        anisotropy: its horizontal scale over its vertical scale.
     """
 
     picture: Picture
     anisotropy: float
-
-    @classmethod
-    def of(cls, picture: Picture) -> "Template":
-        """The template of an image."""
-        return cls(picture, anisotropy(picture.landmarks_px, picture.pixels.shape[:2]))
 
     def box_in_widths(self) -> tuple[float, float, float, float]:
         """(left, top, right, bottom) of the image from the centre of the joint, in true plateau widths."""
@@ -137,16 +106,10 @@ def matched(pixels: NDArray[np.float32], own: Array, wanted: Array) -> NDArray[n
     return np.interp(pixels, increasing, wanted).astype(np.float32)
 
 
-def without_anisotropy(picture: Picture) -> Picture:
-    """The picture with equal scales, if its ratio of scales is outside `NATURAL_ANISOTROPY`."""
-    ratio = anisotropy(picture.landmarks_px, picture.pixels.shape[:2])
-    if NATURAL_ANISOTROPY[0] <= ratio <= NATURAL_ANISOTROPY[1]:
-        return picture
-    height, width = picture.pixels.shape
-    size = (max(16, round(width / ratio)), height)
-    pixels = np.asarray(Image.fromarray(picture.pixels).resize(size, Image.Resampling.BICUBIC))
-    points = (picture.landmarks_px + 0.5) * np.array([size[0] / width, 1.0]) - 0.5
-    return Picture(pixels, points)
+def without_anisotropy(picture: Picture, factor: float) -> Picture:
+    """The picture made narrower by a factor."""
+    pixels, to_square = with_square_pixels(picture.pixels, factor)
+    return Picture(pixels, picture.landmarks_px @ to_square[:, :2].T + to_square[:, 2])
 
 
 def main() -> None:
@@ -162,9 +125,11 @@ def main() -> None:
     knees, crops = loaded(options.results / "validation.jsonl", validation_images(options.validation, "all"))
     knees, crops = knees.iloc[: options.number], crops[: options.number]
     site, images = loaded(options.results / "third-look.jsonl", labelled_site_images(options.site, "look"))
-    templates = [Template.of(p) for p, sure in zip(images, site["confidence"] > MIN_CONFIDENCE, strict=True) if sure]
+    aspects = site["aspect"].to_numpy(np.float64)
+    templates = [Template(picture, aspect) for picture, aspect, confidence
+                 in zip(images, aspects, site["confidence"], strict=True) if confidence > MIN_CONFIDENCE]  # fmt: skip
     print("anisotropy of the site (5, 25, 50, 75, 95 %):", quantiles([t.anisotropy for t in templates]))
-    print("anisotropy of the crops:", quantiles([anisotropy(p.landmarks_px, p.pixels.shape[:2]) for p in crops]))
+    print("anisotropy of the crops:", quantiles(knees["aspect"].to_list()))
     rng = np.random.default_rng(0)
     chosen = [templates[i] for i in rng.integers(len(templates), size=len(crops))]
     kl, group = knees["kl"].to_numpy(np.int64), knees["group"].to_numpy(dtype=str)
@@ -182,10 +147,18 @@ def main() -> None:
             print_change(
                 "all, mean of the map masked", plain, graded(grader, pictures, masked_mean=True), kl, bootstrap
             )
-            print_change("all, anisotropy removed", plain,
-                         graded(grader, [without_anisotropy(p) for p in pictures]), kl, bootstrap)  # fmt: skip
+            print_change(
+                "all, anisotropy removed",
+                plain,
+                graded(grader, [without_anisotropy(p, t.anisotropy) for p, t in zip(pictures, chosen, strict=True)]),
+                kl,
+                bootstrap,
+            )
     print("\n| site | kappa | AUC KL ≥ 2 | AUC KL ≥ 3 | Spearman | expected KL by KL 0 … 4 |\n" + "|---" * 6 + "|")
-    for name, pictures in {"as it is": images, "anisotropy removed": [without_anisotropy(p) for p in images]}.items():
+    for name, pictures in {
+        "as it is": images,
+        "anisotropy removed": [without_anisotropy(*pair) for pair in zip(images, aspects, strict=True)],
+    }.items():
         print_site(name, graded(grader, pictures), site)
 
 

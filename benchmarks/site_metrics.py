@@ -113,7 +113,8 @@ def two_pictures(first: pd.DataFrame, second: pd.DataFrame) -> dict[str, float]:
 
     Returns:
         `knees`; `kl_kappa` and `kl_equal` of the reported KL; `kl_shift` and `expected_kl_shift`: mean of second minus
-        first, of the reported and of the expected KL; `expected_kl_rms`; `oarsi_kappa`: mean over the OARSI grades that are not constant.
+        first, of the reported and of the expected KL; `expected_kl_rms`; `oarsi_kappa`: mean over the OARSI grades that
+        are not constant.
     """
     pairs = first[has_grades(first)].merge(second[has_grades(second)], on="image", suffixes=("_1", "_2"))
     one, two = (column(pairs, f"grades_{n}").astype(np.int64) for n in (1, 2))
