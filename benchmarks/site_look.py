@@ -128,7 +128,7 @@ def main() -> None:
     aspects = site["aspect"].to_numpy(np.float64)
     templates = [Template(picture, aspect) for picture, aspect, confidence
                  in zip(images, aspects, site["confidence"], strict=True) if confidence > MIN_CONFIDENCE]  # fmt: skip
-    print("anisotropy of the site (5, 25, 50, 75, 95 %):", quantiles([t.anisotropy for t in templates]))
+    print("anisotropy of the site (5, 25, 50, 75, 95 %):", quantiles([t.anisotropy for t in templates]), flush=True)
     print("anisotropy of the crops:", quantiles(knees["aspect"].to_list()))
     rng = np.random.default_rng(0)
     chosen = [templates[i] for i in rng.integers(len(templates), size=len(crops))]

@@ -14,13 +14,14 @@ def picture(stretch=1.0):
     coefficients = ShapeModel.load().coefficients_mm
     points = (coefficients[0] + coefficients[1]) * 2 + 200
     grey = np.random.default_rng(0).integers(0, 255, (400, 400)).astype(np.float32)
-    pixels = np.asarray(Image.fromarray(grey).resize((round(400 * stretch), 400)))
+    pixels = np.array(Image.fromarray(grey).resize((round(400 * stretch), 400)))
     return Picture(pixels, (points + 0.5) * [stretch, 1] - 0.5)
 
 
 def test_a_picture_without_its_stretch_is_natural():
-    from kneegrade.anatomy.pixel_aspect import scale_ratio
     from site_look import without_anisotropy
+
+    from kneegrade.anatomy.pixel_aspect import scale_ratio
 
     restored = without_anisotropy(picture(stretch=1.25), 1.25)
     assert restored.pixels.shape == (400, 400)

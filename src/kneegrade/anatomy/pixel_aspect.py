@@ -26,7 +26,7 @@ from kneegrade.results import Finding
 
 Points = NDArray[np.float64]
 
-NATURAL_RATIOS = (0.92, 1.1)  # of scales, of 98 % of knees in images with square pixels
+NATURAL_RATIOS = (0.9, 1.12)  # of scales, of 99 % of knees in images with square pixels
 TYPICAL_RATIO = 1.02  # of images with square pixels
 VISIBLE_SHARE = 0.7  # of the logarithm of the stretch, before it is measured
 VISIBLE_SHARES = (0.35, 1.0)  # limits of the measured share
@@ -43,7 +43,7 @@ NOT_SQUARE = Finding(
 def _mean_shape() -> Points:
     """Return the (74, 2) mean shape of knees with KL 1, in millimetres."""
     coefficients = ShapeModel.load().coefficients_mm
-    return coefficients[0] + coefficients[1]
+    return np.asarray(coefficients[0] + coefficients[1])
 
 
 def scale_ratio(landmarks_px: Points, shape: tuple[int, ...]) -> float:
@@ -87,7 +87,7 @@ def with_square_pixels(pixels: NDArray[np.float32], aspect: float) -> tuple[NDAr
     columns = max(1, round(width / aspect))
     if columns == width:
         return pixels, np.eye(2, 3)
-    image = torch.from_numpy(np.ascontiguousarray(pixels))[None, None]
+    image = torch.from_numpy(np.array(pixels, dtype=np.float32))[None, None]
     resized = functional.interpolate(image, (height, columns), mode="bilinear", antialias=True, align_corners=False)
     scale = columns / width
     return resized[0, 0].numpy(), np.array([[scale, 0.0, (scale - 1) / 2], [0.0, 1.0, 0.0]])
