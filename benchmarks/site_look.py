@@ -24,7 +24,7 @@ import torch
 from knee_logits import Picture, expected_kl, graded
 from numpy.typing import NDArray
 from PIL import Image
-from site_images import labelled_site_images, validation_images
+from site_images import in_hash_order, labelled_site_images, validation_images
 from site_knees import SiteImage, read_lines
 from site_metrics import has_grades, label_metrics, one_knee_per_image
 from site_split import grey_image
@@ -163,11 +163,12 @@ def main() -> None:
 
 
 def loaded(results: Path, images: Sequence[SiteImage]) -> tuple[pd.DataFrame, list[Picture]]:
-    """Rows of the knees that reached the network, in the order in which they were graded, and their pictures."""
+    """Rows of the knees that reached the network, in an order without meaning, and their pictures."""
     paths = {image.name: Path(image.about["path"]) for image in images}
     rows = pd.DataFrame([row for rows in read_lines(results).values() for row in rows])
-    order = {name: position for position, name in enumerate(rows["image"].unique())}
-    knees = one_knee_per_image(rows).sort_values("image", key=lambda names: names.map(order))
+    knees = one_knee_per_image(rows)
+    order = in_hash_order(knees["image"].to_list())
+    knees = knees.set_index("image").loc[order].reset_index()
     knees = knees[has_grades(knees)]
     return knees, [
         Picture(grey_image(paths[name]), np.array(points).reshape(-1, 2))

@@ -26,13 +26,12 @@ of the simulated hospital; and means over 100 draws of 100 knees that the scale 
 """
 
 import argparse
-import hashlib
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import torch
-from site_images import changed_images, film_images, labelled_site_images, validation_images
+from site_images import changed_images, film_images, in_hash_order, labelled_site_images, validation_images
 from site_knees import SiteImage, folder_of, read_lines, site_knees
 from site_split import site_table
 from site_styles import styled
@@ -85,13 +84,12 @@ def graded_sites(options: argparse.Namespace) -> dict[str, pd.DataFrame]:
         sites["films"] = film_images(options.films)
     folder = folder_of(options.weights, options.detector, options.results)
     grader = Grader(weights=options.weights, detector=options.detector)
-    return {name: site_knees(grader, in_hash_order(images)[: options.limit], folder / f"{name}.jsonl")
-            for name, images in sites.items()}  # fmt: skip
-
-
-def in_hash_order(images: list[SiteImage]) -> list[SiteImage]:
-    """The images in an order without meaning, so that the first ones are a sample of all grades."""
-    return sorted(images, key=lambda image: hashlib.sha256(image.name.encode()).hexdigest())
+    graded = {}
+    for name, images in sites.items():
+        by_name = {image.name: image for image in images}
+        chosen = [by_name[key] for key in in_hash_order(by_name)[: options.limit]]
+        graded[name] = site_knees(grader, chosen, folder / f"{name}.jsonl")
+    return graded
 
 
 def stored_sites(folder: Path) -> dict[str, pd.DataFrame]:
