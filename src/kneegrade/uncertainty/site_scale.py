@@ -168,6 +168,7 @@ def _scale_of(
     for index, target in enumerate(TARGETS):
         if target.name not in chosen and study_sets is not None:
             sets.threshold[index] = study_sets.threshold[index]
+            sets.strict_threshold[index] = study_sets.strict_threshold[index]
     maps = {grade: one.map for grade, one in chosen.items()}
     return SiteScale(name, int(np.isfinite(labels).any(1).sum()), maps, sets, float(np.float32(ordinal_smoothing)))
 

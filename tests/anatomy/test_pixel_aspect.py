@@ -1,0 +1,82 @@
+"""Stretched images: the estimate, its removal, and the way back to pixels of the source."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kneegrade.anatomy import LandmarkDetector
+from kneegrade.anatomy.landmark_scheme import ARTICULAR
+from kneegrade.anatomy.pixel_aspect import NOT_SQUARE, pixel_aspect, scale_ratio, with_square_pixels
+from kneegrade.anatomy.shape_model import ShapeModel
+from kneegrade.imaging import read_radiograph
+from kneegrade.phantom import FilmOptions, render_film
+
+
+def outline(*, angle_deg=0.0, stretch=1.0, mirrored=False):
+    """Landmarks of a natural knee on an image of (400, 400 · stretch) pixels."""
+    coefficients, angle = ShapeModel.load().coefficients_mm, np.deg2rad(angle_deg)
+    turned = (coefficients[0] + coefficients[1]) @ np.array(
+        [[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]
+    )
+    return (turned * [-2 if mirrored else 2, 2] + 200) * [stretch, 1]
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("angle_deg", [0, 12])
+@pytest.mark.parametrize("stretch", [0.9, 1.0, 1.25])
+def test_the_ratio_of_scales_is_the_stretch_whatever_side_and_rotation(stretch, angle_deg, mirrored):
+    points = outline(angle_deg=angle_deg, stretch=stretch, mirrored=mirrored)
+    assert scale_ratio(points, (400, round(400 * stretch))) == pytest.approx(stretch, rel=1e-6)
+
+
+def test_a_knee_of_natural_shape_has_square_pixels():
+    assert pixel_aspect(1.08) == 1
+    assert pixel_aspect(1.15) > 1.15
+
+
+def test_the_second_estimate_uses_the_measured_share():
+    true, share = 1.4, 0.5
+    first = pixel_aspect(1.02 * true**share)
+    second = pixel_aspect(1.02 * true**share, (first, 1.02 * (true / first) ** share))
+    assert second == pytest.approx(true, rel=1e-6)
+
+
+def test_points_move_with_the_resampled_image():
+    pixels = np.zeros((40, 60), dtype=np.float32)
+    pixels[20, 42:45] = 1
+    square, matrix = with_square_pixels(pixels, 1.5)
+    assert square.shape == (40, 40)
+    column = square[20] @ np.arange(40) / square[20].sum()
+    assert matrix @ [43, 20, 1] == pytest.approx([column, 20], abs=0.05)
+
+
+@pytest.fixture(scope="module")
+def film():
+    return render_film(90210, 3, FilmOptions("single_left", longest_px=900))
+
+
+@pytest.fixture(scope="module")
+def detector() -> LandmarkDetector:
+    return LandmarkDetector()
+
+
+def stretched(pixels, factor):
+    size = (round(pixels.shape[1] * factor), pixels.shape[0])
+    return np.asarray(Image.fromarray(pixels.astype(np.float32)).resize(size, Image.Resampling.BICUBIC))
+
+
+def test_a_stretched_film_gives_the_crop_of_the_natural_one(detector, film):
+    (plain,), _ = detector.find(read_radiograph(film.pixels))
+    wide = read_radiograph(stretched(film.pixels, 1.35))
+    (knee,), warnings = detector.find(wide)
+    assert NOT_SQUARE in warnings
+    assert np.corrcoef(knee.roi.ravel(), plain.roi.ravel())[0, 1] > 0.95
+    np.testing.assert_allclose(knee.frame.to_source(knee.roi_landmarks_px), knee.landmarks_px, atol=1e-6)
+    true = (film.knees[0].landmarks_px + 0.5) * [wide.pixels.shape[1] / film.pixels.shape[1], 1] - 0.5
+    error = np.linalg.norm(knee.landmarks_px - true, axis=1)[list(ARTICULAR)]
+    assert np.median(error) < 0.02 * np.linalg.norm(true[63] - true[47])
+
+
+def test_a_film_with_a_trusted_spacing_is_taken_as_it_is(detector, film):
+    wide = read_radiograph(stretched(film.pixels, 1.35), pixel_spacing_mm=(0.2, 0.2))
+    assert NOT_SQUARE not in detector.find(wide)[1]
