@@ -6,7 +6,7 @@ knees that should not be graded.
 
 from kneegrade.uncertainty.calibration import Calibration, fit_calibration, negative_log_likelihood
 from kneegrade.uncertainty.conformal import ConformalSets, fit_sets
-from kneegrade.uncertainty.implant_network import ImplantNetwork
+from kneegrade.uncertainty.implant_network import ImplantLimits, ImplantNetwork
 from kneegrade.uncertainty.joint_decoding import CoherentDecoder
 from kneegrade.uncertainty.postprocess import (
     CalibratedGrades,
@@ -31,6 +31,7 @@ __all__ = [
     "CalibrationKnees",
     "CoherentDecoder",
     "ConformalSets",
+    "ImplantLimits",
     "ImplantNetwork",
     "OODFeatures",
     "Population",
