@@ -40,8 +40,8 @@ def main() -> None:
     for split in np.unique(dataset.split):
         rows = np.flatnonzero(dataset.split == split)
         rows = rows[np.argsort(-metal[rows])]
-        above = int((metal[rows] > float(quality_control.implant_limit)).sum())
-        print(f"{split}: {above} of {len(rows)} knees above the implant limit")
+        above = int((metal[rows] > float(quality_control.possible_implant_limit)).sum())
+        print(f"{split}: {above} of {len(rows)} knees above the limit of possible metal")
         tiles = [(f"{metal[row]:.2f}", Image.fromarray(images[row])) for row in rows[: options.number]]
         write_sheets(options.sheets, split, tiles, columns=8)
 

@@ -5,8 +5,8 @@
     3 detect       `Radiograph` → `Knee`s with 74 landmarks and a crop   refused: no knee; view, cut off, exposure, blur
     4 measure      landmarks → `JointSpace`
     5 grade        crops and landmarks → `GradeLogits`                   (the network, paper section 2.1)
-    6 postprocess  logits → `CalibratedGrades`                           (calibration, joint decoding, prediction sets)
-    7 control      features of the knee → `Quality`                      refused: implant, unlike the training data
+    6 control      features of the knee → `Quality`                      refused: implant (certain)
+    7 postprocess  logits → `CalibratedGrades`                           (calibration, joint decoding, prediction sets)
     8 compare      grades → `Coherence`                                  (paper, Eq. 3, and the rules)
 
 Stages 1 to 3 run film by film (`detect_film`), stages 4 to 8 on the knees of a batch of films (`Grader`).
@@ -60,6 +60,7 @@ from kneegrade.uncertainty import (
     concatenate_features,
     load_quality_control,
     ood_features_of,
+    withholds_joint_space,
 )
 from kneegrade.version import __version__
 from kneegrade.weights import Weights, load_part, load_weights, shipped_path
@@ -121,7 +122,8 @@ class Grader:
         weights: safetensors file of a grader; default: the shipped weights.
         batch_size: number of films whose knees are graded together.
         detector: safetensors file of a landmark detector; default: the shipped weights.
-        quality_control: False skips stage 7, so that knees that it would refuse are graded.
+        quality_control: False skips stage 6: knees with metal are graded, and there are no findings, no wider sets and
+            no withheld joint space.
 
     Raises:
         WeightsError: weights are missing, damaged or of another kind.
@@ -228,8 +230,9 @@ class Grader:
             measure(k.landmarks, None if mm is None else mm[1]) for k, mm in zip(knees, spacings_mm, strict=True)
         ]
         output, visible = self._predict(knees)  # 5 grade
-        calibrated = self.postprocessor(output.logits)  # 6 postprocess
-        qualities = self._check_knees(knees, output.pooled, visible)  # 7 control
+        qualities = self._check_knees(knees, output.pooled, visible)  # 6 control
+        unusual = np.array([quality is not None and bool(quality.findings) for quality in qualities])
+        calibrated = self.postprocessor(output.logits, unusual)  # 7 postprocess
         coherences = self._compare(output, calibrated)  # 8 compare
         attribution = self.network.attribute(output.pooled)
         graded = []
@@ -240,7 +243,8 @@ class Grader:
                 continue
             graded.append(
                 GradedKnee(
-                    side=knee.side, grades=calibrated.results(i), coherence=coherences[i], joint_space=spaces[i],
+                    side=knee.side, grades=calibrated.results(i), coherence=coherences[i],
+                    joint_space=None if withholds_joint_space(quality) else spaces[i],
                     evidence=evidence_of(knee, attribution, i), quality=quality, **_landmark_fields(knee),
                 )
             )  # fmt: skip

@@ -104,3 +104,15 @@ def test_sets_are_contiguous_and_contain_the_reported_grade():
         assert members[np.arange(200), reported[:, index]].all()
         assert members[np.arange(200), shares[:, target.one_hot].argmax(1)].all()
         assert (np.abs(np.diff(np.pad(members, ((0, 0), (1, 1))).astype(int), axis=1)).sum(1) == 2).all()
+
+
+def test_unusual_knees_get_the_sets_of_the_stricter_level():
+    """Sets at 0.9 of usual knees; those of unusual knees cover 0.95 and contain the others."""
+    fitted, (shares, labels) = fit_sets(*drawn(6, 2000), level=0.9), drawn(7, 4000)
+    predicted = np.array([[row[t.one_hot].argmax() for t in TARGETS] for row in shares])
+    unusual = np.arange(4000) % 2 == 0
+    mixed, usual = fitted.sets(shares, predicted, unusual), fitted.sets(shares, predicted)
+    np.testing.assert_array_equal(mixed[~unusual], usual[~unusual])
+    assert (mixed | ~usual).all()
+    for share in coverage(mixed[unusual], labels[unusual]):
+        assert 0.928 < share < 0.972  # 0.95 ± three standard errors of both samples

@@ -5,7 +5,7 @@ from kneegrade.coherence import one_hot, smoothed_table
 from kneegrade.evaluation import incoherent_tuples
 from kneegrade.schema import CLASSES, ONE_HOT_LENGTH, TARGET_NAMES, TARGETS, grade_tuple_counts
 from kneegrade.uncertainty import CoherentDecoder
-from kneegrade.uncertainty.joint_decoding import prior_vector, rake_to_labels
+from kneegrade.uncertainty.joint_decoding import prior_vector, rake_to_labels, zero_support
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +63,43 @@ def test_grades_break_no_hard_rule_and_keep_the_most_probable_grades_where_these
     assert coherent.any()
     assert (grades[coherent] == most_probable[coherent]).all()
     assert not coherent.all()
+
+
+def marginals_of(kl, zero):
+    """(1, 29) marginals: KL's distribution, and six OARSI grades that are 0 with a probability, else 1."""
+    return np.array([[*kl, *[zero, 1 - zero, 0, 0] * 6]])
+
+
+@pytest.mark.parametrize(
+    ("kl", "zero", "reported"),
+    [
+        ((0.05, 0.1, 0.8, 0.05, 0), 0.6, (2, 1)),  # KL is the surer one
+        ((0.05, 0.4, 0.5, 0.05, 0), 0.9, (1, 0)),  # the OARSI zeros are
+        ((0, 0.02, 0.98, 0, 0), 0.95, (2, 0)),  # at least 0.68 for KL 2 and six zeros
+        ((0.1, 0.6, 0.3, 0, 0), 0.9, (1, 0)),  # not such a tuple
+    ],
+)
+def test_kl_2_beside_six_zeros_is_reported_only_where_it_is_more_probable_than_not(table, kl, zero, reported):
+    (grades,) = CoherentDecoder(table, 0, 0.7).grades(marginals_of(kl, zero))
+    assert (grades[0], grades[1:].max()) == reported
+    assert grades[1:].sum() == reported[1]  # at most one OARSI grade is raised
+
+
+def test_each_knee_of_many_is_decided_by_its_own_support(table):
+    plain, supported = marginals_of((0.05, 0.4, 0.5, 0.05, 0), 0.9), marginals_of((0, 0.02, 0.98, 0, 0), 0.95)
+    pattern = np.arange(600) % 7 == 0  # more knees than are decoded together
+    grades = CoherentDecoder(table, 0, 0.7).grades(np.where(pattern[:, None], supported, plain))
+    np.testing.assert_array_equal(grades[:, 0], np.where(pattern, 2, 1))
+
+
+def test_the_support_is_a_lower_bound_of_the_probability_in_a_joint_distribution():
+    joint = np.random.default_rng(3).dirichlet(np.full(20480, 0.01), 20).reshape(20, *CLASSES)
+    joint[:, 2, 0, 0, 0, 0, 0, 0] += 30.0  # KL 2 and six zeros
+    joint /= joint.sum(axis=tuple(range(1, 8)), keepdims=True)
+    probability = joint[:, 2:, 0, 0, 0, 0, 0, 0].sum(1)
+    bound = zero_support(np.stack([prior_vector(each) for each in joint]))
+    assert (bound <= probability + 1e-12).all()
+    assert (bound > 0).any()
 
 
 def test_the_table_is_raked_to_the_labels_and_keeps_its_other_conditional_distributions(table):

@@ -56,6 +56,18 @@ def test_a_postprocessor_is_saved_and_loaded_unchanged(knees, fitted, tmp_path):
     np.testing.assert_array_equal(second.sets, first.sets)
 
 
+def test_weights_without_thresholds_for_unusual_knees_use_the_probabilities(knees, fitted, tmp_path):
+    """Files of earlier versions: the sets of unusual knees have a calibrated probability of 0.95 or more."""
+    tensors = {name: value for name, value in fitted.tensors().items() if name != "sets.strict_threshold"}
+    save_weights(tmp_path / "w.safetensors", tensors, {"name": "w", "kind": "grader"})
+    loaded = Postprocessor.of(load_weights(tmp_path / "w.safetensors", "grader"))
+    grades = loaded(knees.logits, np.ones(600, dtype=bool))
+    for target in TARGETS:
+        mass = (grades.probabilities * grades.sets)[:, target.one_hot].sum(1)
+        assert mass.min() > 0.95 - 1e-9
+    np.testing.assert_array_equal(loaded(knees.logits).sets, fitted(knees.logits).sets)
+
+
 def test_decoding_improves_accuracy_breaks_no_rule_and_sets_have_their_coverage(knees, fitted):
     labels, rest = knees.targets, knees.part(~FIRST_HALF)
     decoded, calibrated = fitted(rest.logits), Postprocessor(fitted.calibration)(rest.logits)

@@ -5,15 +5,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kneegrade.anatomy.geometry import RoiFrame, extract_crop, roi_frame, stretch_contrast
+from kneegrade.anatomy.geometry import RoiFrame, extract_crop, pose_of, roi_frame, stretch_contrast
 from kneegrade.anatomy.landmark_scheme import ARTICULAR
 from kneegrade.anatomy.landmarks import Landmarks
 from kneegrade.anatomy.laterality import SideAssignment
+from kneegrade.anatomy.shape_model import ShapeModel
 from kneegrade.imaging.film_quality import CROP_CHECK_PX, check_crop
 from kneegrade.imaging.radiograph import Radiograph
 from kneegrade.results import Finding, Side
 
-MIN_LANDMARK_CONFIDENCE = 0.5  # below it, the detection is not accepted as a knee in a frontal view
+MIN_LANDMARK_CONFIDENCE = 0.5  # below it, the outline itself is checked
+MAX_OUTLINE_RESIDUAL = 0.025  # plateau widths; an outline farther from every knee of the shape model is not a knee's
+MIN_POINT_CONFIDENCE = 0.25  # mean over the joint surfaces, below which the heat maps show no outline
+MIN_FIT_POINTS = 10  # landmarks of the joint surfaces that the shape model is fitted to
 MIN_ARTICULAR_SHARE_ON_FILM = 0.9
 
 VIEW = Finding(
@@ -142,11 +146,30 @@ def points_inside(points_px: NDArray[np.float64], shape: tuple[int, ...]) -> NDA
 def refusal(knee: Knee) -> Finding | None:
     """Return the reason not to grade a detected knee, or None if it passes this first check.
 
-    A knee is refused if its landmarks are too uncertain for a frontal view of a natural knee, if the border of the film
-    cuts off the joint, or if the crop is blank, badly exposed or blurred.
+    A knee is refused if its outline cannot be that of a natural knee in a frontal view, if the border of the film cuts
+    off the joint, or if the crop is blank, badly exposed or blurred. A low confidence alone is no reason: the knee of a
+    crop without shafts often has one although its outline is right.
     """
-    if knee.landmark_confidence < MIN_LANDMARK_CONFIDENCE or not np.isfinite(knee.landmarks_px).all():
+    unsure = knee.landmark_confidence < MIN_LANDMARK_CONFIDENCE
+    if not np.isfinite(knee.landmarks_px).all() or (unsure and not has_outline_of_knee(knee.landmarks)):
         return VIEW
     if knee.on_film_share < MIN_ARTICULAR_SHARE_ON_FILM:
         return JOINT_CUT_OFF
     return knee.image_findings[0] if knee.image_findings else None
+
+
+def has_outline_of_knee(landmarks: Landmarks) -> bool:
+    """Return True if landmarks found by the detector can be the outline of a natural knee in a frontal view.
+
+    The joint surfaces must be visible in the heat maps (mean `point_confidence` of `MIN_POINT_CONFIDENCE`), and a knee of
+    the shape model must come within `MAX_OUTLINE_RESIDUAL` (root mean square) of those that the image shows. Right
+    outlines have a confidence of at least 0.37 and a residual of at most 0.016 (tight crops and whole films of two
+    hospitals); outlines on films without a knee at most 0.18 and at least 0.034 (100 phantom films).
+    """
+    weight = np.zeros(len(landmarks.points_px))
+    weight[list(ARTICULAR)] = landmarks.seen[list(ARTICULAR)]
+    if landmarks.confidence < MIN_POINT_CONFIDENCE or weight.sum() < MIN_FIT_POINTS or landmarks.width_px == 0:
+        return False
+    points = landmarks.points_px
+    fit = ShapeModel.load().fit(points, weight, mirrored=pose_of(points).mirrored)
+    return fit.residual <= MAX_OUTLINE_RESIDUAL * landmarks.width_px

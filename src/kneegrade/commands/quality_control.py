@@ -1,4 +1,4 @@
-"""`kneegrade quality-control`: normal films and phantoms → weights that refuse unsuitable knees."""
+"""`kneegrade quality-control`: normal films and phantoms → weights that find unusual knees and refuse metal."""
 
 from pathlib import Path
 from typing import Annotated
@@ -41,32 +41,38 @@ def quality_control(
             help="Approximate share of these subjects to fit on; the others are used to evaluate.",
         ),
     ] = 0.5,
-    refuse: Annotated[
+    finding_rate: Annotated[
         float,
-        typer.Option(
-            "--refusal-rate", "--refuse", metavar="SHARE", min=0, max=0.2,
-            help="Share of normal knees that may be refused as unlike the training data.",
-        ),
-    ] = 0.01,
+        typer.Option(metavar="SHARE", min=0.001, max=0.2, help="Share of normal knees that may have a finding."),
+    ] = 0.02,
+    refusal_rate: Annotated[
+        float | None, typer.Option("--refusal-rate", "--refuse", hidden=True, help="Removed; see --finding-rate.")
+    ] = None,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the division of the subjects.")] = 0,
     device: DeviceOption = DeviceFlag.auto,
     quiet: QuietOption = False,
 ) -> None:  # fmt: skip
-    """Fit the detection of knees that must not be graded.
+    """Fit the detection of unusual knees and of metal.
 
-    A knee is refused if it differs too much from the training knees (out of distribution) or seems to contain metal.
-    The films need no grades. Writes new weights.
+    A knee with certain metal is refused. A knee that differs from the training knees (out of distribution) or may
+    contain metal is graded with a finding and wider prediction sets. The films need no grades. Writes new weights.
     """
     from kneegrade.cohorts import load_manifest
+    from kneegrade.errors import UsageError
     from kneegrade.files import make_directory
     from kneegrade.training.fit import quality_control_from_manifest
 
+    if refusal_rate is not None:
+        raise UsageError(
+            "--refusal-rate was removed: knees unlike the training knees are no longer refused, they have a finding. "
+            "Use --finding-rate to choose how many normal knees may have one."
+        )
     table = load_manifest(manifest)
     make_directory(output)
     path = output / "weights.safetensors"
     with progress_bar("Reading", quiet) as advance:
         measured = quality_control_from_manifest(
-            table, phantoms, path, weights, split=split, share=share, refuse=refuse, seed=seed, device=device.value,
+            table, phantoms, path, weights, split=split, share=share, warn=finding_rate, seed=seed, device=device.value,
             progress=advance,
         )  # fmt: skip
     if not quiet:

@@ -124,7 +124,7 @@ def _description_of_knees(loaded: Weights, knees: KneePredictions, fitted: NDArr
 
 def quality_control_from_manifest(
     table: pd.DataFrame, phantoms: Path, output: Path, weights: Path | None = None, *, split: str = "val",
-    share: float = 0.5, refuse: float = 0.01, seed: int = 0, device: str = "auto", progress: Progress | None = None,
+    share: float = 0.5, warn: float = 0.02, seed: int = 0, device: str = "auto", progress: Progress | None = None,
 ) -> dict[str, float]:  # fmt: skip
     """Write weights with quality control fitted on normal films and on phantoms with and without implants.
 
@@ -138,16 +138,17 @@ def quality_control_from_manifest(
         weights: of a grader; the shipped ones by default.
         split: of the manifest.
         share: approximate share of the people in `split` to fit on; with the same seed `calibrate` fits on the same.
-        refuse: share of normal knees that may be refused as out of distribution.
+        warn: share of normal knees that may have a finding.
         seed: of the division of people, the choice of films and the implant network.
         device: "auto", "cpu" or "cuda".
         progress: called with (films done, films in all).
 
     Returns:
-        Measures on knees that were not used. On normal films: number of `knees`, shares `refused`, `refused_<reason>`
-        and `warned`, and `drawn_metal_seen`, the share of knees in which an implant is detected after that of a phantom
-        has been drawn in. On phantoms: `implant_auc`, `implants_seen`, `plain_taken_for_implants` and `plain_warned`.
-        And the threshold `implant_limit`.
+        Measures on knees that were not used. On normal films: number of `knees`, shares `refused` (for certain metal),
+        `warned` (any finding) and `warned_<code>`, and `drawn_metal_seen`, the share of knees in which metal is certain
+        or possible after an implant of a phantom has been drawn in. On phantoms: `implant_auc`, `implants_seen` and
+        `plain_taken_for_implants` (certain), `implants_seen_as_possible` and `plain_taken_for_possible` (certain or
+        possible), and `plain_warned`. And the thresholds `implant_limit` and `possible_implant_limit`.
 
     Raises:
         RecipeError: fewer than 100 films or phantoms of a kind.
@@ -183,7 +184,7 @@ def quality_control_from_manifest(
     network = _implant_network(
         real.train, plain.train, ood_features(rois[implant & trained]), drawn[implant & trained], seed
     )
-    control = fit_quality_control(real, plain, network, refuse=refuse)
+    control = fit_quality_control(real, plain, network, warn=warn)
     measures = _measures_on_phantoms(
         control, ood_features(rois[~implant & tested]), ood_features(rois[implant & tested])
     )
@@ -231,11 +232,15 @@ def _measures_on_phantoms(control: QualityControl, plain: OODFeatures, implants:
         [control.implant_network.probability(each.implant_inputs) for each in (plain, implants)]
     )
     truth = np.repeat([0, 1], [len(plain.landmark_uncertainty), len(implants.landmark_uncertainty)])
-    detected, limit = probability > float(control.implant_limit), float(control.implant_limit)
+    limit, possible_limit = float(control.implant_limit), float(control.possible_implant_limit)
+    certain, possible = probability > limit, probability > possible_limit
     return {
-        "implant_auc": round(float(roc_auc_score(truth, probability)), 4), "implant_limit": round(limit, 4),
-        "implants_seen": round(float(detected[truth == 1].mean()), 4),
-        "plain_taken_for_implants": round(float(detected[truth == 0].mean()), 4),
+        "implant_auc": round(float(roc_auc_score(truth, probability)), 4),
+        "implant_limit": round(limit, 4), "possible_implant_limit": round(possible_limit, 4),
+        "implants_seen": round(float(certain[truth == 1].mean()), 4),
+        "implants_seen_as_possible": round(float(possible[truth == 1].mean()), 4),
+        "plain_taken_for_implants": round(float(certain[truth == 0].mean()), 4),
+        "plain_taken_for_possible": round(float(possible[truth == 0].mean()), 4),
         "plain_warned": round(float(np.mean([bool(quality.findings) for quality in control(plain)])), 4),
     }  # fmt: skip
 
@@ -243,15 +248,15 @@ def _measures_on_phantoms(control: QualityControl, plain: OODFeatures, implants:
 def _measures_on_films(
     control: QualityControl, normal: OODFeatures, phantoms: pd.DataFrame, seed: int
 ) -> dict[str, float]:
-    """Shares of normal knees that are refused and warned about, and of drawn implants that are detected in them."""
+    """Shares of normal knees that are refused or have findings, and of drawn implants that are detected in them."""
     qualities = control(normal)
-    reasons = [quality.reason.code for quality in qualities if quality.reason is not None]
+    codes = [finding.code for quality in qualities for finding in quality.findings]
     with_implants = draw_implants(normal.implant_inputs, implant_bars(phantoms), np.random.default_rng([seed, 1]))
-    detected = control.implant_network.probability(with_implants) > float(control.implant_limit)
+    detected = control.implant_network.probability(with_implants) > float(control.possible_implant_limit)
     return {
         "knees": len(qualities),
-        "refused": round(len(reasons) / len(qualities), 4),
+        "refused": round(sum(quality.reason is not None for quality in qualities) / len(qualities), 4),
         "warned": round(sum(bool(quality.findings) for quality in qualities) / len(qualities), 4),
-        **{f"refused_{code}": round(reasons.count(code) / len(qualities), 4) for code in sorted(set(reasons))},
+        **{f"warned_{code}": round(codes.count(code) / len(qualities), 4) for code in sorted(set(codes))},
         "drawn_metal_seen": round(float(detected.mean()), 4),
     }

@@ -1,7 +1,7 @@
 """From logits to calibrated, coherent grades with prediction sets, and quality control of the knees.
 
-`Postprocessor` combines the calibration, the joint decoder and the conformal prediction sets. `QualityControl` detects
-knees that should not be graded.
+`Postprocessor` combines the calibration, the joint decoder and the conformal prediction sets. `QualityControl` finds
+unusual knees, and refuses knees with metal.
 """
 
 from kneegrade.uncertainty.calibration import Calibration, fit_calibration, negative_log_likelihood
@@ -23,6 +23,7 @@ from kneegrade.uncertainty.quality_control import (
     fit_quality_control,
     load_quality_control,
     ood_features_of,
+    withholds_joint_space,
 )
 
 __all__ = [
@@ -46,4 +47,5 @@ __all__ = [
     "negative_log_likelihood",
     "ood_features_of",
     "tuned_postprocessor",
+    "withholds_joint_space",
 ]

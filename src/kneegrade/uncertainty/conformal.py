@@ -12,6 +12,10 @@ slightly weaker. If the most probable grade alone is correct more often than `le
 grade. The probabilities must have been calibrated on other knees.
 
 A soft label counts with its probability at every grade.
+
+The guarantee does not hold for a knee that differs from the calibration knees. Such knees (those with a finding of
+quality control) get wider sets: with the thresholds of a stricter level, at which sets miss half as often
+(`stricter_level`: 0.95 for 0.9). How much wider would be enough is not known for a knee unlike those at hand.
 """
 
 import numpy as np
@@ -29,18 +33,26 @@ class ConformalSets(nn.Module):
 
     Attributes:
         threshold: (7,) q, 0 … 1. A new instance has 1: every set is the whole scale.
+        strict_threshold: (7,) q of the wider sets of unusual knees, at `stricter_level(level)`.
         level: scalar, the nominal coverage.
     """
 
     threshold: Tensor
+    strict_threshold: Tensor
     level: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("threshold", torch.ones(len(TARGETS)))
+        self.register_buffer("strict_threshold", torch.ones(len(TARGETS)))
         self.register_buffer("level", torch.ones(()))
 
-    def sets(self, probabilities: NDArray[np.floating], grades: NDArray[np.int64]) -> NDArray[np.bool_]:
+    def sets(
+        self,
+        probabilities: NDArray[np.floating],
+        grades: NDArray[np.int64],
+        unusual: NDArray[np.bool_] | None = None,
+    ) -> NDArray[np.bool_]:
         """(N, 29) bool: which grades are in the sets.
 
         A set is extended to the reported grade where it does not contain it, including the grades in between.
@@ -48,10 +60,13 @@ class ConformalSets(nn.Module):
         Args:
             probabilities: (N, 29) calibrated probabilities.
             grades: (N, 7) reported grades.
+            unusual: (N,) knees that get the wider sets; None for no knee.
         """
         members = np.zeros(probabilities.shape, dtype=np.bool_)
+        strict = np.zeros(len(probabilities), dtype=np.bool_) if unusual is None else unusual
         for index, target in enumerate(TARGETS):
-            inside = mass_before(probabilities[:, target.one_hot]) <= float(self.threshold[index])
+            limit = np.where(strict, float(self.strict_threshold[index]), float(self.threshold[index]))
+            inside = mass_before(probabilities[:, target.one_hot]) <= limit[:, None]
             scale, reported = np.arange(target.classes), grades[:, index, None]
             low = np.minimum(inside.argmax(1)[:, None], reported)
             high = np.maximum(target.classes - 1 - inside[:, ::-1].argmax(1)[:, None], reported)
@@ -90,19 +105,37 @@ def fit_sets(probabilities: NDArray[np.floating], targets: NDArray[np.floating],
     Args:
         probabilities: (M, 29), of knees that neither the network nor the calibration was fitted on.
         targets: (M, 29) label distributions, NaN where missing. A grade without any label gets the whole scale.
-        level: nominal coverage, 0 … 1.
+        level: nominal coverage, 0 … 1. The thresholds of unusual knees are fitted at `stricter_level(level)`.
     """
     fitted = ConformalSets()
     fitted.level.fill_(level)
+    strict_level = stricter_level(level)
     for index, target in enumerate(TARGETS):
         labels = targets[:, target.one_hot]
         present = np.isfinite(labels).all(1)
         scores = mass_before(probabilities[present][:, target.one_hot]).reshape(-1)
         weights = np.asarray(labels[present], dtype=np.float64).reshape(-1)
         order = np.argsort(scores, kind="stable")
-        reached = np.flatnonzero(weights[order].cumsum() >= level * (present.sum() + 1) - 1e-9)
-        fitted.threshold[index] = _rounded_up(scores[order][reached[0]]) if len(reached) else 1.0
+        mass, ordered = weights[order].cumsum(), scores[order]
+        fitted.threshold[index] = _quantile(ordered, mass, level * (present.sum() + 1))
+        fitted.strict_threshold[index] = _quantile(ordered, mass, strict_level * (present.sum() + 1))
     return fitted
+
+
+def stricter_level(level: float) -> float:
+    """Nominal coverage of the sets of unusual knees: they may miss the true grade half as often.
+
+    Example:
+        >>> round(stricter_level(0.9), 3)
+        0.95
+    """
+    return 1 - (1 - level) / 2
+
+
+def _quantile(scores: Array, mass: Array, wanted: float) -> float:
+    """The first of the sorted scores at which the cumulative mass reaches `wanted`, rounded up; 1 if it never does."""
+    reached = np.flatnonzero(mass >= wanted - 1e-9)
+    return _rounded_up(scores[reached[0]]) if len(reached) else 1.0
 
 
 def _rounded_up(value: float) -> float:

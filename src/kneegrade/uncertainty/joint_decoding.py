@@ -11,6 +11,16 @@ The reported grades are the tuple with the largest product of marginals among th
 an ordinal smoothing c > 0 the neighbours of a grade count too: the marginals are first smoothed along their scale,
 Σ_j P_q(j)·c^((k−j)²) in place of P_q(k). Agreement between readers is measured by quadratic kappa, where the cost of an
 error is the square of its distance. If KL 0 and KL 2 are equally probable, KL 1 is then the better prediction.
+
+KL ≥ 2 beside six OARSI zeros is rare (1.1 % of knees with KL 2 in the OAI), but the largest product of marginals is often
+such a tuple: seven grades that are each the most probable one need not be probable together. Such a tuple is reported
+only if it is more probable than not that the knee has such grades. The marginals alone bound this probability from
+below (Bonferroni),
+
+    P(KL ≥ 2 and all six OARSI grades 0) ≥ 1 − P(KL < 2) − Σ_q P_q(OARSI grade q ≥ 1),
+
+and the bound must be above `MIN_SUPPORT`. Otherwise the best of the other tuples is reported: KL falls to 1, or an
+OARSI grade rises to 1, whichever costs less probability.
 """
 
 from collections.abc import Iterator
@@ -27,6 +37,7 @@ Array = NDArray[np.float64]
 
 LEAST_PROBABILITY = 1e-12  # keeps logarithms finite
 CHUNK = 256  # knees that are decoded together
+MIN_SUPPORT = 0.5  # of KL >= 2 beside six OARSI zeros: more probable than not
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,12 +75,19 @@ class CoherentDecoder:
     def grades(self, marginals: NDArray[np.floating]) -> NDArray[np.int64]:
         """(N, 7) reported grades: the tuple with the largest product of smoothed marginals that breaks no hard rule.
 
+        A tuple with KL ≥ 2 and six OARSI zeros is reported only where `zero_support` is above `MIN_SUPPORT`.
+
         Args:
             marginals: (N, 29) from `marginals`.
         """
         allowed, layout = tuples()[keeps_hard_rules()], tuple_layout()[keeps_hard_rules()]
-        smoothed = smooth_ordinal(marginals, self.ordinal_smoothing)
-        best = [(np.log(np.maximum(rows, LEAST_PROBABILITY)) @ layout.T).argmax(1) for rows in _chunks(smoothed)]
+        without_sign = (allowed[:, 0] >= 2) & (allowed[:, 1:] == 0).all(1)
+        unsupported = zero_support(marginals) <= MIN_SUPPORT
+        best = []
+        for start, rows in enumerate(_chunks(smooth_ordinal(marginals, self.ordinal_smoothing))):
+            scores = np.log(np.maximum(rows, LEAST_PROBABILITY)) @ layout.T
+            scores[np.ix_(unsupported[start * CHUNK : (start + 1) * CHUNK], without_sign)] = -np.inf
+            best.append(scores.argmax(1))
         return allowed[np.concatenate(best)] if best else np.empty((0, len(TARGETS)), dtype=np.int64)
 
     def independent_grades(self, marginals: NDArray[np.floating]) -> NDArray[np.int64]:
@@ -80,6 +98,21 @@ class CoherentDecoder:
         """
         smoothed = smooth_ordinal(marginals, self.ordinal_smoothing)
         return np.stack([smoothed[:, target.one_hot].argmax(1) for target in TARGETS], axis=1)
+
+
+def zero_support(marginals: NDArray[np.floating]) -> Array:
+    """(N,) lower bound of the probability that KL is 2 or more and all six OARSI grades are 0; may be negative.
+
+    Args:
+        marginals: (N, 29) seven distributions.
+
+    Example:
+        >>> zero_support(np.array([[0, 0, 1, 0, 0] + [0.95, 0.05, 0, 0] * 6])).round(3).tolist()
+        [0.7]
+    """
+    shares = np.asarray(marginals, dtype=np.float64)
+    zero = np.stack([shares[:, target.one_hot][:, 0] for target in TARGETS[1:]], axis=1)
+    return np.asarray(1 - shares[:, TARGETS[0].one_hot][:, :2].sum(1) - (1 - zero).sum(1))
 
 
 def smooth_ordinal(probabilities: NDArray[np.floating], ordinal_smoothing: float) -> Array:

@@ -3,7 +3,7 @@
 1. Calibration of each grade.
 2. Joint decoding, if the weights bring a joint table: its marginals are the reported distributions, and its grades
    break no hard rule. Calibration and decoder are tuned together.
-3. Prediction sets, if the weights bring thresholds.
+3. Prediction sets, if the weights bring thresholds. Knees with a finding of quality control get wider ones.
 
 Without a decoder the most probable grades are reported; without thresholds there are no sets.
 """
@@ -26,7 +26,7 @@ from kneegrade.uncertainty.calibration import (
     fit_calibration,
     fit_calibration_through_decoder,
 )
-from kneegrade.uncertainty.conformal import ConformalSets, fit_sets
+from kneegrade.uncertainty.conformal import ConformalSets, fit_sets, stricter_level
 from kneegrade.uncertainty.joint_decoding import CoherentDecoder, rake_to_labels
 from kneegrade.weights import Weights, load_part
 
@@ -112,7 +112,7 @@ class Postprocessor:
         table, sets = weights.part(DECODER), None
         if weights.part(SETS):
             sets = ConformalSets()
-            load_part(sets, weights, SETS)
+            load_part(sets, _with_strict_thresholds(weights), SETS)
         decoder = None
         if table:
             joint = table["table"].double().numpy().reshape(CLASSES)
@@ -130,11 +130,12 @@ class Postprocessor:
             parts |= {f"{SETS}.{k}": v for k, v in self.sets.state_dict().items()}
         return parts
 
-    def __call__(self, logits: Mapping[str, Tensor]) -> CalibratedGrades:
+    def __call__(self, logits: Mapping[str, Tensor], unusual: NDArray[np.bool_] | None = None) -> CalibratedGrades:
         """Calibrated grades of N knees.
 
         Args:
             logits: grade name → (N, classes), on any device.
+            unusual: (N,) knees with a finding of quality control, which get wider sets; None for no knee.
         """
         with torch.no_grad():
             calibrated = self.calibration({name: value.detach().float().cpu() for name, value in logits.items()})
@@ -144,8 +145,20 @@ class Postprocessor:
             probabilities = self.decoder.marginals(probabilities)
             grades = self.decoder.grades(probabilities)
             independent = self.decoder.independent_grades(probabilities)
-        sets = None if self.sets is None else self.sets.sets(probabilities, grades)
+        sets = None if self.sets is None else self.sets.sets(probabilities, grades, unusual)
         return CalibratedGrades(probabilities, grades, independent, sets)
+
+
+def _with_strict_thresholds(weights: Weights) -> Weights:
+    """The weights, with thresholds for unusual knees if their file is of an earlier version and has none.
+
+    The sets of unusual knees then contain grades with a calibrated probability of at least `stricter_level` together.
+    """
+    key, part = f"{SETS}.strict_threshold", weights.part(SETS)
+    if "strict_threshold" in part:
+        return weights
+    nominal = part["threshold"].clamp(min=stricter_level(float(part["level"])))
+    return replace(weights, tensors={**weights.tensors, key: nominal})
 
 
 @dataclass(frozen=True, eq=False)

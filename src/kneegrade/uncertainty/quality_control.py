@@ -1,4 +1,4 @@
-r"""`QualityControl`: detects knees that differ from the training data, and knees with metal.
+r"""`QualityControl`: findings for knees that differ from the training data, and detection of metal.
 
 A knee has three out-of-distribution (OOD) distances, each one number, larger = less typical:
 
@@ -10,14 +10,21 @@ A knee has three out-of-distribution (OOD) distances, each one number, larger = 
   (`photometry_features`).
 
 Each distance is converted to a p-value, the share of normal reference knees with a distance as large or larger: (1 +
-#{as large}) / (n + 1). The reference knees are not used to fit the distances. The quality score of a knee is three
-times its smallest p-value, 1 at most (Bonferroni): if the distances were continuous, a share s of normal real knees
-would score s or less. A knee below `refuse` is not graded. A knee below `warn` is graded with a finding. Metal is
-detected by a separate small network (`kneegrade.uncertainty.implant_network`).
+#{as large}) / (n + 1). The reference knees are not used to fit the distances. The quality score of a
+knee is three times its smallest p-value, 1 at most (Bonferroni): if the distances were continuous, a share s of normal
+real knees would score s or less. A distance whose score is below `warn` is a finding. Landmarks must also be unsure in
+absolute terms (`MIN_SURE_CONFIDENCE`): those of a tight crop are less sure than those of the reference knees, yet right.
+
+Metal is detected by a separate small network (`kneegrade.uncertainty.implant_network`), with two thresholds of its
+probability. Above `implant_limit` metal is certain, and the knee is not graded. Above `possible_implant_limit` it is a
+finding, and the score is `warn` at most.
+
+Findings never refuse a knee. They tell the reader to decide (`abstain`), widen the prediction sets
+(`kneegrade.uncertainty.conformal`), and without sure landmarks no joint space is reported.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -36,6 +43,8 @@ Array = NDArray[np.float64]
 
 QUALITY_CONTROL = "gate"  # prefix of the keys in a weights file
 RENAMED_KEYS = {"metal_network": "implant_network"}  # of earlier weights files
+CERTAIN_IMPLANT = 0.95  # least probability of metal that refuses a knee
+MIN_SURE_CONFIDENCE = 0.75  # of landmarks; from here on they are no finding, however unusual
 DISTANCES = ("features", "landmarks", "photometry")
 OOD_FINDINGS = (  # one per distance
     Finding(
@@ -47,7 +56,7 @@ OOD_FINDINGS = (  # one per distance
         "unsure_landmarks",
         "The landmarks of this knee are less certain than those of normal radiographs. The network reads "
         "the image at the landmarks, so grades can be wrong if these are misplaced; check the landmarks and grade the "
-        "knee yourself.",
+        "knee yourself. The joint space is not reported.",
     ),
     Finding(
         "unusual_exposure",
@@ -55,10 +64,16 @@ OOD_FINDINGS = (  # one per distance
         "check the image and grade the knee yourself, or use an image with a better exposure.",
     ),
 )
+UNSURE_LANDMARKS = OOD_FINDINGS[1]
 IMPLANT_FINDING = Finding(
     "implant",
-    "This knee appears to contain metal, for example an implant. The grades are valid only for knees without implants, "
+    "This knee contains metal, for example an implant. The grades are valid only for knees without implants, "
     "so this knee was not graded; read the radiograph yourself.",
+)
+POSSIBLE_IMPLANT_FINDING = Finding(
+    "possible_implant",
+    "This knee may contain metal, for example a screw or a staple, or a marker lies over it. The grades are valid only "
+    "for knees without implants; check the radiograph and grade the knee yourself.",
 )
 DECILES = np.linspace(0.1, 0.9, 9)
 PHOTOMETRY_FEATURES = 15
@@ -163,9 +178,9 @@ class QualityControl(nn.Module):
     grey_root: Tensor
     grey_unit: Tensor
     reference: Tensor
-    refuse: Tensor
     warn: Tensor
     implant_limit: Tensor
+    possible_implant_limit: Tensor
 
     def __init__(self, features: int) -> None:
         super().__init__()
@@ -175,25 +190,30 @@ class QualityControl(nn.Module):
             self.register_buffer(f"{name}_unit", torch.ones(POPULATIONS))
         self.register_buffer("reference", torch.zeros(len(DISTANCES), REFERENCE_SIZE))
         self.implant_network = ImplantNetwork().eval()
-        for name in ("refuse", "warn"):
-            self.register_buffer(name, torch.zeros(()))
+        self.register_buffer("warn", torch.zeros(()))
         self.register_buffer("implant_limit", torch.ones(()))
+        self.register_buffer("possible_implant_limit", torch.ones(()))
 
     def __call__(self, knees: OODFeatures) -> list[Quality]:
-        """The quality of every knee: score, findings and, if the knee should not be graded, the reason."""
+        """The quality of every knee: score, findings and, if metal is certain, the reason not to grade it."""
         p_values, metal = self.p_values(knees), self.implant_network.probability(knees.implant_inputs)
-        return [self._quality(p_values[row], float(metal[row])) for row in range(len(p_values))]
+        unsure = knees.landmark_uncertainty > 1 - MIN_SURE_CONFIDENCE
+        return [self._quality(p_values[i], float(metal[i]), bool(unsure[i])) for i in range(len(p_values))]
 
-    def _quality(self, p_values: Array, metal: float) -> Quality:
-        """Quality from the three p-values (3,) and the probability of metal."""
-        score, limit = quality_scores(p_values[None])[0], float(self.warn)
+    def _quality(self, p_values: Array, metal: float, unsure: bool) -> Quality:
+        """Quality from the three p-values (3,), the probability of metal and whether the landmarks are unsure."""
+        score, warn = quality_scores(p_values[None])[0], float(self.warn)
+        can_be_finding = (True, unsure, True)
         findings = tuple(
-            finding for finding, p in zip(OOD_FINDINGS, p_values, strict=True) if len(DISTANCES) * p < limit
+            finding
+            for finding, p, possible in zip(OOD_FINDINGS, p_values, can_be_finding, strict=True)
+            if possible and len(DISTANCES) * p < warn
         )
         if metal > float(self.implant_limit):
-            return Quality(score, (IMPLANT_FINDING, *findings), IMPLANT_FINDING)
-        refused = score < float(self.refuse)
-        return Quality(score, findings, OOD_FINDINGS[int(np.argmin(p_values))] if refused else None)
+            return Quality(min(score, warn), (IMPLANT_FINDING, *findings), IMPLANT_FINDING)
+        if metal > float(self.possible_implant_limit):
+            return Quality(min(score, warn), (POSSIBLE_IMPLANT_FINDING, *findings))
+        return Quality(score, findings)
 
     def p_values(self, knees: OODFeatures) -> Array:
         """(N, 3) p-values in (0, 1], one per distance."""
@@ -222,6 +242,11 @@ def quality_scores(p_values: Array) -> Array:
     return np.asarray(np.minimum(1.0, len(DISTANCES) * p_values.min(1)))
 
 
+def withholds_joint_space(quality: Quality | None) -> bool:
+    """True if a knee has the finding `unsure_landmarks`: its joint space would be measured between uncertain outlines."""
+    return quality is not None and UNSURE_LANDMARKS in quality.findings
+
+
 def load_quality_control(weights: Weights) -> QualityControl | None:
     """The quality control of a grader's weights, or None if they bring none.
 
@@ -232,13 +257,26 @@ def load_quality_control(weights: Weights) -> QualityControl | None:
     if not part:
         return None
     quality_control = QualityControl(part["feature_mean"].shape[-1] if "feature_mean" in part else 0)
-    load_part(quality_control, weights, QUALITY_CONTROL, renamed=RENAMED_KEYS)
+    load_part(quality_control, _with_two_limits(weights), QUALITY_CONTROL, renamed=RENAMED_KEYS)
     return quality_control
 
 
+def _with_two_limits(weights: Weights) -> Weights:
+    """The weights, with both thresholds of metal if their file is of an earlier version and has one.
+
+    Earlier files have `refuse`, which is no longer used, and one `implant_limit`, which one in a hundred sound knees
+    reaches: it is now the threshold of possible metal.
+    """
+    limit, possible = (f"{QUALITY_CONTROL}.{name}" for name in ("implant_limit", "possible_implant_limit"))
+    tensors = {key: value for key, value in weights.tensors.items() if key != f"{QUALITY_CONTROL}.refuse"}
+    if possible not in tensors and limit in tensors:
+        tensors |= {possible: tensors[limit], limit: tensors[limit].clamp(min=CERTAIN_IMPLANT)}
+    return replace(weights, tensors=tensors)
+
+
 def fit_quality_control(
-    real: Population, phantoms: Population, implant_network: ImplantNetwork, *, refuse: float = 0.01,
-    warn: float = 0.05, implant_share: float = 0.01,
+    real: Population, phantoms: Population, implant_network: ImplantNetwork, *, warn: float = 0.02,
+    possible_implant_share: float = 0.01, implant_share: float = 0.002,
 ) -> QualityControl:  # fmt: skip
     """Quality control fitted for one network.
 
@@ -246,10 +284,10 @@ def fit_quality_control(
         real: normal real knees.
         phantoms: phantoms without metal.
         implant_network: trained without the reference knees.
-        refuse: score below which a knee is not graded: about this share of normal real knees.
-        warn: score below which a graded knee has a finding.
-        implant_share: largest share of the reference knees, real ones and phantoms each, that may be classified as
-            knees with metal.
+        warn: score below which a knee has a finding: at most about this share of normal real knees.
+        possible_implant_share: largest share of the reference knees, real ones and phantoms each, that may be above the
+            threshold of possible metal, which is at least 0.5.
+        implant_share: the same for certain metal, whose threshold is at least `CERTAIN_IMPLANT`.
     """
     quality_control = QualityControl(real.train.features.shape[1])
     for prefix, name in (("feature", "features"), ("grey", "photometry")):
@@ -264,9 +302,11 @@ def fit_quality_control(
     quantiles = [np.interp(positions, np.arange(len(distances)), column) for column in distances.T]
     quality_control.reference.copy_(torch.from_numpy(np.stack(quantiles)))
     quality_control.implant_network = implant_network
-    metal = (implant_network.probability(knees.reference.implant_inputs) for knees in (real, phantoms))
-    quality_control.implant_limit.fill_(max(0.5, *(np.quantile(own, 1 - implant_share) for own in metal)))
-    quality_control.refuse.fill_(refuse)
+    metal = [implant_network.probability(knees.reference.implant_inputs) for knees in (real, phantoms)]
+    for name, least, share in (
+        ("possible_implant_limit", 0.5, possible_implant_share), ("implant_limit", CERTAIN_IMPLANT, implant_share)
+    ):  # fmt: skip
+        getattr(quality_control, name).fill_(max(least, *(np.quantile(own, 1 - share) for own in metal)))
     quality_control.warn.fill_(warn)
     return quality_control
 
