@@ -99,7 +99,7 @@ def _add_part(depth: Picture, part: MetalPart, px_per_mm: float) -> None:
         cover = _covered(size, corners, None)
     else:  # a round rod: three widths approximate the chord
         half = part.half_width_mm * px_per_mm
-        cover = sum((_covered(size, corners, half * share) for share in (1.0, 0.85, 0.6)), np.float32(0)) / np.float32(3)
+        cover = np.mean([_covered(size, corners, half * share) for share in (1.0, 0.85, 0.6)], axis=0)
     depth[low[1] : high[1], low[0] : high[0]] += np.float32(part.depth) * cover
 
 
@@ -125,7 +125,9 @@ def _line(points: object, half_width_mm: float, depth: float) -> MetalPart:
     return MetalPart(np.asarray(points, dtype=np.float64).reshape(-1, 2), depth, half_width_mm)
 
 
-def _screw(start: Array, angle: float, length: float, rng: np.random.Generator, half: float | None = None) -> list[MetalPart]:
+def _screw(
+    start: Array, angle: float, length: float, rng: np.random.Generator, half: float | None = None
+) -> list[MetalPart]:
     """A screw from its head at `start` in direction `angle` (0 = down), perhaps with a visible thread."""
     half, depth = half or float(rng.uniform(1.5, 3.6)), float(rng.uniform(0.7, 2.5))
     along = np.array([np.sin(angle), np.cos(angle)])
@@ -142,7 +144,7 @@ def _screw(start: Array, angle: float, length: float, rng: np.random.Generator, 
 
 
 def _total_knee(points: Array, rng: np.random.Generator) -> list[MetalPart]:
-    """Condylar shell with anterior flange, tibial tray with stem and keel, perhaps box, patella button, femoral stem."""
+    """Condylar shell with anterior flange, tibial tray with stem and keel, perhaps box and patella."""
     centre = (points[47, 0] + points[63, 0]) / 2
     joint = float(min(points[12:25, 1].max(), points[47:64, 1].max()))
     shell, depth = float(rng.uniform(3.0, 5.5)), float(rng.uniform(2.0, 5.0))
@@ -161,15 +163,26 @@ def _total_knee(points: Array, rng: np.random.Generator) -> list[MetalPart]:
     )  # fmt: skip
     if rng.random() < 0.5:
         half, top = rng.uniform(8, 12), joint - rng.uniform(14, 24)
-        parts.append(_polygon([(centre - half, joint - 3), (centre - half, top), (centre + half, top), (centre + half, joint - 3)], depth))
+        parts.append(
+            _polygon(
+                [(centre - half, joint - 3), (centre - half, top), (centre + half, top), (centre + half, joint - 3)],
+                depth,
+            )
+        )
     if rng.random() < 0.12:
-        parts.append(_line([(centre, joint - 20), (centre + rng.normal(0, 4), joint - 120)], rng.uniform(5, 8), rng.uniform(1.5, 3)))
+        parts.append(
+            _line(
+                [(centre, joint - 20), (centre + rng.normal(0, 4), joint - 120)], rng.uniform(5, 8), rng.uniform(1.5, 3)
+            )
+        )
     parts += _tibial_component(points, centre, joint, rng)
     if rng.random() < 0.3:
         around = np.linspace(0, 2 * np.pi, 25)
         button = np.array([centre + rng.normal(0, 5), joint - rng.uniform(20, 38)])
         ring = button + rng.uniform(11, 15) * np.column_stack([np.cos(around), np.sin(around)])
-        parts.append(_line(ring, 0.8, rng.uniform(0.5, 1.5)) if rng.random() < 0.5 else _polygon(ring, rng.uniform(0.4, 2)))
+        parts.append(
+            _line(ring, 0.8, rng.uniform(0.5, 1.5)) if rng.random() < 0.5 else _polygon(ring, rng.uniform(0.4, 2))
+        )
     return parts
 
 
@@ -183,10 +196,21 @@ def _tibial_component(points: Array, centre: float, joint: float, rng: np.random
     half, length = rng.uniform(5, 8.5), rng.uniform(22, 65)
     if rng.random() < 0.8:  # keel
         wing, down = rng.uniform(14, 28), rng.uniform(12, 22)
-        keel = [(centre - wing, level + 2), (centre + wing, level + 2), (centre + half, level + down), (centre - half, level + down)]
+        keel = [
+            (centre - wing, level + 2),
+            (centre + wing, level + 2),
+            (centre + half, level + down),
+            (centre - half, level + down),
+        ]
         parts.append(_polygon(keel, depth * float(rng.uniform(0.3, 0.9))))
     if rng.random() < 0.9:
-        parts.append(_line([(centre, level + 3), (centre + rng.normal(0, 1.5), level + length)], half, depth * float(rng.uniform(0.6, 1))))
+        parts.append(
+            _line(
+                [(centre, level + 3), (centre + rng.normal(0, 1.5), level + length)],
+                half,
+                depth * float(rng.uniform(0.6, 1)),
+            )
+        )
     if rng.random() < 0.4:
         for x in (centre - rng.uniform(18, 26), centre + rng.uniform(18, 26)):
             parts.append(_line([(x, level + 2), (x, level + rng.uniform(8, 14))], rng.uniform(2, 3.5), depth))
@@ -202,7 +226,12 @@ def _partial_knee(points: Array, rng: np.random.Generator) -> list[MetalPart]:
     x, y = surface.mean(0)
     if rng.random() < 0.7:  # posterior condyle, on edge
         wide, top = rng.uniform(7, 11), y - rng.uniform(12, 24)
-        parts.append(_polygon([(x - wide, y - 3), (x - wide * 0.8, top), (x + wide * 0.8, top), (x + wide, y - 3)], depth * float(rng.uniform(0.4, 1))))
+        parts.append(
+            _polygon(
+                [(x - wide, y - 3), (x - wide * 0.8, top), (x + wide * 0.8, top), (x + wide, y - 3)],
+                depth * float(rng.uniform(0.4, 1)),
+            )
+        )
     parts.append(_line([(x, y - 3), (x + rng.normal(0, 1.5), y - rng.uniform(12, 24))], rng.uniform(2, 3.2), depth))
     plateau = points[58:64] if medial else points[47:53]
     (x0, x1), level = (plateau[:, 0].min(), plateau[:, 0].max()), float(plateau[:, 1].max()) + rng.uniform(2, 7)
@@ -220,8 +249,8 @@ def _plate(points: Array, rng: np.random.Generator) -> list[MetalPart]:
     corner = {(True, True): 45, (False, True): 65, (True, False): 10, (False, False): 26}[lateral, tibial]
     start = points[corner] + [rng.uniform(-2, 3) * inward, -down * rng.uniform(-4, 8)]
     length, lean, half = rng.uniform(40, 120), rng.uniform(4, 18), rng.uniform(1.4, 6)
-    end = start + [inward * lean, down * length]
-    curve = np.array([start, start + [inward * lean * 0.6, down * length * 0.35], end])
+    end = start + np.array([inward * lean, down * length])
+    curve = np.array([start, start + np.array([inward * lean * 0.6, down * length * 0.35]), end])
     parts = [_line(curve, half, float(rng.uniform(0.8, 3)))]
     for share in np.sort(rng.uniform(0.02, 0.98, int(rng.integers(3, 9)))):
         at = start + (end - start) * share
@@ -236,13 +265,18 @@ def _nail(points: Array, rng: np.random.Generator) -> list[MetalPart]:
     down = 1.0 if tibial else -1.0
     start = points[55 if tibial else 18] + [rng.normal(0, 4), down * rng.uniform(4, 22)]
     half, depth = float(rng.uniform(4, 6.5)), float(rng.uniform(1, 3))
-    end = start + [rng.normal(0, 6), down * 130]
+    end = start + np.array([rng.normal(0, 6), down * 130])
     parts = [_line([start, end], half, depth)]
     if rng.random() < 0.5:  # hollow: the walls are denser
-        parts += [_line([start + [side, 0], end + [side, 0]], 1.0, depth * 0.4) for side in (-half * 0.8, half * 0.8)]
+        parts += [
+            _line([start + np.array([side, 0]), end + np.array([side, 0])], 1.0, depth * 0.4)
+            for side in (-half * 0.8, half * 0.8)
+        ]
     for _ in range(int(rng.integers(0, 4))):
         at = start + (end - start) * rng.uniform(0.02, 0.35) - [rng.uniform(20, 34), 0]
-        parts += _screw(at, np.pi / 2 + rng.normal(0, 0.15), float(rng.uniform(42, 66)), rng, float(rng.uniform(1.8, 2.6)))
+        parts += _screw(
+            at, np.pi / 2 + rng.normal(0, 0.15), float(rng.uniform(42, 66)), rng, float(rng.uniform(1.8, 2.6))
+        )
     return parts
 
 
@@ -263,7 +297,9 @@ def _screws(points: Array, rng: np.random.Generator) -> list[MetalPart]:
         parts += _screw(at, angle, float(rng.uniform(12, 45)), rng, float(rng.uniform(1.5, 4.5)))
     if rng.random() < 0.3:
         at, angle = points[7] + [rng.uniform(0, 8), rng.uniform(-15, 5)], rng.normal(1.2, 0.4)
-        parts.append(_line([at, at + 9 * np.array([np.cos(angle), np.sin(angle)])], rng.uniform(1, 2), rng.uniform(1, 3)))
+        parts.append(
+            _line([at, at + 9 * np.array([np.cos(angle), np.sin(angle)])], rng.uniform(1, 2), rng.uniform(1, 3))
+        )
     return parts
 
 
@@ -288,7 +324,9 @@ def _wires(points: Array, rng: np.random.Generator) -> list[MetalPart]:
     style = int(rng.integers(3))
     if style != 1:
         for _ in range(int(rng.integers(1, 4))):
-            start = _over_bone(points, rng) if style == 0 else centre + [rng.uniform(-9, 9), rng.uniform(16, 26)]
+            start = (
+                _over_bone(points, rng) if style == 0 else centre + np.array([rng.uniform(-9, 9), rng.uniform(16, 26)])
+            )
             angle = rng.uniform(-np.pi, np.pi) if style == 0 else np.pi + rng.normal(0, 0.08)
             length = rng.uniform(25, 80) if style == 0 else rng.uniform(36, 52)
             parts.append(_line([start, start + length * np.array([np.sin(angle), np.cos(angle)])], half, depth))

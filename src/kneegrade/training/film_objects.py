@@ -33,13 +33,19 @@ def draw_film_objects(picture: Picture, landmarks_mm: Array, px_per_mm: float, r
     overlay = replace(overlay, ball_mm=0.0, letters=("",), text="", ruler="") if rng.random() > MARKERS else overlay
     overlay = replace(overlay, ball_mm=0.0, height_mm=float(rng.uniform(5, 20)))
     if rng.random() < BALL:
-        overlay = replace(overlay, ball_mm=float(rng.uniform(*BALL_MM)), ball_at=_beside(landmarks_mm, px_per_mm, picture, rng))
+        overlay = replace(
+            overlay, ball_mm=float(rng.uniform(*BALL_MM)), ball_at=_beside(landmarks_mm, px_per_mm, picture, rng)
+        )
     picture = draw_markers(np.clip(picture, 0, 1), 1 / px_per_mm, overlay)
     if rng.random() < COLLIMATION:
         widths = rng.gamma(1.5, 5.0, 4) * (rng.random(4) < 0.4)
         shutter = (float(widths[0]), float(widths[1]), float(widths[2]), float(widths[3]))
         grey = float(rng.choice([0.0, 1.0, rng.uniform(0, 1)]))
-        picture = draw_collimation(picture, 1 / px_per_mm, replace(overlay, shutter_mm=shutter, shutter_grey=grey, shutter_deg=float(rng.normal(0, 4))))
+        picture = draw_collimation(
+            picture,
+            1 / px_per_mm,
+            replace(overlay, shutter_mm=shutter, shutter_grey=grey, shutter_deg=float(rng.normal(0, 4))),
+        )
     for draw, probability in OBJECTS:
         if rng.random() < probability:
             picture = draw(picture, landmarks_mm, px_per_mm, rng)
@@ -54,7 +60,9 @@ def _beside(landmarks_mm: Array, px_per_mm: float, picture: Picture, rng: np.ran
     return float((edge + outward * rng.uniform(6, 16)) / side), float(rng.uniform(-0.05, 1.05))
 
 
-def _added(picture: Picture, rng: np.random.Generator, strength: tuple[float, float], blur: float, lines: object) -> Picture:
+def _added(
+    picture: Picture, rng: np.random.Generator, strength: tuple[float, float], blur: float, lines: object
+) -> Picture:
     """The picture plus a drawing of lines ((points, width) in pixels) of random sign and strength."""
     canvas = Image.new("L", (picture.shape[1] * 2, picture.shape[0] * 2))
     draw = ImageDraw.Draw(canvas)
@@ -70,9 +78,10 @@ def _grid(picture: Picture, landmarks_mm: Array, px_per_mm: float, rng: np.rando
     size = picture.shape[0]
     period, phase = rng.uniform(2, 40), rng.uniform(0, 1)
     axis = np.arange(size, dtype=np.float32) / np.float32(period) + np.float32(phase)
-    wave = np.cos(2 * np.pi * axis) if period < 8 else np.float32((axis % 1) * period < rng.uniform(0.8, 2))
-    wave = np.float32(rng.uniform(-0.08, 0.08)) * wave.astype(np.float32)
-    return picture + (wave if rng.random() < 0.5 else wave[:, None])
+    ridges = (axis % 1) * period < rng.uniform(0.8, 2)
+    wave = np.asarray(np.cos(2 * np.pi * axis) if period < 8 else ridges, dtype=np.float32)
+    wave = wave * np.float32(rng.uniform(-0.08, 0.08))
+    return np.asarray(picture + (wave if rng.random() < 0.5 else wave[:, None]), dtype=np.float32)
 
 
 def _seam(picture: Picture, landmarks_mm: Array, px_per_mm: float, rng: np.random.Generator) -> Picture:
@@ -99,7 +108,9 @@ def _folds(picture: Picture, landmarks_mm: Array, px_per_mm: float, rng: np.rand
     """Wide soft bands: folds of clothing or bandages, edges of a cushion."""
     size, lines = picture.shape[0], []
     for _ in range(int(rng.integers(1, 5))):
-        points = np.column_stack([np.linspace(-10, size + 10, 5), rng.uniform(0, size) + np.cumsum(rng.normal(0, size / 12, 5))])
+        points = np.column_stack(
+            [np.linspace(-10, size + 10, 5), rng.uniform(0, size) + np.cumsum(rng.normal(0, size / 12, 5))]
+        )
         lines.append((points if rng.random() < 0.7 else points[:, ::-1], rng.uniform(1, 14)))
     return _added(picture, rng, (-0.1, 0.15), rng.uniform(0.6, 5), lines)
 
@@ -118,7 +129,9 @@ def _clothing(picture: Picture, landmarks_mm: Array, px_per_mm: float, rng: np.r
         ring = np.column_stack([np.cos(around), np.sin(around)])
         radius = rng.uniform(3, 9) * px_per_mm
         for row in y + np.arange(int(rng.integers(1, 4))) * rng.uniform(14, 30) * px_per_mm:
-            lines += [([x, row] + ring * radius * share, rng.uniform(0.5, 3.0)) for share in (1.0, rng.uniform(0.1, 0.6))]
+            lines += [
+                ([x, row] + ring * radius * share, rng.uniform(0.5, 3.0)) for share in (1.0, rng.uniform(0.1, 0.6))
+            ]
     else:
         points = [x, y] + np.cumsum(rng.normal(0, 6, (12, 2)), axis=0) * px_per_mm * [0.4, 1]
         lines.append((points, rng.uniform(0.8, 3)))

@@ -145,8 +145,8 @@ def draw_example(
             if ((drawn - crop) * inside).sum() / px_per_mm**2 >= MIN_VISIBLE_MM2:
                 break
         crop = drawn
-    scale = np.float32(crop[inside].max() if inside.any() else 1)
-    crop = draw_film_objects(crop / max(scale, 1e-4), points_mm, px_per_mm, rng)
+    scale = np.float32(crop[inside].max(initial=1e-4))
+    crop = draw_film_objects(crop / scale, points_mm, px_per_mm, rng)
     return np.clip(crop, 0, 1).astype(np.float32) * inside, inside
 
 
@@ -162,7 +162,9 @@ def crop_example(
     coefficients = (*matrix[0, :2].tolist(), float(shifted[0]), *matrix[1, :2].tolist(), float(shifted[1]))
     size = (EXAMPLE_PX, EXAMPLE_PX)
     sampled, covered = (
-        np.asarray(Image.fromarray(part).transform(size, Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR))
+        np.asarray(
+            Image.fromarray(part).transform(size, Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR)
+        )
         for part in (image, np.where(image > 0, np.uint8(255), np.uint8(0)))
     )
     inside = covered == 255

@@ -1,15 +1,15 @@
 """Training of the implant network of quality control, and its limits.
 
 Real knees with metal are not labelled in the available data. Therefore the network learns from sound knees of several
-sites and from the same knees with drawn metal (`kneegrade.training.implant_examples`). If all metal were in phantoms, or
-all knees without metal in one hospital, the network could tell "no metal" from the picture's origin.
+sites and from the same knees with drawn metal (`kneegrade.training.implant_examples`). If all metal were in phantoms,
+or all knees without metal in one hospital, the network could tell "no metal" from the picture's origin.
 
 The limits are chosen on sites that the network has not seen: for each site except the first, a network is trained
 without it and applied to its sound knees. The first site and the phantoms are judged on people who were left out.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -29,9 +29,9 @@ from kneegrade.training.trainer import LoopSettings, Tensors, TrainingTask, trai
 from kneegrade.uncertainty import ImplantLimits, ImplantNetwork
 from kneegrade.uncertainty.implant_network import IMPLANT_PX
 
-EXAMPLES, EPOCHS, BATCH_SIZE, LEARNING_RATE, WEIGHT_DECAY = 10_000, 8, 32, 3e-3, 1e-2
+EXAMPLES, EPOCHS, BATCH_SIZE, LEARNING_RATE, WEIGHT_DECAY = 8_000, 6, 16, 3e-3, 1e-2
 SITE_EXPONENT = 1 / 3  # of a site's number of knees in its share of the examples
-MIN_EXAMPLES = 64  # of a site
+MIN_EXAMPLES, MAX_EXAMPLES_PER_KNEE = 64, 16  # of a site
 POSSIBLE_SHARE, CERTAIN_SHARE = 0.03, 0.005  # of the sound knees of a site that may be above each limit
 MIN_POSSIBLE, MIN_CERTAIN = 0.5, 0.9
 MAX_SHIFT = 0.05  # of the image's side
@@ -57,41 +57,52 @@ class FittedImplants:
 
 
 def fit_implants(
-    sites: Sequence[KneePictures], held_out: Sequence[KneePictures], more: ImplantExamples | None = None, *,
+    sites: Sequence[KneePictures], phantoms: KneePictures, implants: KneePictures, held_out: Sequence[KneePictures], *,
     examples: int = EXAMPLES, epochs: int = EPOCHS, seed: int = 0, progress: Progress | None = None,
 ) -> FittedImplants:  # fmt: skip
-    """The implant network and its limits, from sound knees of several sites.
+    """The implant network and its limits, from sound knees of several sites and phantoms.
 
     Args:
-        sites: knees without metal; the first site is that of the training data of the grading network.
-        held_out: further knees without metal of the first site or of phantoms, of other people.
-        more: further examples, of phantoms with metal of their own.
-        examples: number of pictures that are made of `sites`, half of them with drawn metal.
+        sites: real knees without metal; the first site is that of the training data of the grading network.
+        phantoms: phantoms without metal.
+        implants: phantoms with metal of their own.
+        held_out: knees without metal of other people, of the first site and of phantoms.
+        examples: number of pictures that are made of `sites` and `phantoms`, half of them with drawn metal.
         epochs: of the final network; networks without a site are trained for half of them.
         seed: of drawing, initial weights and order.
-        progress: called with (steps done, steps in all) over examples and trainings.
+        progress: called with (steps done, steps in all): examples made, then steps of each training.
     """
-    numbers = examples_of_sites([len(site) for site in sites], examples)
-    own = [make_examples(site, count, seed * 1000 + i) for i, (site, count) in enumerate(zip(sites, numbers, strict=True))]
-    everything = concatenate_examples([*own, *([] if more is None else [more])])
+    sources = [*sites, phantoms]
+    numbers = examples_of_sites([len(source) for source in sources], examples)
+    parts = []
+    for index, (source, number) in enumerate(zip(sources, numbers, strict=True)):
+        parts.append(make_examples(source, number, 1000 * seed + index, progress=progress))
+    shown = make_examples(implants, len(implants), 1000 * seed + len(sources), metal=False)
+    everything = concatenate_examples([*parts, replace(shown, metal=np.ones(len(shown), dtype=np.bool_))])
     left_out = {}
     for site in sites[1:]:
-        network = fit_implant_network(everything.without(site.site), seed, epochs=max(1, epochs // 2))
+        network = fit_implant_network(
+            everything.without(site.site), seed, epochs=max(1, epochs // 2), progress=progress
+        )
         left_out[site.site] = network.probability(plain_inputs(site))
-    network = fit_implant_network(everything, seed, epochs=epochs)
-    left_out |= {f"{part.site}, held out": network.probability(plain_inputs(part)) for part in held_out}
+    network = fit_implant_network(everything, seed, epochs=epochs, progress=progress)
+    for part in held_out:
+        left_out[f"{part.site}, other people"] = network.probability(plain_inputs(part))
     return FittedImplants(network, implant_limits(left_out), left_out)
 
 
 def examples_of_sites(knees: Sequence[int], examples: int) -> list[int]:
     """Number of examples of each site: small sites get more for each knee, as they differ as much as large ones.
 
+    At most 16 for a knee, at least 64 for a site.
+
     Example:
         >>> examples_of_sites([1000, 125], 600)
         [400, 200]
     """
     shares = np.power(np.asarray(knees, dtype=np.float64), SITE_EXPONENT)
-    return [max(MIN_EXAMPLES, round(share)) for share in (examples * shares / shares.sum()).tolist()]
+    wanted = np.minimum(examples * shares / shares.sum(), np.multiply(knees, MAX_EXAMPLES_PER_KNEE))
+    return [max(MIN_EXAMPLES, round(number)) for number in wanted.tolist()]
 
 
 def implant_limits(left_out: Mapping[str, Array]) -> ImplantLimits:
@@ -108,25 +119,28 @@ def implant_limits(left_out: Mapping[str, Array]) -> ImplantLimits:
     return ImplantLimits(possible=possible, certain=max(certain, possible, MIN_CERTAIN))
 
 
-def fit_implant_network(examples: ImplantExamples, seed: int = 0, *, epochs: int = EPOCHS) -> ImplantNetwork:
+def fit_implant_network(
+    examples: ImplantExamples, seed: int = 0, *, epochs: int = EPOCHS, progress: Progress | None = None
+) -> ImplantNetwork:
     """A trained implant network in evaluation mode, its parameters rounded to bfloat16 as in a weights file.
 
-    Both classes have the same total weight. Trained on the CPU; 10,000 examples take five minutes on one core.
+    Both classes have the same total weight. Trained on the CPU; 8,000 examples take two to three minutes on one core.
 
     Args:
         examples: at least 32, of both classes.
         seed: of initial weights, order and augmentation.
         epochs: passes over the examples.
+        progress: called with (steps done, steps in all, loss).
     """
     task = ImplantTask(examples, seed, epochs)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # of dropout
-        train(task)
-    network = task.network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        train(task, progress=progress)
+    network: ImplantNetwork = task.network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.copy_(parameter.bfloat16())
-    return task.network
+    return network
 
 
 class ImplantTask(TrainingTask):
@@ -151,6 +165,7 @@ class ImplantTask(TrainingTask):
             learning_rate=LEARNING_RATE,
             schedule="one_cycle",
             weight_decay=WEIGHT_DECAY,
+            bf16=True,
             cpu=True,
         )
 
@@ -167,7 +182,7 @@ class ImplantTask(TrainingTask):
     def losses(self, output: Tensor, labels: Tensors, epoch: int) -> dict[str, Tensor]:
         """Weighted binary cross entropy."""
         truth, weight = labels
-        return {"loss": functional.binary_cross_entropy_with_logits(output, truth, weight)}
+        return {"loss": functional.binary_cross_entropy_with_logits(output.float(), truth, weight)}
 
 
 def _augment(pictures: Tensor, generator: torch.Generator) -> Tensor:

@@ -6,7 +6,7 @@ unusual knees, and refuses knees with metal.
 
 from kneegrade.uncertainty.calibration import Calibration, fit_calibration, negative_log_likelihood
 from kneegrade.uncertainty.conformal import ConformalSets, fit_sets
-from kneegrade.uncertainty.implant_network import ImplantLimits, ImplantNetwork
+from kneegrade.uncertainty.implant_network import ImplantLimits, ImplantNetwork, load_implants, save_implants
 from kneegrade.uncertainty.joint_decoding import CoherentDecoder
 from kneegrade.uncertainty.postprocess import (
     CalibratedGrades,
@@ -43,9 +43,11 @@ __all__ = [
     "fit_postprocessor",
     "fit_quality_control",
     "fit_sets",
+    "load_implants",
     "load_quality_control",
     "negative_log_likelihood",
     "ood_features_of",
+    "save_implants",
     "tuned_postprocessor",
     "withholds_joint_space",
 ]

@@ -8,6 +8,8 @@ bones; therefore it receives coordinates too. `kneegrade.training.train_implants
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,12 +17,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kneegrade.errors import WeightsError
+from kneegrade.weights import load_part, load_weights, read_description, save_weights
+
 IMPLANT_PX = 144  # side of the input
 LAYERS = ((16, 2), (32, 2), (48, 2), (48, 1), (96, 2), (128, 1))  # width and stride of each convolution
 EARLIER_LAYERS = ((16, 2), (24, 2), (32, 2), (48, 2), (64, 2))
 INPUTS = 4  # standardised grey value, on the film, x, y
 DROPOUT = 0.2
 BATCH_SIZE = 256
+NETWORK_KEY = "gate.implant_network"  # prefix in a weights file, as in a grader's
+CERTAIN_KEY, POSSIBLE_KEY = "gate.implant_limit", "gate.possible_implant_limit"
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,7 @@ class ImplantNetwork(nn.Module):
     """Convolutions, maximum and mean pooling, and a linear layer: images to logits of metal.
 
     Args:
-        earlier: the network of weights before version 1.1, which reads grey values as they are.
+        earlier: the network of earlier weights, which reads grey values as they are.
     """
 
     def __init__(self, *, earlier: bool = False) -> None:
@@ -124,3 +131,36 @@ def implant_inputs(rois: Tensor, inside: Tensor) -> NDArray[np.uint8]:
     mean = functional.interpolate(rois, IMPLANT_PX, mode="area")[:, 0] / share.clamp(min=1e-6)
     coded = ((mean * 254).round().clamp(0, 254) + 1) * (share >= 0.5)
     return np.asarray(coded.to(torch.uint8))
+
+
+def save_implants(path: Path, network: ImplantNetwork, limits: ImplantLimits, description: Mapping[str, Any]) -> None:
+    """Write an implant network with its limits as weights of kind "implants", so that other graders can use it.
+
+    Args:
+        path: safetensors file; its description is written beside it.
+        network: trained.
+        limits: for its probability.
+        description: what it was trained on.
+    """
+    tensors = {f"{NETWORK_KEY}.{key}": value for key, value in network.state_dict().items()}
+    tensors |= {CERTAIN_KEY: torch.tensor(limits.certain), POSSIBLE_KEY: torch.tensor(limits.possible)}
+    save_weights(path, tensors, {"name": path.stem, "kind": "implants", **description})
+
+
+def load_implants(path: Path) -> tuple[ImplantNetwork, ImplantLimits]:
+    """The implant network and its limits, from weights of kind "implants" or from the quality control of a grader.
+
+    Raises:
+        WeightsError: the weights are missing, damaged or of another kind, or have no implant network with two limits.
+    """
+    kind = read_description(path)["kind"]
+    weights = load_weights(path, "implants" if kind == "implants" else "grader")
+    network = ImplantNetwork.matching(weights.part(NETWORK_KEY))
+    if not {CERTAIN_KEY, POSSIBLE_KEY} <= weights.tensors.keys():
+        raise WeightsError(
+            f"The weights {weights.name} have no implant network with two limits; give weights of kind implants, or "
+            "of a grader with quality control of this version."
+        )
+    load_part(network, weights, NETWORK_KEY)
+    limits = ImplantLimits(possible=float(weights.tensors[POSSIBLE_KEY]), certain=float(weights.tensors[CERTAIN_KEY]))
+    return network, limits
