@@ -9,8 +9,8 @@ directions; all knees are scored together. The halves are those of `in_first_gro
 
 Without a decoder the most probable grades are reported. With it, the most probable grades that keep the hard rules
 are reported, without ordinal smoothing and with the chosen ordinal smoothing. One more row has the rules and the
-ordinal smoothing but no joint table (joint exponent 0). Differences are paired, with 95 % bootstrap intervals over
-people.
+ordinal smoothing but no joint table (joint exponent 0), and one reports KL ≥ 2 beside six OARSI zeros without the
+support that `CoherentDecoder.grades` demands. Differences are paired, with 95 % bootstrap intervals over people.
 """
 
 import argparse
@@ -43,6 +43,7 @@ COLUMNS = {
 }  # fmt: skip
 CALIBRATED, NO_TABLE = "calibrated, no decoder", "calibrated, rules and ordinal smoothing without the table"
 UNSMOOTHED, SMOOTHED = "through the decoder, no ordinal smoothing", "through the decoder, with ordinal smoothing"
+ANY_ZEROS = "with ordinal smoothing, KL ≥ 2 beside six OARSI zeros without support"
 
 
 def main() -> None:
@@ -59,7 +60,13 @@ def main() -> None:
         (name, *(score_cell(one, *column) for column in COLUMNS.values())) for name, one in scores.items()
     ]
     lines.append(None)
-    pairs = ((UNSMOOTHED, CALIBRATED), (SMOOTHED, CALIBRATED), (SMOOTHED, UNSMOOTHED), (SMOOTHED, NO_TABLE))
+    pairs = (
+        (UNSMOOTHED, CALIBRATED),
+        (SMOOTHED, CALIBRATED),
+        (SMOOTHED, UNSMOOTHED),
+        (SMOOTHED, NO_TABLE),
+        (SMOOTHED, ANY_ZEROS),
+    )
     for name, other in pairs:
         found = [differences(scores[other], scores[name], grade)[metric] for grade, metric in COLUMNS.values()]
         lines.append((f"{name}, minus {other}", *(difference_cell(*each) for each in found)))
@@ -68,6 +75,8 @@ def main() -> None:
         "people; […] is the paired 95 % interval of a difference, bold where it excludes zero. OARSI: means over the "
         "six grades.",
         *settings,
+        "KL ≥ 2 beside six OARSI zeros: "
+        + "; ".join(f"{name}: {share_without_sign(one):.4f}" for name, one in predictions.items()),
     )
     print(markdown(Table("decoding", "Joint decoding", ("", *COLUMNS), tuple(lines), notes)))
 
@@ -90,6 +99,8 @@ def cross_fitted(knees: CalibrationKnees) -> tuple[dict[str, Predictions], list[
         rest = np.flatnonzero(~fitted)
         parts.append({name: predict(one, knees.part(~fitted), rest) for name, one in postprocessors.items()})
         decoder = postprocessors[SMOOTHED].decoder
+        plain = parts[-1][SMOOTHED]
+        parts[-1][ANY_ZEROS] = replace(plain, grades=decoder.grades(plain.probabilities, min_support=-np.inf))
         settings.append(
             f"Fitted on {fitted.sum()} knees of {len(np.unique(knees.subject[fitted]))} people: joint exponent "
             f"{decoder.joint_exponent}, ordinal smoothing {decoder.ordinal_smoothing}."
@@ -109,6 +120,12 @@ def fit(knees: CalibrationKnees) -> dict[str, Postprocessor]:
 def predict(postprocessor: Postprocessor, knees: CalibrationKnees, rows: NDArray[np.int64]) -> Predictions:
     grades = postprocessor(knees.logits)
     return Predictions(grades.probabilities.astype(np.float32), knees.targets, knees.subject, rows, grades.grades)
+
+
+def share_without_sign(predictions: Predictions) -> float:
+    """Share of the knees with KL ≥ 2 and six OARSI zeros."""
+    grades = predictions.grades
+    return float(((grades[:, 0] >= 2) & (grades[:, 1:] == 0).all(1)).mean())
 
 
 def merge(parts: list[Predictions]) -> Predictions:

@@ -12,7 +12,9 @@ import kneegrade
 from kneegrade import Grader
 from kneegrade.errors import UsageError, WeightsError
 from kneegrade.imaging import Source, read_radiograph
+from kneegrade.results import Quality
 from kneegrade.schema import TARGET_NAMES, TARGETS
+from kneegrade.uncertainty.quality_control import OOD_FINDINGS, UNSURE_LANDMARKS
 from kneegrade.weights import load_weights, save_weights, shipped_path
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -105,6 +107,31 @@ def test_a_knee_refused_at_detection_has_a_quality_only_if_the_weights_have_qual
     assert knee.grades is None
     assert knee.reason is not None
     assert knee.quality is None
+
+
+def graded_as(grader, quality, monkeypatch):
+    """The knee of an example film, graded with a given result of quality control."""
+    monkeypatch.setattr(grader, "_check_knees", lambda knees, pooled, visible: [quality] * len(knees))
+    return only_knee(grader.grade(EXAMPLES / "single_right.dcm"))
+
+
+def test_findings_widen_the_sets_and_leave_the_grades(grader, monkeypatch):
+    usual = graded_as(grader, Quality(0.5), monkeypatch)
+    unusual = graded_as(grader, Quality(0.01, (OOD_FINDINGS[0],)), monkeypatch)
+    assert unusual.abstain
+    assert {n: g.probabilities for n, g in unusual.grades.items()} == {
+        n: g.probabilities for n, g in usual.grades.items()
+    }
+    for name in TARGET_NAMES:
+        assert set(usual.grades[name].prediction_set) <= set(unusual.grades[name].prediction_set)
+    sizes = [sum(len(g.prediction_set) for g in knee.grades.values()) for knee in (usual, unusual)]
+    assert sizes[0] < sizes[1]
+    assert unusual.joint_space == usual.joint_space is not None
+
+
+def test_no_joint_space_is_reported_between_unsure_landmarks(grader, monkeypatch):
+    knee = graded_as(grader, Quality(0.01, (UNSURE_LANDMARKS,)), monkeypatch)
+    assert (knee.status, knee.joint_space, knee.joint_space_width_mm) == ("graded", None, None)
 
 
 def test_evidence_sums_to_the_networks_logits_and_gives_the_grades(grader):

@@ -44,7 +44,8 @@ class GradeResult:
         grade: the reported grade.
         probabilities: calibrated probability of each class; they sum to 1.
         prediction_set: consecutive grades, including `grade`, that contain the true grade with probability
-            `Report.set_level` in knees like those of the calibration; None if the weights have no prediction sets.
+            `Report.set_level` in knees like those of the calibration, and wider in a knee with findings of quality
+            control; None if the weights have no prediction sets.
     """
 
     grade: int
@@ -58,8 +59,8 @@ class Quality:
 
     Attributes:
         score: 0 … 1; a share s of normal knees has a score of about s or less.
-        findings: unusual properties of the knee.
-        reason: reason not to grade the knee, or None.
+        findings: unusual properties of the knee. They do not refuse it, except for certain metal.
+        reason: reason not to grade the knee (certain metal, or a refusal before quality control), or None.
     """
 
     score: float
@@ -161,7 +162,7 @@ class GradedKnee:
         reason: reason not to grade the knee, or None.
         grades: the seven grades by name, in the order of the schema; None if the knee is not gradable.
         coherence: consistency of the seven grades, or None.
-        joint_space: widths and angle, or None.
+        joint_space: widths and angle; None for a knee without grades or with unsure landmarks.
         landmarks_px: (74, 2) float64, (x, y) in pixels of the source film, centre of the first pixel at (0, 0).
         landmark_confidence: 0 … 1; mean of `point_confidence` over the joint surfaces, times the probability that this
             is a knee in a frontal view (1 for landmarks provided by the user).

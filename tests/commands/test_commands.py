@@ -133,6 +133,13 @@ def test_a_file_that_pyarrow_does_not_find_is_exit_code_two_and_a_sentence(tmp_p
     assert "truth.parquet" in done.stderr
 
 
+def test_the_removed_refusal_rate_is_refused_with_what_replaces_it(tmp_path):
+    options = ("--manifest", tmp_path / "m.parquet", "--phantoms", tmp_path, "-o", tmp_path / "out")
+    done = run("quality-control", *options, "--refusal-rate", "0.02")
+    assert done.exit_code == 2
+    assert "--finding-rate" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

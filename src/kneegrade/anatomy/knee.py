@@ -161,10 +161,10 @@ def refusal(knee: Knee) -> Finding | None:
 def has_outline_of_knee(landmarks: Landmarks) -> bool:
     """Return True if landmarks found by the detector can be the outline of a natural knee in a frontal view.
 
-    The joint surfaces must be visible in the heat maps (mean `point_confidence` of `MIN_POINT_CONFIDENCE`), and a knee of
-    the shape model must come within `MAX_OUTLINE_RESIDUAL` (root mean square) of those that the image shows. Right
+    The heat maps must show the joint surfaces (a mean `point_confidence` of at least `MIN_POINT_CONFIDENCE`), and a
+    knee of the shape model must come within `MAX_OUTLINE_RESIDUAL` (root mean square) of those on the film. Right
     outlines have a confidence of at least 0.37 and a residual of at most 0.016 (tight crops and whole films of two
-    hospitals); outlines on films without a knee at most 0.18 and at least 0.034 (100 phantom films).
+    hospitals). Those on films without a knee have at most 0.18 and at least 0.034 (100 phantom films).
     """
     weight = np.zeros(len(landmarks.points_px))
     weight[list(ARTICULAR)] = landmarks.seen[list(ARTICULAR)]

@@ -12,10 +12,10 @@ an ordinal smoothing c > 0 the neighbours of a grade count too: the marginals ar
 Σ_j P_q(j)·c^((k−j)²) in place of P_q(k). Agreement between readers is measured by quadratic kappa, where the cost of an
 error is the square of its distance. If KL 0 and KL 2 are equally probable, KL 1 is then the better prediction.
 
-KL ≥ 2 beside six OARSI zeros is rare (1.1 % of knees with KL 2 in the OAI), but the largest product of marginals is often
-such a tuple: seven grades that are each the most probable one need not be probable together. Such a tuple is reported
-only if it is more probable than not that the knee has such grades. The marginals alone bound this probability from
-below (Bonferroni),
+KL ≥ 2 beside six OARSI zeros is rare (1.1 % of knees with KL 2 in the OAI), but the largest product of marginals is
+often such a tuple: seven grades that are each the most probable one need not be probable together. Such a tuple is
+reported only if it is more probable than not that the knee has such grades. The marginals alone bound this probability
+from below (Bonferroni),
 
     P(KL ≥ 2 and all six OARSI grades 0) ≥ 1 − P(KL < 2) − Σ_q P_q(OARSI grade q ≥ 1),
 
@@ -72,17 +72,18 @@ class CoherentDecoder:
             parts.append(weights @ tuple_layout() / weights.sum(1, keepdims=True))
         return np.concatenate(parts) if parts else np.empty((0, tuple_layout().shape[1]))
 
-    def grades(self, marginals: NDArray[np.floating]) -> NDArray[np.int64]:
+    def grades(self, marginals: NDArray[np.floating], *, min_support: float = MIN_SUPPORT) -> NDArray[np.int64]:
         """(N, 7) reported grades: the tuple with the largest product of smoothed marginals that breaks no hard rule.
 
-        A tuple with KL ≥ 2 and six OARSI zeros is reported only where `zero_support` is above `MIN_SUPPORT`.
+        A tuple with KL ≥ 2 and six OARSI zeros is reported only where `zero_support` is above `min_support`.
 
         Args:
             marginals: (N, 29) from `marginals`.
+            min_support: minus infinity reports such tuples like all others.
         """
         allowed, layout = tuples()[keeps_hard_rules()], tuple_layout()[keeps_hard_rules()]
         without_sign = (allowed[:, 0] >= 2) & (allowed[:, 1:] == 0).all(1)
-        unsupported = zero_support(marginals) <= MIN_SUPPORT
+        unsupported = zero_support(marginals) <= min_support
         best = []
         for start, rows in enumerate(_chunks(smooth_ordinal(marginals, self.ordinal_smoothing))):
             scores = np.log(np.maximum(rows, LEAST_PROBABILITY)) @ layout.T

@@ -13,7 +13,7 @@ Each distance is converted to a p-value, the share of normal reference knees wit
 #{as large}) / (n + 1). The reference knees are not used to fit the distances. The quality score of a
 knee is three times its smallest p-value, 1 at most (Bonferroni): if the distances were continuous, a share s of normal
 real knees would score s or less. A distance whose score is below `warn` is a finding. Landmarks must also be unsure in
-absolute terms (`MIN_SURE_CONFIDENCE`): those of a tight crop are less sure than those of the reference knees, yet right.
+absolute terms (`MIN_SURE_CONFIDENCE`): those of a tight crop are less sure than those of reference knees, yet right.
 
 Metal is detected by a separate small network (`kneegrade.uncertainty.implant_network`), with two thresholds of its
 probability. Above `implant_limit` metal is certain, and the knee is not graded. Above `possible_implant_limit` it is a
@@ -243,7 +243,7 @@ def quality_scores(p_values: Array) -> Array:
 
 
 def withholds_joint_space(quality: Quality | None) -> bool:
-    """True if a knee has the finding `unsure_landmarks`: its joint space would be measured between uncertain outlines."""
+    """True if a knee has the finding `unsure_landmarks`: its joint space would lie between uncertain outlines."""
     return quality is not None and UNSURE_LANDMARKS in quality.findings
 
 
