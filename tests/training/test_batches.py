@@ -56,3 +56,18 @@ def test_cuda_and_cpu_give_the_same_crops(dataset):
     cpu, gpu = (CropBatches(dataset, 128, device).batch(ROWS, params) for device in ("cpu", "cuda"))
     torch.testing.assert_close(gpu.roi.cpu(), cpu.roi, atol=2e-3, rtol=0)
     torch.testing.assert_close(gpu.landmarks_px.cpu(), cpu.landmarks_px, atol=1e-3, rtol=0)
+
+
+def test_landmarks_outside_the_collimation_are_hidden(dataset):
+    """A landmark stays visible where the collimated crop has film under it, and only there."""
+    recipe = Augmentation(translation_px=0, rotation_deg=0, scale=0, styles=1)
+    params = make_params(3, recipe, torch.Generator().manual_seed(0))
+    params.styles.drawn["collimation"][:] = True
+    params.styles.values["collimation"]["ends"][:] = 0.3
+    crops = CropBatches(dataset, 224)
+    plain, collimated = crops.batch(ROWS, identity_params(3)), crops.batch(ROWS, params)
+    lost = plain.visible & ~collimated.visible
+    middle = (plain.landmarks_px[..., 1] - 111.5).abs()
+    assert lost.any()
+    assert middle[lost].min() > 224 * 0.15
+    assert middle[collimated.visible].max() < 224 * 0.25

@@ -126,7 +126,7 @@ def dynamic_range_compression(crops: Tensor, values: Values) -> Tensor:
 def shading(crops: Tensor, values: Values) -> Tensor:
     """Crops with a smooth background: a slope and a bowl, as from the heel effect, scatter and exposure off centre.
 
-    Grey values are logarithms of exposure, so the background is added.
+    Grey values are logarithms of exposure, so the background is added. The result is fitted into [0, 1], not clipped.
 
     Args:
         crops: (N, 1, S, S).
@@ -135,9 +135,11 @@ def shading(crops: Tensor, values: Values) -> Tensor:
     axis = torch.linspace(-1, 1, crops.shape[-1], device=crops.device, dtype=crops.dtype)
     slope_x, slope_y = values["slope"].unbind(1)
     radius = axis.view(-1, 1) ** 2 + axis**2 - 0.667
-    return (
-        crops + per_knee(slope_x) * axis + per_knee(slope_y) * axis.view(-1, 1) + per_knee(values["bowl"]) / 2 * radius
-    )
+    slope = per_knee(slope_x) * axis + per_knee(slope_y) * axis.view(-1, 1)
+    shaded = crops + slope + per_knee(values["bowl"]) / 2 * radius
+    low = shaded.amin((1, 2, 3), keepdim=True).clamp(max=0)
+    high = shaded.amax((1, 2, 3), keepdim=True).clamp(min=1)
+    return (shaded - low) / (high - low)
 
 
 def look_up(crops: Tensor, curves: Tensor) -> Tensor:
@@ -179,11 +181,15 @@ def window(crops: Tensor, values: Values) -> Tensor:
 
     Args:
         crops: (N, 1, S, S).
-        values: clipped (N, 2), grey values lost at the dark and at the bright end; log_levels (N,), natural logarithm
-            of the number of grey levels.
+        values: clipped (N, 2), shares of the pixels that are clipped at the dark and at the bright end; log_levels
+            (N,), natural logarithm of the number of grey levels.
     """
-    dark, bright = values["clipped"].unbind(1)
-    clipped = ((crops - per_knee(dark)) / per_knee(1 - dark - bright)).clamp(0, 1)
+    ranked = functional.pad(crops[..., ::4, ::4].flatten(1).clamp(0, 1).sort(dim=1).values, (1, 1))
+    ranked[:, 0], ranked[:, -1] = 0, 1  # no share clips nothing
+    last = ranked.shape[1] - 1
+    places = (torch.stack([values["clipped"][:, 0], 1 - values["clipped"][:, 1]], dim=1) * last).round().long()
+    low, high = ranked.gather(1, places).unbind(1)
+    clipped = ((crops - per_knee(low)) / per_knee((high - low).clamp(min=0.05))).clamp(0, 1)
     steps = per_knee(values["log_levels"].exp() - 1)
     return (clipped * steps).round() / steps
 

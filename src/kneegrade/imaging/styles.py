@@ -97,18 +97,18 @@ FAMILIES: Mapping[str, Family] = {
         _without_seed(style_filters.multiscale_contrast),
     ),
     "unsharp": Family(
-        {"radius_mm": Range(0.5, 5, scaled=False), "gain": Range(0.3, 2.5)}, _without_seed(style_filters.unsharp_mask)
+        {"radius_mm": Range(0.5, 5, scaled=False), "gain": Range(0.2, 1.3)}, _without_seed(style_filters.unsharp_mask)
     ),
     "local_equalisation": Family(
         {"clip": Range(1.5, 4, scaled=False), "share": Range(0.4, 1)}, _without_seed(style_filters.local_equalisation)
     ),
     "tone_curve": Family(
-        {"log_gamma": Range(-0.9, 0.7), "slope": Range(0, 6), "centre": Range(0.35, 0.65, scaled=False),
-         "log_steps": Range(-0.8, 0.8, number=8)},
+        {"log_gamma": Range(-0.7, 0.5), "slope": Range(0, 4.5), "centre": Range(0.35, 0.65, scaled=False),
+         "log_steps": Range(-0.55, 0.55, number=8)},
         _without_seed(style_filters.tone_curve),
     ),
     "window": Family(
-        {"clipped": Range(0, 0.12, number=2), "log_levels": Range(3.0, 5.545, neutral=5.545)},
+        {"clipped": Range(0, 0.06, number=2), "log_levels": Range(3.0, 5.545, neutral=5.545)},
         _without_seed(style_filters.window),
     ),
     "resolution": Family(
@@ -116,7 +116,7 @@ FAMILIES: Mapping[str, Family] = {
     ),
     "jpeg": Family({"quality": Range(25, 85, neutral=100)}, _without_seed(style_artefacts.jpeg)),
     "collimation": Family(
-        {"sides": Range(-0.04, 0.06, number=2), "ends": Range(-0.1, 0.3, number=2), "angle_deg": Range(-4, 4)}, None
+        {"sides": Range(-0.04, 0.04, number=2), "ends": Range(-0.1, 0.26, number=2), "angle_deg": Range(-4, 4)}, None
     ),
 }  # fmt: skip
 """All families by name, in the order in which they are applied."""
@@ -171,7 +171,7 @@ def make_style_params(
     families: Sequence[str] = TRAINING_FAMILIES,
     strength: float = 1.0,
     probability: float = 1.0,
-    family_probability: float = 0.25,
+    family_probability: float = 0.2,
 ) -> StyleParams:
     """Random styles for a batch.
 
@@ -238,7 +238,8 @@ def apply_styles(crops: Tensor, covered: Tensor, params: StyleParams) -> tuple[T
         if family.apply is None:
             inside[rows] = style_artefacts.collimated(inside[rows], values)
         else:
-            part[rows] = family.apply(part[rows], values, (own.seed[rows] + position) % MAX_SEED)
+            with torch.autocast(crops.device.type, enabled=False):  # a blur in bfloat16 would lose grey levels
+                part[rows] = family.apply(part[rows], values, (own.seed[rows] + position) % MAX_SEED)
     crops, covered = crops.clone(), covered.clone()
     crops[styled], covered[styled] = part.clamp(0, 1) * inside, inside
     return crops, covered
