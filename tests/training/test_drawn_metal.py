@@ -39,7 +39,7 @@ def test_most_metal_of_every_kind_lies_on_the_picture_of_the_knee(kind, landmark
 
 
 def test_depths_add_and_leave_a_share_of_the_distance_to_white():
-    """Two crossing plates of depth 1; white is between 1 and 1.5 and the depth of the implant is scaled by 0.7 to 1.3."""
+    """Two crossing plates of depth 1; white is 1 to 1.5, and the depth of an implant is scaled by 0.7 to 1.3."""
     picture = np.full((60, 60), 0.2, dtype=np.float32)
     plate = MetalPart(np.array([[10.0, 25], [50, 25], [50, 35], [10, 35]]), 1.0)
     other = MetalPart(plate.points_mm[:, ::-1], 1.0)

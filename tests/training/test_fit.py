@@ -29,7 +29,9 @@ def test_progress_of_quality_control_counts_every_film_up_to_all(tmp_path, monke
     monkeypatch.setattr(fit, "_measures_on_films", lambda *_: {})
     subject = np.array([f"p{index}" for index in range(400)])
     path = [f"films/{index}.png" for index in range(400)]
-    table = pd.DataFrame({"image_path": path, "subject_id": subject, "split": np.where(np.arange(400) < 120, "train", "val")})
+    table = pd.DataFrame(
+        {"image_path": path, "subject_id": subject, "split": np.where(np.arange(400) < 120, "train", "val")}
+    )
     implant = np.where(np.arange(240) % 2, "nail", None)
     pd.DataFrame({"subject_id": np.arange(240) // 2, "implant": implant}).to_parquet(tmp_path / TABLE_FILE)
     np.save(tmp_path / ROI_FILE, np.zeros((240, 4, 4), dtype=np.uint8))

@@ -59,7 +59,7 @@ def test_plain_inputs_mark_what_is_off_the_film_with_zero(knees):
     assert (inputs[:, -1] == 0).all()
     assert inputs[:, 72, 72].min() > 0
     inside = inputs[0][inputs[0] > 0]
-    assert inside.min() == 1 and inside.max() == 255  # stretched
+    assert (inside.min(), inside.max()) == (1, 255)  # stretched
 
 
 def test_film_objects_stay_away_from_most_bones(monkeypatch, knees):

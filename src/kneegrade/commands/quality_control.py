@@ -51,9 +51,9 @@ def quality_control(
     other_site: Annotated[
         list[Path] | None,
         typer.Option(
-            metavar="FILE", show_default="none",
-            help="Manifest of films of another hospital without metal; the detection of metal is trained on them too. "
-            "May be repeated.",
+            metavar="PATH", show_default="none",
+            help="Folder of films of another hospital, or a manifest, without metal; the detection of metal is trained "
+            "on them too. May be repeated.",
         ),
     ] = None,
     with_metal: Annotated[
@@ -83,7 +83,7 @@ def quality_control(
     from kneegrade.errors import UsageError
     from kneegrade.files import make_directory
     from kneegrade.training.fit import quality_control_from_manifest
-    from kneegrade.training.implant_sites import read_paths
+    from kneegrade.training.implant_sites import read_paths, site_manifest
 
     if refusal_rate is not None:
         raise UsageError(
@@ -96,7 +96,7 @@ def quality_control(
     with progress_bar("Reading", quiet) as advance:
         measured = quality_control_from_manifest(
             table, phantoms, path, weights, split=split, share=share, warn=finding_rate,
-            other_sites=[load_manifest(site) for site in other_site or ()],
+            other_sites=[site_manifest(site, advance) for site in other_site or ()],
             with_metal=read_paths(with_metal) if with_metal else (), implants=implants, seed=seed, device=device.value,
             progress=advance,
         )  # fmt: skip

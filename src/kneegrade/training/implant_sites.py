@@ -2,13 +2,16 @@
 
 import tempfile
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from kneegrade.anatomy import LandmarkDetector
+from kneegrade.cohorts import load_manifest
+from kneegrade.cohorts.own_tables import manifest_from_films
 from kneegrade.errors import RecipeError
 from kneegrade.phantom.phantom_cohort import ROI_FILE, TABLE_FILE
 from kneegrade.progress import Progress
@@ -41,6 +44,16 @@ def read_paths(file: Path) -> list[str]:
         return pd.read_csv(file, dtype=str)["path"].dropna().tolist()
     except (OSError, ValueError, KeyError) as error:
         raise RecipeError(f"{file} is not a CSV file with a column path, which names the knees with metal.") from error
+
+
+def site_manifest(path: Path, progress: Progress | None = None) -> pd.DataFrame:
+    """The manifest of a site: that in the file `path`, or that of the knees detected on the films in the folder `path`.
+
+    Raises:
+        RecipeError: `path` is neither a folder nor a manifest.
+        UsageError: there is no film in the folder, or no knee on its films.
+    """
+    return manifest_from_films(path, LandmarkDetector(), progress=progress)[0] if path.is_dir() else load_manifest(path)
 
 
 def site_pictures(
@@ -127,8 +140,8 @@ def fit_implants_of_manifests(
         or possible), shares of the measured knees with drawn metal.
     """
     sites = [
-        site
-        for table in (sound, *other_sites)
+        replace(site, site=f"{number}: {site.site}")
+        for number, table in enumerate((sound, *other_sites), start=1)
         for site in site_pictures(table, seed=seed, workers=workers, progress=progress)
     ]
     held = site_pictures(held_out, seed=seed, workers=workers, progress=progress)

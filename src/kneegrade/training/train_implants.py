@@ -29,7 +29,8 @@ from kneegrade.training.trainer import LoopSettings, Tensors, TrainingTask, trai
 from kneegrade.uncertainty import ImplantLimits, ImplantNetwork
 from kneegrade.uncertainty.implant_network import IMPLANT_PX
 
-EXAMPLES, EPOCHS, BATCH_SIZE, LEARNING_RATE, WEIGHT_DECAY = 8_000, 6, 16, 3e-3, 1e-2
+EXAMPLES, EPOCHS, BATCH_SIZE = 8_000, 4, 16
+LEARNING_RATE, CONTINUED_LEARNING_RATE, WEIGHT_DECAY = 3e-3, 1e-3, 1e-2
 SITE_EXPONENT = 1 / 3  # of a site's number of knees in its share of the examples
 MIN_EXAMPLES, MAX_EXAMPLES_PER_KNEE = 64, 16  # of a site
 POSSIBLE_SHARE, CERTAIN_SHARE = 0.03, 0.005  # of the sound knees of a site that may be above each limit
@@ -68,7 +69,7 @@ def fit_implants(
         implants: phantoms with metal of their own.
         held_out: knees without metal of other people, of the first site and of phantoms.
         examples: number of pictures that are made of `sites` and `phantoms`, half of them with drawn metal.
-        epochs: of the final network; networks without a site are trained for half of them.
+        epochs: of each network without a site; the final network continues the last of them for half as many epochs.
         seed: of drawing, initial weights and order.
         progress: called with (steps done, steps in all): examples made, then steps of each training.
     """
@@ -79,13 +80,12 @@ def fit_implants(
         parts.append(make_examples(source, number, 1000 * seed + index, progress=progress))
     shown = make_examples(implants, len(implants), 1000 * seed + len(sources), metal=False)
     everything = concatenate_examples([*parts, replace(shown, metal=np.ones(len(shown), dtype=np.bool_))])
-    left_out = {}
+    network, left_out = None, {}
     for site in sites[1:]:
-        network = fit_implant_network(
-            everything.without(site.site), seed, epochs=max(1, epochs // 2), progress=progress
-        )
+        network = fit_implant_network(everything.without(site.site), seed, epochs=epochs, progress=progress)
         left_out[site.site] = network.probability(plain_inputs(site))
-    network = fit_implant_network(everything, seed, epochs=epochs, progress=progress)
+    rest = epochs if network is None else max(1, epochs // 2)
+    network = fit_implant_network(everything, seed, epochs=rest, start=network, progress=progress)
     for part in held_out:
         left_out[f"{part.site}, other people"] = network.probability(plain_inputs(part))
     return FittedImplants(network, implant_limits(left_out), left_out)
@@ -120,8 +120,9 @@ def implant_limits(left_out: Mapping[str, Array]) -> ImplantLimits:
 
 
 def fit_implant_network(
-    examples: ImplantExamples, seed: int = 0, *, epochs: int = EPOCHS, progress: Progress | None = None
-) -> ImplantNetwork:
+    examples: ImplantExamples, seed: int = 0, *, epochs: int = EPOCHS, start: ImplantNetwork | None = None,
+    progress: Progress | None = None,
+) -> ImplantNetwork:  # fmt: skip
     """A trained implant network in evaluation mode, its parameters rounded to bfloat16 as in a weights file.
 
     Both classes have the same total weight. Trained on the CPU; 8,000 examples take two to three minutes on one core.
@@ -130,9 +131,10 @@ def fit_implant_network(
         examples: at least 32, of both classes.
         seed: of initial weights, order and augmentation.
         epochs: passes over the examples.
+        start: network to continue, at a lower learning rate; it is not changed. By default a new one.
         progress: called with (steps done, steps in all, loss).
     """
-    task = ImplantTask(examples, seed, epochs)
+    task = ImplantTask(examples, seed, epochs, start)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # of dropout
         train(task, progress=progress)
@@ -149,11 +151,13 @@ class ImplantTask(TrainingTask):
     name = identity = "implant"
     network: ImplantNetwork
 
-    def __init__(self, examples: ImplantExamples, seed: int, epochs: int) -> None:
+    def __init__(self, examples: ImplantExamples, seed: int, epochs: int, start: ImplantNetwork | None) -> None:
         self.generator = torch.Generator().manual_seed(seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = ImplantNetwork()
+        if start is not None:
+            network.load_state_dict(start.state_dict())
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.pictures = torch.from_numpy(examples.inputs).unsqueeze(1)
         self.truth = torch.from_numpy(examples.metal).float()
@@ -162,7 +166,7 @@ class ImplantTask(TrainingTask):
         self.settings = LoopSettings(
             epochs=epochs,
             steps_per_epoch=len(examples) // BATCH_SIZE,
-            learning_rate=LEARNING_RATE,
+            learning_rate=LEARNING_RATE if start is None else CONTINUED_LEARNING_RATE,
             schedule="one_cycle",
             weight_decay=WEIGHT_DECAY,
             bf16=True,
