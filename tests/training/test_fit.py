@@ -11,7 +11,7 @@ from kneegrade.uncertainty import OODFeatures
 
 @pytest.mark.parametrize("share", [0.5, 1.0])
 def test_progress_of_quality_control_counts_every_film_up_to_all(tmp_path, monkeypatch, share):
-    """Networks are replaced; the fifth of the phantoms with implants that is not used does not count."""
+    """Networks are replaced; of the phantoms with implants only the fifth that is measured on counts."""
 
     def predict_knees(source, weights, *, features, device, progress):
         for done in range(len(source)):
@@ -21,12 +21,17 @@ def test_progress_of_quality_control_counts_every_film_up_to_all(tmp_path, monke
         return SimpleNamespace(ood_features=drawn)
 
     monkeypatch.setattr(fit, "predict_knees", predict_knees)
-    monkeypatch.setattr(fit, "_implant_network", lambda *_: None)
+    monkeypatch.setattr(
+        fit, "fit_implants_of_manifests", lambda *_, **__: (SimpleNamespace(network=None, limits=None), {})
+    )
     monkeypatch.setattr(fit, "fit_quality_control", lambda *_, **__: SimpleNamespace(state_dict=dict))
     monkeypatch.setattr(fit, "_measures_on_phantoms", lambda *_: {})
     monkeypatch.setattr(fit, "_measures_on_films", lambda *_: {})
     subject = np.array([f"p{index}" for index in range(400)])
-    table = pd.DataFrame({"subject_id": subject, "split": np.where(np.arange(400) < 120, "train", "val")})
+    path = [f"films/{index}.png" for index in range(400)]
+    table = pd.DataFrame(
+        {"image_path": path, "subject_id": subject, "split": np.where(np.arange(400) < 120, "train", "val")}
+    )
     implant = np.where(np.arange(240) % 2, "nail", None)
     pd.DataFrame({"subject_id": np.arange(240) // 2, "implant": implant}).to_parquet(tmp_path / TABLE_FILE)
     np.save(tmp_path / ROI_FILE, np.zeros((240, 4, 4), dtype=np.uint8))
@@ -39,4 +44,4 @@ def test_progress_of_quality_control_counts_every_film_up_to_all(tmp_path, monke
         progress=lambda done, total: calls.append((done, total)),
     )
     assert calls == [(done, calls[0][1]) for done in range(1, calls[0][1] + 1)]
-    assert len(calls) == 400 + 240 - 24
+    assert len(calls) == 400 + 240 - 96

@@ -48,6 +48,28 @@ def quality_control(
     refusal_rate: Annotated[
         float | None, typer.Option("--refusal-rate", "--refuse", hidden=True, help="Removed; see --finding-rate.")
     ] = None,
+    other_site: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="PATH", show_default="none",
+            help="Folder of films of another hospital, or a manifest, without metal; the detection of metal is trained "
+            "on them too. May be repeated.",
+        ),
+    ] = None,
+    with_metal: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", show_default="none",
+            help="CSV file with a column path: ends of the paths of films with metal, which are left out.",
+        ),
+    ] = None,
+    implants: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", show_default="train a new one",
+            help="Weights from which to take the detection of metal: of a grader, or of kind implants.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the division of the subjects.")] = 0,
     device: DeviceOption = DeviceFlag.auto,
     quiet: QuietOption = False,
@@ -61,6 +83,7 @@ def quality_control(
     from kneegrade.errors import UsageError
     from kneegrade.files import make_directory
     from kneegrade.training.fit import quality_control_from_manifest
+    from kneegrade.training.implant_sites import read_paths, site_manifest
 
     if refusal_rate is not None:
         raise UsageError(
@@ -72,7 +95,9 @@ def quality_control(
     path = output / "weights.safetensors"
     with progress_bar("Reading", quiet) as advance:
         measured = quality_control_from_manifest(
-            table, phantoms, path, weights, split=split, share=share, warn=finding_rate, seed=seed, device=device.value,
+            table, phantoms, path, weights, split=split, share=share, warn=finding_rate,
+            other_sites=[site_manifest(site, advance) for site in other_site or ()],
+            with_metal=read_paths(with_metal) if with_metal else (), implants=implants, seed=seed, device=device.value,
             progress=advance,
         )  # fmt: skip
     if not quiet:

@@ -5,7 +5,7 @@ identifiers, fit on one group, measure on the other and write new weights with t
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -17,22 +17,21 @@ from numpy.typing import NDArray
 from kneegrade.coherence import smoothed_table
 from kneegrade.errors import RecipeError
 from kneegrade.evaluation import Predictions
-from kneegrade.phantom.phantom_cohort import ROI_FILE, TABLE_FILE
 from kneegrade.progress import Progress
 from kneegrade.schema import TARGETS, grade_tuple_counts
+from kneegrade.training.implant_sites import PhantomParts, fit_implants_of_manifests, without_metal
 from kneegrade.training.predict import predict_knees
 from kneegrade.training.predict_films import KneePredictions, requested
 from kneegrade.training.splits import DIVISION, in_first_group
-from kneegrade.training.train_implants import draw_implants, fit_implant_network, implant_bars
 from kneegrade.uncertainty import (
     CalibrationKnees,
-    ImplantNetwork,
     OODFeatures,
     Population,
     Postprocessor,
     QualityControl,
     fit_postprocessor,
     fit_quality_control,
+    load_implants,
 )
 from kneegrade.uncertainty.postprocess import CALIBRATION, DECODER, SETS
 from kneegrade.uncertainty.quality_control import QUALITY_CONTROL
@@ -124,7 +123,8 @@ def _description_of_knees(loaded: Weights, knees: KneePredictions, fitted: NDArr
 
 def quality_control_from_manifest(
     table: pd.DataFrame, phantoms: Path, output: Path, weights: Path | None = None, *, split: str = "val",
-    share: float = 0.5, warn: float = 0.02, seed: int = 0, device: str = "auto", progress: Progress | None = None,
+    share: float = 0.5, warn: float = 0.02, other_sites: Sequence[pd.DataFrame] = (), with_metal: Collection[str] = (),
+    implants: Path | None = None, seed: int = 0, device: str = "auto", progress: Progress | None = None,
 ) -> dict[str, float]:  # fmt: skip
     """Write weights with quality control fitted on normal films and on phantoms with and without implants.
 
@@ -139,6 +139,10 @@ def quality_control_from_manifest(
         split: of the manifest.
         share: approximate share of the people in `split` to fit on; with the same seed `calibrate` fits on the same.
         warn: share of normal knees that may have a finding.
+        other_sites: manifests of knees without metal of other hospitals, of which the implant network learns too. Its
+            limits are chosen on each of them with a network that has not seen it.
+        with_metal: ends of the image paths of knees with metal; these rows are left out of all manifests.
+        implants: weights with an implant network (of kind "implants", or of a grader) to take instead of training one.
         seed: of the division of people, the choice of films and the implant network.
         device: "auto", "cpu" or "cuda".
         progress: called with (films done, films in all).
@@ -156,21 +160,18 @@ def quality_control_from_manifest(
     """
     path = weights or shipped_path("grader")
     loaded = load_weights(path, "grader")
-    usual = table[table["split"] == "train"]
-    usual = usual.iloc[np.random.default_rng(seed).permutation(len(usual))[:MAX_TRAIN_FILMS]]
+    table = without_metal(table, with_metal)
+    sound = table[table["split"] == "train"]
+    usual = sound.iloc[np.random.default_rng(seed).permutation(len(sound))[:MAX_TRAIN_FILMS]]
     others = table[table["split"] == split]
     fitted = in_first_group(others["subject_id"].to_numpy(dtype=str), share, seed)
-    drawn = pd.read_parquet(phantoms / TABLE_FILE)
-    implant = drawn["implant"].notna().to_numpy()
+    drawn = PhantomParts.load(phantoms)
+    implant, rois, tested, reference, trained = drawn.implant, drawn.rois, drawn.tested, drawn.reference, drawn.trained
     _check_numbers(
         {"normal films in split train": len(usual), f"normal films in split {split}": int(fitted.sum()),
          "phantoms with implants": int(implant.sum()), "phantoms without": int((~implant).sum())}
     )  # fmt: skip
-    fifth = pd.factorize(drawn["subject_id"])[0] % 5
-    tested, reference, trained = fifth == 0, fifth == 1, fifth > 1
-    rois = np.load(phantoms / ROI_FILE, mmap_mode="r")
-    unused = int((implant & reference).sum())
-    films, finished = len(usual) + len(others) + len(drawn) - unused, count(1)
+    films, finished = len(usual) + len(others) + len(implant) - int((implant & ~tested).sum()), count(1)
 
     def advance(done: int, total: int, loss: float | None = None) -> None:  # over all calls of `predict_knees`
         if progress:
@@ -181,17 +182,22 @@ def quality_control_from_manifest(
 
     real = Population(ood_features(usual), ood_features(others[fitted]))
     plain = Population(ood_features(rois[~implant & trained]), ood_features(rois[~implant & reference]))
-    network = _implant_network(
-        real.train, plain.train, ood_features(rois[implant & trained]), drawn[implant & trained], seed
-    )
-    control = fit_quality_control(real, plain, network, warn=warn)
-    measures = _measures_on_phantoms(
+    if implants is None:
+        found, measured = fit_implants_of_manifests(
+            sound, others[fitted], others[~fitted], [without_metal(site, with_metal) for site in other_sites], drawn,
+            seed=seed, workers=os.cpu_count() or 1, progress=progress,
+        )  # fmt: skip
+        network, limits = found.network, found.limits
+    else:
+        (network, limits), measured = load_implants(implants), {}
+    control = fit_quality_control(real, plain, network, limits, warn=warn)
+    measures = measured | _measures_on_phantoms(
         control, ood_features(rois[~implant & tested]), ood_features(rois[implant & tested])
     )
     if not fitted.all():
-        measures |= _measures_on_films(control, ood_features(others[~fitted]), drawn[implant & tested], seed)
+        measures |= _measures_on_films(control, ood_features(others[~fitted]))
     description = {
-        "sound": len(usual), "reference": int(fitted.sum()), "phantoms": len(drawn), "division": DIVISION,
+        "sound": len(usual), "reference": int(fitted.sum()), "phantoms": len(implant), "division": DIVISION,
         "share": share, "seed": seed, **measures,
     }  # fmt: skip
     kept = {key: value for key, value in loaded.tensors.items() if not key.startswith(f"{QUALITY_CONTROL}.")}
@@ -204,24 +210,6 @@ def _check_numbers(numbers: Mapping[str, int]) -> None:
     few = [f"{number} {name}" for name, number in numbers.items() if number < MIN_FILMS]
     if few:
         raise RecipeError(f"Quality control needs at least {MIN_FILMS} films of each kind; found {', '.join(few)}.")
-
-
-def _implant_network(
-    real: OODFeatures, plain: OODFeatures, implants: OODFeatures, drawn: pd.DataFrame, seed: int
-) -> ImplantNetwork:
-    """An implant network trained on real knees and phantoms, without implants and with.
-
-    Args:
-        real: knees without implants; implants of phantoms are drawn into copies of their pictures.
-        plain: phantoms without implants.
-        implants: phantoms with implants.
-        drawn: table of phantoms with the implants to draw.
-        seed: of the drawing and the training.
-    """
-    into_real = draw_implants(real.implant_inputs, implant_bars(drawn), np.random.default_rng(seed))
-    pictures = [real.implant_inputs, into_real, plain.implant_inputs, implants.implant_inputs]
-    has_implant = np.repeat([False, True, False, True], [len(part) for part in pictures])
-    return fit_implant_network(np.concatenate(pictures), has_implant, seed)
 
 
 def _measures_on_phantoms(control: QualityControl, plain: OODFeatures, implants: OODFeatures) -> dict[str, float]:
@@ -245,18 +233,13 @@ def _measures_on_phantoms(control: QualityControl, plain: OODFeatures, implants:
     }  # fmt: skip
 
 
-def _measures_on_films(
-    control: QualityControl, normal: OODFeatures, phantoms: pd.DataFrame, seed: int
-) -> dict[str, float]:
-    """Shares of normal knees that are refused or have findings, and of drawn implants that are detected in them."""
+def _measures_on_films(control: QualityControl, normal: OODFeatures) -> dict[str, float]:
+    """Shares of normal knees that are refused or have findings."""
     qualities = control(normal)
     codes = [finding.code for quality in qualities for finding in quality.findings]
-    with_implants = draw_implants(normal.implant_inputs, implant_bars(phantoms), np.random.default_rng([seed, 1]))
-    detected = control.implant_network.probability(with_implants) > float(control.possible_implant_limit)
     return {
         "knees": len(qualities),
         "refused": round(sum(quality.reason is not None for quality in qualities) / len(qualities), 4),
         "warned": round(sum(bool(quality.findings) for quality in qualities) / len(qualities), 4),
         **{f"warned_{code}": round(codes.count(code) / len(qualities), 4) for code in sorted(set(codes))},
-        "drawn_metal_seen": round(float(detected.mean()), 4),
     }

@@ -6,7 +6,7 @@ unusual knees, and refuses knees with metal.
 
 from kneegrade.uncertainty.calibration import Calibration, fit_calibration, negative_log_likelihood
 from kneegrade.uncertainty.conformal import ConformalSets, fit_sets
-from kneegrade.uncertainty.implant_network import ImplantNetwork
+from kneegrade.uncertainty.implant_network import ImplantLimits, ImplantNetwork, load_implants, save_implants
 from kneegrade.uncertainty.joint_decoding import CoherentDecoder
 from kneegrade.uncertainty.postprocess import (
     CalibratedGrades,
@@ -35,6 +35,7 @@ __all__ = [
     "CalibrationKnees",
     "CoherentDecoder",
     "ConformalSets",
+    "ImplantLimits",
     "ImplantNetwork",
     "OODFeatures",
     "Population",
@@ -51,9 +52,11 @@ __all__ = [
     "fit_sets",
     "fit_site_scale",
     "label_shift_weights",
+    "load_implants",
     "load_quality_control",
     "negative_log_likelihood",
     "ood_features_of",
+    "save_implants",
     "threshold_positions",
     "tuned_postprocessor",
     "withholds_joint_space",

@@ -36,7 +36,7 @@ from kneegrade.anatomy.landmark_scheme import NUM_LANDMARKS
 from kneegrade.imaging.film_quality import clipped_fraction, smoothness
 from kneegrade.network import visible_mean
 from kneegrade.results import Finding, Quality
-from kneegrade.uncertainty.implant_network import ImplantNetwork, implant_input
+from kneegrade.uncertainty.implant_network import ImplantLimits, ImplantNetwork, implant_input
 from kneegrade.weights import Weights, load_part
 
 Array = NDArray[np.float64]
@@ -130,7 +130,7 @@ def ood_features_of(knees: Sequence[Knee], pooled: Tensor, visible: Tensor) -> O
     """
     landmark_uncertainty = np.array([1 - knee.landmark_confidence for knee in knees])
     photometry = np.stack([photometry_features(knee.roi, knee.inside) for knee in knees])
-    implant_inputs = np.stack([implant_input(knee.roi) for knee in knees])
+    implant_inputs = np.stack([implant_input(knee.roi, knee.inside) for knee in knees])
     return OODFeatures(network_features(pooled, visible), landmark_uncertainty, photometry, implant_inputs)
 
 
@@ -257,6 +257,9 @@ def load_quality_control(weights: Weights) -> QualityControl | None:
     if not part:
         return None
     quality_control = QualityControl(part["feature_mean"].shape[-1] if "feature_mean" in part else 0)
+    names = (f"{name}." for name in ("implant_network", *RENAMED_KEYS))
+    implants = {key.removeprefix(name): value for name in names for key, value in part.items() if key.startswith(name)}
+    quality_control.implant_network = ImplantNetwork.matching(implants)
     load_part(quality_control, _with_two_limits(weights), QUALITY_CONTROL, renamed=RENAMED_KEYS)
     return quality_control
 
@@ -275,8 +278,8 @@ def _with_two_limits(weights: Weights) -> Weights:
 
 
 def fit_quality_control(
-    real: Population, phantoms: Population, implant_network: ImplantNetwork, *, warn: float = 0.02,
-    possible_implant_share: float = 0.01, implant_share: float = 0.002,
+    real: Population, phantoms: Population, implant_network: ImplantNetwork, limits: ImplantLimits | None = None, *,
+    warn: float = 0.02, possible_implant_share: float = 0.01, implant_share: float = 0.002,
 ) -> QualityControl:  # fmt: skip
     """Quality control fitted for one network.
 
@@ -284,6 +287,7 @@ def fit_quality_control(
         real: normal real knees.
         phantoms: phantoms without metal.
         implant_network: trained without the reference knees.
+        limits: for the probability of metal; by default chosen on the reference knees.
         warn: score below which a knee has a finding: at most about this share of normal real knees.
         possible_implant_share: largest share of the reference knees, real ones and phantoms each, that may be above the
             threshold of possible metal, which is at least 0.5.
@@ -302,11 +306,14 @@ def fit_quality_control(
     quantiles = [np.interp(positions, np.arange(len(distances)), column) for column in distances.T]
     quality_control.reference.copy_(torch.from_numpy(np.stack(quantiles)))
     quality_control.implant_network = implant_network
-    metal = [implant_network.probability(knees.reference.implant_inputs) for knees in (real, phantoms)]
-    for name, least, share in (
-        ("possible_implant_limit", 0.5, possible_implant_share), ("implant_limit", CERTAIN_IMPLANT, implant_share)
-    ):  # fmt: skip
-        getattr(quality_control, name).fill_(max(least, *(np.quantile(own, 1 - share) for own in metal)))
+    if limits is None:
+        metal = [implant_network.probability(knees.reference.implant_inputs) for knees in (real, phantoms)]
+        limits = ImplantLimits(
+            possible=max(0.5, *(float(np.quantile(own, 1 - possible_implant_share)) for own in metal)),
+            certain=max(CERTAIN_IMPLANT, *(float(np.quantile(own, 1 - implant_share)) for own in metal)),
+        )
+    quality_control.possible_implant_limit.fill_(limits.possible)
+    quality_control.implant_limit.fill_(limits.certain)
     quality_control.warn.fill_(warn)
     return quality_control
 
