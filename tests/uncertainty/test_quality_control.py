@@ -16,14 +16,8 @@ from kneegrade.uncertainty import (
     load_quality_control,
     withholds_joint_space,
 )
-from kneegrade.uncertainty.quality_control import (
-    IMPLANT_FINDING,
-    PHOTOMETRY_FEATURES,
-    POSSIBLE_IMPLANT_FINDING,
-    network_features,
-    photometry_features,
-    quality_scores,
-)
+from kneegrade.uncertainty.ood_features import PHOTOMETRY_FEATURES, network_features, photometry_features
+from kneegrade.uncertainty.quality_control import IMPLANT_FINDING, POSSIBLE_IMPLANT_FINDING, quality_scores
 from kneegrade.weights import load_weights, save_weights
 
 FEATURES = 12
@@ -178,3 +172,15 @@ def test_the_only_limit_of_an_earlier_weights_file_becomes_that_of_possible_meta
     loaded = load_quality_control(load_weights(path, "grader"))
     assert float(loaded.possible_implant_limit) == pytest.approx(0.6)
     assert float(loaded.implant_limit) == pytest.approx(0.95)
+
+
+def test_a_nearly_constant_feature_does_not_dominate_the_distance():
+    populations = [Population(drawn(seed, 200), drawn(seed + 1, 100)) for seed in (1, 3)]
+    for population in populations:
+        for part in (population.train, population.reference):
+            part.features[:, 0] = np.where(np.arange(len(part.features)) % 25, 0.0, 1e-4)
+    control = fit_quality_control(*populations, ImplantNetwork().eval())
+    other = drawn(9, 20)
+    other.features[:, 0] = 0.1
+    ordinary = control.distances(drawn(10, 20))[:, 0].max()
+    assert control.distances(other)[:, 0].max() < 10 * ordinary

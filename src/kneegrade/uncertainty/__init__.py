@@ -8,6 +8,7 @@ from kneegrade.uncertainty.calibration import Calibration, fit_calibration, nega
 from kneegrade.uncertainty.conformal import ConformalSets, fit_sets
 from kneegrade.uncertainty.implant_network import ImplantLimits, ImplantNetwork, load_implants, save_implants
 from kneegrade.uncertainty.joint_decoding import CoherentDecoder
+from kneegrade.uncertainty.ood_features import OODFeatures, concatenate_features, ood_features_of
 from kneegrade.uncertainty.postprocess import (
     CalibratedGrades,
     CalibrationKnees,
@@ -17,13 +18,10 @@ from kneegrade.uncertainty.postprocess import (
 )
 from kneegrade.uncertainty.prevalence import em_prevalences, label_shift_weights
 from kneegrade.uncertainty.quality_control import (
-    OODFeatures,
     Population,
     QualityControl,
-    concatenate_features,
     fit_quality_control,
     load_quality_control,
-    ood_features_of,
     withholds_joint_space,
 )
 from kneegrade.uncertainty.site_maps import SiteMap, threshold_positions

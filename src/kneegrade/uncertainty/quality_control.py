@@ -2,12 +2,13 @@ r"""`QualityControl`: findings for knees that differ from the training data, and
 
 A knee has three out-of-distribution (OOD) distances, each one number, larger = less typical:
 
-- *features*: squared Mahalanobis distance of the network's features (`network_features`) from normal real knees (Lee et
-  al., NeurIPS 2018; covariance shrunk as by Ledoit and Wolf 2004) or from normal phantoms, whichever is smaller,
-  because the network was trained on both. Each distance is divided by the median distance of its own population;
+- *features*: squared Mahalanobis distance of the network's features (`kneegrade.uncertainty.ood_features`) from normal
+  real knees (Lee et al., NeurIPS 2018; covariance shrunk as by Ledoit and Wolf 2004) or from normal phantoms, whichever
+  is smaller, because the network was trained on both. Each distance is divided by the median distance of its own
+  population;
 - *landmarks*: 1 − confidence of the knee's landmarks;
 - *photometry*: the same distance as for the features, of the distribution, sharpness and clipping of the grey values
-  (`photometry_features`).
+  (`ood_features.photometry_features`).
 
 Each distance is converted to a p-value, the share of normal reference knees with a distance as large or larger: (1 +
 #{as large}) / (n + 1). The reference knees are not used to fit the distances. The quality score of a
@@ -23,20 +24,16 @@ Findings never refuse a knee. They tell the reader to decide (`abstain`), widen 
 (`kneegrade.uncertainty.conformal`), and without sure landmarks no joint space is reported.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from kneegrade.anatomy import Knee
-from kneegrade.anatomy.landmark_scheme import NUM_LANDMARKS
-from kneegrade.imaging.film_quality import clipped_fraction, smoothness
-from kneegrade.network import visible_mean
 from kneegrade.results import Finding, Quality
-from kneegrade.uncertainty.implant_network import ImplantLimits, ImplantNetwork, implant_input
+from kneegrade.uncertainty.implant_network import ImplantLimits, ImplantNetwork
+from kneegrade.uncertainty.ood_features import PHOTOMETRY_FEATURES, OODFeatures
 from kneegrade.weights import Weights, load_part
 
 Array = NDArray[np.float64]
@@ -75,31 +72,8 @@ POSSIBLE_IMPLANT_FINDING = Finding(
     "This knee may contain metal, for example a screw or a staple, or a marker lies over it. The grades are valid only "
     "for knees without implants; check the radiograph and grade the knee yourself.",
 )
-DECILES = np.linspace(0.1, 0.9, 9)
-PHOTOMETRY_FEATURES = 15
 POPULATIONS = 2  # real knees, phantoms
 REFERENCE_SIZE = 400  # quantiles in which the reference distances of normal knees are stored
-
-
-@dataclass(frozen=True, eq=False)
-class OODFeatures:
-    """Features for quality control of N knees.
-
-    Attributes:
-        features: (N, F) from `network_features`.
-        landmark_uncertainty: (N,) 1 − confidence of the landmarks.
-        photometry: (N, 15) from `photometry_features`.
-        implant_inputs: (N, 144, 144) from `implant_input`.
-    """
-
-    features: Array
-    landmark_uncertainty: Array
-    photometry: Array
-    implant_inputs: NDArray[np.uint8]
-
-    def part(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> "OODFeatures":
-        """The knees of an index array or a mask (N,)."""
-        return OODFeatures(*(value[rows] for value in vars(self).values()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,55 +87,6 @@ class Population:
 
     train: OODFeatures
     reference: OODFeatures
-
-
-def concatenate_features(parts: Sequence[OODFeatures]) -> OODFeatures:
-    """The features of several sets of knees, in their order."""
-    return OODFeatures(*(np.concatenate([getattr(p, each.name) for p in parts]) for each in fields(OODFeatures)))
-
-
-def ood_features_of(knees: Sequence[Knee], pooled: Tensor, visible: Tensor) -> OODFeatures:
-    """Features for quality control of N knees.
-
-    Args:
-        knees: that the network has processed.
-        pooled: (N, P, R) `GradeLogits.pooled` of the knees, on the CPU.
-        visible: (N, 74) bool, landmarks that the network used, on the CPU.
-    """
-    landmark_uncertainty = np.array([1 - knee.landmark_confidence for knee in knees])
-    photometry = np.stack([photometry_features(knee.roi, knee.inside) for knee in knees])
-    implant_inputs = np.stack([implant_input(knee.roi, knee.inside) for knee in knees])
-    return OODFeatures(network_features(pooled, visible), landmark_uncertainty, photometry, implant_inputs)
-
-
-def network_features(pooled: Tensor, visible: Tensor) -> Array:
-    """(N, F) mean and standard deviation of the pooled features over visible landmarks, and the global branch.
-
-    Args:
-        pooled: (N, P, R), P = 74 or, with a global branch, 75.
-        visible: (N, 74) bool.
-    """
-    at_landmarks = pooled[:, :NUM_LANDMARKS]
-    mean = visible_mean(at_landmarks, visible)
-    deviation = visible_mean((at_landmarks - mean.unsqueeze(1)).square(), visible).sqrt()
-    return np.asarray(torch.cat([mean, deviation, pooled[:, NUM_LANDMARKS:].flatten(1)], 1).double().cpu())
-
-
-def photometry_features(roi: NDArray[np.float32], inside: NDArray[np.bool_]) -> Array:
-    """(15,) statistics of the grey values on the film.
-
-    Mean, standard deviation, clipped share, smoothness, nine deciles, and the 99 and 99.8 % quantiles of the absolute
-    differences between horizontal neighbours.
-
-    Args:
-        roi: (S, S) crop in [0, 1], contrast stretched.
-        inside: (S, S) bool, which pixels are on the film.
-    """
-    film = roi[inside] if inside.any() else roi.ravel()
-    steps = np.abs(np.diff(roi, axis=1))[inside[:, 1:] & inside[:, :-1]]
-    steep = np.quantile(steps, (0.99, 0.998)) if len(steps) else np.zeros(2)
-    moments = [film.mean(), film.std(), clipped_fraction(film), smoothness(roi.astype(np.float64))]
-    return np.concatenate([moments, np.quantile(film[::5], DECILES), steep])
 
 
 class QualityControl(nn.Module):
@@ -332,10 +257,14 @@ def _distances(values: Array, means: Tensor, roots: Tensor, units: Tensor) -> Ar
 
 
 def _gaussian(values: Array) -> tuple[Array, Array]:
-    """Mean (F,) and whitening matrix (F, F): (values − mean) times the matrix has unit covariance."""
+    """Mean (F,) and whitening matrix (F, F): (values − mean) times the matrix has unit covariance.
+
+    Features that are constant in nine of ten knees are ignored. They would decide the distance of other films alone.
+    """
     from sklearn.covariance import LedoitWolf
 
-    deviation = values.std(0) + 1e-6
+    low, high = np.quantile(values, (0.05, 0.95), axis=0)
+    deviation = np.where(high > low, values.std(0), np.inf)
     covariance = LedoitWolf().fit((values - values.mean(0)) / deviation).covariance_
     eigenvalues, axes = np.linalg.eigh(covariance)
     return values.mean(0), (axes / np.sqrt(eigenvalues.clip(1e-9))) / deviation[:, None]
