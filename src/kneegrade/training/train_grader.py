@@ -1,6 +1,6 @@
 """Training of the grading network, and `train_recipe`, which trains what a recipe file describes.
 
-    kneegrade train recipes/first.yaml --output runs/first [--set train.epochs=2] [--resume]
+    kneegrade train recipes/shipped.yaml --output runs/grader [--set train.epochs=2] [--resume]
 
 The run directory of a grader receives, beside log and checkpoint (`kneegrade.training.trainer`): the resolved
 `recipe.yaml`, `cohort.json` with the number of knees, `soft_targets.npy` if the recipe has teachers, and at the end

@@ -1,6 +1,6 @@
 """The training loop. Every network of kneegrade is trained by `train`, from a `TrainingTask` that plugs into it.
 
-    kneegrade train recipes/first.yaml --output runs/first [--set train.epochs=2] [--resume]
+    kneegrade train recipes/shipped.yaml --output runs/grader [--set train.epochs=2] [--resume]
     accelerate launch --multi_gpu --num_processes 8 -m kneegrade train RECIPE --output DIR
 
 A task provides the network, its batches, its loss and its settings: `train_grader.GraderTask` for the grading network,
