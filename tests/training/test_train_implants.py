@@ -3,13 +3,11 @@ import pytest
 import torch
 
 from kneegrade.errors import WeightsError
-from kneegrade.phantom import render_rois, sample_knee
-from kneegrade.training.drawn_metal import draw_metal, knee_mm, sample_metal
 from kneegrade.training.implant_examples import ImplantExamples
 from kneegrade.training.train_implants import examples_of_sites, fit_implant_network, implant_limits
-from kneegrade.uncertainty import ImplantLimits, ImplantNetwork, load_implants, load_quality_control, save_implants
+from kneegrade.uncertainty import ImplantLimits, ImplantNetwork, load_implants, save_implants
 from kneegrade.uncertainty.implant_network import implant_input, standardised
-from kneegrade.weights import load_weights, save_weights, shipped_path
+from kneegrade.weights import save_weights
 
 
 def pictures(seed, number, staples):
@@ -79,18 +77,6 @@ def test_networks_of_earlier_weights_are_loaded_as_they_were(tmp_path):
     assert loaded.earlier
     expected = earlier(torch.from_numpy(pictures(8, 3, True)).unsqueeze(1) / 255).sigmoid().detach()
     np.testing.assert_allclose(loaded.probability(pictures(8, 3, True)), expected, atol=0.01)  # bfloat16
-
-
-def test_the_shipped_quality_control_detects_a_total_knee():
-    control = load_quality_control(load_weights(shipped_path("grader"), "grader"))
-    assert control is not None
-    pixels, landmarks = render_rois([sample_knee(5, 0)], 216, 1.2)
-    picture, rng = pixels[0].numpy(), np.random.default_rng(0)
-    points_mm, px_per_mm = knee_mm(landmarks[0])
-    metal, _ = draw_metal(picture, sample_metal(points_mm, rng, "total_knee"), px_per_mm, rng)
-    inputs = [implant_input(each / each.max(), np.ones_like(each, dtype=bool)) for each in (picture, metal)]
-    sound, replaced = control.implant_network.probability(np.stack(inputs))
-    assert sound < 0.5 < replaced
 
 
 def test_limits_hold_on_every_site():
