@@ -79,13 +79,14 @@ def test_networks_of_earlier_weights_are_loaded_as_they_were(tmp_path):
     np.testing.assert_allclose(loaded.probability(pictures(8, 3, True)), expected, atol=0.01)  # bfloat16
 
 
-def test_limits_hold_on_every_site():
-    calm, loud = np.linspace(0, 0.4, 1000), np.concatenate([np.linspace(0, 0.5, 960), np.linspace(0.9, 0.99, 40)])
-    limits = implant_limits({"calm": calm, "loud": loud})
-    assert np.mean(loud > limits.possible) == pytest.approx(0.03, abs=0.002)
-    assert np.mean(loud > limits.certain) == pytest.approx(0.005, abs=0.002)
-    alone = implant_limits({"calm": calm})
-    assert 0.4 < alone.possible < alone.certain < 1
+def test_limits_are_those_of_the_median_site():
+    calm, odd = np.linspace(0, 0.4, 1000), np.linspace(0, 1, 1000)
+    usual = np.concatenate([np.linspace(0, 0.5, 960), np.linspace(0.9, 0.99, 40)])
+    limits = implant_limits({"calm": calm, "usual": usual, "odd": odd})
+    assert np.mean(usual > limits.possible) == pytest.approx(0.03, abs=0.002)
+    assert np.mean(usual > limits.certain) == pytest.approx(0.005, abs=0.002)
+    alone = implant_limits({"calm": calm / 2})
+    assert (alone.possible, alone.certain) == (0.3, 0.95)
 
 
 def test_small_sites_get_more_examples_for_each_knee():
