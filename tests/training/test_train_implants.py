@@ -3,13 +3,11 @@ import pytest
 import torch
 
 from kneegrade.errors import WeightsError
-from kneegrade.phantom import render_rois, sample_knee
-from kneegrade.training.drawn_metal import draw_metal, knee_mm, sample_metal
 from kneegrade.training.implant_examples import ImplantExamples
 from kneegrade.training.train_implants import examples_of_sites, fit_implant_network, implant_limits
-from kneegrade.uncertainty import ImplantLimits, ImplantNetwork, load_implants, load_quality_control, save_implants
+from kneegrade.uncertainty import ImplantLimits, ImplantNetwork, load_implants, save_implants
 from kneegrade.uncertainty.implant_network import implant_input, standardised
-from kneegrade.weights import load_weights, save_weights, shipped_path
+from kneegrade.weights import save_weights
 
 
 def pictures(seed, number, staples):
@@ -81,25 +79,14 @@ def test_networks_of_earlier_weights_are_loaded_as_they_were(tmp_path):
     np.testing.assert_allclose(loaded.probability(pictures(8, 3, True)), expected, atol=0.01)  # bfloat16
 
 
-def test_the_shipped_quality_control_detects_a_total_knee():
-    control = load_quality_control(load_weights(shipped_path("grader"), "grader"))
-    assert control is not None
-    pixels, landmarks = render_rois([sample_knee(5, 0)], 216, 1.2)
-    picture, rng = pixels[0].numpy(), np.random.default_rng(0)
-    points_mm, px_per_mm = knee_mm(landmarks[0])
-    metal, _ = draw_metal(picture, sample_metal(points_mm, rng, "total_knee"), px_per_mm, rng)
-    inputs = [implant_input(each / each.max(), np.ones_like(each, dtype=bool)) for each in (picture, metal)]
-    sound, replaced = control.implant_network.probability(np.stack(inputs))
-    assert sound < 0.5 < replaced
-
-
-def test_limits_hold_on_every_site():
-    calm, loud = np.linspace(0, 0.4, 1000), np.concatenate([np.linspace(0, 0.5, 960), np.linspace(0.9, 0.99, 40)])
-    limits = implant_limits({"calm": calm, "loud": loud})
-    assert np.mean(loud > limits.possible) == pytest.approx(0.03, abs=0.002)
-    assert np.mean(loud > limits.certain) == pytest.approx(0.005, abs=0.002)
-    alone = implant_limits({"calm": calm})
-    assert 0.4 < alone.possible < alone.certain < 1
+def test_limits_are_those_of_the_median_site():
+    calm, odd = np.linspace(0, 0.4, 1000), np.linspace(0, 1, 1000)
+    usual = np.concatenate([np.linspace(0, 0.5, 960), np.linspace(0.9, 0.99, 40)])
+    limits = implant_limits({"calm": calm, "usual": usual, "odd": odd})
+    assert np.mean(usual > limits.possible) == pytest.approx(0.03, abs=0.002)
+    assert np.mean(usual > limits.certain) == pytest.approx(0.005, abs=0.002)
+    alone = implant_limits({"calm": calm / 2})
+    assert (alone.possible, alone.certain) == (0.3, 0.95)
 
 
 def test_small_sites_get_more_examples_for_each_knee():

@@ -4,9 +4,10 @@ Real knees with metal are not labelled in the available data. `sample_metal` dra
 (`MetalPart`s at its landmarks); `draw_metal` renders it. Lengths are in millimetres of a knee whose tibial plateau is
 80 mm wide.
 
-A picture is proportional to the logarithm of the dose, so attenuations add. White is the largest grey value a film can
-show: with brightness b of a pixel, metal of optical depth m leaves the share exp(−m) of its distance to white,
-b' = white − (white − b) · exp(−m).
+A picture is proportional to the logarithm of the dose, so attenuations add. White is the grey value at which a film
+saturates: with brightness b of a pixel, metal of optical depth m leaves the share exp(−m) of its distance to white,
+b' = white − (white − b) · exp(−m). Bone that is brighter than white stays as it is. A negative depth is bone that was
+removed, as under the plastic of a tibial component.
 """
 
 from collections.abc import Callable
@@ -21,7 +22,8 @@ from kneegrade.anatomy.landmark_scheme import TIBIA_PLATEAU_LATERAL, TIBIA_PLATE
 
 PLATEAU_MM = 80.0
 SUPERSAMPLING = 3
-WHITE = (1.0, 1.5)  # of the film, where 1 is the 99th percentile of the knee without metal
+WHITE = (0.85, 1.5)  # of the film, where 1 is the 99th percentile of the knee without metal
+LOG_DEPTH_FACTORS = (-0.35, 1.4)  # of a whole implant; thick metal is uniformly white
 BLUR_MM = (0.15, 0.6)
 MIN_VISIBLE_MM2 = 12.0  # area of metal, weighted by the change of brightness relative to the contrast range
 
@@ -35,7 +37,7 @@ class MetalPart:
 
     Attributes:
         points_mm: (n, 2) corners of a polygon, or points of a line.
-        depth: optical depth along the ray, natural logarithm.
+        depth: optical depth along the ray, natural logarithm; negative for removed bone.
         half_width_mm: of a line with round ends, which is thinner at its edges; None for a filled polygon.
     """
 
@@ -78,9 +80,11 @@ def draw_metal(
     depth = np.zeros(picture.shape, dtype=np.float32)
     for part in parts:
         _add_part(depth, part, px_per_mm)
-    depth = gaussian_filter(depth, rng.uniform(*BLUR_MM) * px_per_mm) * np.float32(rng.uniform(0.7, 1.3))
-    white = np.float32(max(rng.uniform(*WHITE), picture.max()))
-    drawn = white - (white - picture) * np.exp(-depth)
+    depth = gaussian_filter(depth, rng.uniform(*BLUR_MM) * px_per_mm) * np.float32(
+        np.exp(rng.uniform(*LOG_DEPTH_FACTORS))
+    )
+    room = np.clip(np.float32(rng.uniform(*WHITE)) - picture, 0, None)
+    drawn = np.clip(picture + room * (1 - np.exp(-depth)), 0, None)
     visible = float((drawn - picture).sum()) / px_per_mm**2
     return np.asarray(drawn, dtype=np.float32), visible
 
@@ -175,6 +179,9 @@ def _total_knee(points: Array, rng: np.random.Generator) -> list[MetalPart]:
                 [(centre, joint - 20), (centre + rng.normal(0, 4), joint - 120)], rng.uniform(5, 8), rng.uniform(1.5, 3)
             )
         )
+    if rng.random() < 0.6:
+        x0, x1, below = points[46, 0], points[64, 0], joint + rng.uniform(5, 11)
+        parts.append(_polygon([(x0, joint), (x1, joint), (x1, below), (x0, below)], -float(rng.uniform(0.1, 0.5))))
     parts += _tibial_component(points, centre, joint, rng)
     if rng.random() < 0.3:
         around = np.linspace(0, 2 * np.pi, 25)
@@ -358,4 +365,4 @@ KINDS: dict[str, Callable[[Array, np.random.Generator], list[MetalPart]]] = {
     "total_knee": _total_knee, "partial_knee": _partial_knee, "plate": _plate, "nail": _nail, "screws": _screws,
     "staples": _staples, "wires": _wires, "small": _small,
 }  # fmt: skip
-KIND_SHARES = (0.24, 0.13, 0.12, 0.07, 0.2, 0.08, 0.1, 0.06)
+KIND_SHARES = (0.3, 0.12, 0.11, 0.06, 0.18, 0.08, 0.1, 0.05)
