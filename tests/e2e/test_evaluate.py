@@ -21,7 +21,7 @@ def test_evaluate_prints_one_object_and_writes_the_predictions(evaluation, label
     metrics = json.loads(done.stdout)
     predictions = Predictions.load(folder / "predictions.parquet")
     assert metrics["knees"] == len(predictions) == (pd.read_parquet(labelled_films)["split"] == "test").sum()
-    assert metrics["weights"]["name"] == "kneegrade-taught"
+    assert metrics["weights"]["name"] == "kneegrade-lite0"
     assert (metrics["split"], metrics["landmarks_from"]) == ("test", "manifest")
     expected = agreement(predictions.truth()[:, 0], predictions.guess()[:, 0], TARGETS[0].classes)
     assert metrics["kl"]["accuracy"] == pytest.approx(expected["accuracy"], abs=1e-5)

@@ -18,7 +18,7 @@ from kneegrade.files import replacing
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-SHIPPED = {"grader": "kneegrade-taught", "detector": "detector"}  # kind -> file stem
+SHIPPED = {"grader": "kneegrade-lite0", "detector": "detector"}  # kind -> file stem
 
 
 @dataclass(frozen=True, eq=False)
