@@ -1,11 +1,16 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import cohen_kappa_score
 
 from kneegrade.coherence import one_hot, smoothed_table
 from kneegrade.schema import ONE_HOT_LENGTH, TARGETS, grade_tuple_counts
 from kneegrade.uncertainty import Calibration, CoherentDecoder, calibration, fit_calibration, negative_log_likelihood
-from kneegrade.uncertainty.calibration import decoded_marginals, fit_calibration_through_decoder
+from kneegrade.uncertainty.calibration import (
+    decoded_marginals,
+    expected_agreement,
+    fit_calibration_through_decoder,
+)
 
 
 def drawn(number=6000, seed=0):
@@ -100,3 +105,18 @@ def decoded_loss(decoder, fitted, logits, targets):
         shares = torch.cat([fitted(logits)[t.name].softmax(1) for t in TARGETS], 1).double().numpy()
     log_marginals = np.log(decoder.marginals(shares).clip(1e-12))
     return float(-(targets * log_marginals).sum(1).mean())
+
+
+def test_expected_agreement_is_the_mean_agreement_with_drawn_readings():
+    rng = np.random.default_rng(0)
+    probabilities = np.concatenate([rng.dirichlet(np.ones(t.classes), 500) for t in TARGETS], 1)
+    grades = np.stack([probabilities[:, t.one_hot].argmax(1) for t in TARGETS], 1)
+    found, kl = [], TARGETS[0]
+    for _ in range(200):
+        read = (probabilities[:, kl.one_hot].cumsum(1) < rng.random((500, 1))).sum(1)
+        kappa = cohen_kappa_score(read, grades[:, 0], weights="quadratic", labels=range(kl.classes))
+        found.append((read == grades[:, 0]).mean() + kappa)
+    assert expected_agreement(grades, probabilities, {"kl"}) == pytest.approx(np.mean(found), abs=0.01)
+    both = expected_agreement(grades, probabilities, {"kl", "jsn_medial", "jsn_lateral"})
+    parts = [expected_agreement(grades, probabilities, {name}) for name in ("kl", "jsn_medial", "jsn_lateral")]
+    assert both == pytest.approx((parts[0] + (parts[1] + parts[2]) / 2) / 2)

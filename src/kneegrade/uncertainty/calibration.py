@@ -13,16 +13,15 @@ temperature and bias of every grade minimise the negative log-likelihood of the 
 The prior's exponent a is 0 here, because a bias per class already includes it (π_q^−a is a bias).
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from copy import deepcopy
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.metrics import cohen_kappa_score
 from torch import Tensor, nn
 
-from kneegrade.coherence import concatenate_probabilities, most_probable_grades
+from kneegrade.coherence import concatenate_probabilities
 from kneegrade.schema import TARGETS
 from kneegrade.uncertainty.joint_decoding import CoherentDecoder
 
@@ -143,22 +142,27 @@ def decoded_marginals(log_evidence: Tensor, joint: Tensor) -> Tensor:
     return marginals
 
 
-def agreement_score(grades: NDArray[np.int64], targets: NDArray[np.floating]) -> float:
-    """Accuracy plus quadratic kappa against the most probable labels: mean of KL's and of the OARSI grades' mean.
+def expected_agreement(grades: NDArray[np.int64], probabilities: NDArray[np.floating], names: Collection[str]) -> float:
+    """Accuracy plus quadratic kappa that calibrated probabilities expect: mean of KL's and of the OARSI grades' mean.
+
+    The truth of a knee is its distribution instead of one reading, so a choice by this score depends less on the
+    chance of a few hundred readings than one by the agreement with them.
 
     Args:
         grades: (M, 7) predicted grades.
-        targets: (M, 29) label distributions, NaN where missing. A grade without any label is ignored.
+        probabilities: (M, 29) calibrated distributions.
+        names: grades that count; at least one.
     """
-    truth, score_of = most_probable_grades(targets), {}
+    score_of = {}
     for index, target in enumerate(TARGETS):
-        labelled = truth[:, index] >= 0
-        if labelled.any():
-            true, predicted = truth[labelled, index], grades[labelled, index]
-            with np.errstate(invalid="ignore"):
-                kappa = cohen_kappa_score(true, predicted, weights="quadratic", labels=range(target.classes))
-            accuracy = float((true == predicted).mean())
-            score_of[target.name] = accuracy + (float(kappa) if np.isfinite(kappa) else 0.0)
+        if target.name in names:
+            shares = np.zeros((target.classes, target.classes))  # predicted, true
+            np.add.at(shares, grades[:, index], probabilities[:, target.one_hot] / len(grades))
+            scale = np.arange(target.classes)
+            cost = np.square(scale[:, None] - scale)
+            by_chance = (np.outer(shares.sum(1), shares.sum(0)) * cost).sum()
+            kappa = 1 - (shares * cost).sum() / by_chance if by_chance > 0 else 0.0
+            score_of[target.name] = float(np.trace(shares) + kappa)
     kl, oarsi = score_of.pop("kl", None), list(score_of.values())
     parts = [value for value in (kl, sum(oarsi) / len(oarsi) if oarsi else None) if value is not None]
     return float(np.mean(parts)) if parts else 0.0

@@ -23,7 +23,7 @@ from kneegrade.results import Finding, GradeResult
 from kneegrade.schema import CLASSES, TARGET_NAMES, TARGETS
 from kneegrade.uncertainty.calibration import (
     Calibration,
-    agreement_score,
+    expected_agreement,
     fit_calibration,
     fit_calibration_through_decoder,
 )
@@ -34,7 +34,7 @@ from kneegrade.weights import Weights, load_part
 
 DECODER, SETS, CALIBRATION = "decoder", "sets", "calibration"  # prefixes of the keys in a weights file
 JOINT_EXPONENTS = (0.0, 0.3, 0.5, 0.7, 1.0)
-ORDINAL_SMOOTHINGS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
+ORDINAL_SMOOTHINGS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
 FOLDS = 5
 FEWEST_PEOPLE = 10
 
@@ -257,8 +257,8 @@ def tuned_postprocessor(
     """Calibration and decoder tuned together on labelled knees, without prediction sets.
 
     Temperatures and biases are fitted through the decoder for every joint exponent tried; the exponent with the lowest
-    negative log-likelihood of the labels is kept. The ordinal smoothing is the one whose grades agree best with the
-    labels (`agreement_score`).
+    negative log-likelihood of the labels is kept. The ordinal smoothing is the one whose grades the calibrated
+    probabilities expect to agree best with readings (`expected_agreement`).
 
     Args:
         knees: to fit on.
@@ -278,5 +278,6 @@ def tuned_postprocessor(
     postprocessor = Postprocessor(fits[best][0], decoders[best])
     marginals = postprocessor(logits).probabilities
     smoothed = [replace(decoders[best], ordinal_smoothing=c) for c in ORDINAL_SMOOTHINGS]
-    decoder = max(smoothed, key=lambda candidate: agreement_score(candidate.grades(marginals), knees.targets))
+    names = {t.name for t in TARGETS if np.isfinite(knees.targets[:, t.one_hot]).any()}
+    decoder = max(smoothed, key=lambda each: expected_agreement(each.grades(marginals), marginals, names))
     return replace(postprocessor, decoder=decoder)
