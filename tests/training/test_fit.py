@@ -6,7 +6,8 @@ import pytest
 
 from kneegrade.phantom.phantom_cohort import ROI_FILE, TABLE_FILE
 from kneegrade.training import fit
-from kneegrade.uncertainty import OODFeatures
+from kneegrade.uncertainty import ImplantLimits, ImplantNetwork, OODFeatures, save_implants
+from kneegrade.weights import Weights
 
 
 @pytest.mark.parametrize("share", [0.5, 1.0])
@@ -45,3 +46,13 @@ def test_progress_of_quality_control_counts_every_film_up_to_all(tmp_path, monke
     )
     assert calls == [(done, calls[0][1]) for done in range(1, calls[0][1] + 1)]
     assert len(calls) == 400 + 240 - 96
+
+
+def test_weights_name_the_sources_of_an_implant_network_that_they_take_over(tmp_path):
+    path = tmp_path / "implants.safetensors"
+    save_implants(path, ImplantNetwork(), ImplantLimits(0.95, 0.3), {"attribution": ["crops", "films of a hospital"]})
+    loaded = Weights("grader", "0", {}, {"attribution": ["crops", "phantoms"]})
+    found = fit._provenance_of_implants(loaded, path)
+    assert found["attribution"] == ["crops", "phantoms", "films of a hospital"]
+    assert found["implants"]["name"] == "implants"
+    assert fit._provenance_of_implants(loaded, None) == {}

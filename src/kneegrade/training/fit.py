@@ -36,7 +36,14 @@ from kneegrade.uncertainty import (
 from kneegrade.uncertainty.postprocess import CALIBRATION, DECODER, SETS
 from kneegrade.uncertainty.quality_control import QUALITY_CONTROL
 from kneegrade.uncertainty.site_scale import SITE, SITE_SETS
-from kneegrade.weights import Weights, load_weights, save_weights, shipped_path, weights_reference
+from kneegrade.weights import (
+    Weights,
+    load_weights,
+    read_description,
+    save_weights,
+    shipped_path,
+    weights_reference,
+)
 
 MIN_CALIBRATION_KNEES = 100
 CALIBRATED_SUFFIX = "-calibrated"  # of the name of calibrated weights
@@ -197,13 +204,23 @@ def quality_control_from_manifest(
     if not fitted.all():
         measures |= _measures_on_films(control, ood_features(others[~fitted]))
     description = {
-        "sound": len(usual), "reference": int(fitted.sum()), "phantoms": len(implant), "division": DIVISION,
+        "sound": len(usual), "reference": int(fitted.sum()), "phantoms": len(implant), "other_sites": len(other_sites),
+        "division": DIVISION,
         "share": share, "seed": seed, **measures,
     }  # fmt: skip
     kept = {key: value for key, value in loaded.tensors.items() if not key.startswith(f"{QUALITY_CONTROL}.")}
     kept |= {f"{QUALITY_CONTROL}.{key}": value for key, value in control.state_dict().items()}
-    save_weights(output, kept, {**loaded.description, "gate": description})
+    save_weights(output, kept, {**loaded.description, **_provenance_of_implants(loaded, implants), "gate": description})
     return measures
+
+
+def _provenance_of_implants(loaded: Weights, implants: Path | None) -> dict[str, Any]:
+    """Which implant network the weights contain, and the sources that it learnt from, for their description."""
+    if implants is None:
+        return {}
+    found = read_description(implants)
+    lines = [*(loaded.description.get("attribution") or ()), *(found.get("attribution") or ())]
+    return {"attribution": list(dict.fromkeys(lines)), "implants": weights_reference(found)}
 
 
 def _check_numbers(numbers: Mapping[str, int]) -> None:
