@@ -228,7 +228,7 @@ class Grader:
         if not knees:
             return []
         spaces = [  # 4 measure
-            measure(k.landmarks, None if mm is None else mm[1]) for k, mm in zip(knees, spacings_mm, strict=True)
+            measure(k.square_landmarks, None if mm is None else mm[1]) for k, mm in zip(knees, spacings_mm, strict=True)
         ]
         output, visible = self._predict(knees)  # 5 grade
         qualities = self._check_knees(knees, output.pooled, visible)  # 6 control
@@ -317,7 +317,7 @@ def _landmark_fields(knee: Knee) -> dict[str, Any]:
     return {
         "landmarks_px": knee.landmarks_px,
         "landmark_confidence": knee.landmark_confidence,
-        "point_confidence": knee.landmarks.point_confidence,
+        "point_confidence": knee.square_landmarks.point_confidence,
         "landmarks_outside": tuple(np.flatnonzero(~knee.landmarks.seen).tolist()),
         "side_confidence": knee.side_confidence,
     }

@@ -36,7 +36,8 @@ class JointSpace:
         lateral: width at x = 0.825.
         fixed: x → width at x.
         convergence_deg: joint-line convergence angle in degrees, positive if the joint opens laterally.
-        tibial_width_px: distance between the ends of the tibial plateau in pixels of the film.
+        tibial_width_px: distance between the ends of the tibial plateau in pixels of the film, without its stretch
+            where its pixels are not square.
         mm_per_px: pixel spacing, or None if there is none that can be trusted.
     """
 

@@ -31,7 +31,7 @@ from kneegrade.anatomy.landmark_networks import (
 )
 from kneegrade.anatomy.landmarks import Landmarks, landmarks_from_heatmaps, regularize_by_shape
 from kneegrade.anatomy.laterality import SideAssignment, assign_sides
-from kneegrade.anatomy.pixel_aspect import NOT_SQUARE, in_source, pixel_aspect, scale_ratio, with_square_pixels
+from kneegrade.anatomy.pixel_aspect import NOT_SQUARE, in_source, search_square
 from kneegrade.anatomy.shape_model import ShapeModel
 from kneegrade.imaging.radiograph import Radiograph
 from kneegrade.results import Finding
@@ -44,8 +44,6 @@ MIN_COARSE_CONFIDENCE = 0.1  # of the coarse landmarks of a candidate that the f
 MIN_CONFIDENCE = 0.5  # of a knee that is reported
 MIN_SCORE_ALONE = 0.6  # localizer score from which a knee is reported even if its landmarks are poor, as at an implant
 SURE_CONFIDENCE = 0.97  # of a knee that the fine network reads only once
-MAX_RESAMPLINGS = 2  # of an image whose pixels are not square
-CONFIDENCE_TOLERANCE = 0.02  # of landmarks on the resampled image
 SECOND_PASS_WIDTHS = 1.15  # side of the crop of the second fine pass, in plateau widths
 
 
@@ -119,35 +117,13 @@ class LandmarkDetector:
         Knees are ordered from left to right for a viewer to whom the femur is on top. Landmarks are in pixels of the
         radiograph; the crop of a knee shows it without the stretch.
         """
-        square, detected, to_square = self._search_square(radiograph)
-        sides, warnings = assign_sides([knee.lateral_left for knee in detected], radiograph.laterality)
-        knees = tuple(self._knee(square, knee, side) for knee, side in zip(detected, sides, strict=True))
-        if square is radiograph:
-            return knees, warnings
-        return tuple(in_source(knee, to_square) for knee in knees), (*warnings, NOT_SQUARE)
-
-    def _search_square(self, radiograph: Radiograph) -> tuple[Radiograph, list[DetectedKnee], NDArray[np.float64]]:
-        """Return the radiograph without the stretch that its knees show, its knees, and the map to its pixels.
-
-        A film with a trusted spacing has known pixels and is returned itself. So is a film without a sign of stretch,
-        or one whose landmarks become less certain without the stretch.
-        """
-        first = self.search(radiograph.pixels)
-        result = radiograph, first, np.eye(2, 3)
-        if not first or radiograph.pixel_spacing_mm is not None:
-            return result
-        ratio, previous = _scale_ratio(first, radiograph), None
-        for _ in range(MAX_RESAMPLINGS):
-            aspect = pixel_aspect(ratio, previous)
-            pixels, to_square = with_square_pixels(radiograph.pixels, aspect)
-            if pixels is radiograph.pixels:
-                return result
-            square = replace(radiograph, pixels=pixels)
-            knees = self.search(pixels)
-            if _highest_confidence(knees) < _highest_confidence(result[1]) - CONFIDENCE_TOLERANCE:
-                return result
-            result, previous = (square, knees, to_square), (aspect, _scale_ratio(knees, square))
-        return result
+        found = search_square(radiograph, self.search)
+        sides, warnings = assign_sides([knee.lateral_left for knee in found.knees], radiograph.laterality)
+        knees = tuple(
+            in_source(self._knee(found.radiograph, knee, side), found.pixel_aspect)
+            for knee, side in zip(found.knees, sides, strict=True)
+        )
+        return knees, warnings if found.radiograph is radiograph else (*warnings, NOT_SQUARE)
 
     @torch.inference_mode()
     def search(self, pixels: NDArray[np.float32]) -> list[DetectedKnee]:
@@ -284,16 +260,6 @@ def _film_to_crop(frame: RoiFrame) -> NDArray[np.float64]:
     """Return the inverse of `frame.matrix`, (2, 3)."""
     inverse = np.linalg.inv(frame.matrix[:, :2])
     return np.concatenate([inverse, -inverse @ frame.matrix[:, 2:]], axis=1).astype(np.float64)
-
-
-def _scale_ratio(knees: Sequence[DetectedKnee], radiograph: Radiograph) -> float:
-    """Return `scale_ratio` of the knee with the highest confidence."""
-    best = max(knees, key=lambda knee: knee.confidence)
-    return scale_ratio(best.landmarks.points_px, radiograph.pixels.shape)
-
-
-def _highest_confidence(knees: Sequence[DetectedKnee]) -> float:
-    return max((knee.confidence for knee in knees), default=0.0)
 
 
 def _sigmoid(logit: float) -> float:

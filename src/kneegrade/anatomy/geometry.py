@@ -229,3 +229,8 @@ def _part_under(pixels: NDArray[np.float32], frame: RoiFrame, factor: int) -> tu
     high = np.clip(np.ceil(corners.max(0)) + margin, 0, limit).astype(int)
     low -= low % factor
     return pixels[low[1] : high[1] + 1, low[0] : high[0] + 1], low.astype(np.float64)
+
+
+def square_pixels_matrix(aspect: float) -> NDArray[np.float64]:
+    """Return the (2, 3) matrix from (x, y, 1) on an image to (x, y) on the image made narrower by `aspect`."""
+    return np.array([[1 / aspect, 0.0, (1 / aspect - 1) / 2], [0.0, 1.0, 0.0]])

@@ -5,7 +5,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kneegrade.anatomy.geometry import RoiFrame, extract_crop, pose_of, roi_frame, stretch_contrast
+from kneegrade.anatomy.geometry import (
+    RoiFrame,
+    extract_crop,
+    pose_of,
+    roi_frame,
+    square_pixels_matrix,
+    stretch_contrast,
+)
 from kneegrade.anatomy.landmark_scheme import ARTICULAR
 from kneegrade.anatomy.landmarks import Landmarks
 from kneegrade.anatomy.laterality import SideAssignment
@@ -48,6 +55,7 @@ class Knee:
         visible: (74,) bool, False for a landmark outside the crop or the film.
         on_film_share: share of the articular landmarks that are on the film, 0 … 1.
         frame: affine map from the crop to the source film.
+        pixel_aspect: factor by which the source film is stretched horizontally; `roi` shows the knee without it.
         image_findings: reasons in the pixels not to grade the knee (`check_crop`), measured on a crop of 224 px
             whatever S is.
     """
@@ -63,11 +71,19 @@ class Knee:
     on_film_share: float
     frame: RoiFrame
     image_findings: tuple[Finding, ...]
+    pixel_aspect: float = 1.0
 
     @property
     def landmarks_px(self) -> NDArray[np.float64]:
         """(74, 2) float64, (x, y) in pixels of the source film."""
         return self.landmarks.points_px
+
+    @property
+    def square_landmarks(self) -> Landmarks:
+        """The landmarks in pixels of the source film without its stretch, in which lengths and angles are right."""
+        if self.pixel_aspect == 1:
+            return self.landmarks
+        return self.landmarks.moved(square_pixels_matrix(self.pixel_aspect))
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,7 +167,7 @@ def refusal(knee: Knee) -> Finding | None:
     crop without shafts often has one although its outline is right.
     """
     unsure = knee.landmark_confidence < MIN_LANDMARK_CONFIDENCE
-    if not np.isfinite(knee.landmarks_px).all() or (unsure and not has_outline_of_knee(knee.landmarks)):
+    if not np.isfinite(knee.landmarks_px).all() or (unsure and not has_outline_of_knee(knee.square_landmarks)):
         return VIEW
     if knee.on_film_share < MIN_ARTICULAR_SHARE_ON_FILM:
         return JOINT_CUT_OFF

@@ -1,4 +1,4 @@
-"""Images whose pixels are not square: estimate of the stretch from landmarks, and resampling.
+"""Images whose pixels are not square: estimate of the stretch from landmarks, resampling, and the search without it.
 
 Some collections store every knee at one size in pixels, so that knees are stretched by different factors. A joint space
 that is stretched horizontally looks narrow for its width. The stretch shows in the outline: an affine map of the mean
@@ -9,28 +9,40 @@ therefore shows only a part of the stretch: about 0.4 of its logarithm on tight 
 resampled and its landmarks are detected again; the change of the ratio tells the part, and the second resampling uses
 it. Knees of different shape have ratios that differ by some percent, so ratios within `NATURAL_RATIOS` count as square
 pixels.
+
+Landmarks that a person marked show the whole stretch. Such outlines vary more than the detector's, so wider limits hold
+for them (`NATURAL_RATIOS_MARKED`).
 """
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cache
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from kneegrade.anatomy.geometry import RoiFrame
+from kneegrade.anatomy.geometry import RoiFrame, square_pixels_matrix
 from kneegrade.anatomy.knee import Knee, points_inside
+from kneegrade.anatomy.landmarks import Landmarks
 from kneegrade.anatomy.shape_model import ShapeModel
+from kneegrade.imaging.radiograph import Radiograph
 from kneegrade.results import Finding
 
 Points = NDArray[np.float64]
 
 NATURAL_RATIOS = (0.9, 1.12)  # of scales, of 99 % of knees in images with square pixels
+NATURAL_RATIOS_MARKED = (0.88, 1.18)  # of exact outlines; those of 1500 phantom knees: 0.86 … 1.19, 99 % in 0.92 … 1.16
 TYPICAL_RATIO = 1.02  # of images with square pixels
 VISIBLE_SHARE = 0.7  # of the logarithm of the stretch, before it is measured
 VISIBLE_SHARES = (0.35, 1.0)  # limits of the measured share
 LIMITS = (0.65, 1.7)  # of the estimated stretch
+MIN_OUTLINE_POINTS = 10  # landmarks on the image from which a ratio is estimated
+MIN_CONFIDENCE_TO_RESAMPLE = 0.2  # of a detection; images without a knee have at most 0.18
+MAX_RESAMPLINGS = 2
+CONFIDENCE_TOLERANCE = 0.02  # of landmarks on the resampled image
 
 NOT_SQUARE = Finding(
     "pixels_not_square",
@@ -49,6 +61,8 @@ def _mean_shape() -> Points:
 def scale_ratio(landmarks_px: Points, shape: tuple[int, ...]) -> float:
     """Return the horizontal scale over the vertical scale of the affine map of the mean shape to the landmarks.
 
+    NaN if fewer than `MIN_OUTLINE_POINTS` landmarks are on the image, or if they are all in one place.
+
     Its rows are the axes of the image, so rotation and side of the knee do not matter.
 
     Args:
@@ -56,9 +70,12 @@ def scale_ratio(landmarks_px: Points, shape: tuple[int, ...]) -> float:
         shape: (H, W) of the image. Landmarks outside are left out.
     """
     seen = points_inside(landmarks_px, shape)
+    if seen.sum() < MIN_OUTLINE_POINTS:
+        return float("nan")
     known = np.concatenate([_mean_shape()[seen], np.ones((seen.sum(), 1))], axis=1)
     rows = np.linalg.lstsq(known, landmarks_px[seen], rcond=None)[0][:2].T
-    return float(np.linalg.norm(rows[0]) / np.linalg.norm(rows[1]))
+    horizontal, vertical = np.linalg.norm(rows, axis=1)
+    return float(horizontal / vertical) if vertical > 0 and horizontal > 0 else float("nan")
 
 
 def pixel_aspect(ratio: float, previous: tuple[float, float] | None = None) -> float:
@@ -76,6 +93,27 @@ def pixel_aspect(ratio: float, previous: tuple[float, float] | None = None) -> f
     return float(np.clip((ratio / TYPICAL_RATIO) ** (1 / share), *LIMITS))
 
 
+def pixel_aspect_of_marked(knees_px: Points, radiograph: Radiograph) -> float:
+    """Return the factor by which a film is stretched horizontally, from exact landmarks of its knees.
+
+    1 if the film has a trusted spacing or the knees may be of natural shape.
+
+    Args:
+        knees_px: (K, 74, 2) in pixels of the film, marked by a person or mapped from an image with square pixels.
+        radiograph: the film.
+    """
+    if radiograph.pixel_spacing_mm is not None:
+        return 1.0
+    ratios = [scale_ratio(knee, radiograph.pixels.shape) for knee in knees_px]
+    logarithms = np.log([ratio for ratio in ratios if np.isfinite(ratio)])
+    if not len(logarithms):
+        return 1.0
+    ratio = float(np.exp(logarithms.mean()))
+    if NATURAL_RATIOS_MARKED[0] <= ratio <= NATURAL_RATIOS_MARKED[1]:
+        return 1.0
+    return float(np.clip(ratio / TYPICAL_RATIO, *LIMITS))
+
+
 def with_square_pixels(pixels: NDArray[np.float32], aspect: float) -> tuple[NDArray[np.float32], Points]:
     """Return an image without its horizontal stretch, and the matrix (2, 3) from its (x, y, 1) to the new (x, y).
 
@@ -89,20 +127,92 @@ def with_square_pixels(pixels: NDArray[np.float32], aspect: float) -> tuple[NDAr
         return pixels, np.eye(2, 3)
     image = torch.from_numpy(np.array(pixels, dtype=np.float32))[None, None]
     resized = functional.interpolate(image, (height, columns), mode="bilinear", antialias=True, align_corners=False)
-    scale = columns / width
-    return resized[0, 0].numpy(), np.array([[scale, 0.0, (scale - 1) / 2], [0.0, 1.0, 0.0]])
+    return resized[0, 0].numpy(), square_pixels_matrix(width / columns)
 
 
-def in_source(knee: Knee, to_square: Points) -> Knee:
+def square_radiograph(radiograph: Radiograph, aspect: float) -> tuple[Radiograph, float]:
+    """Return a film without its horizontal stretch, and the exact factor by which it was made narrower.
+
+    The factor differs from `aspect` by rounding to whole columns. It is 1 if the film is returned itself.
+    """
+    pixels, to_square = with_square_pixels(radiograph.pixels, aspect)
+    if pixels is radiograph.pixels:
+        return radiograph, 1.0
+    return replace(radiograph, pixels=pixels), float(1 / to_square[0, 0])
+
+
+def in_source(knee: Knee, aspect: float) -> Knee:
     """Return a knee found on an image with square pixels, with landmarks and frame in pixels of its source.
 
     Args:
         knee: in pixels of the image with square pixels.
-        to_square: (2, 3) matrix of `with_square_pixels`.
+        aspect: of `square_radiograph`.
     """
-    whole = np.linalg.inv(np.concatenate([to_square, [[0.0, 0.0, 1.0]]]))
-    linear, offset = whole[:2, :2], whole[:2, 2]
-    matrix = np.concatenate(
-        [linear @ knee.frame.matrix[:, :2], (linear @ knee.frame.matrix[:, 2] + offset)[:, None]], 1
+    if aspect == 1:
+        return knee
+    matrix = square_pixels_matrix(1 / aspect)
+    linear, offset = matrix[:, :2], matrix[:, 2:]
+    frame = np.concatenate([linear @ knee.frame.matrix[:, :2], linear @ knee.frame.matrix[:, 2:] + offset], axis=1)
+    return replace(
+        knee, landmarks=knee.landmarks.moved(matrix), frame=RoiFrame(frame, knee.frame.size_px), pixel_aspect=aspect
     )
-    return replace(knee, landmarks=knee.landmarks.moved(whole[:2]), frame=RoiFrame(matrix, knee.frame.size_px))
+
+
+class Detection(Protocol):
+    """A detected knee: its landmarks in pixels of the image, and their confidence, 0 … 1."""
+
+    @property
+    def landmarks(self) -> Landmarks: ...  # noqa: D102
+
+    @property
+    def confidence(self) -> float: ...  # noqa: D102
+
+
+Detected = TypeVar("Detected", bound=Detection)
+
+
+@dataclass(frozen=True, eq=False)
+class SquareSearch(Generic[Detected]):
+    """A film without its stretch, the knees found on it, and the factor by which it was made narrower."""
+
+    radiograph: Radiograph
+    knees: list[Detected]
+    pixel_aspect: float = 1.0
+
+    @property
+    def confidence(self) -> float:
+        """Highest confidence of a knee, 0 if there is none."""
+        return max((knee.confidence for knee in self.knees), default=0.0)
+
+    @property
+    def ratio(self) -> float:
+        """`scale_ratio` of the knee with the highest confidence."""
+        best = max(self.knees, key=lambda knee: knee.confidence)
+        return scale_ratio(best.landmarks.points_px, self.radiograph.pixels.shape)
+
+
+def search_square(
+    radiograph: Radiograph, search: Callable[[NDArray[np.float32]], list[Detected]]
+) -> SquareSearch[Detected]:
+    """Return the film without the stretch that its knees show, and the knees found on it.
+
+    A film with a trusted spacing has known pixels and is returned itself. So is a film without a sign of stretch or
+    without a knee of some confidence, and one on which fewer or less certain knees are found without the stretch.
+
+    Args:
+        radiograph: the film.
+        search: finds knees on the pixels (H, W) of an image.
+    """
+    result = first = SquareSearch(radiograph, search(radiograph.pixels))
+    if radiograph.pixel_spacing_mm is not None or first.confidence < MIN_CONFIDENCE_TO_RESAMPLE:
+        return first
+    previous: tuple[float, float] | None = None
+    for _ in range(MAX_RESAMPLINGS):
+        square, aspect = square_radiograph(radiograph, pixel_aspect(first.ratio, previous))
+        if square is radiograph:
+            break
+        found = SquareSearch(square, search(square.pixels), aspect)
+        if len(found.knees) < len(result.knees) or found.confidence < result.confidence - CONFIDENCE_TOLERANCE:
+            break
+        result, previous = found, (aspect, found.ratio)
+    return result

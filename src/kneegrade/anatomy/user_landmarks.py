@@ -12,12 +12,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kneegrade.anatomy.geometry import pose_of
+from kneegrade.anatomy.geometry import pose_of, square_pixels_matrix
 from kneegrade.anatomy.knee import Knee, build_knee, points_inside
 from kneegrade.anatomy.landmark_files import CocoFilm, Unit, file_state, read_coco, read_pts
 from kneegrade.anatomy.landmark_scheme import NUM_LANDMARKS, TIBIA_PLATEAU_LATERAL, TIBIA_PLATEAU_MEDIAL
 from kneegrade.anatomy.landmarks import Landmarks
 from kneegrade.anatomy.laterality import assign_sides
+from kneegrade.anatomy.pixel_aspect import NOT_SQUARE, in_source, pixel_aspect_of_marked, square_radiograph
 from kneegrade.anatomy.shape_model import ShapeModel
 from kneegrade.errors import UnreadableFileError, UsageError
 from kneegrade.imaging import stem_of
@@ -71,9 +72,10 @@ class UserLandmarks:
             points = np.array([knee.landmarks_px for knee in self._coco_film(name).knees]).reshape(-1, NUM_LANDMARKS, 2)
         else:
             points = self._from_pts(self.files(name), radiograph)
+        to_square = square_pixels_matrix(pixel_aspect_of_marked(points, radiograph))
         for knee in points:
             on_film = points_inside(knee, radiograph.pixels.shape).sum() >= MIN_POINTS_ON_FILM
-            if not on_film or not _fits_shape_model(knee):
+            if not on_film or not _fits_shape_model(knee @ to_square[:, :2].T + to_square[:, 2]):
                 raise UnreadableFileError(
                     f"The landmarks of {PurePosixPath(name).name} do not lie on a knee of the film. Check their unit "
                     "and which knees are mirrored, and state both.",
@@ -178,7 +180,10 @@ def _fits_shape_model(points: Points) -> bool:
 def knees_from_landmarks(
     radiograph: Radiograph, points: Points, roi_px: int
 ) -> tuple[tuple[Knee, ...], tuple[Finding, ...]]:
-    """Return the knees at given landmarks, and warnings about their sides.
+    """Return the knees at given landmarks, and warnings about their sides and about stretched pixels.
+
+    As in `LandmarkDetector.find`, landmarks are in pixels of the radiograph, and the crop of a knee shows it without
+    the stretch, which is estimated from the landmarks (`pixel_aspect_of_marked`).
 
     Knees are ordered from left to right for a viewer to whom the femur is on top.
 
@@ -194,11 +199,15 @@ def knees_from_landmarks(
         raise UnreadableFileError(
             f"{len(points)} knees are marked on this film; at most two are expected.", code="landmarks"
         )
+    square, aspect = square_radiograph(radiograph, pixel_aspect_of_marked(points, radiograph))
+    to_square = square_pixels_matrix(aspect)
+    points = points @ to_square[:, :2].T + to_square[:, 2]
     ordered = sorted(points, key=lambda knee: pose_of(knee).across)
     sides, warnings = assign_sides([0.0 if pose_of(p).mirrored else 1.0 for p in ordered], radiograph.laterality)
     knees = []
     for knee, side in zip(ordered, sides, strict=True):
         covariance = (MANUAL_ERROR * pose_of(knee).width) ** 2 / 2 * np.tile(np.eye(2), (len(knee), 1, 1))
-        landmarks = Landmarks(knee, covariance, points_inside(knee, radiograph.pixels.shape))
-        knees.append(build_knee(radiograph, landmarks, side, landmark_confidence=1.0, roi_px=roi_px))
-    return tuple(knees), warnings
+        landmarks = Landmarks(knee, covariance, points_inside(knee, square.pixels.shape))
+        built = build_knee(square, landmarks, side, landmark_confidence=1.0, roi_px=roi_px)
+        knees.append(in_source(built, aspect))
+    return tuple(knees), warnings if aspect == 1 else (*warnings, NOT_SQUARE)

@@ -8,6 +8,8 @@ A manifest is a Parquet file with one row per knee and film:
   training. Where it is None, NaN or a list of NaN, the grade is used.
 - `landmarks_px`: optional, 148 numbers, 74 × (x, y) in pixels of the stored image. The centre of the first pixel is
   (0, 0). Left knees are not mirrored. NaN is allowed.
+- `pixel_aspect`: optional, factor by which the image is stretched horizontally, as estimated together with
+  `landmarks_px`; 1 where missing. Crops are taken without the stretch.
 
 `load_labels` also accepts other tables with at least one grade, so that their labels can be audited.
 """
@@ -27,9 +29,9 @@ SUM_TOLERANCE = 1e-3  # largest accepted difference between 1 and the sum of a s
 REQUIRED_COLUMNS = ("image_path", "knee_id", "subject_id", "side", "split", "source")
 LABEL_COLUMNS = (
     "knee_id", "subject_id", "side", "visit", "split", "image_path", "joint_space_medial_mm", "joint_space_lateral_mm",
-    "landmarks_px", "landmark_confidence",
+    "landmarks_px", "landmark_confidence", "pixel_aspect",
 )  # fmt: skip
-NUMERIC_COLUMNS = ("visit", "joint_space_medial_mm", "joint_space_lateral_mm")
+NUMERIC_COLUMNS = ("visit", "joint_space_medial_mm", "joint_space_lateral_mm", "pixel_aspect")
 
 
 def load_manifest(path: Path) -> pd.DataFrame:
@@ -59,7 +61,8 @@ def check_manifest(table: pd.DataFrame) -> None:
 
     Raises:
         RecipeError: a required column is missing, a grade is outside its scale, a soft label is not a distribution, a
-            side is neither R nor L, or a subject is in more than one split. The message names column and row.
+            side is neither R nor L, a `pixel_aspect` is not a positive number, or a subject is in more than one split.
+            The message names column and row.
     """
     missing = [name for name in REQUIRED_COLUMNS if name not in table.columns]
     if missing:
@@ -69,6 +72,11 @@ def check_manifest(table: pd.DataFrame) -> None:
     wrong_side = ~table["side"].isin(["R", "L"])
     if wrong_side.any():
         raise RecipeError(f"Column side, row {int(wrong_side.to_numpy().argmax())}: expected R or L.")
+    if "pixel_aspect" in table.columns:
+        aspect = pd.to_numeric(table["pixel_aspect"], errors="coerce")
+        wrong = table["pixel_aspect"].notna() & ~(np.isfinite(aspect) & (aspect > 0))
+        if wrong.any():
+            raise RecipeError(f"Column pixel_aspect, row {int(wrong.to_numpy().argmax())}: expected a positive number.")
     check_grades(table)
     target_distributions(table)  # validates every soft label
     splits = table.groupby("subject_id")["split"].nunique()

@@ -203,7 +203,8 @@ def _knees_with_landmarks(
         raise RecipeError("The side of a knee is unknown: the DICOM tag and the landmarks disagree.")
     return [
         {"image_path": str(source.path.resolve()), "knee_id": f"{stem}-{knee.side}", "subject_id": person[1],
-         "side": knee.side, "landmarks_px": knee.landmarks_px.reshape(-1).tolist()}
+         "side": knee.side, "landmarks_px": knee.landmarks_px.reshape(-1).tolist(),
+         "pixel_aspect": knee.pixel_aspect}
         for knee in knees
     ]  # fmt: skip
 
@@ -261,7 +262,7 @@ def _detected_knees(source: Source, detector: LandmarkDetector, subject: re.Patt
     return [
         {"image_path": str(source.path.resolve()), "knee_id": f"{source.name}-{number}-{side}", "subject_id": person[1],
          "side": side, "landmarks_px": knee.landmarks_px.reshape(-1).tolist(),
-         "landmark_confidence": knee.landmark_confidence}
+         "landmark_confidence": knee.landmark_confidence, "pixel_aspect": knee.pixel_aspect}
         for number, (knee, side) in enumerate(zip(knees, sides, strict=True), start=1)
         if refusal(knee) is None
     ]  # fmt: skip

@@ -94,7 +94,7 @@ def calibrate(
     _check_options(site, unlabelled, reference)
     table = rows_of_split(load_manifest(manifest), split)
     if detect:
-        table = table.drop(columns=["landmarks_px", "landmark_confidence"], errors="ignore")
+        table = table.drop(columns=["landmarks_px", "landmark_confidence", "pixel_aspect"], errors="ignore")
     make_directory(output)
     for name in RESULTS:
         (output / name).unlink(missing_ok=True)  # of an earlier call

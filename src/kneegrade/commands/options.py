@@ -76,7 +76,8 @@ SpacingOption = Annotated[
     float | None,
     typer.Option(
         "--pixel-spacing", metavar="MM", min=0.01, max=2,
-        help="Pixel spacing in mm, for films whose file does not state it.", show_default="from the file, or unknown",
+        help="Pixel spacing in mm, for films whose file does not state it. The pixels then count as square, and no "
+        "stretch is removed.", show_default="from the file, or unknown",
     ),
 ]  # fmt: skip
 WeightsOption = Annotated[

@@ -14,6 +14,7 @@ from kneegrade.anatomy.joint_space import FIXED_AT, LATERAL_AT, gap_line
 from kneegrade.anatomy.landmark_files import CocoFilm, CocoKnee, kneel_row, write_coco, write_kneel_csv, write_pts
 from kneegrade.anatomy.landmark_scheme import FEMUR, TIBIA
 from kneegrade.anatomy.landmarks import Landmarks
+from kneegrade.anatomy.pixel_aspect import square_radiograph
 from kneegrade.errors import UsageError
 from kneegrade.files import make_directory, replacing
 from kneegrade.grader import detect_film
@@ -62,8 +63,9 @@ def write_landmarks(
     """The films with their knees, in order, after their landmarks were written to `directory`.
 
     `pts` and `png` write a file per film with knees: `NAME.pts` (of two knees, the 74 points of the right one come
-    first) and `NAME.landmarks.png`. `csv` writes `landmarks.csv`, `coco` writes `landmarks.json`. Each file appears
-    complete or not at all. A film that cannot be read is returned with its reason.
+    first) and `NAME.landmarks.png`, which shows a film whose pixels are not square without its stretch. `csv` writes
+    `landmarks.csv`, `coco` writes `landmarks.json`. Each file appears complete or not at all. A film that cannot be
+    read is returned with its reason.
 
     Args:
         sources: from `kneegrade.imaging.find_sources`.
@@ -115,7 +117,7 @@ def _exported_film(detected: DetectedRadiograph, stems: set[str]) -> ExportedFil
     pairs = zip(detected.knees, detected.refusals, strict=True)
     kept = [knee for knee, refusal in pairs if refusal is None or refusal.code != "view"]
     spacing = None if detected.spacing_mm is None else detected.spacing_mm[1]
-    knees = tuple(ExportedKnee(knee, measure(knee.landmarks, spacing)) for knee in kept)
+    knees = tuple(ExportedKnee(knee, measure(knee.square_landmarks, spacing)) for knee in kept)
     source = detected.source
     names = chain((stem_of(source), source), (f"{source}-{i}" for i in count(2)))
     stem = next(name for name in names if name not in stems)
@@ -132,9 +134,10 @@ def _file_path(directory: Path, stem: str, ending: str) -> Path:
 def _write_picture(path: Path, detected: DetectedRadiograph, knees: Sequence[ExportedKnee]) -> None:
     if detected.radiograph is None:
         return
-    labels = [(k.knee.landmarks, f"{k.knee.side} {k.knee.landmark_confidence:.2f}") for k in knees]
+    film, _ = square_radiograph(detected.radiograph, knees[0].knee.pixel_aspect)  # widths are measured without stretch
+    labels = [(k.knee.square_landmarks, f"{k.knee.side} {k.knee.landmark_confidence:.2f}") for k in knees]
     with replacing(path, "wb") as stream:
-        overlay(detected.radiograph.pixels, labels).save(stream, format="PNG", optimize=True)
+        overlay(film.pixels, labels).save(stream, format="PNG", optimize=True)
 
 
 def overlay(

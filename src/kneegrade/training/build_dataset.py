@@ -14,6 +14,7 @@ from kneegrade.anatomy import Knee, LandmarkDetector, UserLandmarks, knees_from_
 from kneegrade.anatomy.geometry import ROI_PLATEAU_WIDTHS
 from kneegrade.anatomy.knee import refusal
 from kneegrade.anatomy.landmark_scheme import NUM_LANDMARKS
+from kneegrade.anatomy.pixel_aspect import with_square_pixels
 from kneegrade.cohorts.manifest import target_distributions
 from kneegrade.errors import KneeGradeError, RecipeError
 from kneegrade.imaging import Radiograph, read_radiograph
@@ -25,7 +26,9 @@ from kneegrade.weights import read_description, shipped_path
 MIN_LANDMARK_WEIGHT = 0.1  # of a knee whose `landmark_confidence` in the manifest is 0
 FLUSH_FILMS = 32
 
-LocatedKnees = dict[str, tuple[NDArray[np.float64], float]]  # side → landmarks (74, 2) in film pixels, and their weight
+LocatedKnees = dict[
+    str, tuple[NDArray[np.float64], float, float]
+]  # side → landmarks (74, 2) in film pixels, their weight, and the stretch of the film
 CroppedKnee = tuple[
     NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_], float
 ]  # arguments of `DatasetWriter.put`
@@ -40,6 +43,7 @@ class FilmTask:
         rows: of the knees in the dataset.
         sides: "R" or "L" of each knee.
         landmarks_px: (74, 2) of each knee in film pixels, or None where the detector has to find them.
+        pixel_aspect: stretch of the film that belongs to `landmarks_px` of each knee (see `Knee`).
         landmark_weight: of each knee; replaced by the detector's confidence where the detector finds the landmarks.
         extent_in_plateau_widths: side of a picture in plateau widths.
         user_landmarks: the user's own landmarks, if there are any for this film.
@@ -50,6 +54,7 @@ class FilmTask:
     rows: tuple[int, ...]
     sides: tuple[str, ...]
     landmarks_px: tuple[NDArray[np.float64] | None, ...]
+    pixel_aspect: tuple[float, ...]
     landmark_weight: tuple[float, ...]
     extent_in_plateau_widths: float
     user_landmarks: UserLandmarks | None = None
@@ -63,7 +68,9 @@ def build_dataset(
     """Crop every knee of a manifest into a new dataset; if an earlier call was stopped, continue where it stopped.
 
     A film's landmarks are those in `marked` if there are any for this film, else those of the manifest, else those that
-    the shipped detector finds. The side tells which knee of a film a row of the manifest is about.
+    the shipped detector finds. The side tells which knee of a film a row of the manifest is about. Pictures show the
+    knees without the stretch of a film whose pixels are not square, as `kneegrade grade` does; for landmarks of the
+    manifest, the stretch is its column `pixel_aspect`.
 
     Args:
         table: a validated manifest.
@@ -121,6 +128,7 @@ def film_tasks(
     number = len(table)
     landmarks = table["landmarks_px"] if "landmarks_px" in table.columns else pd.Series([None] * number)
     confidence = table["landmark_confidence"] if "landmark_confidence" in table.columns else pd.Series([1.0] * number)
+    aspect = table["pixel_aspect"].fillna(1.0) if "pixel_aspect" in table.columns else pd.Series([1.0] * number)
     sides = table["side"] if "side" in table.columns else pd.Series(["R"] * number)
     weight = confidence.fillna(1.0).clip(lower=MIN_LANDMARK_WEIGHT).to_numpy()
     rows_of: dict[str, list[int]] = {}
@@ -130,8 +138,9 @@ def film_tasks(
     return [
         FilmTask(
             path, tuple(rows), tuple(str(sides.iloc[row]) for row in rows),
-            tuple(_points(landmarks.iloc[row]) for row in rows), tuple(float(weight[row]) for row in rows),
-            extent_in_plateau_widths, marked if path in names else None, names.get(path, ""),
+            tuple(_points(landmarks.iloc[row]) for row in rows), tuple(float(aspect.iloc[row]) for row in rows),
+            tuple(float(weight[row]) for row in rows), extent_in_plateau_widths,
+            marked if path in names else None, names.get(path, ""),
         )
         for path, rows in rows_of.items()
     ]  # fmt: skip
@@ -171,8 +180,8 @@ def _identity(tasks: list[FilmTask]) -> str:
     digest = hashlib.sha256(f"{DATASET_PX} {read_description(shipped_path('detector'))['sha256']}".encode())
     for task in tasks:
         digest.update(
-            f"{task.path} {task.rows} {task.sides} {task.landmark_weight} {task.extent_in_plateau_widths} "
-            f"{task.user_landmarks or ''}".encode()
+            f"{task.path} {task.rows} {task.sides} {task.pixel_aspect} {task.landmark_weight} "
+            f"{task.extent_in_plateau_widths} {task.user_landmarks or ''}".encode()
         )
         files = () if task.user_landmarks is None else task.user_landmarks.files(task.name_in_user_landmarks)
         for file in files:
@@ -201,13 +210,16 @@ def crop_film(task: FilmTask) -> list[CroppedKnee | str]:
 
 def _crop(task: FilmTask, index: int, radiograph: Radiograph, located: LocatedKnees) -> CroppedKnee | str:
     """Knee `index` of a task, at located landmarks if there are any, else at the manifest's; or why there is none."""
-    side, points, weight = task.sides[index], task.landmarks_px[index], task.landmark_weight[index]
+    side, points = task.sides[index], task.landmarks_px[index]
+    weight, aspect = task.landmark_weight[index], task.pixel_aspect[index]
     if points is None or side in located:
         if side not in located:
             return f"no {side} knee that can be graded was found on this film"
-        points, weight = located[side]
+        points, weight, aspect = located[side]
+    pixels, to_square = with_square_pixels(radiograph.pixels, aspect)
+    points = points @ to_square[:, :2].T + to_square[:, 2]
     try:
-        return (*crop_knee(radiograph.pixels, points, task.extent_in_plateau_widths), weight)
+        return (*crop_knee(pixels, points, task.extent_in_plateau_widths), weight)
     except KneeGradeError as error:
         return error.message
 
@@ -232,7 +244,7 @@ def _by_side(task: FilmTask, knees: tuple[Knee, ...]) -> LocatedKnees:
     """
     single = len(task.rows) == len(knees) == 1 and knees[0].side == "unknown"
     return {
-        task.sides[0] if single else knee.side: (knee.landmarks_px, knee.landmark_confidence)
+        task.sides[0] if single else knee.side: (knee.landmarks_px, knee.landmark_confidence, knee.pixel_aspect)
         for knee in knees
         if refusal(knee) is None
     }
