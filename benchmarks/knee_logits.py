@@ -41,7 +41,7 @@ class Picture:
 @torch.inference_mode()
 def graded(
     grader: Grader, pictures: Sequence[Picture], *, fill: Fill = "zero",
-    normalization: Normalization = stretch_contrast, masked_mean: bool = False,
+    normalization: Normalization = stretch_contrast,
 ) -> CalibratedGrades:  # fmt: skip
     """Calibrated grades of the pictures.
 
@@ -51,7 +51,6 @@ def graded(
         fill: what the crop shows outside the image: "zero" (as `kneegrade grade`), "mean" grey level of the crop, or
             "replicate" the pixels at the border.
         normalization: of a crop (1, 1, S, S) with its mask; default: percentiles, as `kneegrade grade`.
-        masked_mean: the mean of the feature map leaves out cells outside the image.
     """
     size = grader.network.config.roi_px
     outputs = []
@@ -68,18 +67,7 @@ def graded(
             visible.append(points_inside(at, (size, size)) & points_inside(picture.landmarks_px, pixels.shape))
         crop, mask = torch.cat(crops).to(memory_format=torch.channels_last), torch.cat(insides)
         seen = torch.from_numpy(np.stack(visible))
-        output = grader.network(crop, torch.from_numpy(np.stack(points)).float(), seen)
-        logits = dict(output.logits)
-        if masked_mean:
-            features = grader.network._features(crop).float()
-            cells = torch.nn.functional.adaptive_avg_pool2d(mask.float(), features.shape[-2:])
-            mean = (features * cells).sum((2, 3)) / cells.sum((2, 3)).clamp(min=1e-3)
-            if grader.network.reduce is not None:
-                mean = grader.network.reduce(mean).float()
-            pooled = output.pooled.clone()
-            pooled[:, -1] = mean
-            logits = grader.network.classify(pooled)
-        outputs.append(logits)
+        outputs.append(grader.network(crop, torch.from_numpy(np.stack(points)).float(), seen, mask).logits)
     return grader.postprocessor({name: torch.cat([o[name] for o in outputs]) for name in outputs[0]})
 
 

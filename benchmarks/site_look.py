@@ -145,9 +145,6 @@ def main() -> None:
         if name == "all":
             print_change("all, outside = mean", plain, graded(grader, pictures, fill="mean"), kl, bootstrap)
             print_change(
-                "all, mean of the map masked", plain, graded(grader, pictures, masked_mean=True), kl, bootstrap
-            )
-            print_change(
                 "all, anisotropy removed",
                 plain,
                 graded(grader, [without_anisotropy(p, t.anisotropy) for p, t in zip(pictures, chosen, strict=True)]),

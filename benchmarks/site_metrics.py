@@ -174,5 +174,6 @@ def draw_metrics(
         "accuracy": float(scores["accuracy"]), "kappa": float(scores["kappa"]),
         "spearman": float(spearmanr(kl, expected_kl(shares)).statistic),
         "coverage": float(members[rows, kl].mean()), "set_size": float(members.sum(1).mean()),
+        "beside_zeros_share": float(beside_zeros(grades).mean()),
         "loss_before": loss[0], "loss": loss[1], "better": float(loss[1] < loss[0]),
     }  # fmt: skip

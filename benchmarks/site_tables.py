@@ -1,7 +1,7 @@
 """Markdown tables of the benchmark of sites."""
 
 from collections.abc import Callable, Mapping, Sequence
-from importlib.util import find_spec
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -20,20 +20,21 @@ from site_metrics import (
 )
 
 from kneegrade.schema import ONE_HOT_LENGTH, TARGETS
+from kneegrade.uncertainty import Postprocessor, fit_site_scale
 
 COLUMNS = {
     "accuracy": "accuracy", "kappa": "kappa", "auc_kl2": "AUC KL ≥ 2", "auc_kl3": "AUC KL ≥ 3",
     "spearman": "Spearman", "bias": "expected KL − label", "coverage": "90 % sets: coverage", "set_size": "size",
 }  # fmt: skip
-SITE_SCALE = "kneegrade.uncertainty.site_scale"
 STUDY_SITES = ("validation",)
 
 
-def print_tables(sites: Mapping[str, pd.DataFrame]) -> None:
+def print_tables(sites: Mapping[str, pd.DataFrame], postprocessor: Postprocessor) -> None:
     """Prints the tables of all sites.
 
     Args:
         sites: name → rows of `site_knees.site_knees`.
+        postprocessor: of the weights that graded them.
     """
     single = {name: one_knee_per_image(knees) for name, knees in sites.items() if "kl" in knees}
     print_refusals({name: single.get(name, knees) for name, knees in sites.items()})
@@ -49,9 +50,9 @@ def print_tables(sites: Mapping[str, pd.DataFrame]) -> None:
         print(markdown([{"pictures": f"{a}, {b}", **two_pictures(single[a], single[b])} for a, b in pairs]))
     labelled = {name: knees[has_grades(knees)] for name, knees in single.items() if name not in STUDY_SITES}
     draws = {
-        name: calibrated_draws(knees, site_fit)
+        name: calibrated_draws(knees, partial(site_fit, postprocessor))
         for name, knees in labelled.items()
-        if len(knees) > 120 and find_spec(SITE_SCALE)
+        if len(knees) > 120
     }
     if draws:
         print("\nAll knees with landmarks after calibration with 100 knees of the site, means over draws\n")
@@ -89,14 +90,25 @@ def print_agreement(name: str, knees: pd.DataFrame) -> None:
 
 
 def site_fit(
-    study: NDArray[np.float64], grades: NDArray[np.int64], kl: NDArray[np.int64], group: NDArray[np.str_]
-) -> Callable[..., tuple[Any, ...]]:
-    """The scale of a site fitted as `kneegrade calibrate` fits it on KL labels, as `calibrated_draws` needs it."""
-    from kneegrade.uncertainty.site_scale import fit_site_scale
+    postprocessor: Postprocessor, study: NDArray[np.float64], grades: NDArray[np.int64], kl: NDArray[np.int64],
+    group: NDArray[np.str_],
+) -> Callable[..., tuple[Any, ...]]:  # fmt: skip
+    """The scale of a site fitted as `kneegrade calibrate --site` fits it on KL labels, as `calibrated_draws` needs it.
 
+    Args:
+        postprocessor: of the weights; its level, smoothing and sets are kept.
+        study: (M, 29) probabilities on the study's scale.
+        grades: (M, 7) on the study's scale.
+        kl: (M,) labels.
+        group: (M,) person or group of copies.
+    """
     targets = np.full((len(kl), ONE_HOT_LENGTH), np.nan, dtype=np.float32)
     targets[:, TARGETS[0].one_hot] = np.eye(TARGETS[0].classes)[kl]
-    scale = fit_site_scale(study, targets, group, name="site")
+    decoder, sets = postprocessor.decoder, postprocessor.sets
+    scale = fit_site_scale(
+        study, targets, group, name="site", study_sets=sets, level=0.9 if sets is None else round(float(sets.level), 6),
+        ordinal_smoothing=0.0 if decoder is None else decoder.ordinal_smoothing,
+    )  # fmt: skip
 
     def apply(other: NDArray[np.float64], own_grades: NDArray[np.int64]) -> tuple[Any, ...]:
         probabilities = scale.probabilities(other)

@@ -3,7 +3,7 @@
     python benchmarks/sites.py split SITE -o site.parquet
     python benchmarks/sites.py grade RESULTS [--validation CHEN2018] [--third SITE --part look] [--films FILMS]
                                [--styles] [--weights FILE] [--detector FILE]
-    python benchmarks/sites.py table RESULTS/<weights>
+    python benchmarks/sites.py table RESULTS/<weights> [--weights FILE]
 
 `split` writes a table of the images of a labelled site (`path`, `kl`, `group`, `part`), see `site_split.py`.
 
@@ -26,6 +26,7 @@ of the simulated hospital; and means over 100 draws of 100 knees that the scale 
 """
 
 import argparse
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -39,6 +40,8 @@ from site_tables import print_tables
 
 from kneegrade import Grader
 from kneegrade.imaging.styles import UNSEEN_FAMILIES
+from kneegrade.uncertainty import Postprocessor
+from kneegrade.weights import load_weights, shipped_path
 
 
 def main() -> None:
@@ -60,13 +63,16 @@ def main() -> None:
     grade.add_argument("--detector", type=Path, help="weights of a detector; default: the shipped weights")
     table = commands.add_parser("table", help="print the tables of stored results")
     table.add_argument("folder", type=Path, help="folder of one grader below the folder of results")
+    table.add_argument("--weights", type=Path, help="weights of that grader; default: the shipped weights")
     options = parser.parse_args()
     if options.command == "split":
         divided = site_table(options.site)
         divided.to_parquet(options.output, index=False)
         print(divided.groupby(["part", "kl"]).size().unstack())
     else:
-        print_tables(graded_sites(options) if options.command == "grade" else stored_sites(options.folder))
+        sites = graded_sites(options) if options.command == "grade" else stored_sites(options.folder)
+        weights = load_weights(options.weights or shipped_path("grader"), "grader")
+        print_tables(sites, replace(Postprocessor.of(weights), site=None))
 
 
 def graded_sites(options: argparse.Namespace) -> dict[str, pd.DataFrame]:

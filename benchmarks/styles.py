@@ -88,10 +88,10 @@ class StyledGrader:
         for start in range(0, len(rows), BATCH_SIZE):
             part = rows[start : start + BATCH_SIZE]
             batch = self.crops.batch(part, identity_params(len(part)))
-            roi = batch.roi
+            roi, inside = batch.roi, batch.inside
             if name is not None:
-                roi = in_style(roi, coverage(self.crops, part), draw(name, len(part), generator))
-            logits.append(self.network(roi, batch.landmarks_px, batch.visible).logits)
+                roi, inside = in_style(roi, coverage(self.crops, part), draw(name, len(part), generator))
+            logits.append(self.network(roi, batch.landmarks_px, batch.visible, inside).logits)
         joined = {t.name: torch.cat([part[t.name] for part in logits]) for t in TARGETS}
         return self.postprocess(joined).probabilities
 
@@ -110,9 +110,10 @@ def coverage(crops: CropBatches, rows: NDArray[np.int64]) -> Tensor:
     return augment_covered_images(pictures, frames, identity_params(len(rows)), crops.size_px)[1]
 
 
-def in_style(crops: Tensor, covered: Tensor, params: StyleParams) -> Tensor:
-    """Crops (B, 1, S, S) in their styles with stretched contrast."""
-    return stretch_contrast(*apply_styles(crops, covered, params))
+def in_style(crops: Tensor, covered: Tensor, params: StyleParams) -> tuple[Tensor, Tensor]:
+    """Crops (B, 1, S, S) in their styles with stretched contrast, and (B, 1, S, S) bool, True on the film."""
+    styled, inside = apply_styles(crops, covered, params)
+    return stretch_contrast(styled, inside), inside
 
 
 def grades_of(probabilities: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -155,7 +156,7 @@ def write_sheet(path: Path, crops: CropBatches, rows: NDArray[np.int64], names: 
     font, generator = ImageFont.load_default(14), torch.Generator().manual_seed(1)
     sheet = Image.new("L", (len(rows) * SHEET_PX, (len(names) + 1) * SHEET_PX))
     for row, name in enumerate(["no style", *names]):
-        styled = in_style(roi, covered, draw(name, len(rows), generator)) if row else roi
+        styled = in_style(roi, covered, draw(name, len(rows), generator))[0] if row else roi
         for column, picture in enumerate((styled[:, 0] * 255).byte().numpy()):
             tile = Image.fromarray(picture).resize((SHEET_PX - 2, SHEET_PX - 2))
             sheet.paste(tile, (column * SHEET_PX, row * SHEET_PX))

@@ -285,17 +285,23 @@ class WeightsIdentity:
 
 @dataclass(frozen=True)
 class SiteReader:
-    """Reader of a site whose scale the grades are on.
+    """A site that the grades are calibrated to: the scale of its reader, or the study's scale at its prevalences.
 
     Attributes:
         name: of the site.
-        knees: number of labelled knees that the scale was fitted on.
-        maps: grade name → family of its map from the study's scale; other grades are on the study's scale.
+        knees: number of knees that the maps were fitted on, labelled unless `maps` are corrections of prevalences.
+        maps: grade name → family of its map from the study's scale; other grades are as the study's readers give them.
+            "bias" is a correction of prevalences without labels: nobody at the site has read knees.
     """
 
     name: str
     knees: int
     maps: Mapping[str, str]
+
+    @property
+    def labelled(self) -> bool:
+        """True if a reader of the site graded the knees; False for a correction of prevalences."""
+        return "bias" not in self.maps.values()
 
 
 @dataclass(frozen=True)
@@ -308,7 +314,7 @@ class Report:
         version: of kneegrade.
         set_level: probability with which a prediction set contains the true grade; None without prediction sets.
         limits: statements on the permitted use.
-        site: the reader whose scale the grades are on; None: the readers of the study that the network learnt from.
+        site: that the grades are calibrated to; None: they are as the readers of the training study give them.
     """
 
     radiographs: tuple[GradedRadiograph, ...]

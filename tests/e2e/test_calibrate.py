@@ -120,6 +120,12 @@ def test_a_site_calibrated_report_has_the_grades_of_both_scales(kneegrade_here, 
     assert any(knee.grades["kl"].grade < before.grades["kl"].grade for knee, before in pairs)
 
 
+def test_a_share_of_the_subjects_is_refused_with_a_site(kneegrade_here, manifest, tmp_path):
+    done = kneegrade_here("calibrate", "--manifest", manifest, "--site", "North", "--share", "0.6", "-o", tmp_path)
+    assert done.returncode == 2
+    assert "Leave out --share" in " ".join(done.stderr.split())
+
+
 def test_too_few_knees_of_a_site_are_refused(manifest, untrained, tmp_path):
     table = pd.read_parquet(manifest)
     with pytest.raises(RecipeError, match=r"at most 40 labelled knees of 20 subjects.*50 knees of 20 subjects"):

@@ -11,7 +11,7 @@ from kneegrade.network import Ensemble, GradingNetwork, ModelConfig, load_networ
 from kneegrade.network.ensemble import resized
 from kneegrade.schema import TARGETS
 from kneegrade.training.combine_weights import combine_weights
-from kneegrade.weights import load_weights, save_weights
+from kneegrade.weights import load_weights, read_description, save_weights
 
 SMALL = ModelConfig("resnet18", "keypoints+global", 2, reduce=4, roi_px=96)
 LITE = ModelConfig("efficientnet_lite0", "keypoints+global", 4, reduce=8, roi_px=64, mask_outside=True)
@@ -88,6 +88,23 @@ def test_combined_weights_load_as_the_ensemble_of_their_members(tmp_path):
             torch.testing.assert_close(found.state_dict()[key], value, rtol=0, atol=0)
     assert weights.description["attribution"] == ["crops", "one", "two"]
     assert [part["name"] for part in weights.description["member_weights"]] == ["one", "two"]
+
+
+def test_an_ensemble_states_what_all_members_state(tmp_path):
+    paths = [member_file(tmp_path, name, SMALL) for name in ("one", "two", "three")]
+    about = (
+        {"name": "one-calibrated@North", "licence": "Apache-2.0", "learnt_from": "Films of A."},
+        {"name": "two", "licence": "CC-BY-4.0", "learnt_from": "Films of B."},
+        {"name": "three", "licence": "Apache-2.0", "learnt_from": "Films of A."},
+    )
+    for path, own in zip(paths, about, strict=True):
+        weights = load_weights(path, "grader")
+        save_weights(path, weights.tensors, {**weights.description, **own})
+    combine_weights(paths, tmp_path / "all.safetensors")
+    found = read_description(tmp_path / "all.safetensors")
+    assert (found["name"], found["licence"], found["learnt_from"]) == (
+        "one-ensemble", "Apache-2.0 AND CC-BY-4.0", "Films of A. Films of B.",
+    )  # fmt: skip
 
 
 def test_networks_that_cannot_be_averaged_are_refused(tmp_path):

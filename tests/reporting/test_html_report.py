@@ -7,7 +7,7 @@ from kneegrade.reporting import write_html
 from kneegrade.reporting.html_pages import picture_of
 from kneegrade.reporting.html_report import contributions_to
 from kneegrade.reporting.report_labels import LANDMARK_CONFIDENCE
-from kneegrade.results import GradedRadiograph
+from kneegrade.results import GradedRadiograph, SiteReader
 from kneegrade.schema import TARGETS
 
 
@@ -101,3 +101,15 @@ def test_points_that_a_head_does_not_read_are_none_rather_than_zero(report):
     drawn = [point.index for point in picture_of(evidence).points]
     values = contributions_to(evidence, "osteophyte_tibia_medial", 2)["values"]
     assert [i for i, value in zip(drawn, values, strict=True) if value is not None] == [i for i in drawn if i >= 55]
+
+
+@pytest.mark.parametrize(("family", "reader"), [("thresholds", True), ("bias", False)])
+def test_only_the_scale_of_a_reader_names_a_reader(report, tmp_path, family, reader):
+    knee = report.radiographs[0].knees[0]
+    grades = {**knee.grades, "kl": replace(knee.grades["kl"], study=knee.grades["kl"])}
+    film = replace(report.radiographs[0], knees=(replace(knee, grades=grades),))
+    text = page_of(replace(report, radiographs=(film,), site=SiteReader("North", 60, {"kl": family})), tmp_path)
+    for named in ("as read at North", "the reader of North", "study’s scale: "):
+        assert (named in text) == reader
+    for corrected in ("orrected for the prevalences at North", "60 knees without labels", "uncorrected: "):
+        assert (corrected in text) != reader

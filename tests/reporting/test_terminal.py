@@ -7,7 +7,7 @@ from rich.console import Console
 from kneegrade.reporting import grades_table
 from kneegrade.reporting.report_labels import LANDMARK_CONFIDENCE
 from kneegrade.reporting.terminal import landmarks_table, ungraded_lines
-from kneegrade.results import Finding, GradedRadiograph
+from kneegrade.results import Finding, GradedRadiograph, SiteReader
 from kneegrade.schema import TARGET_NAMES
 
 
@@ -35,6 +35,12 @@ def test_source_appears_once_per_film_and_reasons_are_shown(report):
     assert "The knee contains a metal implant" in text
     assert "no spacing" in text
     assert "Research use, not a medical device" in text
+
+
+def test_a_correction_of_prevalences_names_no_reader(report):
+    read, corrected = (replace(report, site=SiteReader("North", 60, {"kl": family})) for family in ("identity", "bias"))
+    assert "KL: as read at North." in printed(read, 160)
+    assert "KL: corrected for the prevalences at North." in printed(corrected, 160)
 
 
 def test_control_characters_in_names_do_not_reach_the_terminal(report):

@@ -78,3 +78,24 @@ def test_a_renamed_key_in_an_override_is_refused_with_its_new_name(tmp_path):
 def test_regression_heads_require_their_loss(tmp_path):
     with pytest.raises(RecipeError, match="lambda_mse"):
         load_recipe(write(tmp_path, "name: a\ndata: {datasets: [x]}\n"), ["model.regression=true"])
+
+
+LITE = (
+    "name: a\ndata: {datasets: [x]}\n"
+    "model: {trunk: efficientnet_lite0, pooling: keypoints+global, stages: 4, reduce: 8}\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("model.reduce=null", "needs reduce"),
+        ("model.stages=2", "efficientnet_lite0 with stages 2"),
+        ("model={trunk: resnet18, stages: 1}", "frozen_stages is 2; the trunk has 1"),
+    ],
+)
+def test_a_network_that_does_not_exist_is_refused(tmp_path, setting, message):
+    path = write(tmp_path, LITE + "train: {frozen_stages: 2}\n")
+    load_recipe(path)
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(path, [setting])

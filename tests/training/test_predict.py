@@ -15,7 +15,7 @@ from kneegrade.training.batches import CropBatches
 from kneegrade.training.dataset import load_datasets
 from kneegrade.training.predict import dataset_predictions, evaluate_manifest, predict_knees, site_profile
 from kneegrade.training.predict_films import requested
-from kneegrade.uncertainty import Calibration
+from kneegrade.uncertainty import Calibration, ConformalSets, SiteMap, SiteScale
 from kneegrade.weights import load_weights, save_weights
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -133,3 +133,18 @@ def test_incomplete_landmarks_and_missing_grades_are_refused():
         evaluate_manifest(table.iloc[[1]].assign(kl=None), "test")
     with pytest.raises(RecipeError, match="no knee in split 'val'; its splits are test"):
         evaluate_manifest(table, "val")
+
+
+def test_teachers_and_profiles_are_on_the_studys_scale(phantom_dataset, tmp_path):
+    study = grader(tmp_path, "keypoints")
+    scale = SiteScale("North", 60, {"kl": SiteMap("bias", np.array([2.0, 1, 0, 0, -2]))}, ConformalSets())
+    loaded, site = load_weights(study, "grader"), tmp_path / "site.safetensors"
+    about = {**loaded.description, "site": {"name": "North", "knees": 60}}
+    save_weights(site, {**loaded.tensors, **scale.tensors()}, about)
+    dataset, rows = load_datasets((phantom_dataset,)), np.arange(6)
+    reported = requested(predict_knees(phantom_dataset, site, device="cpu").probabilities)[:6]
+    plain, teacher = (dataset_predictions(path, dataset, rows).probabilities for path in (study, site))
+    assert np.abs(reported - plain).max() > 0.05
+    np.testing.assert_array_equal(teacher, plain)
+    profiles = [site_profile(phantom_dataset, path, device="cpu")[0].probabilities for path in (study, site)]
+    np.testing.assert_array_equal(profiles[1], profiles[0])

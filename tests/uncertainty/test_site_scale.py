@@ -144,6 +144,14 @@ def test_too_few_knees_or_people_are_refused(number, people):
         fit_site_scale(study, targets, subject, name="s")
 
 
+def test_cross_fitting_maps_only_grades_that_the_scale_of_all_knees_maps():
+    study, targets, _ = knees_of(60, 10, reader=(2, 3, 4, 4.6))
+    few_people = (np.arange(60) % 19).astype(str)
+    probabilities, grades, _ = cross_fitted_scale(study, np.zeros((60, 7), dtype=np.int64), targets, few_people)
+    np.testing.assert_array_equal(probabilities, study)
+    assert not grades.any()
+
+
 def test_every_family_gives_distributions_for_every_scale():
     study, _, _ = knees_of(20, 9)
     generator = np.random.default_rng(0)

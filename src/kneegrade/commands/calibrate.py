@@ -57,12 +57,13 @@ def calibrate(
         ),
     ] = None,
     share: Annotated[
-        float,
+        float | None,
         typer.Option(
             metavar="SHARE", min=0.1, max=1,
             help="Without --site: approximate share of the subjects to fit on; the others are used to evaluate.",
+            show_default="0.5",
         ),
-    ] = 0.5,
+    ] = None,
     level: Annotated[
         float | None,
         typer.Option(
@@ -91,7 +92,7 @@ def calibrate(
     from kneegrade.cohorts import load_manifest, rows_of_split
     from kneegrade.files import make_directory
 
-    _check_options(site, unlabelled, reference)
+    _check_options(site, unlabelled, reference, share)
     table = rows_of_split(load_manifest(manifest), split)
     if detect:
         table = table.drop(columns=["landmarks_px", "landmark_confidence", "pixel_aspect"], errors="ignore")
@@ -99,7 +100,7 @@ def calibrate(
     for name in RESULTS:
         (output / name).unlink(missing_ok=True)  # of an earlier call
     if site is None:
-        _fit_study(table, output, weights, share, level or 0.9, seed, device.value, quiet)
+        _fit_study(table, output, weights, 0.5 if share is None else share, level or 0.9, seed, device.value, quiet)
     elif unlabelled and reference is not None:
         _fit_prevalence(table, reference, output, weights, site, seed, device.value, quiet)
     else:
@@ -108,7 +109,12 @@ def calibrate(
         typer.echo(f"Wrote {output / 'weights.safetensors'} and its description.")
 
 
-def _check_options(site: str | None, unlabelled: bool, reference: Path | None) -> None:
+def _check_options(site: str | None, unlabelled: bool, reference: Path | None, share: float | None) -> None:
+    if site is not None and share is not None:
+        raise UsageError(
+            "--share divides the subjects for a calibration without --site; with --site all knees are fitted on, and "
+            "the results are cross-fitted. Leave out --share."
+        )
     if unlabelled != (reference is not None) or (unlabelled and site is None):
         raise UsageError("--unlabelled needs --site NAME and --reference PATH, and --reference needs --unlabelled.")
     if site is not None and not (0 < len(site) <= LONGEST_NAME and site.isprintable()):

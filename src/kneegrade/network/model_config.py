@@ -26,7 +26,8 @@ class ModelConfig:
             paper's baselines). "keypoints+global": both, with the mean as one more point that every head reads.
             "siamese": the means of two maps, of a lateral patch and of a mirrored medial patch (Tiulpin et al. 2018);
             see `pooling.siamese_patches`.
-        stages: stages of the trunk: 3 ends at stride 16 (`layer3` of a ResNet), 4 at stride 32 (`layer4`).
+        stages: stages of the trunk: 3 ends at stride 16 (`layer3` of a ResNet), 4 at stride 32 (`layer4`). A ResNet may
+            have 1 to 4, an EfficientNet-Lite 3 or 4.
         reduce: None for the paper's linear heads on all channels, else the number of channels after a linear reduction
             with ReLU that all points share. Features are masked after the reduction, so the sum over points is exact.
         heads: "softmax", or "ordinal" for conditional logits (CORN).
@@ -40,8 +41,9 @@ class ModelConfig:
             normalisation of every image. The paper's network does not know them.
 
     Raises:
-        ValueError: unknown trunk or input normalization, or a trunk whose landmarks and mean have different numbers of
-            channels with "keypoints+global" pooling and without `reduce`.
+        ValueError: unknown trunk or input normalization, a number of stages that the trunk does not have, or a trunk
+            whose landmarks and mean have different numbers of channels with "keypoints+global" pooling and without
+            `reduce`.
     """
 
     trunk: str = "resnet50"
@@ -60,6 +62,9 @@ class ModelConfig:
             raise ValueError(f"input_normalization is {self.input_normalization!r}; expected one of {known}")
         if self.trunk not in TRUNKS:
             raise ValueError(f"trunk is {self.trunk!r}; expected one of {TRUNKS}")
+        stages = (3, 4) if self.trunk in EFFICIENTNETS else (1, 2, 3, 4)
+        if self.stages not in stages:
+            raise ValueError(f"{self.trunk} with stages {self.stages}; expected one of {stages}")
         if self.trunk in EFFICIENTNETS and self.pooling == "keypoints+global" and self.reduce is None:
             raise ValueError(f"{self.trunk} with keypoints+global pooling needs reduce, the number of channels to read")
 

@@ -54,7 +54,8 @@ def grades_table(report: Report) -> "Table":
 def _site_line(site: SiteReader) -> str:
     """What scale the grades are on."""
     mapped = ", ".join(SHORT_LABELS[name] for name in TARGET_NAMES if name in site.maps)
-    return f"{mapped}: as read at {printable(site.name)}. report.json and grades.csv also have the study's grades."
+    scale = "as read at" if site.labelled else "corrected for the prevalences at"
+    return f"{mapped}: {scale} {printable(site.name)}. report.json and grades.csv also have the study's grades."
 
 
 def ungraded_lines(report: Report) -> list[str]:

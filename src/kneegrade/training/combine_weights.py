@@ -6,6 +6,7 @@ from pathlib import Path
 
 from kneegrade.errors import WeightsError
 from kneegrade.network import Ensemble, model_config_of
+from kneegrade.training.fit import base_name
 from kneegrade.uncertainty import Calibration
 from kneegrade.uncertainty.postprocess import CALIBRATION
 from kneegrade.weights import Weights, load_weights, save_weights
@@ -15,7 +16,8 @@ def combine_weights(paths: Sequence[Path], output: Path) -> str:
     """Write the ensemble of several graders' networks; return the SHA-256 of the file.
 
     The ensemble has no calibration (temperatures 1, biases 0) and no quality control, because those of a member are not
-    those of the mean. The mixture for coherence is that of the first member.
+    those of the mean. The mixture for coherence is that of the first member. Licences that differ are joined as an SPDX
+    expression (A AND B), and the licence is null if a member states none.
 
     Args:
         paths: safetensors files of two or more single networks with the same pooling and softmax heads.
@@ -36,10 +38,10 @@ def combine_weights(paths: Sequence[Path], output: Path) -> str:
     tensors |= {f"{CALIBRATION}.{key}": value for key, value in Calibration().state_dict().items()}
     for number, part in enumerate(parts):
         tensors |= {f"network.members.{number}.{key}": value for key, value in part.part("network").items()}
-    first = parts[0].description
+    name = base_name(parts[0].description)
     return save_weights(output, tensors, {
-        "name": f"{first['name']}-ensemble", "kind": "grader", "licence": first.get("licence"),
-        "attribution": _attributions(parts), "learnt_from": first.get("learnt_from"), "model": asdict(config),
+        "name": f"{name}-ensemble", "kind": "grader", "licence": _licence(parts),
+        "attribution": _attributions(parts), "learnt_from": _learnt_from(parts), "model": asdict(config),
         "members": [asdict(each) for each in configs],
         "member_weights": [{"name": part.name, "sha256": part.sha256} for part in parts],
     })  # fmt: skip
@@ -48,3 +50,18 @@ def combine_weights(paths: Sequence[Path], output: Path) -> str:
 def _attributions(parts: Sequence[Weights]) -> list[str]:
     """The attributions of all members, each once."""
     return list(dict.fromkeys(line for part in parts for line in part.description.get("attribution") or ()))
+
+
+def _licence(parts: Sequence[Weights]) -> str | None:
+    """The licences of all members, each once; None if a member states none."""
+    licences = [part.description.get("licence") for part in parts]
+    return " AND ".join(dict.fromkeys(map(str, licences))) if all(licences) else None
+
+
+def _learnt_from(parts: Sequence[Weights]) -> str | None:
+    """The sentences about the training data of all members, each once; None if no member has one."""
+    sentences = [part.description.get("learnt_from") for part in parts]
+    if not any(sentences):
+        return None
+    stated = [each or f"{part.name}: not stated." for each, part in zip(sentences, parts, strict=True)]
+    return " ".join(dict.fromkeys(stated))

@@ -50,8 +50,10 @@ class Model(Section):
         trunk: "resnet18", "resnet34", "resnet50", "efficientnet_lite0" or "efficientnet_lite2".
         pooling: where the feature map is read. "keypoints": at the 74 landmarks. "global": its mean over the crop.
             "keypoints+global": both. "siamese": the means of a lateral patch and of a mirrored medial patch.
-        stages: number of stages of the trunk; 3 ends at stride 16 (layer3 of a ResNet), 4 at stride 32 (layer4).
-        reduce: number of channels after a linear reduction with ReLU; null: the heads read all channels.
+        stages: number of stages of the trunk; 3 ends at stride 16 (layer3 of a ResNet), 4 at stride 32 (layer4). An
+            EfficientNet-Lite needs 3 or 4.
+        reduce: number of channels after a linear reduction with ReLU; null: the heads read all channels. An
+            EfficientNet-Lite with "keypoints+global" pooling needs a number.
         heads: "softmax", or "ordinal" for conditional logits (CORN).
         regression: true: each grade has a second, linear head that predicts it as a number.
         roi_px: side of the network's input in pixels.
@@ -73,6 +75,11 @@ class Model(Section):
     init: Path | None = None
     input_normalization: InputNormalization | None = None
     mask_outside: bool = False
+
+    @model_validator(mode="after")
+    def _network_exists(self) -> "Model":
+        self.config_with(self.input_normalization or "none")
+        return self
 
     def config_with(self, input_normalization: InputNormalization) -> ModelConfig:
         """The configuration of the network with a given input normalization."""
@@ -172,8 +179,10 @@ class Train(Section):
             paper gives one number, 48, for the batch.
         steps_per_epoch: number of optimiser steps in an epoch; null: one pass over the labelled knees.
         learning_rate: peak learning rate of the trunk.
-        frozen_stages: number of residual stages of the trunk whose weights are frozen, together with the stem; 0
-            freezes nothing. The running statistics of their batch normalization are still updated.
+        frozen_stages: number of stages of the trunk whose weights are frozen, together with the stem; 0 freezes
+            nothing. Of a ResNet these are layer1, layer2 and layer3, at most as many as `model.stages`; of an
+            EfficientNet-Lite the first of its seven groups of blocks, so 3 reaches stride 8. The running statistics of
+            their batch normalization are still updated.
         head_rate: learning rate of the heads as a multiple of the trunk's.
         weight_decay: weight decay.
         optimiser: "adam" or "adamw".
@@ -236,6 +245,12 @@ class Recipe(Section):
     def _regression_heads_have_a_loss(self) -> "Recipe":
         if self.model.regression != (self.loss.lambda_mse > 0):
             raise ValueError("model.regression and a positive loss.lambda_mse require each other")
+        return self
+
+    @model_validator(mode="after")
+    def _frozen_stages_exist(self) -> "Recipe":
+        if self.train.frozen_stages > self.model.stages:
+            raise ValueError(f"train.frozen_stages is {self.train.frozen_stages}; the trunk has {self.model.stages}")
         return self
 
 

@@ -101,7 +101,7 @@ def calibrate(
         "joint_exponent": None if decoder is None else decoder.joint_exponent,
         "ordinal_smoothing": None if decoder is None else decoder.ordinal_smoothing,
     }  # fmt: skip
-    name = f"{loaded.description['name'].split('@')[0].removesuffix(CALIBRATED_SUFFIX)}{CALIBRATED_SUFFIX}"
+    name = f"{base_name(loaded.description)}{CALIBRATED_SUFFIX}"
     replaced = (CALIBRATION, DECODER, SETS, SITE, SITE_SETS)
     kept = {key: value for key, value in loaded.tensors.items() if key.split(".")[0] not in replaced}
     about = {key: value for key, value in loaded.description.items() if key != SITE}
@@ -114,6 +114,11 @@ def calibrate(
         rest.grades, rest.sets,
     )  # fmt: skip
     return predictions, list(knees.left_out)
+
+
+def base_name(description: Mapping[str, Any]) -> str:
+    """The name in a grader's description, without the marks of a calibration and of a site."""
+    return str(description["name"]).split("@")[0].removesuffix(CALIBRATED_SUFFIX)
 
 
 def _description_of_knees(loaded: Weights, knees: KneePredictions, fitted: NDArray[np.bool_]) -> dict[str, Any]:

@@ -109,7 +109,8 @@ def correct_prevalence(
     """Write weights whose probabilities are corrected for the site's prevalences, without labels (EM).
 
     The correction assumes that knees of one grade look alike at both sites and are read on the same scale. So it is
-    refused where the features differ more than the prevalences explain.
+    refused where the features differ more than the prevalences explain. A scale of another site in the input weights is
+    replaced: profiles are on the study's scale.
 
     Args:
         profile: of the site (`kneegrade.training.predict.site_profile`).

@@ -55,7 +55,7 @@ def _random_network(config: ModelConfig, seed: int) -> GradingNetwork:
 def _load_initial_trunk(
     path: Path, requested: InputNormalization | None
 ) -> tuple[dict[str, Tensor], InputNormalization]:
-    """The tensors of a trunk by torchvision's names, and its input normalization.
+    """The tensors of a trunk by the names of torchvision (ResNet) or timm (EfficientNet-Lite), and its normalization.
 
     Args:
         path: safetensors file.
@@ -77,8 +77,9 @@ def _load_initial_trunk(
         raise RecipeError(
             f"model.input_normalization: {path.name} has no description of a run's weights beside it, so the recipe "
             "must state the input that its trunk was trained on. Write `input_normalization: imagenet` for weights "
-            "that expect ImageNet's mean subtracted and its standard deviation divided by, such as torchvision's, or "
-            "`input_normalization: none` for weights that expect grey values in [0, 1] without normalization."
+            "that expect ImageNet's mean subtracted and its standard deviation divided by, such as torchvision's, "
+            "`input_normalization: symmetric` for weights that expect (x - 0.5) / 0.5, such as TensorFlow's, "
+            "or `input_normalization: none` for weights that expect grey values in [0, 1] without normalization."
         )
     return trunk or tensors, requested
 

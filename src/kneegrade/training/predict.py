@@ -85,13 +85,15 @@ def predictions_of(logits: dict[str, Tensor], dataset: KneeDataset, rows: NDArra
 
 
 def dataset_predictions(path: Path, dataset: KneeDataset, rows: NDArray[np.int64], device: str = "cpu") -> Predictions:
-    """Calibrated predictions of a grader's weights for `rows`; on a CPU in the precision of `kneegrade grade`.
+    """Calibrated predictions of a grader's weights for `rows`, on the scale of the study's readers.
+
+    On a CPU they have the precision of `kneegrade grade`.
 
     Raises:
         WeightsError: the weights are missing, damaged or of another kind.
     """
     loaded = load_weights(path, "grader")
-    calibrated = Postprocessor.of(loaded)(_run_network(loaded, dataset, rows, device)[0])
+    calibrated = Postprocessor.of(loaded)(_run_network(loaded, dataset, rows, device)[0]).on_study_scale
     return Predictions(
         calibrated.probabilities.astype(np.float32), dataset.targets[rows], dataset.subject[rows], rows,
         calibrated.grades, calibrated.sets,
@@ -240,6 +242,8 @@ def site_profile(
 ) -> tuple[SiteProfile, list[str]]:  # fmt: skip
     """Drift features and grades of the knees of a site, and a line for each film or knee that was left out.
 
+    The grades are on the scale of the study's readers, also where the weights bring the scale of a site's reader.
+
     Args:
         source: a folder of films; a manifest (`.parquet`), of which all splits are used, or its table; a dataset; or
             a saved profile (`.parquet`).
@@ -253,10 +257,10 @@ def site_profile(
             other weights.
     """
     path = weights or shipped_path("grader")
-    sha256 = load_weights(path, "grader").sha256
+    loaded = load_weights(path, "grader")
     if isinstance(source, Path) and source.suffix == ".parquet" and "features" in _parquet_columns(source):
         profile = SiteProfile.load(source)
-        if profile.weights != sha256:
+        if profile.weights != loaded.sha256:
             raise RecipeError(
                 f"{source.name} is a profile of other weights than {path.name}; create it again with these weights."
             )
@@ -264,8 +268,8 @@ def site_profile(
     knees = predict_knees(
         source, path, features="drift", subject=subject, device=device, workers=os.cpu_count() or 1, progress=progress
     )
-    probabilities = requested(knees.probabilities).astype(np.float32)
-    profile = SiteProfile(requested(knees.drift_features), probabilities, knees.subject, sha256)
+    probabilities = Postprocessor.of(loaded)(knees.logits).on_study_scale.probabilities.astype(np.float32)
+    profile = SiteProfile(requested(knees.drift_features), probabilities, knees.subject, loaded.sha256)
     return profile, list(knees.left_out)
 
 

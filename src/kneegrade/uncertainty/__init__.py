@@ -8,6 +8,7 @@ from kneegrade.uncertainty.calibration import Calibration, fit_calibration, nega
 from kneegrade.uncertainty.conformal import ConformalSets, fit_sets
 from kneegrade.uncertainty.implant_network import ImplantLimits, ImplantNetwork, load_implants, save_implants
 from kneegrade.uncertainty.joint_decoding import CoherentDecoder
+from kneegrade.uncertainty.label_shift import em_prevalences, label_shift_weights
 from kneegrade.uncertainty.ood_features import OODFeatures, concatenate_features, ood_features_of
 from kneegrade.uncertainty.postprocess import (
     CalibratedGrades,
@@ -16,7 +17,6 @@ from kneegrade.uncertainty.postprocess import (
     fit_postprocessor,
     tuned_postprocessor,
 )
-from kneegrade.uncertainty.prevalence import em_prevalences, label_shift_weights
 from kneegrade.uncertainty.quality_control import (
     Population,
     QualityControl,

@@ -159,7 +159,7 @@ def _mixed(tail: Array) -> Array:
 
 
 def _bias(parameters: Array, inputs: Inputs) -> Array:
-    """Q ∝ P·exp(v), a change of prevalences (`kneegrade.uncertainty.prevalence`); not fitted on labels."""
+    """Q ∝ P·exp(v), a change of prevalences (`kneegrade.uncertainty.label_shift`); not fitted on labels."""
     return np.asarray(softmax(np.log(inputs.shares) + parameters, axis=1))
 
 

@@ -93,6 +93,9 @@ class SiteScale:
     def grades(self, probabilities: Array, study: NDArray[np.int64]) -> NDArray[np.int64]:
         """(N, 7) reported grades: of mapped grades the one with the largest smoothed probability, else the study's.
 
+        Hard rules, and the guard against KL ≥ 2 beside six OARSI zeros, hold for the grades on the study's scale. They
+        relate grades of the same readers, so they are not applied here.
+
         Args:
             probabilities: (N, 29) on the site's scale.
             study: (N, 7) grades on the study's scale.
@@ -147,7 +150,7 @@ def choose_maps(
     person = np.unique(subject, return_inverse=True)[1]
     for target in TARGETS:
         read = _knees_read(targets)[target.name]
-        if read.sum() >= least[0] and len(np.unique(person[read])) >= least[1]:
+        if _suffices(person[read], least):
             labels = np.asarray(targets[read][:, target.one_hot], dtype=np.float64)
             chosen[target.name] = choose_map(Inputs.of(study[read], target), labels, person[read], seed)
     return chosen
@@ -193,7 +196,7 @@ def cross_fitted_scale(
     people = np.random.default_rng([seed, 1]).permutation(np.unique(subject))
     probabilities, grades = np.array(study, dtype=np.float64), study_grades.copy()
     sets = np.ones(probabilities.shape, dtype=np.bool_)
-    labelled = {name for name, rows in _knees_read(targets).items() if rows.sum() >= MIN_KNEES}
+    labelled = {name for name, rows in _knees_read(targets).items() if _suffices(subject[rows])}
     for number in range(FOLDS):
         test = np.isin(subject, people[number::FOLDS])
         kept = choose_maps(study[~test], targets[~test], subject[~test], seed, least=(1, FOLDS))
@@ -203,6 +206,11 @@ def cross_fitted_scale(
         grades[test] = scale.grades(probabilities[test], study_grades[test])
         sets[test] = scale.sets.sets(probabilities[test], grades[test])
     return probabilities, grades, sets
+
+
+def _suffices(person: NDArray[np.generic], least: tuple[int, int] = (MIN_KNEES, MIN_PEOPLE)) -> bool:
+    """Whether knees of these people (one entry a knee) are at least `least` = (knees, people)."""
+    return len(person) >= least[0] and len(np.unique(person)) >= least[1]
 
 
 def _knees_read(targets: NDArray[np.floating]) -> dict[str, NDArray[np.bool_]]:

@@ -74,7 +74,7 @@ def load_weights(path: Path, kind: str) -> Weights:
 
     Args:
         path: safetensors file with a JSON sidecar.
-        kind: expected kind, "grader" or "detector".
+        kind: expected kind, "grader", "detector" or "implants".
 
     Raises:
         WeightsError: the file or its sidecar is missing or damaged, the kind is another one, or the checksum differs.
