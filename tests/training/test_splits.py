@@ -13,7 +13,15 @@ from kneegrade.errors import RecipeError
 from kneegrade.schema import ONE_HOT_LENGTH, TARGETS
 from kneegrade.training.config import Data
 from kneegrade.training.dataset import KneeDataset
-from kneegrade.training.splits import EndlessSampler, hashed_subject, in_first_group, left_out, make_splits, severity
+from kneegrade.training.splits import (
+    DIVISION,
+    EndlessSampler,
+    hashed_subject,
+    in_first_group,
+    left_out,
+    make_splits,
+    severity,
+)
 from kneegrade.weights import read_description, shipped_path
 
 ARCHIVE = Path(os.environ.get("KNEEGRADE_REAL_DATA", "nowhere")) / "chen2018_kneeKL299_train_val.zip"
@@ -169,22 +177,23 @@ def test_a_description_that_does_not_state_the_people_is_refused(parts):
         left_out(described(**parts), PEOPLE)
 
 
-def test_the_shipped_weights_list_the_people_they_were_fitted_on():
+def test_the_shipped_weights_state_how_the_people_they_were_fitted_on_are_found():
     description = read_description(shipped_path("grader"))
-    listed = description["fitted_people"]
-    assert listed == sorted(set(listed))
-    assert len(listed) == description["calibrated"]["subjects"] == 206
-    assert all(re.fullmatch("[0-9a-f]{8}", person) for person in listed)
+    for part in ("calibrated", "gate"):
+        assert {key: description[part][key] for key in ("division", "share", "seed")} == {
+            "division": DIVISION, "share": 0.5, "seed": 0,
+        }  # fmt: skip
+    assert "fitted_people" not in description
 
 
 @pytest.mark.skipif(not ARCHIVE.is_file(), reason="KNEEGRADE_REAL_DATA names no folder with the Chen 2018 archive")
 def test_half_of_the_validation_people_are_left_out_of_the_shipped_weights():
-    """By the list; the result does not depend on the other subjects."""
+    """By a hash; the result does not depend on the other subjects."""
     with zipfile.ZipFile(ARCHIVE) as archive:
         names = [name for name in archive.namelist() if re.fullmatch(r"val/\d/\d+[LR]\.jpg", name)]
     subject = np.array([f"oai-{name.split('/')[2][:7]}" for name in names])
     out = left_out(read_description(shipped_path("grader")), subject)
-    assert ((~out).sum(), len(np.unique(subject[~out]))) == (412, 206)
-    assert (out.sum(), len(np.unique(subject[out]))) == (414, 207)
+    assert ((~out).sum(), len(np.unique(subject[~out]))) == (382, 191)
+    assert (out.sum(), len(np.unique(subject[out]))) == (444, 222)
     kept = subject != subject[0]
     assert (left_out(read_description(shipped_path("grader")), subject[kept]) == out[kept]).all()

@@ -88,7 +88,7 @@ def test_a_run_that_starts_from_a_grader_keeps_nothing_that_was_fitted_to_it(pha
     _, dataset, splits, network, weights = finish(
         tmp_path, phantom_dataset, {**model, "roi_px": 64, "init": str(path)}, batch_size=2, frozen_stages=1
     )
-    for name in ("conv1.weight", "layer1.0.conv1.weight"):  # frozen: the requested initial weights
+    for name in ("conv_stem.weight", "blocks.0.0.conv_dw.weight"):  # frozen: the requested initial weights
         assert torch.equal(weights.part("network.trunk")[name], before.part("network.trunk")[name])
     assert {name.split(".")[0] for name in weights.tensors} == {"network", "mixture", "calibration"}
     assert not {"gate", "calibrated", "lineage"} & weights.description.keys()
