@@ -7,6 +7,7 @@ import numpy as np
 import pydicom
 import pytest
 import torch
+from PIL import Image
 
 import kneegrade
 from kneegrade import Grader
@@ -48,6 +49,19 @@ def test_an_array_with_spacing_gets_millimetres(grader):
     one, two = (only_knee(grader.grade(pixels, pixel_spacing_mm=(mm, mm))).joint_space_width_mm for mm in (0.15, 0.30))
     assert two.medial == pytest.approx(2 * one.medial)
     assert two.lateral == pytest.approx(2 * one.lateral)
+
+
+def test_joint_space_is_measured_without_the_stretch_of_a_film(grader):
+    """Within 12 %, as knees have different natural ratios of scales; on the stretched outline it changes by 24 %."""
+    pixels = read_radiograph(EXAMPLES / "single_right.dcm").pixels
+    size = (round(1.3 * pixels.shape[1]), pixels.shape[0])
+    wide = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)).clip(0, 1)
+    plain, stretched = only_knee(grader.grade(pixels)), only_knee(grader.grade(wide))
+    before, after = plain.joint_space, stretched.joint_space
+    for width, expected in ((after.medial, before.medial), (after.lateral, before.lateral)):
+        assert width.value == pytest.approx(expected.value, rel=0.12)
+    assert after.convergence_deg.value == pytest.approx(before.convergence_deg.value, abs=0.4)
+    assert np.ptp(stretched.landmarks_px[:, 0]) == pytest.approx(1.3 * np.ptp(plain.landmarks_px[:, 0]), rel=0.03)
 
 
 def test_the_users_side_is_used_where_the_file_has_none(grader):

@@ -114,3 +114,9 @@ def test_landmark_array_requires_landmarks():
         landmark_array(manifest())
     points = np.arange(148.0)
     assert landmark_array(manifest(landmarks_px=[points, points]))[1, 3].tolist() == [6.0, 7.0]
+
+
+def test_a_pixel_aspect_is_a_positive_number_or_missing():
+    check_manifest(manifest(pixel_aspect=[1.2, None]))
+    with pytest.raises(RecipeError, match="pixel_aspect, row 1"):
+        check_manifest(manifest(pixel_aspect=[1.2, -1.0]))

@@ -3,10 +3,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from kneegrade.anatomy import UserLandmarks
+from kneegrade.anatomy import LandmarkDetector, UserLandmarks
+from kneegrade.anatomy.geometry import ROI_PLATEAU_WIDTHS
 from kneegrade.anatomy.landmark_files import write_pts
 from kneegrade.anatomy.landmark_scheme import ARTICULAR
+from kneegrade.cohorts.own_tables import manifest_from_films, manifest_from_landmarks
 from kneegrade.errors import RecipeError
+from kneegrade.imaging import read_radiograph
 from kneegrade.phantom import DicomOptions, FilmOptions, render_film, render_roi, sample_knee, write_film
 from kneegrade.training.build_dataset import build_dataset, knee_picture
 from kneegrade.training.dataset import DATASET_PX, load_datasets
@@ -160,3 +163,28 @@ def test_knee_picture_needs_a_side_and_a_readable_film(manifest):
     assert knee_picture(table.iloc[[1]]) is None
     assert knee_picture(manifest.iloc[[0]]) is None
     assert knee_picture(table.iloc[[0]].assign(image_path="nowhere.png")) is None
+
+
+def test_pictures_of_a_stretched_film_are_the_crops_that_are_graded(tmp_path):
+    """Whether the detector, the manifest or the user provides the landmarks."""
+    film = render_film(1, 0, FilmOptions("single_left", longest_px=900))
+    height, width = film.pixels.shape
+    grey = Image.fromarray(np.rint(film.pixels * 255).astype(np.uint8)).resize((round(1.3 * width), height))
+    (tmp_path / "films").mkdir()
+    grey.save(tmp_path / "films" / "film.png")
+    detector = LandmarkDetector(roi_px=DATASET_PX)
+    (knee,), _ = detector.find(read_radiograph(tmp_path / "films" / "film.png"))
+    assert knee.pixel_aspect > 1.2
+    write_pts(tmp_path / "film.pts", knee.landmarks_px)
+    stored, _ = manifest_from_films(tmp_path / "films", detector)
+    marked, _ = manifest_from_landmarks(tmp_path / "films", UserLandmarks(tmp_path / "film.pts"))
+    plain = stored.drop(columns=["landmarks_px", "pixel_aspect"])
+    tables = {"stored": stored, "marked": marked.assign(side=knee.side), "detected": plain, "of_user": plain}
+    for name, table in tables.items():
+        user = UserLandmarks(tmp_path / "film.pts") if name == "of_user" else None
+        build_dataset(table, tmp_path / name, extent_in_plateau_widths=ROI_PLATEAU_WIDTHS, marked=user)
+        (picture,) = load_datasets((tmp_path / name,)).images
+        assert np.corrcoef(picture[knee.inside], knee.roi[knee.inside])[0, 1] > 0.998, name
+    build_dataset(stored.assign(pixel_aspect=1.0), tmp_path / "stretched", extent_in_plateau_widths=ROI_PLATEAU_WIDTHS)
+    (picture,) = load_datasets((tmp_path / "stretched",)).images
+    assert np.corrcoef(picture[knee.inside], knee.roi[knee.inside])[0, 1] < 0.98

@@ -34,11 +34,12 @@ from kneegrade.results import Finding
 Points = NDArray[np.float64]
 
 NATURAL_RATIOS = (0.9, 1.12)  # of scales, of 99 % of knees in images with square pixels
-NATURAL_RATIOS_MARKED = (0.88, 1.18)  # of exact outlines; those of 1500 phantom knees: 0.86 … 1.19, 99 % in 0.92 … 1.16
+NATURAL_RATIOS_MARKED = (0.88, 1.18)  # of exact outlines; 99 % of 1500 phantom knees: 0.92 … 1.16
 TYPICAL_RATIO = 1.02  # of images with square pixels
 VISIBLE_SHARE = 0.7  # of the logarithm of the stretch, before it is measured
 VISIBLE_SHARES = (0.35, 1.0)  # limits of the measured share
 LIMITS = (0.65, 1.7)  # of the estimated stretch
+MIN_SCALE = 1e-6  # pixels per mm of an outline from which a ratio is estimated
 MIN_OUTLINE_POINTS = 10  # landmarks on the image from which a ratio is estimated
 MIN_CONFIDENCE_TO_RESAMPLE = 0.2  # of a detection; images without a knee have at most 0.18
 MAX_RESAMPLINGS = 2
@@ -75,7 +76,7 @@ def scale_ratio(landmarks_px: Points, shape: tuple[int, ...]) -> float:
     known = np.concatenate([_mean_shape()[seen], np.ones((seen.sum(), 1))], axis=1)
     rows = np.linalg.lstsq(known, landmarks_px[seen], rcond=None)[0][:2].T
     horizontal, vertical = np.linalg.norm(rows, axis=1)
-    return float(horizontal / vertical) if vertical > 0 and horizontal > 0 else float("nan")
+    return float(horizontal / vertical) if min(horizontal, vertical) > MIN_SCALE else float("nan")
 
 
 def pixel_aspect(ratio: float, previous: tuple[float, float] | None = None) -> float:
