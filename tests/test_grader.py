@@ -170,10 +170,11 @@ def test_evidence_sums_to_the_networks_logits_and_gives_the_grades(grader):
         assert knee.grades[target.name].probabilities == pytest.approx(expected, abs=1e-3)
 
 
-def test_coherence_is_that_of_the_networks_own_probabilities(grader):
+@pytest.mark.parametrize(("film", "shifted"), [("bilateral.dcm", False), ("single_right.dcm", True)])
+def test_coherence_is_that_of_the_networks_own_probabilities(grader, film, shifted):
     outputs = []
     hook = grader.network.register_forward_hook(lambda network, read, output: outputs.append(output.logits))
-    knees = grader.grade(EXAMPLES / "bilateral.dcm").radiographs[0].knees
+    knees = grader.grade(EXAMPLES / film).radiographs[0].knees
     hook.remove()
     own = torch.cat([torch.softmax(outputs[0][name], 1) for name in TARGET_NAMES], 1)
     g = grader.mixture.log_probability(own).tolist()
@@ -184,7 +185,7 @@ def test_coherence_is_that_of_the_networks_own_probabilities(grader):
         assert knee.coherence.decoding_shift == moved
         given = torch.tensor([p for grade in knee.grades.values() for p in grade.probabilities])
         assert grader.mixture.log_probability(given[None]).item() != pytest.approx(g[row], abs=0.1)
-    assert any(knee.coherence.decoding_shift for knee in knees)
+    assert any(knee.coherence.decoding_shift for knee in knees) == shifted
 
 
 def test_an_unknown_device_and_missing_weights_raise_errors():
