@@ -40,7 +40,7 @@ SPACING_PROBLEMS = {
     "spacing_implausible": "is implausible for a knee radiograph",
 }
 ASPECT_RATIO = Finding(
-    "aspect_ratio", "The file declares pixels that are not square; the image is used without resampling."
+    "aspect_ratio", "The file declares pixels that are not square; the declared ratio is not used."
 )
 BURNED_IN = Finding("burned_in_text", "The file declares burned-in text; images made from it may identify the patient.")
 MAYBE_BURNED_IN = Finding(
