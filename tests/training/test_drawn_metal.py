@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from kneegrade.phantom import render_rois, sample_knee
-from kneegrade.training.drawn_metal import KIND_SHARES, KINDS, MetalPart, draw_metal, knee_mm, sample_metal
+from kneegrade.training.drawn_metal import draw_metal, knee_mm
+from kneegrade.training.metal_shapes import KIND_SHARES, KINDS, MetalPart, sample_metal
 
 SIDE = 216
 

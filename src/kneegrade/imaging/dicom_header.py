@@ -39,9 +39,7 @@ SPACING_PROBLEMS = {
     "spacing_unequal": "differs between rows and columns",
     "spacing_implausible": "is implausible for a knee radiograph",
 }
-ASPECT_RATIO = Finding(
-    "aspect_ratio", "The file declares pixels that are not square; the declared ratio is not used."
-)
+ASPECT_RATIO = Finding("aspect_ratio", "The file declares pixels that are not square; the declared ratio is not used.")
 BURNED_IN = Finding("burned_in_text", "The file declares burned-in text; images made from it may identify the patient.")
 MAYBE_BURNED_IN = Finding(
     "burned_in_text",

@@ -17,8 +17,9 @@ from PIL import Image
 from kneegrade.anatomy.geometry import Pose, frame_at, pose_of, stretch_contrast
 from kneegrade.imaging.styles import TRAINING_FAMILIES, apply_styles, make_style_params
 from kneegrade.progress import Progress
-from kneegrade.training.drawn_metal import MIN_VISIBLE_MM2, draw_metal, knee_mm, sample_metal
+from kneegrade.training.drawn_metal import MIN_VISIBLE_MM2, draw_metal, knee_mm
 from kneegrade.training.film_objects import draw_film_objects
+from kneegrade.training.metal_shapes import sample_metal
 from kneegrade.uncertainty.implant_network import IMPLANT_PX, implant_inputs
 
 EXAMPLE_PX = 3 * IMPLANT_PX // 2  # in which metal and objects are drawn
