@@ -46,9 +46,25 @@ def test_path_bytes_dataset_and_array_give_the_same_grades(grader):
 def test_an_array_with_spacing_gets_millimetres(grader):
     pixels = read_radiograph(EXAMPLES / "single_right.dcm").pixels
     assert only_knee(grader.grade(pixels)).joint_space_width_mm is None
-    one, two = (only_knee(grader.grade(pixels, pixel_spacing_mm=(mm, mm))).joint_space_width_mm for mm in (0.15, 0.30))
-    assert two.medial == pytest.approx(2 * one.medial)
-    assert two.lateral == pytest.approx(2 * one.lateral)
+    tibia = only_knee(grader.grade(pixels)).joint_space.tibial_width_px.value
+    one, two = (
+        only_knee(grader.grade(pixels, pixel_spacing_mm=(width_mm / tibia,) * 2)).joint_space_width_mm
+        for width_mm in (70, 84)
+    )
+    assert two.medial == pytest.approx(1.2 * one.medial)
+    assert two.lateral == pytest.approx(1.2 * one.lateral)
+
+
+@pytest.mark.parametrize("width_mm", [38, 160, 290])
+def test_a_spacing_that_makes_a_tibia_of_impossible_width_is_not_used(grader, width_mm):
+    """Half and double the true spacing, as after a change of size, and a placeholder."""
+    pixels = read_radiograph(EXAMPLES / "single_right.dcm").pixels
+    mm = width_mm / only_knee(grader.grade(pixels)).joint_space.tibial_width_px.value
+    film = grader.grade(pixels, pixel_spacing_mm=(mm, mm)).radiographs[0]
+    (finding,) = (each for each in film.warnings if each.code == "spacing_implausible")
+    assert "55 to 110 mm" in finding.message
+    assert film.knees[0].joint_space_width_mm is None
+    assert film.knees[0].joint_space.medial.value > 0  # relative to the width of the tibia
 
 
 def test_joint_space_is_measured_without_the_stretch_of_a_film(grader):

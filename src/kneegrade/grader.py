@@ -36,6 +36,7 @@ from kneegrade.anatomy import (
     knees_from_landmarks,
     measure,
     refusal,
+    with_plausible_spacing,
 )
 from kneegrade.anatomy.landmark_scheme import NUM_LANDMARKS
 from kneegrade.coherence import GradeMixture, concatenate_probabilities, most_probable_grades
@@ -112,7 +113,7 @@ def detect_knees(
                 "no_knee", "No knee in a frontal view was detected on this film. Check the view, or grade by eye."
             ),
         )
-    return replace(film, knees=knees, refusals=tuple(refusal(knee) for knee in knees))
+    return with_plausible_spacing(replace(film, knees=knees, refusals=tuple(refusal(knee) for knee in knees)))
 
 
 class Grader:

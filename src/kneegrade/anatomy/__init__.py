@@ -3,7 +3,7 @@
 from kneegrade.anatomy.detector import LandmarkDetector
 from kneegrade.anatomy.geometry import ROI_PLATEAU_WIDTHS, RoiFrame, roi_frame
 from kneegrade.anatomy.joint_space import gap_at, joint_space_width, measure
-from kneegrade.anatomy.knee import DetectedRadiograph, Knee, build_knee, refusal
+from kneegrade.anatomy.knee import DetectedRadiograph, Knee, build_knee, refusal, with_plausible_spacing
 from kneegrade.anatomy.landmarks import Landmarks
 from kneegrade.anatomy.user_landmarks import UserHints, UserLandmarks, knees_from_landmarks
 
@@ -23,4 +23,5 @@ __all__ = [
     "measure",
     "refusal",
     "roi_frame",
+    "with_plausible_spacing",
 ]

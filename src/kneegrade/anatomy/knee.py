@@ -1,6 +1,6 @@
 """`Knee`: a knee with landmarks, normalised crop and a first check; `DetectedRadiograph`: a film with its knees."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from kneegrade.anatomy.geometry import (
     square_pixels_matrix,
     stretch_contrast,
 )
-from kneegrade.anatomy.landmark_scheme import ARTICULAR
+from kneegrade.anatomy.landmark_scheme import ARTICULAR, TIBIA_PLATEAU_LATERAL, TIBIA_PLATEAU_MEDIAL
 from kneegrade.anatomy.landmarks import Landmarks
 from kneegrade.anatomy.laterality import SideAssignment
 from kneegrade.anatomy.shape_model import ShapeModel
@@ -26,6 +26,7 @@ MAX_OUTLINE_RESIDUAL = 0.025  # plateau widths; an outline farther from every kn
 MIN_POINT_CONFIDENCE = 0.25  # mean over the joint surfaces, below which the heat maps show no outline
 MIN_FIT_POINTS = 10  # landmarks of the joint surfaces that the shape model is fitted to
 MIN_ARTICULAR_SHARE_ON_FILM = 0.9
+PLAUSIBLE_TIBIA_MM = (55.0, 110.0)  # width of an adult's plateau on a film, magnification included
 
 VIEW = Finding(
     "view",
@@ -109,6 +110,30 @@ class DetectedRadiograph:
     warnings: tuple[Finding, ...] = ()
     reason: Finding | None = None
     failed: bool = False
+
+
+def with_plausible_spacing(film: DetectedRadiograph) -> DetectedRadiograph:
+    """Return the film, without its spacing if that makes a tibia of an impossible width.
+
+    A spacing of 1 mm that a program filled in, or that of a film before it was made smaller, gives wrong lengths that
+    look like any others. Knees that are refused are left out, because their landmarks may be wrong.
+    """
+    if film.spacing_mm is None:
+        return film
+    row, column = film.spacing_mm
+    for knee, refused in zip(film.knees, film.refusals, strict=True):
+        points = knee.landmarks.points_px
+        across, down = points[TIBIA_PLATEAU_MEDIAL] - points[TIBIA_PLATEAU_LATERAL]
+        width = float(np.hypot(across * column, down * row))
+        if refused is None and not PLAUSIBLE_TIBIA_MM[0] <= width <= PLAUSIBLE_TIBIA_MM[1]:
+            finding = Finding(
+                "spacing_implausible",
+                f"With the stated pixel spacing of {column:.3g} mm the tibia would be {width:.0f} mm wide; "
+                f"{PLAUSIBLE_TIBIA_MM[0]:.0f} to {PLAUSIBLE_TIBIA_MM[1]:.0f} mm is plausible. The spacing is not used, "
+                "and no lengths in mm are reported.",
+            )
+            return replace(film, spacing_mm=None, warnings=(*film.warnings, finding))
+    return film
 
 
 def build_knee(
