@@ -88,6 +88,7 @@ def test_soft_labels_within_tolerance_are_normalised():
     ("changes", "message"),
     [
         ({"side": ["R", "right"]}, "row 1"),
+        ({"side": ["R", "unknown"], "image_path": ["a.png", "a.png"]}, "row 1: a film with several rows"),
         ({"kl": [2, 5]}, "kl, row 1: 5"),
         ({"subject_id": ["1", "1"]}, "more than one split"),
     ],

@@ -124,6 +124,17 @@ def test_the_pipeline_does_not_use_the_only_detected_knee_for_both_sides():
     assert "no gradable L knee" in result.left_out[0]
 
 
+@pytest.mark.parametrize("pipeline", [False, True])
+def test_the_only_knee_of_a_film_is_found_without_a_recorded_side(pipeline):
+    row = {"image_path": str(EXAMPLES / "single_right.dcm"), "subject_id": "a", "split": "test", "source": "x", "kl": 1}
+    found = {
+        side: predict_knees(pd.DataFrame([{**row, "knee_id": "a", "side": side}]), pipeline=pipeline, device="cpu")
+        for side in ("R", "unknown")
+    }
+    assert [len(knees) for knees in found.values()] == [1, 1]
+    np.testing.assert_array_equal(found["unknown"].probabilities, found["R"].probabilities)
+
+
 def test_incomplete_landmarks_and_missing_grades_are_refused():
     row = {"image_path": "nowhere.png", "subject_id": "a", "side": "R", "split": "test", "source": "x", "kl": 1}
     table = pd.DataFrame([{**row, "landmarks_px": landmarks} for landmarks in (None, [0.0] * 148)])

@@ -2,7 +2,7 @@
 
 A manifest is a Parquet file with one row per knee and film:
 
-- `image_path`, `knee_id`, `subject_id`, `side` (R or L), `split`, `source`: required.
+- `image_path`, `knee_id`, `subject_id`, `side` (R, L or unknown), `split`, `source`: required.
 - The seven grades: nullable integers. A grade that was never read is missing, not 0.
 - `<grade>_probabilities`: optional soft label, a list with one probability per class. It replaces the grade in
   training. Where it is None, NaN or a list of NaN, the grade is used.
@@ -61,17 +61,22 @@ def check_manifest(table: pd.DataFrame) -> None:
 
     Raises:
         RecipeError: a required column is missing, a grade is outside its scale, a soft label is not a distribution, a
-            side is neither R nor L, a `pixel_aspect` is not a positive number, or a subject is in more than one split.
-            The message names column and row.
+            side is not R, L or unknown, a film with a knee of unknown side has several rows, a `pixel_aspect` is not a
+            positive number, or a subject is in more than one split. The message names column and row.
     """
     missing = [name for name in REQUIRED_COLUMNS if name not in table.columns]
     if missing:
         raise RecipeError(f"The manifest lacks the columns {', '.join(missing)}.")
     if table[["image_path", "subject_id", "split"]].isna().any(axis=None):
         raise RecipeError("The manifest has a row without image_path, subject_id or split. All three are required.")
-    wrong_side = ~table["side"].isin(["R", "L"])
+    wrong_side = ~table["side"].isin(["R", "L", "unknown"])
     if wrong_side.any():
-        raise RecipeError(f"Column side, row {int(wrong_side.to_numpy().argmax())}: expected R or L.")
+        raise RecipeError(f"Column side, row {int(wrong_side.to_numpy().argmax())}: expected R, L or unknown.")
+    shared = (table["side"] == "unknown") & table["image_path"].duplicated(keep=False)
+    if shared.any():
+        raise RecipeError(
+            f"Column side, row {int(shared.to_numpy().argmax())}: a film with several rows needs R or L in each."
+        )
     if "pixel_aspect" in table.columns:
         aspect = pd.to_numeric(table["pixel_aspect"], errors="coerce")
         wrong = table["pixel_aspect"].notna() & ~(np.isfinite(aspect) & (aspect > 0))

@@ -41,7 +41,7 @@ class FilmTask:
     Attributes:
         path: of the film.
         rows: of the knees in the dataset.
-        sides: "R" or "L" of each knee.
+        sides: "R", "L" or "unknown" of each knee.
         landmarks_px: (74, 2) of each knee in film pixels, or None where the detector has to find them.
         pixel_aspect: stretch of the film that belongs to `landmarks_px` of each knee (see `Knee`).
         landmark_weight: of each knee; replaced by the detector's confidence where the detector finds the landmarks.
@@ -214,7 +214,8 @@ def _crop(task: FilmTask, index: int, radiograph: Radiograph, located: LocatedKn
     weight, aspect = task.landmark_weight[index], task.pixel_aspect[index]
     if points is None or side in located:
         if side not in located:
-            return f"no {side} knee that can be graded was found on this film"
+            sought = "single" if side == "unknown" else side
+            return f"no {sought} knee that can be graded was found on this film"
         points, weight, aspect = located[side]
     pixels, to_square = with_square_pixels(radiograph.pixels, aspect)
     points = points @ to_square[:, :2].T + to_square[:, 2]
@@ -240,9 +241,10 @@ def _locate(task: FilmTask, radiograph: Radiograph) -> LocatedKnees:
 def _by_side(task: FilmTask, knees: tuple[Knee, ...]) -> LocatedKnees:
     """The gradable knees by side.
 
-    A single knee of unknown side is taken for the requested one if the task requests a single knee.
+    The only knee of a film is taken for the requested one if the task requests a single knee and the side of one of
+    them is unknown.
     """
-    single = len(task.rows) == len(knees) == 1 and knees[0].side == "unknown"
+    single = len(task.rows) == len(knees) == 1 and "unknown" in (knees[0].side, task.sides[0])
     return {
         task.sides[0] if single else knee.side: (knee.landmarks_px, knee.landmark_confidence, knee.pixel_aspect)
         for knee in knees

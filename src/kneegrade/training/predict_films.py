@@ -132,9 +132,14 @@ def _about(table: pd.DataFrame, rows: list[int]) -> dict[str, Any]:
 
 
 def _grades_of_side(radiograph: GradedRadiograph, side: str, only_row: bool) -> Mapping[str, GradeResult] | None:
-    """Grades of the knee of a side; of a single knee of unknown side if the manifest has only one row for the film."""
+    """Grades of the knee of a side.
+
+    If the manifest has one row for the film, and the side in it or that of the film's only knee is unknown, the grades
+    of this knee.
+    """
     graded = [knee for knee in radiograph.knees if knee.grades]
-    single = [knee for knee in graded if only_row and len(radiograph.knees) == 1 and knee.side == "unknown"]
+    alone = only_row and len(radiograph.knees) == 1
+    single = [knee for knee in graded if alone and "unknown" in (knee.side, side)]
     matching = [knee for knee in graded if knee.side == side] or single
     return matching[0].grades if matching else None
 
