@@ -61,6 +61,20 @@ def test_a_missing_path_is_an_error_before_anything_is_read(tmp_path: Path) -> N
     assert caught.value.code == "no_such_file"
 
 
+def test_an_empty_path_is_refused_instead_of_reading_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "film.dcm").write_bytes(FILM)
+    monkeypatch.chdir(tmp_path)
+    for call in (find_sources, read_radiograph):
+        with pytest.raises(UsageError) as caught:
+            call("")  # type: ignore[operator]
+        assert caught.value.code == "empty_path"
+    with pytest.raises(UsageError, match="empty"):
+        find_sources([tmp_path, ""])
+    assert names(".") == ["film.dcm"]
+
+
 def test_archive_members_are_read_like_files(tmp_path: Path) -> None:
     archive = zipped(tmp_path / "study.zip", {"b/2.dcm": FILM, "b/": b"", "a.dcm": FILM, ".hidden": FILM})
     assert names(archive) == ["a.dcm", "b/2.dcm"]

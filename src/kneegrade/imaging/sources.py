@@ -89,9 +89,12 @@ def find_sources(inputs: Iterable[str | Path], limits: Limits = DEFAULT_LIMITS) 
         limits: limits for archives and their members.
 
     Raises:
-        UsageError: an input does not exist. It is raised by this call, before the first source is produced.
+        UsageError: an input is empty or does not exist. It is raised by this call, before the first source is produced.
     """
-    paths = [Path(item) for item in ([inputs] if isinstance(inputs, str | Path) else inputs)]
+    given = [inputs] if isinstance(inputs, str | Path) else list(inputs)
+    if "" in given:
+        raise UsageError("A path is empty; give a file or a folder, '.' for the current folder.", code="empty_path")
+    paths = [Path(item) for item in given]
     for path in paths:
         if not path.exists():
             raise UsageError(f"{shown_name(str(path))} does not exist; check the path.", code="no_such_file")
