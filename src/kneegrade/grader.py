@@ -75,6 +75,10 @@ Spacing = tuple[float, float] | None
 
 def detect_film(source: Source, detector: LandmarkDetector, hints: UserHints) -> DetectedRadiograph:
     """The knees of a file (stages 1 to 3). Nothing is raised: a problem becomes the film's reason."""
+    return replace(_detected_film(source, detector, hints), sha256=source.sha256())
+
+
+def _detected_film(source: Source, detector: LandmarkDetector, hints: UserHints) -> DetectedRadiograph:
     try:
         radiograph = read_radiograph(  # 1 read
             source.open(), laterality=hints.side, pixel_spacing_mm=hints.pixel_spacing_mm
@@ -215,7 +219,7 @@ class Grader:
         film_reason = film.reason
         if film_reason is None and all(knee.status == "not_gradable" for knee in knees):
             film_reason = knees[0].reason
-        return GradedRadiograph(film.source, knees, film_reason, film.warnings, failed=film.failed)
+        return GradedRadiograph(film.source, knees, film_reason, film.warnings, film.failed, film.sha256)
 
     def _refused_at_detection(self, knee: Knee, reason: Finding) -> GradedKnee:
         """A knee refused at stage 3. Its quality is 0; None where the weights bring no quality control."""

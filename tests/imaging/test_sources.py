@@ -1,3 +1,4 @@
+import hashlib
 import os
 import zipfile
 from pathlib import Path
@@ -73,6 +74,33 @@ def test_an_empty_path_is_refused_instead_of_reading_the_current_folder(
     with pytest.raises(UsageError, match="empty"):
         find_sources([tmp_path, ""])
     assert names(".") == ["film.dcm"]
+
+
+def test_films_of_one_name_from_several_inputs_have_different_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("patA", "patB/left"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "film.dcm").write_bytes(FILM)
+    zipped(tmp_path / "patC.zip", {"film.dcm": FILM})
+    zipped(tmp_path / "patD.zip", {"film.dcm": FILM})
+    a, b, c, d = tmp_path / "patA", tmp_path / "patB" / "left", tmp_path / "patC.zip", tmp_path / "patD.zip"
+    assert names(a, b) == ["patA/film.dcm", "patB/left/film.dcm"]
+    assert names(a / "film.dcm", b / "film.dcm") == ["patA/film.dcm", "patB/left/film.dcm"]
+    assert names(c, d, a) == ["patC.zip/film.dcm", "patD.zip/film.dcm", "patA/film.dcm"]
+    monkeypatch.chdir(a)
+    assert names(".", "../patB") == ["patA/film.dcm", "patB/left/film.dcm"]
+    assert names("film.dcm", "film.dcm") == ["film.dcm", "film.dcm"]
+    assert names(a) == ["film.dcm"]
+
+
+def test_the_checksum_of_a_source_is_that_of_its_content(tmp_path: Path) -> None:
+    expected = hashlib.sha256(FILM).hexdigest()
+    (tmp_path / "film.dcm").write_bytes(FILM)
+    zipped(tmp_path / "study.zip", {"film.dcm": FILM})
+    assert [source.sha256() for source in find_sources([tmp_path])] == [expected, expected]
+    assert Source("gone", tmp_path / "gone").sha256() is None
+    assert Source("bad", error=UnreadableFileError("It is damaged.", code="damaged")).sha256() is None
 
 
 def test_archive_members_are_read_like_files(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ Names inside an archive are never used as paths: members are read into memory an
 only displayed, after `shown_name` removed unsafe parts.
 """
 
+import hashlib
 import os
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
@@ -52,7 +53,8 @@ class Source:
     """One image to read: a file on disk or a member of a zip archive.
 
     Attributes:
-        name: name for reports: the file name, or the path relative to the given folder or archive.
+        name: name for reports: the path relative to the given folder or archive or, of several inputs, to the nearest
+            folder that contains them all.
         path: path on disk; None for a member of an archive.
         error: the reason why the source cannot be read, or None.
         load: function that returns the bytes of a member; None for a file on disk.
@@ -77,12 +79,27 @@ class Source:
             raise UsageError("The source has neither a path nor bytes; set `path` or `load`.", code="source")
         return self.path
 
+    def sha256(self) -> str | None:
+        """The SHA-256 of the file in hexadecimal digits; None if it cannot be read or is larger than the limit."""
+        try:
+            opened = self.open()
+            if isinstance(opened, bytes):
+                return hashlib.sha256(opened).hexdigest()
+            if not opened.is_file() or opened.stat().st_size > DEFAULT_LIMITS.file_bytes:
+                return None
+            with opened.open("rb") as stream:
+                return hashlib.file_digest(stream, "sha256").hexdigest()
+        except (KneeGradeError, OSError, ValueError):
+            return None
+
 
 def find_sources(inputs: Iterable[str | Path], limits: Limits = DEFAULT_LIMITS) -> Iterator[Source]:
     """The images in files, folders and zip archives, in the given order; folders and archives are sorted by name.
 
     Within folders and archives, hidden files, DICOMDIR and files of other types (text, tables, web pages) are skipped.
-    Every other file becomes a source; a file that cannot be read becomes a source with an error.
+    Every other file becomes a source; a file that cannot be read becomes a source with an error. The names of the
+    sources of several inputs begin at the nearest folder that contains these inputs, so that films of one name from
+    two folders differ.
 
     Args:
         inputs: paths of files, folders or zip archives.
@@ -102,11 +119,24 @@ def find_sources(inputs: Iterable[str | Path], limits: Limits = DEFAULT_LIMITS) 
 
 
 def _iterate(paths: list[Path], limits: Limits) -> Iterator[Source]:
-    for path in paths:
+    for path, name in zip(paths, _input_names(paths), strict=True):
+        prefix = f"{name}/" if len(paths) > 1 else ""
         if path.is_dir():
-            yield from _in_folder(path, limits)
+            yield from _in_folder(path, prefix, limits)
         else:
-            yield from _in_file(path, shown_name(path.name), limits, is_folder_input=False)
+            yield from _in_file(path, name, prefix, limits, is_folder_input=False)
+
+
+def _input_names(paths: list[Path]) -> list[str]:
+    """For each input its name or, if there are several, its path from the nearest folder that contains them all."""
+    if len(paths) == 1:
+        return [shown_name(paths[0].name)]
+    absolute = [os.path.abspath(path) for path in paths]
+    try:
+        common = os.path.commonpath([os.path.dirname(path) for path in absolute])
+    except ValueError:  # the inputs are on several drives
+        return [shown_name(path) for path in absolute]
+    return [shown_name(os.path.relpath(path, common)) for path in absolute]
 
 
 def shown_name(name: str) -> str:
@@ -131,19 +161,20 @@ def stem_of(name: str) -> str:
     return stem if dot and extension.lower() in IMAGE_EXTENSIONS else name
 
 
-def _in_folder(folder: Path, limits: Limits) -> Iterator[Source]:
+def _in_folder(folder: Path, prefix: str, limits: Limits) -> Iterator[Source]:
     for parent, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not _is_skipped(name))
         for name in sorted(name for name in files if not _is_skipped(name)):
             path = Path(parent, name)
-            yield from _in_file(path, shown_name(path.relative_to(folder).as_posix()), limits, is_folder_input=True)
+            shown = prefix + shown_name(path.relative_to(folder).as_posix())
+            yield from _in_file(path, shown, f"{shown}/", limits, is_folder_input=True)
 
 
 def _is_skipped(name: str) -> bool:
     return name.startswith(".") or name in SKIPPED_NAMES
 
 
-def _in_file(path: Path, name: str, limits: Limits, *, is_folder_input: bool) -> Iterator[Source]:
+def _in_file(path: Path, name: str, prefix: str, limits: Limits, *, is_folder_input: bool) -> Iterator[Source]:
     if not path.is_file():
         yield Source(name, error=UnsupportedFileError("This is not a regular file.", code="not_a_file"))
         return
@@ -154,7 +185,6 @@ def _in_file(path: Path, name: str, limits: Limits, *, is_folder_input: bool) ->
         yield Source(name, error=UnreadableFileError("The file cannot be opened.", code="cannot_open"))
         return
     if start.startswith(ZIP_MAGIC):
-        prefix = f"{name}/" if is_folder_input else ""
         yield from _in_archive(path, name, prefix, limits)
     elif not (is_folder_input and _is_non_image(name, start)):
         yield Source(name, path)
