@@ -18,6 +18,7 @@ from kneegrade.errors import (
     UnsupportedFileError,
     UsageError,
 )
+from kneegrade.imaging.folder_files import files_below
 from kneegrade.imaging.limits import MEBIBYTE, Limits
 
 DEFAULT_LIMITS = Limits()
@@ -97,7 +98,8 @@ def find_sources(inputs: Iterable[str | Path], limits: Limits = DEFAULT_LIMITS) 
     """The images in files, folders and zip archives, in the given order; folders and archives are sorted by name.
 
     Within folders and archives, hidden files, DICOMDIR and files of other types (text, tables, web pages) are skipped.
-    Every other file becomes a source; a file that cannot be read becomes a source with an error. The names of the
+    Every other file becomes a source; a file or folder that cannot be read becomes a source with an error. Symbolic
+    links to folders are followed; each folder is read once. The names of the
     sources of several inputs begin at the nearest folder that contains these inputs, so that films of one name from
     two folders differ.
 
@@ -162,12 +164,14 @@ def stem_of(name: str) -> str:
 
 
 def _in_folder(folder: Path, prefix: str, limits: Limits) -> Iterator[Source]:
-    for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not _is_skipped(name))
-        for name in sorted(name for name in files if not _is_skipped(name)):
-            path = Path(parent, name)
-            shown = prefix + shown_name(path.relative_to(folder).as_posix())
+    for path, is_readable in files_below(folder, _is_skipped):
+        shown = prefix + shown_name(path.relative_to(folder).as_posix())
+        if is_readable:
             yield from _in_file(path, shown, f"{shown}/", limits, is_folder_input=True)
+        else:
+            name = shown_name(path.name) if path == folder and not prefix else shown.removesuffix("/?")
+            message = "The folder cannot be read; check its permissions. Its films are missing in the results."
+            yield Source(name, error=UnreadableFileError(message, code="cannot_open"))
 
 
 def _is_skipped(name: str) -> bool:
@@ -175,10 +179,13 @@ def _is_skipped(name: str) -> bool:
 
 
 def _in_file(path: Path, name: str, prefix: str, limits: Limits, *, is_folder_input: bool) -> Iterator[Source]:
-    if not path.is_file():
-        yield Source(name, error=UnsupportedFileError("This is not a regular file.", code="not_a_file"))
-        return
     try:
+        if path.is_symlink() and not path.exists():
+            yield Source(name, error=UnreadableFileError("The link points to no file.", code="cannot_open"))
+            return
+        if not path.is_file():
+            yield Source(name, error=UnsupportedFileError("This is not a regular file.", code="not_a_file"))
+            return
         with path.open("rb") as stream:
             start = stream.read(DICOM_MAGIC_END)
     except OSError:
