@@ -20,6 +20,7 @@ from kneegrade.errors import (
 )
 from kneegrade.imaging.folder_files import files_below
 from kneegrade.imaging.limits import MEBIBYTE, Limits
+from kneegrade.imaging.own_pictures import is_own_picture
 
 DEFAULT_LIMITS = Limits()
 NON_IMAGE_SUFFIXES = frozenset(
@@ -40,6 +41,9 @@ NON_IMAGE_SUFFIXES = frozenset(
         ".ini",
         ".css",
         ".js",
+        ".npy",
+        ".npz",
+        ".safetensors",
     }
 )
 IMAGE_EXTENSIONS = frozenset({"dcm", "dicom", "png", "jpg", "jpeg", "tif", "tiff"})
@@ -97,7 +101,8 @@ class Source:
 def find_sources(inputs: Iterable[str | Path], limits: Limits = DEFAULT_LIMITS) -> Iterator[Source]:
     """The images in files, folders and zip archives, in the given order; folders and archives are sorted by name.
 
-    Within folders and archives, hidden files, DICOMDIR and files of other types (text, tables, web pages) are skipped.
+    Within folders and archives, hidden files, DICOMDIR, files of other types (text, tables, web pages) and the pictures
+    that kneegrade writes are skipped.
     Every other file becomes a source; a file or folder that cannot be read becomes a source with an error. Symbolic
     links to folders are followed; each folder is read once. The names of the
     sources of several inputs begin at the nearest folder that contains these inputs, so that films of one name from
@@ -193,13 +198,17 @@ def _in_file(path: Path, name: str, prefix: str, limits: Limits, *, is_folder_in
         return
     if start.startswith(ZIP_MAGIC):
         yield from _in_archive(path, name, prefix, limits)
+    elif is_own_picture(start) and not is_folder_input:
+        message = "This picture shows results of kneegrade and is not a film; give the film that it was made from."
+        yield Source(name, path, UnsupportedFileError(message, code="own_picture"))
     elif not (is_folder_input and _is_non_image(name, start)):
         yield Source(name, path)
 
 
 def _is_non_image(name: str, start: bytes) -> bool:
-    """True when the suffix is that of another file type and the content does not begin as DICOM."""
-    return PurePosixPath(name).suffix.lower() in NON_IMAGE_SUFFIXES and start[128:132] != b"DICM"
+    """True for a picture of results, and when the suffix is of another file type and the content is not DICOM."""
+    is_other_type = PurePosixPath(name).suffix.lower() in NON_IMAGE_SUFFIXES
+    return is_own_picture(start) or (is_other_type and start[128:132] != b"DICM")
 
 
 def _in_archive(path: Path, name: str, prefix: str, limits: Limits) -> Iterator[Source]:
