@@ -84,18 +84,18 @@ class Source:
             raise UsageError("The source has neither a path nor bytes; set `path` or `load`.", code="source")
         return self.path
 
-    def sha256(self) -> str | None:
-        """The SHA-256 of the file in hexadecimal digits; None if it cannot be read or is larger than the limit."""
-        try:
-            opened = self.open()
-            if isinstance(opened, bytes):
-                return hashlib.sha256(opened).hexdigest()
-            if not opened.is_file() or opened.stat().st_size > DEFAULT_LIMITS.file_bytes:
-                return None
-            with opened.open("rb") as stream:
-                return hashlib.file_digest(stream, "sha256").hexdigest()
-        except (KneeGradeError, OSError, ValueError):
+
+def sha256_of(content: Path | bytes) -> str | None:
+    """The SHA-256 of a file or of bytes in hexadecimal digits; None if it cannot be read or exceeds the size limit."""
+    if isinstance(content, bytes):
+        return hashlib.sha256(content).hexdigest()
+    try:
+        if not content.is_file() or content.stat().st_size > DEFAULT_LIMITS.file_bytes:
             return None
+        with content.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except (OSError, ValueError):
+        return None
 
 
 def find_sources(inputs: Iterable[str | Path], limits: Limits = DEFAULT_LIMITS) -> Iterator[Source]:
