@@ -42,6 +42,7 @@ from kneegrade.anatomy.landmark_scheme import NUM_LANDMARKS
 from kneegrade.coherence import GradeMixture, concatenate_probabilities, most_probable_grades
 from kneegrade.errors import KneeGradeError, UsageError, WeightsError
 from kneegrade.imaging import Radiograph, Source, check_film, find_sources, read_radiograph
+from kneegrade.imaging.sources import sha256_of
 from kneegrade.network import Attribution, Ensemble, GradeLogits, GradingNetwork, load_network, model_config_of
 from kneegrade.progress import Progress
 from kneegrade.results import (
@@ -76,18 +77,21 @@ Spacing = tuple[float, float] | None
 
 def detect_film(source: Source, detector: LandmarkDetector, hints: UserHints) -> DetectedRadiograph:
     """The knees of a file (stages 1 to 3). Nothing is raised: a problem becomes the film's reason."""
+    sha256 = None
     try:
+        content = source.open()
+        sha256 = sha256_of(content)
         radiograph = read_radiograph(  # 1 read
-            source.open(), laterality=hints.side, pixel_spacing_mm=hints.pixel_spacing_mm
+            content, laterality=hints.side, pixel_spacing_mm=hints.pixel_spacing_mm
         )
-        return detect_knees(source.name, radiograph, detector, hints.landmarks)
+        return replace(detect_knees(source.name, radiograph, detector, hints.landmarks), sha256=sha256)
     except KneeGradeError as error:
-        return DetectedRadiograph(source.name, failed=True, reason=Finding(error.code, error.message))
+        reason = Finding(error.code, error.message)
     except Exception as error:  # one film must never end a run of many
         reason = Finding(
             "internal", f"An error in kneegrade ({type(error).__name__}) prevented the grading of this film. Report it."
         )
-        return DetectedRadiograph(source.name, failed=True, reason=reason)
+    return DetectedRadiograph(source.name, failed=True, reason=reason, sha256=sha256)
 
 
 def detect_knees(
@@ -216,7 +220,7 @@ class Grader:
         film_reason = film.reason
         if film_reason is None and all(knee.status == "not_gradable" for knee in knees):
             film_reason = knees[0].reason
-        return GradedRadiograph(film.source, knees, film_reason, film.warnings, failed=film.failed)
+        return GradedRadiograph(film.source, knees, film_reason, film.warnings, film.failed, film.sha256)
 
     def _refused_at_detection(self, knee: Knee, reason: Finding) -> GradedKnee:
         """A knee refused at stage 3. Its quality is 0; None where the weights bring no quality control."""

@@ -224,11 +224,13 @@ class GradedRadiograph:
     """One input file: its knees, or the reason why there are none.
 
     Attributes:
-        source: path of the file relative to the input folder or archive.
+        source: path of the file relative to the input folder or archive or, of several inputs, to the nearest folder
+            that contains them all.
         knees: detected knees, from left to right for a viewer to whom the femur is on top.
         reason: reason why there are no knees, or None.
         warnings: findings about the film as a whole.
         failed: True if the file could not be read; a readable film without a gradable knee has not failed.
+        sha256: SHA-256 of the file in hexadecimal digits; None if it could not be read, or the input was no file.
     """
 
     source: str
@@ -236,6 +238,7 @@ class GradedRadiograph:
     reason: Finding | None = None
     warnings: tuple[Finding, ...] = ()
     failed: bool = False
+    sha256: str | None = None
 
     @property
     def status(self) -> Literal["graded", "not_gradable", "failed"]:

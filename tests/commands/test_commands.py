@@ -122,6 +122,17 @@ def test_quiet_commands_print_why_the_exit_code_is_one(command, reason, tmp_path
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    "arguments", [["grade", "", "-o", "out"], ["grade", ".", "-o", ""], ["landmarks", ".", "--output="]]
+)
+def test_an_empty_argument_is_refused_instead_of_meaning_the_current_folder(arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = run(*arguments)
+    assert done.exit_code == 2
+    assert "argument is empty" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_file_that_pyarrow_does_not_find_is_exit_code_two_and_a_sentence(tmp_path):
     """Its exceptions have no `filename`."""
     knee = {"image_path": "no.png", "knee_id": "a", "subject_id": "a", "side": "R", "split": "train", "source": "a"}

@@ -1,3 +1,4 @@
+import hashlib
 import os
 import zipfile
 from pathlib import Path
@@ -8,7 +9,7 @@ from films import dataset, dicom_bytes
 
 from kneegrade.errors import UnreadableFileError, UnsupportedFileError, UsageError
 from kneegrade.imaging import Source, find_sources, read_radiograph
-from kneegrade.imaging.sources import shown_name
+from kneegrade.imaging.sources import sha256_of, shown_name
 
 FILM = dicom_bytes(dataset())
 
@@ -59,6 +60,47 @@ def test_a_missing_path_is_an_error_before_anything_is_read(tmp_path: Path) -> N
     with pytest.raises(UsageError) as caught:
         find_sources([tmp_path, tmp_path / "none"])
     assert caught.value.code == "no_such_file"
+
+
+def test_an_empty_path_is_refused_instead_of_reading_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "film.dcm").write_bytes(FILM)
+    monkeypatch.chdir(tmp_path)
+    for call in (find_sources, read_radiograph):
+        with pytest.raises(UsageError) as caught:
+            call("")  # type: ignore[operator]
+        assert caught.value.code == "empty_path"
+    with pytest.raises(UsageError, match="empty"):
+        find_sources([tmp_path, ""])
+    assert names(".") == ["film.dcm"]
+
+
+def test_films_of_one_name_from_several_inputs_have_different_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("patA", "patB/left"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "film.dcm").write_bytes(FILM)
+    zipped(tmp_path / "patC.zip", {"film.dcm": FILM})
+    zipped(tmp_path / "patD.zip", {"film.dcm": FILM})
+    a, b, c, d = tmp_path / "patA", tmp_path / "patB" / "left", tmp_path / "patC.zip", tmp_path / "patD.zip"
+    assert names(a, b) == ["patA/film.dcm", "patB/left/film.dcm"]
+    assert names(a / "film.dcm", b / "film.dcm") == ["patA/film.dcm", "patB/left/film.dcm"]
+    assert names(c, d, a) == ["patC.zip/film.dcm", "patD.zip/film.dcm", "patA/film.dcm"]
+    monkeypatch.chdir(a)
+    assert names(".", "../patB") == ["patA/film.dcm", "patB/left/film.dcm"]
+    assert names("film.dcm", "film.dcm") == ["film.dcm", "film.dcm"]
+    assert names(a) == ["film.dcm"]
+
+
+def test_the_checksum_of_a_source_is_that_of_its_content(tmp_path: Path) -> None:
+    expected = hashlib.sha256(FILM).hexdigest()
+    (tmp_path / "film.dcm").write_bytes(FILM)
+    zipped(tmp_path / "study.zip", {"film.dcm": FILM})
+    assert [sha256_of(source.open()) for source in find_sources([tmp_path])] == [expected, expected]
+    assert sha256_of(tmp_path / "gone") is None
+    assert sha256_of(tmp_path) is None
 
 
 def test_archive_members_are_read_like_files(tmp_path: Path) -> None:

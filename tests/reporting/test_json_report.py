@@ -28,7 +28,7 @@ def test_written_report_is_valid_and_reads_back_unchanged(report, validator, tmp
     read = json.loads(path.read_text(encoding="utf-8"))
     validator.validate(read)
     assert read == to_dict(report)
-    assert read["schema_version"] == SCHEMA_VERSION == "2.1"
+    assert read["schema_version"] == SCHEMA_VERSION == "2.2"
     assert read["software"]["weights"]["sha256"] == report.weights.sha256
     assert read["software"]["set_level"] == 0.9
 

@@ -100,6 +100,7 @@ class DetectedRadiograph:
         warnings: about the film and the sides of its knees.
         reason: why there are no knees, or None.
         failed: True where the file could not be read.
+        sha256: SHA-256 of the file, or None where it could not be read or there is no file.
     """
 
     source: str
@@ -110,6 +111,7 @@ class DetectedRadiograph:
     warnings: tuple[Finding, ...] = ()
     reason: Finding | None = None
     failed: bool = False
+    sha256: str | None = None
 
 
 def with_plausible_spacing(film: DetectedRadiograph) -> DetectedRadiograph:

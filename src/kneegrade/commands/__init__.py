@@ -84,7 +84,13 @@ class Program(Group):
         return COMMANDS
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """The command that `args` name; raises `UsageError` for one that was renamed or removed."""
+        """The command that `args` name; raises `UsageError` for a removed or renamed one and for empty arguments."""
+        for argument in args:
+            if not argument or (argument.startswith("--") and argument.endswith("=") and argument.count("=") == 1):
+                raise UsageError(
+                    f"An argument is empty ('{argument}'); expected a path or a value. A shell variable that is not "
+                    "set is a common cause. For the current folder, give '.'."
+                )
         if args and args[0] in SUCCESSORS:
             raise UsageError(SUCCESSORS[args[0]])
         return super().resolve_command(ctx, args)

@@ -22,6 +22,7 @@ from kneegrade.evaluation.paper_tables import (
 )
 from kneegrade.evaluation.table_formats import write_table
 from kneegrade.files import make_directory, replacing
+from kneegrade.imaging.own_pictures import KEYWORD, TEXT
 from kneegrade.progress import Progress
 
 TAUS = (0.25, 0.5, 0.75, 1.0, 1.5)
@@ -92,7 +93,7 @@ def incoherence_figures(directory: Path) -> list[Path]:
         axes.spines[["top", "right"]].set_visible(False)
         path = directory / f"supplement-figure{number}.png"
         with replacing(path, "wb") as stream:
-            figure.savefig(stream, dpi=150, format="png")
+            figure.savefig(stream, dpi=150, format="png", metadata={KEYWORD: TEXT})
         written.append(path)
     return written
 

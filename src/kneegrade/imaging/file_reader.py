@@ -63,6 +63,8 @@ def read_radiograph(
         is_unit_range = bool(np.issubdtype(source.dtype, np.floating) and _is_within_unit_range(image.pixels))
     elif isinstance(source, bytes | bytearray | memoryview):
         image = _from_bytes(bytes(source), limits)
+    elif isinstance(source, str) and not source:
+        raise UsageError("The path is empty; give the path of a file.", code="empty_path")
     elif isinstance(source, str | Path):
         image = _from_path(Path(source), limits)
     else:

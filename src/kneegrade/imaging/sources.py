@@ -4,6 +4,7 @@ Names inside an archive are never used as paths: members are read into memory an
 only displayed, after `shown_name` removed unsafe parts.
 """
 
+import hashlib
 import os
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
@@ -17,7 +18,9 @@ from kneegrade.errors import (
     UnsupportedFileError,
     UsageError,
 )
+from kneegrade.imaging.folder_files import files_below
 from kneegrade.imaging.limits import MEBIBYTE, Limits
+from kneegrade.imaging.own_pictures import is_own_picture
 
 DEFAULT_LIMITS = Limits()
 NON_IMAGE_SUFFIXES = frozenset(
@@ -38,6 +41,9 @@ NON_IMAGE_SUFFIXES = frozenset(
         ".ini",
         ".css",
         ".js",
+        ".npy",
+        ".npz",
+        ".safetensors",
     }
 )
 IMAGE_EXTENSIONS = frozenset({"dcm", "dicom", "png", "jpg", "jpeg", "tif", "tiff"})
@@ -52,7 +58,8 @@ class Source:
     """One image to read: a file on disk or a member of a zip archive.
 
     Attributes:
-        name: name for reports: the file name, or the path relative to the given folder or archive.
+        name: name for reports: the path relative to the given folder or archive or, of several inputs, to the nearest
+            folder that contains them all.
         path: path on disk; None for a member of an archive.
         error: the reason why the source cannot be read, or None.
         load: function that returns the bytes of a member; None for a file on disk.
@@ -78,20 +85,40 @@ class Source:
         return self.path
 
 
+def sha256_of(content: Path | bytes) -> str | None:
+    """The SHA-256 of a file or of bytes in hexadecimal digits; None if it cannot be read or exceeds the size limit."""
+    if isinstance(content, bytes):
+        return hashlib.sha256(content).hexdigest()
+    try:
+        if not content.is_file() or content.stat().st_size > DEFAULT_LIMITS.file_bytes:
+            return None
+        with content.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except (OSError, ValueError):
+        return None
+
+
 def find_sources(inputs: Iterable[str | Path], limits: Limits = DEFAULT_LIMITS) -> Iterator[Source]:
     """The images in files, folders and zip archives, in the given order; folders and archives are sorted by name.
 
-    Within folders and archives, hidden files, DICOMDIR and files of other types (text, tables, web pages) are skipped.
-    Every other file becomes a source; a file that cannot be read becomes a source with an error.
+    Within folders and archives, hidden files, DICOMDIR, files of other types (text, tables, web pages) and the pictures
+    that kneegrade writes are skipped.
+    Every other file becomes a source; a file or folder that cannot be read becomes a source with an error. Symbolic
+    links to folders are followed; each folder is read once. The names of the
+    sources of several inputs begin at the nearest folder that contains these inputs, so that films of one name from
+    two folders differ.
 
     Args:
         inputs: paths of files, folders or zip archives.
         limits: limits for archives and their members.
 
     Raises:
-        UsageError: an input does not exist. It is raised by this call, before the first source is produced.
+        UsageError: an input is empty or does not exist. It is raised by this call, before the first source is produced.
     """
-    paths = [Path(item) for item in ([inputs] if isinstance(inputs, str | Path) else inputs)]
+    given = [inputs] if isinstance(inputs, str | Path) else list(inputs)
+    if "" in given:
+        raise UsageError("A path is empty; give a file or a folder, '.' for the current folder.", code="empty_path")
+    paths = [Path(item) for item in given]
     for path in paths:
         if not path.exists():
             raise UsageError(f"{shown_name(str(path))} does not exist; check the path.", code="no_such_file")
@@ -99,11 +126,24 @@ def find_sources(inputs: Iterable[str | Path], limits: Limits = DEFAULT_LIMITS) 
 
 
 def _iterate(paths: list[Path], limits: Limits) -> Iterator[Source]:
-    for path in paths:
+    for path, name in zip(paths, _input_names(paths), strict=True):
+        prefix = f"{name}/" if len(paths) > 1 else ""
         if path.is_dir():
-            yield from _in_folder(path, limits)
+            yield from _in_folder(path, prefix, limits)
         else:
-            yield from _in_file(path, shown_name(path.name), limits, is_folder_input=False)
+            yield from _in_file(path, name, prefix, limits, is_folder_input=False)
+
+
+def _input_names(paths: list[Path]) -> list[str]:
+    """For each input its name or, if there are several, its path from the nearest folder that contains them all."""
+    if len(paths) == 1:
+        return [shown_name(paths[0].name)]
+    absolute = [os.path.abspath(path) for path in paths]
+    try:
+        common = os.path.commonpath([os.path.dirname(path) for path in absolute])
+    except ValueError:  # the inputs are on several drives
+        return [shown_name(path) for path in absolute]
+    return [shown_name(os.path.relpath(path, common)) for path in absolute]
 
 
 def shown_name(name: str) -> str:
@@ -128,38 +168,47 @@ def stem_of(name: str) -> str:
     return stem if dot and extension.lower() in IMAGE_EXTENSIONS else name
 
 
-def _in_folder(folder: Path, limits: Limits) -> Iterator[Source]:
-    for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not _is_skipped(name))
-        for name in sorted(name for name in files if not _is_skipped(name)):
-            path = Path(parent, name)
-            yield from _in_file(path, shown_name(path.relative_to(folder).as_posix()), limits, is_folder_input=True)
+def _in_folder(folder: Path, prefix: str, limits: Limits) -> Iterator[Source]:
+    for path, is_readable in files_below(folder, _is_skipped):
+        shown = prefix + shown_name(path.relative_to(folder).as_posix())
+        if is_readable:
+            yield from _in_file(path, shown, f"{shown}/", limits, is_folder_input=True)
+        else:
+            name = shown_name(path.name) if path == folder and not prefix else shown.removesuffix("/?")
+            message = "The folder cannot be read; check its permissions. Its films are missing in the results."
+            yield Source(name, error=UnreadableFileError(message, code="cannot_open"))
 
 
 def _is_skipped(name: str) -> bool:
     return name.startswith(".") or name in SKIPPED_NAMES
 
 
-def _in_file(path: Path, name: str, limits: Limits, *, is_folder_input: bool) -> Iterator[Source]:
-    if not path.is_file():
-        yield Source(name, error=UnsupportedFileError("This is not a regular file.", code="not_a_file"))
-        return
+def _in_file(path: Path, name: str, prefix: str, limits: Limits, *, is_folder_input: bool) -> Iterator[Source]:
     try:
+        if path.is_symlink() and not path.exists():
+            yield Source(name, error=UnreadableFileError("The link points to no file.", code="cannot_open"))
+            return
+        if not path.is_file():
+            yield Source(name, error=UnsupportedFileError("This is not a regular file.", code="not_a_file"))
+            return
         with path.open("rb") as stream:
             start = stream.read(DICOM_MAGIC_END)
     except OSError:
         yield Source(name, error=UnreadableFileError("The file cannot be opened.", code="cannot_open"))
         return
     if start.startswith(ZIP_MAGIC):
-        prefix = f"{name}/" if is_folder_input else ""
         yield from _in_archive(path, name, prefix, limits)
+    elif is_own_picture(start) and not is_folder_input:
+        message = "This picture shows results of kneegrade and is not a film; give the film that it was made from."
+        yield Source(name, path, UnsupportedFileError(message, code="own_picture"))
     elif not (is_folder_input and _is_non_image(name, start)):
         yield Source(name, path)
 
 
 def _is_non_image(name: str, start: bytes) -> bool:
-    """True when the suffix is that of another file type and the content does not begin as DICOM."""
-    return PurePosixPath(name).suffix.lower() in NON_IMAGE_SUFFIXES and start[128:132] != b"DICM"
+    """True for a picture of results, and when the suffix is of another file type and the content is not DICOM."""
+    is_other_type = PurePosixPath(name).suffix.lower() in NON_IMAGE_SUFFIXES
+    return is_own_picture(start) or (is_other_type and start[128:132] != b"DICM")
 
 
 def _in_archive(path: Path, name: str, prefix: str, limits: Limits) -> Iterator[Source]:

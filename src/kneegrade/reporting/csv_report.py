@@ -40,6 +40,7 @@ COLUMNS: Final[tuple[str, ...]] = (
     "coherence_decoding_shift",
     "coherence_findings",
     "warnings",
+    "sha256",
 )
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
@@ -84,6 +85,7 @@ def _cells(radiograph: GradedRadiograph, knee: GradedKnee | None) -> dict[str, C
         "source": radiograph.source,
         "status": subject.status,
         "warnings": _codes(radiograph.warnings),
+        "sha256": radiograph.sha256 or "",
     }
     reason = reason_of(subject)
     if reason is not None:

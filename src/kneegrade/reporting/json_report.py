@@ -20,7 +20,7 @@ from kneegrade.measurements import JointSpace, Measurement
 from kneegrade.reporting.report_labels import reason_of
 from kneegrade.results import Coherence, Evidence, Finding, GradedKnee, GradedRadiograph, GradeResult, Quality, Report
 
-SCHEMA_VERSION: Final = "2.1"
+SCHEMA_VERSION: Final = "2.2"
 
 _PROBABILITY_DIGITS = 6  # the rounded values of five classes sum to 1 within 3e-6
 _PIXEL_DIGITS = 2
@@ -71,6 +71,7 @@ def json_schema() -> dict[str, Any]:
 def _radiograph(radiograph: GradedRadiograph) -> dict[str, Any]:
     return {
         "source": radiograph.source,
+        "sha256": radiograph.sha256,
         "status": radiograph.status,
         "reason": _finding(reason_of(radiograph)),
         "warnings": [_finding(warning) for warning in radiograph.warnings],

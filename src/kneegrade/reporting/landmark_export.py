@@ -19,6 +19,7 @@ from kneegrade.errors import UsageError
 from kneegrade.files import make_directory, replacing
 from kneegrade.grader import detect_film
 from kneegrade.imaging import Source, stem_of
+from kneegrade.imaging.own_pictures import own_picture_mark
 from kneegrade.measurements import JointSpace
 from kneegrade.progress import Progress
 
@@ -137,7 +138,7 @@ def _write_picture(path: Path, detected: DetectedRadiograph, knees: Sequence[Exp
     film, _ = square_radiograph(detected.radiograph, knees[0].knee.pixel_aspect)  # widths are measured without stretch
     labels = [(k.knee.square_landmarks, f"{k.knee.side} {k.knee.landmark_confidence:.2f}") for k in knees]
     with replacing(path, "wb") as stream:
-        overlay(film.pixels, labels).save(stream, format="PNG", optimize=True)
+        overlay(film.pixels, labels).save(stream, format="PNG", optimize=True, pnginfo=own_picture_mark())
 
 
 def overlay(

@@ -1,0 +1,37 @@
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from kneegrade.errors import UnsupportedFileError
+from kneegrade.imaging import find_sources
+from kneegrade.imaging.own_pictures import own_picture_mark
+
+
+def save(path: Path, mark: PngInfo | None = None) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.zeros((40, 30), np.uint8)).convert("RGB").save(path, pnginfo=mark, optimize=True)
+    return path
+
+
+def test_own_pictures_in_folders_and_archives_are_no_films(tmp_path: Path) -> None:
+    other = PngInfo()
+    other.add_text("Software", "another program")
+    save(tmp_path / "in" / "film.png", other)
+    save(tmp_path / "in" / "film.landmarks.png")  # a film may have this name
+    own = save(tmp_path / "in" / "out" / "renamed.png", own_picture_mark())
+    with zipfile.ZipFile(tmp_path / "in" / "study.zip", "w") as archive:
+        archive.write(own, "own.png")
+        archive.write(tmp_path / "in" / "film.png", "film.png")
+    found = [source.name for source in find_sources([tmp_path / "in"])]
+    assert found == ["film.landmarks.png", "film.png", "study.zip/film.png"]
+
+
+def test_an_own_picture_given_by_itself_is_refused_with_the_reason(tmp_path: Path) -> None:
+    (source,) = find_sources([save(tmp_path / "own.png", own_picture_mark())])
+    with pytest.raises(UnsupportedFileError, match="not a film") as caught:
+        source.open()
+    assert caught.value.code == "own_picture"
