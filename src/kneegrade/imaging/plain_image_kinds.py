@@ -8,9 +8,10 @@ from io import BytesIO
 
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
+from kneegrade.imaging.dicom_codecs import FRAME_MARKERS
+
 JPEG_START = b"\xff\xd8\xff"
 JPEG_KINDS = {0xC3: "a lossless JPEG file", 0xF7: "a JPEG-LS file", 0xC9: "a JPEG file with arithmetic coding"}
-FRAME_MARKERS = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
 SAMPLE_FORMATS = {1: "unsigned integers", 2: "signed integers", 3: "floating-point numbers", 5: "complex integers"}
 BITS_PER_SAMPLE, COMPRESSION, SAMPLES_PER_PIXEL, SAMPLE_FORMAT = 258, 259, 277, 339  # TIFF tags
 
