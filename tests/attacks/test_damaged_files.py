@@ -58,7 +58,7 @@ def test_every_bad_file_of_a_folder_is_reported_and_the_others_are_read(tmp_path
     assert rows == {
         "a_text.dcm": "format",
         "b_empty.dcm": "empty",
-        "c_truncated.dcm": "damaged",
+        "c_truncated.dcm": "truncated",
         "d_film.dcm": (ROWS, COLUMNS),
         "e_magic.png": "format",
         "f_truncated.jpg": "damaged",

@@ -4,7 +4,6 @@ This module runs in the decoding process, because even parsing a header can requ
 """
 
 import struct
-from io import BytesIO
 
 import pydicom
 from pydicom import uid
@@ -13,6 +12,8 @@ from pydicom.dataset import FileMetaDataset
 from kneegrade.errors import KneeGradeError, LimitExceededError, UnreadableFileError, UnsupportedFileError
 from kneegrade.imaging import dicom_header as header
 from kneegrade.imaging.dicom_codecs import decode_stored_pixels
+from kneegrade.imaging.dicom_defects import add_missing_attributes, check_is_complete, parse, repair_encapsulation
+from kneegrade.imaging.dicom_spacing import pixel_spacing
 from kneegrade.imaging.grey_levels import to_grey_levels
 from kneegrade.imaging.limits import Limits
 from kneegrade.imaging.radiograph import DecodedImage
@@ -35,9 +36,9 @@ def is_dicom(data: bytes) -> bool:
     if len(data) < 8:
         return False
     group, element, length = struct.unpack("<HHL", data[:8])
-    if group in (0x0200, 0x0800):  # big endian
+    if group in (0x0200, 0x0800, 0x1000):  # big endian
         group, element, length = struct.unpack(">HHL", data[:8])
-    is_first_element = group in (0x0002, 0x0008) and element <= 0x0100
+    is_first_element = group in (0x0002, 0x0008, 0x0010) and element <= 0x0100
     return is_first_element and ((data[4:6].isalpha() and data[4:6].isupper()) or length <= 0x0100)
 
 
@@ -74,12 +75,18 @@ def _is_recursion_error(error: BaseException | None) -> bool:
 def _read(data: bytes, limits: Limits) -> DecodedImage:
     if declared_transfer_syntax(data) == DEFLATED:
         raise _deflated()
-    dataset = pydicom.dcmread(BytesIO(data), force=True)
+    dataset = parse(data)
     transfer_syntax = _transfer_syntax(dataset)
     header.check_nesting(dataset, limits)
-    header.check_is_radiograph(dataset, limits)
+    repairs = header.check_is_radiograph(dataset, limits)
+    if "PixelData" in dataset:
+        if transfer_syntax.is_encapsulated:
+            repair_encapsulation(dataset)
+        repairs += add_missing_attributes(dataset, is_encapsulated=transfer_syntax.is_encapsulated)
+        if not transfer_syntax.is_encapsulated:
+            check_is_complete(dataset)
     pixels, findings = to_grey_levels(decode_stored_pixels(dataset, transfer_syntax), dataset)
-    spacing_mm, spacing_source, spacing_findings = header.pixel_spacing(dataset)
+    spacing_mm, spacing_source, spacing_findings = pixel_spacing(dataset)
     side, side_source = header.laterality(dataset)
     return DecodedImage(
         pixels=pixels,
@@ -89,7 +96,13 @@ def _read(data: bytes, limits: Limits) -> DecodedImage:
         laterality_source=side_source,
         view=header.get_text(dataset, "ViewPosition") or None,
         identity=header.identity(dataset),
-        warnings=(*findings, *spacing_findings, *header.burned_in_findings(dataset)),
+        warnings=(
+            *repairs,
+            *findings,
+            *spacing_findings,
+            *header.projection_findings(dataset),
+            *header.burned_in_findings(dataset),
+        ),
     )
 
 

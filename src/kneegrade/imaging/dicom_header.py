@@ -1,10 +1,11 @@
-"""Attributes of a DICOM header: suitability as a radiograph, pixel spacing, side, view, UIDs and burned-in text.
+"""Attributes of a DICOM header: suitability as a radiograph, side, view, UIDs and burned-in text.
 
 This module runs in the decoding process. Header values are untrusted: the functions `get_*` return a default for an
 element that is absent, empty or malformed.
 """
 
 import math
+import re
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -16,11 +17,76 @@ from kneegrade.imaging.radiograph import Identity, Laterality
 from kneegrade.results import Finding
 
 MODALITIES = frozenset({"", "CR", "DX", "RF", "XA", "RG", "SC", "OT"})
+UNUSUAL_MODALITIES = frozenset({"DR", "XR"})  # not in the standard, but written by some systems for radiographs
 PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
-PLAUSIBLE_SPACING_MM = (0.02, 1.0)
-SPACING_TOLERANCE = 0.01  # largest relative difference of row and column spacing that counts as equal
-SIDES: dict[str, Laterality] = {"R": "R", "L": "L", "B": "both"}
+OTHER_VIEWS = frozenset(
+    [
+        "LATERAL",
+        "LAT",
+        "LL",
+        "RL",
+        "LLD",
+        "RLD",
+        "ML",
+        "LM",
+        "MLO",
+        "LMO",
+        "LLO",
+        "RLO",
+        "OBLIQUE",
+        "OBL",
+        "TANGENTIAL",
+        "SKYLINE",
+        "SUNRISE",
+        "MERCHANT",
+        "AXIAL",
+    ]
+)
+OTHER_BODY_PARTS = frozenset(
+    [
+        "ABDOMEN",
+        "ANKLE",
+        "ARM",
+        "BREAST",
+        "CALCANEUS",
+        "CHEST",
+        "CLAVICLE",
+        "COCCYX",
+        "CSPINE",
+        "ELBOW",
+        "FINGER",
+        "FOOT",
+        "FOREARM",
+        "HAND",
+        "HEAD",
+        "HEART",
+        "HIP",
+        "HUMERUS",
+        "JAW",
+        "LSPINE",
+        "NECK",
+        "PELVIS",
+        "RIB",
+        "RIBS",
+        "SACRUM",
+        "SCAPULA",
+        "SHOULDER",
+        "SKULL",
+        "SPINE",
+        "STERNUM",
+        "THORAX",
+        "THUMB",
+        "TOE",
+        "TSPINE",
+        "WRIST",
+    ]
+)
+SIDES: dict[str, Laterality] = {
+    **dict.fromkeys(("R", "RT", "RIGHT"), "R"),
+    **dict.fromkeys(("L", "LT", "LEFT"), "L"),
+    **dict.fromkeys(("B", "BOTH", "BILATERAL"), "both"),
+}
 SIDE_CODES: dict[str, Laterality] = {  # SNOMED CT and SRT codes
     "24028007": "R",
     "G-A100": "R",
@@ -30,16 +96,10 @@ SIDE_CODES: dict[str, Laterality] = {  # SNOMED CT and SRT codes
     "G-A102": "both",
 }
 
-MAGNIFICATION = Finding(
-    "magnification_uncorrected",
-    "The pixel spacing refers to the detector; lengths are not corrected for geometric magnification.",
+MODALITY_UNUSUAL = Finding(
+    "modality_unusual",
+    "The file writes the modality in a way that the standard does not define; it is read as a radiograph.",
 )
-SPACING_PROBLEMS = {
-    "spacing_invalid": "is not a pair of positive numbers",
-    "spacing_unequal": "differs between rows and columns",
-    "spacing_implausible": "is implausible for a knee radiograph",
-}
-ASPECT_RATIO = Finding("aspect_ratio", "The file declares pixels that are not square; the declared ratio is not used.")
 BURNED_IN = Finding("burned_in_text", "The file declares burned-in text; images made from it may identify the patient.")
 MAYBE_BURNED_IN = Finding(
     "burned_in_text",
@@ -65,6 +125,26 @@ def get_numbers(dataset: Dataset, keyword: str) -> tuple[float, ...]:
             return ()
         values = [value] if isinstance(value, str | int | float) else list(value)
         return tuple(float(item) for item in values)
+    except Exception:
+        return numbers_with_decimal_comma(dataset, keyword)
+
+
+def numbers_with_decimal_comma(dataset: Dataset, keyword: str) -> tuple[float, ...]:
+    """All values of an element whose decimal points are written as commas; empty for any other element."""
+    try:
+        value = dataset.get(keyword)
+        texts = [value] if isinstance(value, str) else [str(item) for item in value]
+        return tuple(float(text.replace(",", ".")) for text in texts) if "," in "".join(texts) else ()
+    except Exception:
+        return ()
+
+
+def get_texts(dataset: Dataset, keyword: str) -> tuple[str, ...]:
+    """All values as upper-case text, also when they are separated by a slash, comma or space instead of a backslash."""
+    try:
+        value = dataset.get(keyword)
+        values = [value] if value is None or isinstance(value, str) else list(value)
+        return tuple(text for item in values for text in re.split(r"[\\/,;\s\0]+", str(item or "").upper()) if text)
     except Exception:
         return ()
 
@@ -114,8 +194,8 @@ def _sequence_items(dataset: Dataset) -> Iterator[Dataset]:
             continue  # the image may be valid although a private sequence is broken
 
 
-def check_is_radiograph(dataset: Dataset, limits: Limits) -> None:
-    """Raise an error unless the data set is a single-frame radiograph within the limits.
+def check_is_radiograph(dataset: Dataset, limits: Limits) -> tuple[Finding, ...]:
+    """A warning if the modality is written unusually; an error unless this is a single-frame radiograph within limits.
 
     Raises:
         UnsupportedFileError: the data set has no image, another modality, or more than one frame.
@@ -123,11 +203,17 @@ def check_is_radiograph(dataset: Dataset, limits: Limits) -> None:
         LimitExceededError: the image has more pixels than allowed.
     """
     modality = get_text(dataset, "Modality")
+    is_standard = modality in MODALITIES
+    is_radiograph = is_standard or set(get_texts(dataset, "Modality") or "?") <= MODALITIES | UNUSUAL_MODALITIES
     if not any(keyword in dataset for keyword in PIXEL_KEYWORDS):
-        if "Rows" in dataset and modality in MODALITIES:
+        if "DirectoryRecordSequence" in dataset:
+            raise UnsupportedFileError(
+                "The file is a DICOMDIR, the index of a medium; give the folder that contains it.", code="not_an_image"
+            )
+        if "Rows" in dataset and is_radiograph:
             raise UnreadableFileError("The DICOM file ends before its pixel data: it is truncated.", code="truncated")
         raise UnsupportedFileError("The DICOM file contains no image; use a radiograph.", code="not_an_image")
-    if modality not in MODALITIES:
+    if not is_radiograph:
         shown = modality if modality.isalnum() and len(modality) <= 16 else "invalid"
         raise UnsupportedFileError(
             f"The DICOM modality is {shown}; expected a radiograph (CR, DX, RF, XA or a secondary capture).",
@@ -142,6 +228,7 @@ def check_is_radiograph(dataset: Dataset, limits: Limits) -> None:
     if rows <= 0 or columns <= 0:
         raise UnreadableFileError("The DICOM header declares no rows or no columns.", code="damaged")
     check_pixel_count(rows, columns, limits)
+    return () if is_standard else (MODALITY_UNUSUAL,)
 
 
 def check_pixel_count(rows: int, columns: int, limits: Limits) -> None:
@@ -156,72 +243,17 @@ def check_pixel_count(rows: int, columns: int, limits: Limits) -> None:
         )
 
 
-def pixel_spacing(dataset: Dataset) -> tuple[tuple[float, float] | None, str | None, tuple[Finding, ...]]:
-    """(row, column) spacing in mm or None, the keyword from which it was read, and warnings.
-
-    PixelSpacing takes precedence. ImagerPixelSpacing is used when PixelSpacing is absent or invalid; the warnings
-    include the reason.
-    """
-    problems: tuple[Finding, ...] = ()
-    for keyword in ("PixelSpacing", "ImagerPixelSpacing"):
-        if not _has_value(dataset, keyword):
-            continue
-        values = get_numbers(dataset, keyword)
-        problem = spacing_problem(keyword, values)
-        if problem is not None:
-            problems += (problem,)
-            continue
-        is_uncorrected = keyword == "ImagerPixelSpacing" or _is_detector_spacing(dataset)
-        return (values[0], values[1]), keyword, (*problems, MAGNIFICATION) if is_uncorrected else problems
-    ratio = get_numbers(dataset, "PixelAspectRatio")
-    is_square = len(ratio) != 2 or ratio[0] == ratio[1]
-    return None, None, problems if is_square else (*problems, ASPECT_RATIO)
-
-
-def _has_value(dataset: Dataset, keyword: str) -> bool:
-    """True when the element is not empty, even if its value cannot be parsed."""
-    try:
-        value = dataset.get(keyword)
-    except Exception:
-        return True
-    return value is not None and str(value).strip(" \0") not in ("", "[]")
-
-
-def _is_detector_spacing(dataset: Dataset) -> bool:
-    """True when PixelSpacing equals ImagerPixelSpacing, which means that it was not calibrated (PS3.3 10.7.1.3)."""
-    detector = get_numbers(dataset, "ImagerPixelSpacing")
-    pairs = zip(get_numbers(dataset, "PixelSpacing"), detector, strict=False)
-    return len(detector) == 2 and all(math.isclose(value, other, rel_tol=1e-3) for value, other in pairs)
-
-
-def spacing_problem(keyword: str, values: tuple[float, ...]) -> Finding | None:
-    """The finding that the values are not the pixel spacing of a knee radiograph, or None when they may be.
-
-    Args:
-        keyword: DICOM keyword of the element, for the message.
-        values: (row, column) in mm as in the file; empty when they cannot be parsed.
-    """
-    low, high = PLAUSIBLE_SPACING_MM
-    if len(values) != 2 or not all(math.isfinite(value) and value > 0 for value in values):
-        code = "spacing_invalid"
-    elif max(values) > min(values) * (1 + SPACING_TOLERANCE):
-        code = "spacing_unequal"
-    elif min(values) < low or max(values) > high:
-        code = "spacing_implausible"
-    else:
-        return None
-    return Finding(code, f"{keyword} in the file {SPACING_PROBLEMS[code]}; it is not used.")
-
-
 def laterality(dataset: Dataset) -> tuple[Laterality, str | None]:
     """The side stated in the header and the keyword from which it was read."""
     for keyword in ("ImageLaterality", "Laterality"):
-        if get_text(dataset, keyword) in SIDES:
-            return SIDES[get_text(dataset, keyword)], keyword
+        side = _side(dataset, keyword)
+        if side is not None:
+            return side, keyword
     for groups in get_items(dataset, "SharedFunctionalGroupsSequence"):
         for frame_anatomy in get_items(groups, "FrameAnatomySequence"):
-            if get_text(frame_anatomy, "FrameLaterality") in SIDES:
-                return SIDES[get_text(frame_anatomy, "FrameLaterality")], "FrameLaterality"
+            side = _side(frame_anatomy, "FrameLaterality")
+            if side is not None:
+                return side, "FrameLaterality"
     for region in get_items(dataset, "AnatomicRegionSequence"):
         for modifier in get_items(region, "AnatomicRegionModifierSequence"):
             if get_text(modifier, "CodeValue") in SIDE_CODES:
@@ -229,10 +261,30 @@ def laterality(dataset: Dataset) -> tuple[Laterality, str | None]:
     return "unknown", None
 
 
+def _side(dataset: Dataset, keyword: str) -> Laterality | None:
+    """The side, "both" when the element lists both sides; None when it is absent or states no known side."""
+    sides = {SIDES.get(text) for text in get_texts(dataset, keyword)}
+    if not sides or None in sides:
+        return None
+    return sides.pop() if len(sides) == 1 else "both"
+
+
 def identity(dataset: Dataset) -> Identity:
     """The UIDs of the file."""
     keywords = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
     return Identity(*(get_text(dataset, keyword) for keyword in keywords))
+
+
+def projection_findings(dataset: Dataset) -> tuple[Finding, ...]:
+    """Warnings when the header declares a view that is not frontal, or a body part that is not the knee."""
+    findings: tuple[Finding, ...] = ()
+    view, part = get_text(dataset, "ViewPosition"), get_text(dataset, "BodyPartExamined").replace(" ", "")
+    if view in OTHER_VIEWS:
+        message = f"The file declares the view {view}; the grades are defined for frontal views (AP or PA)."
+        findings += (Finding("view_declared", message),)
+    if part in OTHER_BODY_PARTS:
+        findings += (Finding("body_part", f"The file declares the body part {part}; expected a knee."),)
+    return findings
 
 
 def burned_in_findings(dataset: Dataset) -> tuple[Finding, ...]:

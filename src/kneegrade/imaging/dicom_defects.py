@@ -1,0 +1,141 @@
+"""Repairs of common defects of DICOM files: missing attributes and sloppy encapsulation of compressed pixel data.
+
+This module runs in the decoding process. A repair is made only where the file has one sensible reading.
+"""
+
+import math
+import struct
+from io import BytesIO
+from typing import Any
+
+import pydicom
+from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
+
+from kneegrade.errors import UnreadableFileError
+from kneegrade.imaging.dicom_header import get_integer, get_numbers, get_text
+from kneegrade.results import Finding
+
+ITEM = b"\xfe\xff\x00\xe0"
+UNDEFINED_LENGTH = 0xFFFFFFFF
+SEQUENCE_DELIMITER = b"\xfe\xff\xdd\xe0\0\0\0\0"
+OPEN_PIXEL_DATA = tuple(b"\xe0\x7f\x10\x00" + vr + b"\0\0\xff\xff\xff\xff" for vr in (b"OB", b"OW"))
+COLOUR = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT"})
+CUT_OFF = "The DICOM file is cut off within its pixel data; use another copy of the file."
+
+
+def parse(data: bytes) -> pydicom.FileDataset:
+    """The data set in the bytes of a file, also when the delimiter after its compressed pixel data is missing.
+
+    pydicom returns an empty data set without that delimiter.
+    """
+    dataset = pydicom.dcmread(BytesIO(data), force=True)
+    if "PixelData" not in dataset and any(start in data for start in OPEN_PIXEL_DATA):
+        return pydicom.dcmread(BytesIO(data + SEQUENCE_DELIMITER), force=True)
+    return dataset
+
+
+def repair_encapsulation(dataset: Dataset) -> None:
+    """Replace compressed pixel data whose offset table is wrong by the same fragments without offset table.
+
+    A file with a single frame needs no offset table: its frame consists of all fragments.
+
+    Raises:
+        UnreadableFileError: the file ends within a fragment.
+    """
+    fragments = _fragments(dataset.PixelData)
+    if len(fragments) < 2:
+        return
+    table, *rest = fragments
+    if (table and table != bytes(4)) or "ExtendedOffsetTable" in dataset:
+        for keyword in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths"):
+            if keyword in dataset:
+                delattr(dataset, keyword)
+        dataset["PixelData"].value = encapsulate([b"".join(rest)], has_bot=False)
+
+
+def check_is_complete(dataset: Dataset) -> None:
+    """Raise an error when uncompressed pixel data are shorter than their element declares and than the image needs.
+
+    Raises:
+        UnreadableFileError: the file ends within its pixel data.
+    """
+    element: Any = dataset.get_item("PixelData")
+    declared, length = getattr(element, "length", 0), len(element.value or b"")
+    keywords = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated")
+    bits = math.prod(get_integer(dataset, keyword, 1) for keyword in keywords)
+    if length < declared < UNDEFINED_LENGTH and 8 * length < bits:
+        raise UnreadableFileError(CUT_OFF, code="truncated")
+
+
+def _fragments(pixel_data: bytes) -> list[bytes]:
+    """The offset table and the fragments; empty when the data are not encapsulated."""
+    position, fragments = 0, []
+    while pixel_data[position : position + 4] == ITEM:
+        if position + 8 > len(pixel_data):
+            raise UnreadableFileError(CUT_OFF, code="truncated")
+        (length,) = struct.unpack_from("<L", pixel_data, position + 4)
+        start, position = position + 8, position + 8 + length
+        if position > len(pixel_data):
+            raise UnreadableFileError(CUT_OFF, code="truncated")
+        fragments.append(pixel_data[start:position])
+    return fragments
+
+
+def add_missing_attributes(dataset: Dataset, *, is_encapsulated: bool) -> tuple[Finding, ...]:
+    """A warning that names the attributes which were missing and got their usual values.
+
+    Args:
+        dataset: a data set with PixelData, Rows and Columns; missing attributes are added to it.
+        is_encapsulated: True when the pixel data are compressed.
+
+    Raises:
+        UnreadableFileError: an attribute is missing and the file does not show its value; the message names it.
+    """
+    added: dict[str, int | str] = {}
+
+    def add(keyword: str, value: int | str) -> None:
+        setattr(dataset, keyword, value)
+        added[keyword] = value
+
+    if not get_numbers(dataset, "SamplesPerPixel"):
+        add("SamplesPerPixel", 3 if get_text(dataset, "PhotometricInterpretation") in COLOUR else 1)
+    samples = get_integer(dataset, "SamplesPerPixel", 1)
+    if not get_text(dataset, "PhotometricInterpretation"):
+        if samples != 1:
+            raise _missing("PhotometricInterpretation")
+        add("PhotometricInterpretation", "MONOCHROME2")
+    if not get_numbers(dataset, "BitsAllocated"):
+        add("BitsAllocated", _bits_allocated(dataset, samples, is_encapsulated))
+    if not get_numbers(dataset, "BitsStored"):
+        add("BitsStored", get_integer(dataset, "BitsAllocated", 16))
+    if not get_numbers(dataset, "HighBit"):
+        add("HighBit", get_integer(dataset, "BitsStored", 16) - 1)
+    if not get_numbers(dataset, "PixelRepresentation"):
+        add("PixelRepresentation", 0)
+    if samples > 1 and not get_numbers(dataset, "PlanarConfiguration"):
+        add("PlanarConfiguration", 0)
+    if not added:
+        return ()
+    assumed = ", ".join(f"{keyword} ({value})" for keyword, value in added.items())
+    return (
+        Finding(
+            "attributes_missing", f"The file lacks required DICOM attributes; the usual values were used: {assumed}."
+        ),
+    )
+
+
+def _bits_allocated(dataset: Dataset, samples: int, is_encapsulated: bool) -> int:
+    """8 or 16, from the length of uncompressed pixel data."""
+    number = get_integer(dataset, "Rows", 0) * get_integer(dataset, "Columns", 0) * samples
+    length = len(dataset.PixelData)
+    for size in (1, 2):
+        if not is_encapsulated and number * size <= length <= number * size + 1:  # padded to an even length
+            return 8 * size
+    raise _missing("BitsAllocated")
+
+
+def _missing(keyword: str) -> UnreadableFileError:
+    return UnreadableFileError(
+        f"The DICOM file lacks the required attribute {keyword}; export the film again.", code="attributes_missing"
+    )
