@@ -6,8 +6,8 @@ temporary names.
 
 import os
 import secrets
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Literal, TextIO, overload
 
@@ -37,16 +37,16 @@ def replacing(path: Path, mode: Literal["w", "wb"] = "w") -> Iterator[Any]:
     Raises:
         UsageError: the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = path.with_name(f".{path.name[:20]}.{secrets.token_hex(8)}.tmp")  # short, even if the name is long
     try:
         with _create(temporary, mode) as stream:
             yield stream
         os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise _not_writable(path.name, error) from error
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise _not_writable(path.name, error) from error
         raise
 
 
@@ -78,9 +78,38 @@ def make_directory(directory: Path) -> None:
         raise _not_writable(directory.name, error) from error
 
 
+def prepare_output(directory: Path, names: Iterable[str] = ()) -> None:
+    """Create the output folder `directory`, and check with a temporary file that files can be written to it.
+
+    Args:
+        directory: folder for the results; created with its missing parents.
+        names: files that will be written or replaced in it.
+
+    Raises:
+        UsageError: the folder cannot be created or written, or a folder has one of `names`.
+    """
+    make_directory(directory)
+    probe = directory / f".{secrets.token_hex(8)}.tmp"
+    try:
+        with probe.open("xb") as stream:
+            stream.write(b"kneegrade")
+        probe.unlink()
+    except OSError as error:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)
+        raise _not_writable(directory.name or str(directory), error) from error
+    for name in names:
+        if (directory / name).is_dir():
+            raise UsageError(
+                f"{directory.name} contains a folder named {name}, where a file would be written; rename the folder, "
+                "or choose another output folder.",
+                code="not_writable",
+            )
+
+
 def _not_writable(name: str, error: OSError) -> UsageError:
     return UsageError(
-        f"{name} could not be written ({error.strerror or type(error).__name__}); choose a directory that exists or "
+        f"{name} could not be written ({error.strerror or type(error).__name__}); choose a folder that exists or "
         "can be created, with write permission and enough free space.",
         code="not_writable",
     )

@@ -110,6 +110,39 @@ def test_an_output_folder_that_cannot_be_written_is_exit_code_two_and_a_sentence
     assert "folder" in done.stderr
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs a folder that nobody can write to")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["grade", str(EXAMPLES)],
+        ["landmarks", str(EXAMPLES)],
+        ["phantom", "-n", "1", "--longest-px", "300"],
+        ["phantom", "-n", "1", "--rois"],
+        ["dataset", "manifest.parquet", "--workers", "1"],
+        ["evaluate", "--manifest", "manifest.parquet"],
+    ],
+    ids=" ".join,
+)
+def test_an_existing_folder_without_write_access_is_found_before_the_work(arguments, tmp_path, monkeypatch):
+    """In /proc nobody can create a file, not even root."""
+    monkeypatch.chdir(tmp_path)
+    knee = {"image_path": "no.png", "knee_id": "a", "subject_id": "a", "side": "R", "split": "test", "source": "a"}
+    pd.DataFrame([knee | {"kl": 1}]).to_parquet("manifest.parquet")
+    done = run(*arguments, "-o", "/proc/self/task")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert isinstance(done.exception, SystemExit)
+    assert "could not be written (" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_folder_in_place_of_a_report_file_is_found_before_grading(tmp_path):
+    (tmp_path / "report.html").mkdir()
+    done = run("grade", EXAMPLES, "-o", tmp_path)
+    assert done.exit_code == 2
+    assert "contains a folder named report.html" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
 @pytest.mark.parametrize(
     ("command", "reason"),
     [("grade", "1 of 1 files could not be read."), ("landmarks", "bad.dcm: The content of")],

@@ -63,12 +63,12 @@ def grade(
     Exit code 0: every knee of every file was graded. 1: a file could not be read, a film has no gradable knee, or a
     knee was not graded. 2: wrong usage.
     """
-    from kneegrade.files import make_directory
-    from kneegrade.reporting import write_report
+    from kneegrade.files import prepare_output
+    from kneegrade.reporting import report_files, write_report
 
     wanted = _report_formats(formats)
     sources = sources_in(inputs)
-    make_directory(output)
+    prepare_output(output, report_files(wanted))
     from kneegrade.anatomy import UserHints, UserLandmarks
     from kneegrade.grader import Grader
     from kneegrade.reporting.terminal import ungraded_lines
