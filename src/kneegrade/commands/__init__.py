@@ -96,6 +96,9 @@ class Program(Group):
         except KneeGradeError as error:
             typer.echo(f"kneegrade: {error.message}", err=True)
             raise typer.Exit(2) from error
+        except KeyboardInterrupt:
+            typer.echo("kneegrade: The command was interrupted.", err=True)
+            raise typer.Exit(130) from None
         except BrokenPipeError:  # the reader of standard output, for example `head`, has ended
             raise
         except OSError as error:
