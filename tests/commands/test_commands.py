@@ -1,5 +1,6 @@
 """Help, usage errors and exit codes of the command line, in this process."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -196,3 +197,31 @@ def test_a_terminal_without_unicode_does_not_stop_a_command():
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "sha256" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("encoding", "good", "bad"),
+    [
+        ("ascii", r"\xe8\u819d.dcm", r"bad\u819d\xdf.dcm"),
+        ("latin-1", "è\\u819d.dcm", r"bad\u819dß.dcm"),
+        ("cp1252", "è\\u819d.dcm", r"bad\u819dß.dcm"),
+        ("utf-8", "è膝.dcm", "bad膝ß.dcm"),
+    ],
+)
+def test_names_that_a_terminal_cannot_show_are_shown_with_escapes(encoding, good, bad, tmp_path):
+    films = tmp_path / "in"
+    films.mkdir()
+    shutil.copy(EXAMPLES / "single_right.dcm", films / "è膝.dcm")
+    (films / "bad膝ß.dcm").write_bytes(b"no film")
+    done = subprocess.run(
+        [sys.executable, "-m", "kneegrade", "landmarks", films, "-o", tmp_path / "out膝"],
+        capture_output=True, timeout=100, check=False,
+        env={"PYTHONIOENCODING": encoding, "PYTHONPATH": ":".join(sys.path), "PYTHONUTF8": "1", "COLUMNS": "200"},
+    )  # fmt: skip
+    shown = done.stdout.decode(encoding)
+    assert done.returncode == 1, done.stderr
+    assert good in shown
+    assert f"{bad}: The content of the file" in shown
+    assert (" +/- 0." if encoding == "ascii" else " ± 0.") in shown
+    assert ("out膝" if encoding == "utf-8" else r"out\u819d") in shown
+    assert b"Traceback" not in done.stderr

@@ -31,6 +31,7 @@ from kneegrade.commands import (
     train,
 )
 from kneegrade.errors import KneeGradeError, UsageError
+from kneegrade.terminal_text import HANDLER
 from kneegrade.version import __version__
 
 
@@ -144,5 +145,5 @@ def main() -> None:
     """Entry point of the command `kneegrade`."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal that cannot show "±" must not end a run
+            stream.reconfigure(errors=HANDLER)  # a terminal that cannot show "±" must not end a run
     app(prog_name="kneegrade")
