@@ -4,14 +4,17 @@ Single files are written and renamed here only. Memory-mapped arrays that a stop
 temporary names.
 """
 
+import hashlib
 import os
 import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, BinaryIO, Literal, TextIO, overload
+from typing import IO, Any, BinaryIO, Final, Literal, TextIO, overload
 
 from kneegrade.errors import UsageError
+
+MAX_NAME_BYTES: Final = 255  # of one file name; usual file systems allow no more
 
 
 @overload
@@ -54,6 +57,26 @@ def _create(path: Path, mode: Literal["w", "wb"]) -> IO[Any]:
     if mode == "wb":
         return path.open("xb")
     return path.open("x", encoding="utf-8", errors="replace", newline="")
+
+
+def short_name(name: str, ending_bytes: int = 0) -> str:
+    """`name` if a file can have it, else its beginning and ten digits of its SHA-256, which keep long names apart.
+
+    Args:
+        name: of a file, without its ending; parts between slashes are shortened separately.
+        ending_bytes: length of the longest ending that is added to it.
+    """
+    return "/".join(_short_part(part, MAX_NAME_BYTES - ending_bytes) for part in name.split("/"))
+
+
+def _short_part(part: str, limit: int) -> str:
+    encoded = os.fsencode(part)
+    if len(encoded) <= limit:
+        return part
+    digest = hashlib.sha256(encoded).hexdigest()[:10]
+    while len(os.fsencode(part)) > limit - len(digest) - 1:
+        part = part[:-1]  # whole characters, which can have several bytes
+    return f"{part}-{digest}"
 
 
 def write_text(path: Path, text: str) -> None:

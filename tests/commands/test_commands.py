@@ -225,3 +225,26 @@ def test_names_that_a_terminal_cannot_show_are_shown_with_escapes(encoding, good
     assert (" +/- 0." if encoding == "ascii" else " ± 0.") in shown
     assert ("out膝" if encoding == "utf-8" else r"out\u819d") in shown
     assert b"Traceback" not in done.stderr
+
+
+def test_landmarks_of_films_with_the_longest_names_are_written(tmp_path):
+    films, name = tmp_path / "in", "x" * 250
+    films.mkdir()
+    for ending in ("a.dcm", "b.dcm"):
+        shutil.copy(EXAMPLES / "single_right.dcm", films / f"{name}{ending}")
+    done = run("landmarks", films, "-o", tmp_path / "out", "--quiet")
+    assert (done.exit_code, done.stderr) == (0, "")
+    written = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert [written[i][-3:] for i in range(4)] == ["png", "pts"] * 2
+    assert len({text.partition(".")[0] for text in written}) == 2
+
+
+@pytest.mark.parametrize(
+    "command", [["phantom", "-n", "1"], ["phantom", "-n", "1", "--dataset"], ["landmarks", str(EXAMPLES)]]
+)
+def test_an_output_folder_whose_name_is_too_long_is_a_sentence(command, tmp_path):
+    done = run(*command, "-o", tmp_path / ("y" * 256), "--quiet")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert isinstance(done.exception, SystemExit)
+    assert "File name too long" in done.stderr
+    assert list(tmp_path.iterdir()) == []
