@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kneegrade.errors import UsageError
-from kneegrade.files import make_directory, replacing
+from kneegrade.files import make_directory, replacing, short_name
 from kneegrade.weights import save_weights
 
 
@@ -22,6 +22,26 @@ def test_newlines_of_text_are_not_translated(tmp_path):
     with replacing(tmp_path / "a.txt") as stream:
         stream.write("ü\r\n\n")
     assert (tmp_path / "a.txt").read_bytes() == b"\xc3\xbc\r\n\n"
+
+
+@pytest.mark.parametrize("letter", ["a", "膝", "\udcff"])
+def test_a_file_can_have_the_longest_short_name(letter, tmp_path):
+    path = tmp_path / f"{short_name(letter * 300, 4)}.txt"
+    with replacing(path) as stream:
+        stream.write("a")
+    assert path.read_text(encoding="utf-8") == "a"
+    assert 240 < len(os.fsencode(path.name)) <= 255
+
+
+def test_short_names_keep_names_apart_and_do_not_change_names_that_fit():
+    assert short_name("x" * 300 + "1") != short_name("x" * 300 + "2")
+    assert short_name(f"folder/{'x' * 251}", 4) == f"folder/{'x' * 251}"
+    assert [len(part) for part in short_name(f"{'y' * 400}/{'x' * 252}", 4).split("/")] == [251, 251]
+
+
+def test_a_name_that_is_too_long_is_a_usage_error(tmp_path):
+    with pytest.raises(UsageError, match=r"File name too long"), replacing(tmp_path / ("a" * 256)) as stream:
+        stream.write("a")
 
 
 def write_then_fail(path):

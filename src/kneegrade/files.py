@@ -4,14 +4,17 @@ Single files are written and renamed here only. Memory-mapped arrays that a stop
 temporary names.
 """
 
+import hashlib
 import os
 import secrets
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, BinaryIO, Literal, TextIO, overload
+from typing import IO, Any, BinaryIO, Final, Literal, TextIO, overload
 
 from kneegrade.errors import UsageError
+
+MAX_NAME_BYTES: Final = 255  # of one file name; usual file systems allow no more
 
 
 @overload
@@ -37,16 +40,16 @@ def replacing(path: Path, mode: Literal["w", "wb"] = "w") -> Iterator[Any]:
     Raises:
         UsageError: the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = path.with_name(f".{path.name[:20]}.{secrets.token_hex(8)}.tmp")  # short, even if the name is long
     try:
         with _create(temporary, mode) as stream:
             yield stream
         os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise _not_writable(path.name, error) from error
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise _not_writable(path.name, error) from error
         raise
 
 
@@ -54,6 +57,26 @@ def _create(path: Path, mode: Literal["w", "wb"]) -> IO[Any]:
     if mode == "wb":
         return path.open("xb")
     return path.open("x", encoding="utf-8", errors="replace", newline="")
+
+
+def short_name(name: str, ending_bytes: int = 0) -> str:
+    """`name` if a file can have it, else its beginning and ten digits of its SHA-256, which keep long names apart.
+
+    Args:
+        name: of a file, without its ending; parts between slashes are shortened separately.
+        ending_bytes: length of the longest ending that is added to it.
+    """
+    return "/".join(_short_part(part, MAX_NAME_BYTES - ending_bytes) for part in name.split("/"))
+
+
+def _short_part(part: str, limit: int) -> str:
+    encoded = os.fsencode(part)
+    if len(encoded) <= limit:
+        return part
+    digest = hashlib.sha256(encoded).hexdigest()[:10]
+    while len(os.fsencode(part)) > limit - len(digest) - 1:
+        part = part[:-1]  # whole characters, which can have several bytes
+    return f"{part}-{digest}"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -78,9 +101,38 @@ def make_directory(directory: Path) -> None:
         raise _not_writable(directory.name, error) from error
 
 
+def prepare_output(directory: Path, names: Iterable[str] = ()) -> None:
+    """Create the output folder `directory`, and check with a temporary file that files can be written to it.
+
+    Args:
+        directory: folder for the results; created with its missing parents.
+        names: files that will be written or replaced in it.
+
+    Raises:
+        UsageError: the folder cannot be created or written, or a folder has one of `names`.
+    """
+    make_directory(directory)
+    probe = directory / f".{secrets.token_hex(8)}.tmp"
+    try:
+        with probe.open("xb") as stream:
+            stream.write(b"kneegrade")
+        probe.unlink()
+    except OSError as error:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)
+        raise _not_writable(directory.name or str(directory), error) from error
+    for name in names:
+        if (directory / name).is_dir():
+            raise UsageError(
+                f"{directory.name} contains a folder named {name}, where a file would be written; rename the folder, "
+                "or choose another output folder.",
+                code="not_writable",
+            )
+
+
 def _not_writable(name: str, error: OSError) -> UsageError:
     return UsageError(
-        f"{name} could not be written ({error.strerror or type(error).__name__}); choose a directory that exists or "
+        f"{name} could not be written ({error.strerror or type(error).__name__}); choose a folder that exists or "
         "can be created, with write permission and enough free space.",
         code="not_writable",
     )

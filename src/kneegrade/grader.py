@@ -20,7 +20,7 @@ Stages 1 to 3 run film by film (`detect_film`), stages 4 to 8 on the knees of a 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 import torch
@@ -72,7 +72,24 @@ from kneegrade.weights.inference import choose_device
 if TYPE_CHECKING:
     import pydicom
 
+_INTERRUPTED: Final = Finding(
+    "interrupted", "The run was stopped before this film was graded. Grade this film in another run."
+)
 Spacing = tuple[float, float] | None
+
+
+class GradingInterrupted(KeyboardInterrupt):
+    """A run was stopped before all films were graded.
+
+    Attributes:
+        report: on all films; a film that was not reached has the reason `interrupted`.
+        left: number of these films.
+    """
+
+    def __init__(self, report: Report, left: int) -> None:
+        super().__init__()
+        self.report = report
+        self.left = left
 
 
 def detect_film(source: Source, detector: LandmarkDetector, hints: UserHints) -> DetectedRadiograph:
@@ -192,19 +209,29 @@ class Grader:
             hints: information about all of them that the user provides.
             progress: called with (films done, number of films) after each film has been read and its knees detected.
                 The knees are graded batch by batch; the last batch is graded after the last call.
+
+        Raises:
+            GradingInterrupted: instead of KeyboardInterrupt; it has the report on the films read until then.
         """
         listed = list(sources)
         graded: list[GradedRadiograph] = []
-        batch: list[DetectedRadiograph] = []
-        for number, source in enumerate(listed, start=1):
-            film = detect_film(source, self.detector, hints or UserHints())
-            batch.append(replace(film, radiograph=None))  # whole films are large
-            if len(batch) >= self.batch_size:
-                graded += self._grade_films(batch)
-                batch = []
-            if progress:
-                progress(number, len(listed))
-        return self._report(graded + self._grade_films(batch))
+        first, batch = 0, list[DetectedRadiograph]()  # number of films before the batch, and the batch
+        try:
+            for number, source in enumerate(listed, start=1):
+                film = detect_film(source, self.detector, hints or UserHints())
+                batch.append(replace(film, radiograph=None))  # whole films are large
+                if len(batch) >= self.batch_size:
+                    graded.extend(self._grade_films(batch))
+                    first, batch = number, []
+                if progress:
+                    progress(number, len(listed))
+            graded.extend(self._grade_films(batch))
+        except KeyboardInterrupt as interrupt:
+            if len(graded) < len(listed):
+                graded.extend(self._grade_films(batch[len(graded) - first :]))
+            left = [GradedRadiograph(source.name, reason=_INTERRUPTED, failed=True) for source in listed[len(graded) :]]
+            raise GradingInterrupted(self._report(graded + left), len(left)) from interrupt
+        return self._report(graded)
 
     def _grade_films(self, films: Sequence[DetectedRadiograph]) -> list[GradedRadiograph]:
         """The graded films: stages 4 to 8 on all their accepted knees together."""

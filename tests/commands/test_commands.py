@@ -1,5 +1,6 @@
 """Help, usage errors and exit codes of the command line, in this process."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -110,6 +111,39 @@ def test_an_output_folder_that_cannot_be_written_is_exit_code_two_and_a_sentence
     assert "folder" in done.stderr
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs a folder that nobody can write to")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["grade", str(EXAMPLES)],
+        ["landmarks", str(EXAMPLES)],
+        ["phantom", "-n", "1", "--longest-px", "300"],
+        ["phantom", "-n", "1", "--rois"],
+        ["dataset", "manifest.parquet", "--workers", "1"],
+        ["evaluate", "--manifest", "manifest.parquet"],
+    ],
+    ids=" ".join,
+)
+def test_an_existing_folder_without_write_access_is_found_before_the_work(arguments, tmp_path, monkeypatch):
+    """In /proc nobody can create a file, not even root."""
+    monkeypatch.chdir(tmp_path)
+    knee = {"image_path": "no.png", "knee_id": "a", "subject_id": "a", "side": "R", "split": "test", "source": "a"}
+    pd.DataFrame([knee | {"kl": 1}]).to_parquet("manifest.parquet")
+    done = run(*arguments, "-o", "/proc/self/task")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert isinstance(done.exception, SystemExit)
+    assert "could not be written (" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_folder_in_place_of_a_report_file_is_found_before_grading(tmp_path):
+    (tmp_path / "report.html").mkdir()
+    done = run("grade", EXAMPLES, "-o", tmp_path)
+    assert done.exit_code == 2
+    assert "contains a folder named report.html" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
 @pytest.mark.parametrize(
     ("command", "reason"),
     [("grade", "1 of 1 files could not be read."), ("landmarks", "bad.dcm: The content of")],
@@ -174,3 +208,54 @@ def test_a_terminal_without_unicode_does_not_stop_a_command():
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "sha256" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("encoding", "good", "bad"),
+    [
+        ("ascii", r"\xe8\u819d.dcm", r"bad\u819d\xdf.dcm"),
+        ("latin-1", "è\\u819d.dcm", r"bad\u819dß.dcm"),
+        ("cp1252", "è\\u819d.dcm", r"bad\u819dß.dcm"),
+        ("utf-8", "è膝.dcm", "bad膝ß.dcm"),
+    ],
+)
+def test_names_that_a_terminal_cannot_show_are_shown_with_escapes(encoding, good, bad, tmp_path):
+    films = tmp_path / "in"
+    films.mkdir()
+    shutil.copy(EXAMPLES / "single_right.dcm", films / "è膝.dcm")
+    (films / "bad膝ß.dcm").write_bytes(b"no film")
+    done = subprocess.run(
+        [sys.executable, "-m", "kneegrade", "landmarks", films, "-o", tmp_path / "out膝"],
+        capture_output=True, timeout=100, check=False,
+        env={"PYTHONIOENCODING": encoding, "PYTHONPATH": ":".join(sys.path), "PYTHONUTF8": "1", "COLUMNS": "200"},
+    )  # fmt: skip
+    shown = done.stdout.decode(encoding)
+    assert done.returncode == 1, done.stderr
+    assert good in shown
+    assert f"{bad}: The content of the file" in shown
+    assert (" +/- 0." if encoding == "ascii" else " ± 0.") in shown
+    assert ("out膝" if encoding == "utf-8" else r"out\u819d") in shown
+    assert b"Traceback" not in done.stderr
+
+
+def test_landmarks_of_films_with_the_longest_names_are_written(tmp_path):
+    films, name = tmp_path / "in", "x" * 250
+    films.mkdir()
+    for ending in ("a.dcm", "b.dcm"):
+        shutil.copy(EXAMPLES / "single_right.dcm", films / f"{name}{ending}")
+    done = run("landmarks", films, "-o", tmp_path / "out", "--quiet")
+    assert (done.exit_code, done.stderr) == (0, "")
+    written = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert [written[i][-3:] for i in range(4)] == ["png", "pts"] * 2
+    assert len({text.partition(".")[0] for text in written}) == 2
+
+
+@pytest.mark.parametrize(
+    "command", [["phantom", "-n", "1"], ["phantom", "-n", "1", "--dataset"], ["landmarks", str(EXAMPLES)]]
+)
+def test_an_output_folder_whose_name_is_too_long_is_a_sentence(command, tmp_path):
+    done = run(*command, "-o", tmp_path / ("y" * 256), "--quiet")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert isinstance(done.exception, SystemExit)
+    assert "File name too long" in done.stderr
+    assert list(tmp_path.iterdir()) == []

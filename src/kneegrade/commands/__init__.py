@@ -31,6 +31,7 @@ from kneegrade.commands import (
     train,
 )
 from kneegrade.errors import KneeGradeError, UsageError
+from kneegrade.terminal_text import HANDLER
 from kneegrade.version import __version__
 
 
@@ -102,6 +103,9 @@ class Program(Group):
         except KneeGradeError as error:
             typer.echo(f"kneegrade: {error.message}", err=True)
             raise typer.Exit(2) from error
+        except KeyboardInterrupt:
+            typer.echo("kneegrade: The command was interrupted.", err=True)
+            raise typer.Exit(130) from None
         except BrokenPipeError:  # the reader of standard output, for example `head`, has ended
             raise
         except OSError as error:
@@ -147,5 +151,5 @@ def main() -> None:
     """Entry point of the command `kneegrade`."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal that cannot show "±" must not end a run
+            stream.reconfigure(errors=HANDLER)  # a terminal that cannot show "±" must not end a run
     app(prog_name="kneegrade")

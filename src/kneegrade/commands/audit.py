@@ -41,7 +41,7 @@ def audit(
     from kneegrade.cohorts import load_labels
     from kneegrade.evaluation import Predictions
     from kneegrade.evaluation.audit import audit_labels, audited_knees, with_rows_of_whole_file
-    from kneegrade.files import make_directory
+    from kneegrade.files import prepare_output
     from kneegrade.reporting import write_audit, write_rows
     from kneegrade.training.build_dataset import knee_picture
 
@@ -50,7 +50,7 @@ def audit(
     if predicted is not None and split is not None:
         predicted = with_rows_of_whole_file(predicted, read, split)
     table = audit_labels(read, predicted)
-    make_directory(output)
+    prepare_output(output)
     columns = table.drop(columns="landmarks_px", errors="ignore")
     cells = columns.astype(object).where(columns.notna(), "")
     write_rows(list(columns.columns), cells.itertuples(index=False, name=None), output / "audit.csv")

@@ -90,13 +90,13 @@ def calibrate(
     Writes new weights and, if subjects are left, the files of `evaluate`.
     """
     from kneegrade.cohorts import load_manifest, rows_of_split
-    from kneegrade.files import make_directory
+    from kneegrade.files import prepare_output
 
     _check_options(site, unlabelled, reference, share)
     table = rows_of_split(load_manifest(manifest), split)
     if detect:
         table = table.drop(columns=["landmarks_px", "landmark_confidence", "pixel_aspect"], errors="ignore")
-    make_directory(output)
+    prepare_output(output)
     for name in RESULTS:
         (output / name).unlink(missing_ok=True)  # of an earlier call
     if site is None:

@@ -51,12 +51,15 @@ def dataset(
     """
     from kneegrade.anatomy import UserLandmarks
     from kneegrade.cohorts import load_manifest
+    from kneegrade.files import prepare_output
     from kneegrade.training.build_dataset import build_dataset
 
     user_landmarks = None if landmarks is None else UserLandmarks(landmarks, unit.value, mirrored.value)
+    table = load_manifest(manifest)
+    prepare_output(output.resolve().parent)  # the dataset gets its own name when it is complete
     with progress_bar("Cropping", quiet) as advance:
         left_out = build_dataset(
-            load_manifest(manifest), output, extent_in_plateau_widths=extent, marked=user_landmarks,
+            table, output, extent_in_plateau_widths=extent, marked=user_landmarks,
             workers=workers or os.cpu_count() or 1, progress=advance,
         )  # fmt: skip
     for line in left_out:

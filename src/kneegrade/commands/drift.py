@@ -48,10 +48,10 @@ def drift(
     """
     from kneegrade.evaluation.table_formats import markdown, write_table
     from kneegrade.evaluation.two_sample import compare_profiles, drift_table
-    from kneegrade.files import make_directory, write_text
+    from kneegrade.files import prepare_output, write_text
     from kneegrade.training.predict import site_profile
 
-    make_directory(output)
+    prepare_output(output)
     with progress_bar("Reading", quiet or as_json) as advance:
         expected, left_out = site_profile(reference, weights, subject=subject, device=device.value, progress=advance)
         expected.save(output / "reference.parquet")

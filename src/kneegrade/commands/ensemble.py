@@ -20,10 +20,10 @@ def ensemble(
     The ensemble averages the logits and the evidence of its members. It has neither calibration nor quality control:
     run `kneegrade quality-control` and `kneegrade calibrate` on it.
     """
-    from kneegrade.files import make_directory
+    from kneegrade.files import prepare_output
     from kneegrade.training.combine_weights import combine_weights
 
-    make_directory(output)
+    prepare_output(output)
     path = output / "weights.safetensors"
     combine_weights(weights, path)
     if not quiet:

@@ -61,10 +61,10 @@ def evaluate(
     metrics.csv and metrics.tex, and predictions.parquet, which `compare` and `audit` read.
     """
     from kneegrade.evaluation.table_formats import markdown
-    from kneegrade.files import make_directory
+    from kneegrade.files import prepare_output
     from kneegrade.training.predict import evaluate_manifest
 
-    make_directory(output)  # before the work, which can take hours
+    prepare_output(output)  # before the work, which can take hours
     with _labelled_knees(manifest, cohort, root) as table, progress_bar("Reading", quiet or as_json) as advance:
         result = evaluate_manifest(table, split, weights, detect=detect, device=device.value, progress=advance)
     about = {

@@ -25,6 +25,7 @@ from kneegrade.commands.options import (
     sources_in,
     spacing_of,
 )
+from kneegrade.commands.stop_signals import Stop, stop_signals
 from kneegrade.errors import UsageError
 
 if TYPE_CHECKING:
@@ -61,30 +62,64 @@ def grade(
     Writes report.json, report.html and grades.csv.
 
     Exit code 0: every knee of every file was graded. 1: a file could not be read, a film has no gradable knee, or a
-    knee was not graded. 2: wrong usage.
+    knee was not graded. 2: wrong usage. 130, 143: stopped by Ctrl-C or SIGTERM; the report has the films graded until
+    then.
     """
-    from kneegrade.files import make_directory
-    from kneegrade.reporting import write_report
+    from kneegrade.files import prepare_output
+    from kneegrade.reporting import report_files
 
     wanted = _report_formats(formats)
     sources = sources_in(inputs)
-    make_directory(output)
-    from kneegrade.anatomy import UserHints, UserLandmarks
-    from kneegrade.grader import Grader
-    from kneegrade.reporting.terminal import ungraded_lines
+    prepare_output(output, report_files(wanted))
+    with stop_signals() as stop:
+        from kneegrade.anatomy import UserHints, UserLandmarks
+        from kneegrade.grader import Grader, GradingInterrupted
 
-    user_landmarks = None if landmarks is None else UserLandmarks(landmarks, unit.value, mirrored.value)
-    if landmarks is not None and landmarks.is_file() and landmarks.suffix.lower() == ".pts" and len(sources) > 1:
+        user_landmarks = None if landmarks is None else UserLandmarks(landmarks, unit.value, mirrored.value)
+        if user_landmarks is not None:
+            _check_landmarks(user_landmarks.path, len(sources))
+        hints = UserHints(None if side is None else SIDES[side], spacing_of(spacing), user_landmarks)
+        grader = Grader(device.value, weights, batch_size, detector)
+        with progress_bar("Grading", quiet or len(sources) < 2) as advance:
+
+            def progress(done: int, total: int, loss: float | None = None) -> None:
+                stop.check()
+                advance(done, total)
+
+            try:
+                report, left = grader.grade_sources(sources, hints, progress=progress), 0
+            except GradingInterrupted as interrupted:
+                report, left = interrupted.report, interrupted.left
+        _finish(report, output, wanted, quiet=quiet, stop=stop, left=left)
+
+
+def _check_landmarks(path: Path, films: int) -> None:
+    """Raises a UsageError if one .pts file was given for several films."""
+    if path.is_file() and path.suffix.lower() == ".pts" and films > 1:
         raise UsageError(
-            f"A .pts file contains the landmarks of one film, but the input has {len(sources)} films; give a folder "
+            f"A .pts file contains the landmarks of one film, but the input has {films} films; give a folder "
             "with one .pts file for each film."
         )
-    hints = UserHints(None if side is None else SIDES[side], spacing_of(spacing), user_landmarks)
 
-    grader = Grader(device.value, weights, batch_size, detector)
-    with progress_bar("Grading", quiet or len(sources) < 2) as advance:
-        report = grader.grade_sources(sources, hints, progress=advance)
-    written = write_report(report, output, wanted)
+
+def _finish(report: "Report", output: Path, formats: tuple[str, ...], *, quiet: bool, stop: Stop, left: int) -> None:
+    """Writes and prints the report, and ends with the exit code; `left` films were not reached after a signal."""
+    from kneegrade.reporting import write_report
+    from kneegrade.reporting.report_labels import printable
+    from kneegrade.reporting.terminal import ungraded_lines
+
+    total = len(report.radiographs)
+    if left == total:
+        raise KeyboardInterrupt
+    written = write_report(report, output, formats)
+    if left:
+        first = report.radiographs[total - left].source
+        typer.echo(
+            f"kneegrade: Stopped by {stop.name}: {total - left} of {total} films were processed and are in the report. "
+            f"{left} were left, from {printable(first)!r} on; they have the reason `interrupted`.",
+            err=True,
+        )
+        raise typer.Exit(stop.exit_code)
     if quiet:
         for line in ungraded_lines(report):
             typer.echo(line, err=True)

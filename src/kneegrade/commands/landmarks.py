@@ -45,7 +45,10 @@ def landmarks(
 
     Exit code 0: a knee was detected on every film. 1: a film has no knee or could not be read. 2: wrong usage.
     """
+    from kneegrade.files import prepare_output
+
     sources = sources_in(inputs)
+    prepare_output(output)
     from kneegrade.anatomy import LandmarkDetector, UserHints
     from kneegrade.reporting.landmark_export import write_landmarks
     from kneegrade.weights.inference import choose_device

@@ -78,6 +78,9 @@ def phantom(
             "--implants and --readers cannot be used with --dataset, and --distractors can only be used with films. "
             "Leave out the option."
         )
+    from kneegrade.files import prepare_output
+
+    prepare_output(output.resolve().parent if dataset else output)  # a dataset gets its name when it is complete
     with progress_bar("Rendering", quiet) as advance:
         if dataset:
             from kneegrade.training.phantom_datasets import build_film_dataset, build_phantom_dataset

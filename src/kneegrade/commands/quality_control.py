@@ -81,7 +81,7 @@ def quality_control(
     """
     from kneegrade.cohorts import load_manifest
     from kneegrade.errors import UsageError
-    from kneegrade.files import make_directory
+    from kneegrade.files import prepare_output
     from kneegrade.training.fit import quality_control_from_manifest
     from kneegrade.training.implant_sites import read_paths, site_manifest
 
@@ -91,7 +91,7 @@ def quality_control(
             "Use --finding-rate to choose how many normal knees may have one."
         )
     table = load_manifest(manifest)
-    make_directory(output)
+    prepare_output(output)
     path = output / "weights.safetensors"
     with progress_bar("Reading", quiet) as advance:
         measured = quality_control_from_manifest(

@@ -22,6 +22,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "grades_table",
     "json_schema",
+    "report_files",
     "to_dict",
     "write_audit",
     "write_csv",
@@ -37,6 +38,11 @@ _WRITERS: Final[Mapping[str, tuple[str, Callable[[Report, Path], None]]]] = {
     "csv": ("grades.csv", write_csv),
 }
 FORMATS: Final[tuple[str, ...]] = tuple(_WRITERS)
+
+
+def report_files(formats: Iterable[str]) -> list[str]:
+    """Names of the files that `write_report` writes for `formats`, which must be of `FORMATS`."""
+    return [_WRITERS[name][0] for name in formats]
 
 
 def write_report(report: Report, directory: Path, formats: Iterable[str] = FORMATS) -> dict[str, Path]:

@@ -16,7 +16,7 @@ from kneegrade.anatomy.landmark_scheme import FEMUR, TIBIA
 from kneegrade.anatomy.landmarks import Landmarks
 from kneegrade.anatomy.pixel_aspect import square_radiograph
 from kneegrade.errors import UsageError
-from kneegrade.files import make_directory, replacing
+from kneegrade.files import make_directory, replacing, short_name
 from kneegrade.grader import detect_film
 from kneegrade.imaging import Source, stem_of
 from kneegrade.imaging.own_pictures import own_picture_mark
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 LANDMARK_FORMATS = ("pts", "csv", "coco", "png")
+_PICTURE = "landmarks.png"  # ending of the overlays
 KNEEL_FILE, COCO_FILE = "landmarks.csv", "landmarks.json"
 SURE, UNSURE, UNSEEN, WIDTH = (60, 220, 90), (255, 150, 0), (120, 120, 255), (255, 255, 90)  # colours of `overlay`
 CONFIDENT = 0.5  # smallest point confidence drawn as SURE
@@ -49,7 +50,7 @@ class ExportedFilm:
     Attributes:
         film: the film without its pixels.
         knees: its knees in a frontal view; what is no such knee is left out.
-        stem: name of its files, without the ending; unique within a run.
+        stem: name of its files, without the ending; unique within a run, and shortened if it is too long.
     """
 
     film: DetectedRadiograph
@@ -94,7 +95,7 @@ def write_landmarks(
         if film.knees and "pts" in formats:
             write_pts(_file_path(directory, film.stem, "pts"), np.stack([k.knee.landmarks_px for k in film.knees]))
         if film.knees and "png" in formats:
-            _write_picture(_file_path(directory, film.stem, "landmarks.png"), detected, film.knees)
+            _write_picture(_file_path(directory, film.stem, _PICTURE), detected, film.knees)
         if detected.radiograph is not None:
             knees = (k.knee for k in film.knees)
             annotations = tuple(
@@ -121,7 +122,8 @@ def _exported_film(detected: DetectedRadiograph, stems: set[str]) -> ExportedFil
     knees = tuple(ExportedKnee(knee, measure(knee.square_landmarks, spacing)) for knee in kept)
     source = detected.source
     names = chain((stem_of(source), source), (f"{source}-{i}" for i in count(2)))
-    stem = next(name for name in names if name not in stems)
+    short = (short_name(name, len(f".{_PICTURE}")) for name in names)
+    stem = next(name for name in short if name not in stems)
     stems.add(stem)
     return ExportedFilm(replace(detected, radiograph=None), knees, stem)
 

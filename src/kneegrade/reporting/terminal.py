@@ -15,6 +15,7 @@ from kneegrade.reporting.report_labels import (
 )
 from kneegrade.results import GradedKnee, GradedRadiograph, Report, SiteReader
 from kneegrade.schema import TARGET_NAMES
+from kneegrade.terminal_text import fitting
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -37,7 +38,9 @@ def grades_table(report: Report) -> "Table":
     from rich.table import Table
 
     caption = _CAPTION if report.site is None else f"{_site_line(report.site)}\n{_CAPTION}"
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, caption=caption, caption_justify="left")
+    table = Table(
+        box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, caption=fitting(caption), caption_justify="left"
+    )
     table.add_column("Film", ratio=3, overflow="fold", min_width=8)
     table.add_column("Knee", no_wrap=True)
     for heading in _HEADINGS:
@@ -79,8 +82,8 @@ def ungraded_lines(report: Report) -> list[str]:
 def _cells(radiograph: GradedRadiograph, knee: GradedKnee | None, *, repeats: bool) -> "list[Text]":
     from rich.text import Text
 
-    source = Text("" if repeats else printable(radiograph.source))
-    side = Text("–" if knee is None else "?" if knee.side == "unknown" else knee.side)
+    source = Text("" if repeats else fitting(printable(radiograph.source)))
+    side = Text(fitting("–") if knee is None else "?" if knee.side == "unknown" else knee.side)
     grades = [_grade(knee, name) for name in TARGET_NAMES]
     note = _note(radiograph, knee, repeats=repeats)
     return [source, side, *grades, Text(_joint_space(knee)), note]
@@ -90,14 +93,14 @@ def _grade(knee: GradedKnee | None, name: str) -> "Text":
     from rich.text import Text
 
     if knee is None or knee.grades is None:
-        return Text("–", style="dim")
+        return Text(fitting("–"), style="dim")
     grade = knee.grades[name].grade
     return Text(str(grade), style="dim" if grade == 0 else "bold" if grade > 1 else "")
 
 
 def _joint_space(knee: GradedKnee | None) -> str:
     width = None if knee is None else knee.joint_space_width_mm
-    return "–" if width is None else f"{width.lateral:.1f}/{width.medial:.1f}"
+    return fitting("–") if width is None else f"{width.lateral:.1f}/{width.medial:.1f}"
 
 
 def _note(radiograph: GradedRadiograph, knee: GradedKnee | None, *, repeats: bool) -> "Text":
@@ -105,7 +108,7 @@ def _note(radiograph: GradedRadiograph, knee: GradedKnee | None, *, repeats: boo
 
     reason = reason_of(radiograph if knee is None else knee)
     if reason is not None:
-        return Text(printable(reason.message), style="red" if radiograph.failed else "yellow")
+        return Text(fitting(printable(reason.message)), style="red" if radiograph.failed else "yellow")
     findings = [*(() if repeats else radiograph.warnings)]
     if knee is not None:
         findings += [*knee.doubts, *(knee.coherence.findings if knee.coherence else ())]
@@ -122,6 +125,7 @@ def landmarks_table(knees: Iterable[tuple[str, str, float, JointSpace]]) -> "Tab
     """
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     caption = (
         f"Conf.: {LANDMARK_CONFIDENCE}\n"
@@ -129,7 +133,9 @@ def landmarks_table(knees: Iterable[tuple[str, str, float, JointSpace]]) -> "Tab
         "Angle: convergence of the joint lines, positive if wider laterally · Tibia: width of the plateau · "
         "± standard error"
     )
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, caption=caption, caption_justify="left")
+    table = Table(
+        box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, caption=fitting(caption), caption_justify="left"
+    )
     table.add_column("Film", ratio=3, overflow="fold", min_width=8)
     table.add_column("Knee", no_wrap=True)
     for heading in ("Conf.", "Medial", "Lateral", "Angle", "Tibia"):
@@ -138,6 +144,7 @@ def landmarks_table(knees: Iterable[tuple[str, str, float, JointSpace]]) -> "Tab
         medial, lateral = (format_width(space, width) for width in (space.medial, space.lateral))
         angle = f"{space.convergence_deg.value:.1f} ± {space.convergence_deg.error:.1f}°"
         tibia = space.tibial_width_px.value
-        width = f"{tibia:.0f} px" if space.mm_per_px is None else f"{tibia * space.mm_per_px:.0f} mm"
-        table.add_row(printable(source), side, f"{confidence:.2f}", medial, lateral, angle, width)
+        extent = f"{tibia:.0f} px" if space.mm_per_px is None else f"{tibia * space.mm_per_px:.0f} mm"
+        cells = (printable(source), side, f"{confidence:.2f}", medial, lateral, angle, extent)
+        table.add_row(*(Text(fitting(cell)) for cell in cells))
     return table

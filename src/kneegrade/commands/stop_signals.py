@@ -1,0 +1,64 @@
+"""Ctrl-C and SIGTERM during a command that writes what it has done so far."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+
+
+class Stop:
+    """The signal that asked the command to stop.
+
+    Attributes:
+        number: of the signal; None while there was none.
+    """
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """128 plus the number of the signal: 130 for Ctrl-C, 143 for SIGTERM."""
+        return 128 + (self.number or signal.SIGINT)
+
+    @property
+    def name(self) -> str:
+        """Name of the signal for messages."""
+        number = self.number or signal.SIGINT
+        return "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt if there was a signal; Python drops an exception that is raised in a destructor."""
+        if self.number is not None:
+            raise KeyboardInterrupt
+
+
+@contextmanager
+def stop_signals() -> Iterator[Stop]:
+    """Yields a `Stop`; within the block Ctrl-C and SIGTERM raise KeyboardInterrupt in the main thread.
+
+    A signal that was ignored before stays ignored, as `nohup` and background jobs of a shell expect. A
+    KeyboardInterrupt that leaves the block becomes a sentence on standard error and `typer.Exit`.
+    """
+    stop = Stop()
+
+    def handle(number: int, frame: Any) -> None:
+        stop.number = number
+        raise KeyboardInterrupt
+
+    previous = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                previous[number] = signal.signal(number, handle)
+    try:
+        yield stop
+    except KeyboardInterrupt:
+        typer.echo(f"kneegrade: The run was stopped by {stop.name} before the results were written.", err=True)
+        raise typer.Exit(stop.exit_code) from None
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
