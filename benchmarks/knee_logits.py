@@ -79,8 +79,3 @@ def filled(crop: Tensor, inside: Tensor, fill: Fill) -> Tensor:
         return torch.where(inside, crop, crop[inside].mean())
     row, column = distance_transform_edt(~inside[0, 0].numpy(), return_distances=False, return_indices=True)
     return crop[:, :, torch.from_numpy(row.astype(np.int64)), torch.from_numpy(column.astype(np.int64))]
-
-
-def expected_kl(grades: CalibratedGrades) -> NDArray[np.float64]:
-    """(N,) mean of the calibrated distribution of KL."""
-    return np.asarray(grades.probabilities[:, :5] @ np.arange(5.0))

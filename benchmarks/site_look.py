@@ -21,12 +21,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from knee_logits import Picture, expected_kl, graded
+from knee_logits import Picture, graded
 from numpy.typing import NDArray
 from PIL import Image
 from site_images import in_hash_order, labelled_site_images, validation_images
 from site_knees import SiteImage, read_lines
-from site_metrics import has_grades, label_metrics, one_knee_per_image
+from site_metrics import expected_kl, has_grades, label_metrics, one_knee_per_image
 from site_split import grey_image
 
 from kneegrade import Grader
@@ -181,7 +181,7 @@ def print_change(
     name: str, plain: CalibratedGrades, other: CalibratedGrades, kl: NDArray[np.int64], bootstrap: SubjectBootstrap
 ) -> None:
     """Prints one row: change against the plain crops."""
-    change = expected_kl(other) - expected_kl(plain)
+    change = expected_kl(other.probabilities) - expected_kl(plain.probabilities)
     mean = interval(bootstrap.sums(change) / bootstrap.sums(np.ones(len(kl))))
     kappa = interval(kappas(other, kl, bootstrap) - kappas(plain, kl, bootstrap))
     by_kl = " ".join(f"{change[kl == k].mean():+.2f}" for k in range(5) if (kl == k).any())
@@ -205,7 +205,7 @@ def print_site(name: str, grades: CalibratedGrades, site: pd.DataFrame) -> None:
     """Prints one row: agreement with the labels of the site."""
     kl, group = site["kl"].to_numpy(np.int64), site["group"].to_numpy(dtype=str)
     scores = label_metrics(kl, group, grades.grades[:, 0], grades.probabilities)
-    expected = " ".join(f"{expected_kl(grades)[kl == k].mean():.2f}" for k in range(5))
+    expected = " ".join(f"{expected_kl(grades.probabilities)[kl == k].mean():.2f}" for k in range(5))
     cells = " | ".join(f"{scores[key][0]:.3f}" for key in ("kappa", "auc_kl2", "auc_kl3", "spearman"))
     print(f"| {name} | {cells} | {expected} |", flush=True)
 

@@ -154,8 +154,8 @@ def calibrated_draws(knees: pd.DataFrame, fit: SiteFit, number: int = 100, draws
     return {"draws": draws, "fitted": number, "scored": float(len(knees) - number), **means.to_dict()}
 
 
-def drawn_groups(group: NDArray[np.str_], number: int, seed: int) -> NDArray[np.bool_]:
-    """(N,) bool: random whole groups until at least `number` knees are drawn."""
+def drawn_groups(group: NDArray[np.str_], number: int, seed: int | np.random.Generator) -> NDArray[np.bool_]:
+    """(N,) bool: random whole groups until at least `number` knees are drawn; `seed` may be a generator."""
     names, index, sizes = np.unique(group, return_inverse=True, return_counts=True)
     order = np.random.default_rng(seed).permutation(len(names))
     needed = int(np.searchsorted(np.cumsum(sizes[order]), number)) + 1

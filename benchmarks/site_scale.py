@@ -18,13 +18,13 @@ others are scored.
 """
 
 import argparse
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from site_metrics import drawn_groups
 from sklearn.metrics import cohen_kappa_score
 
 from kneegrade.anatomy import UserHints
@@ -125,7 +125,7 @@ def draws(
         labels = knees["kl"] if reader is None else simulated_labels(knees, READERS[reader], generator)
         targets = np.full((len(labels), ONE_HOT_LENGTH), np.nan, np.float32)
         targets[:, TARGETS[0].one_hot] = np.eye(5)[labels]
-        chosen = next(drawn_by_group(knees["group"], number, generator))
+        chosen = drawn_groups(knees["group"], number, generator)
         scale = fit_site_scale(
             study.probabilities[chosen], targets[chosen], knees["group"][chosen], name="site",
             study_sets=postprocessor.sets, ordinal_smoothing=postprocessor.decoder.ordinal_smoothing,
@@ -134,14 +134,6 @@ def draws(
         mapped = graded(after, knees)
         found.append(np.concatenate([scores(study, labels, ~chosen), scores(mapped, labels, ~chosen)]))
     return found
-
-
-def drawn_by_group(group: NDArray[np.str_], number: int, generator: np.random.Generator) -> Iterator[NDArray[np.bool_]]:
-    """(N,) bool, whole groups with at least `number` knees together."""
-    while True:
-        names, sizes = np.unique(group, return_counts=True)
-        order = generator.permutation(len(names))
-        yield np.isin(group, names[order[: int(np.searchsorted(sizes[order].cumsum(), number)) + 1]])
 
 
 def scores(grades: CalibratedGrades, labels: NDArray[np.int64], rows: NDArray[np.generic]) -> Scores:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+from site_metrics import expected_kl
 from sklearn.metrics import cohen_kappa_score
 from torch import Tensor
 
@@ -119,10 +120,6 @@ def in_style(crops: Tensor, covered: Tensor, params: StyleParams) -> tuple[Tenso
 def grades_of(probabilities: NDArray[np.float32]) -> NDArray[np.int64]:
     """(N, 6) most probable OARSI grades."""
     return np.stack([probabilities[:, t.one_hot].argmax(1) for t in TARGETS[1:]], axis=1)
-
-
-def expected_kl(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
-    return probabilities[:, TARGETS[0].one_hot] @ np.arange(5, dtype=np.float32)
 
 
 def oarsi_kappa(first: NDArray[np.int64], second: NDArray[np.int64]) -> float:

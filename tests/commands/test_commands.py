@@ -83,6 +83,15 @@ def test_wrong_usage_is_exit_code_two_and_a_sentence(arguments, tmp_path, monkey
     assert done.stderr
 
 
+@pytest.fixture
+def folder_with_manifest(tmp_path, monkeypatch):
+    """The working directory, with manifest.parquet."""
+    monkeypatch.chdir(tmp_path)
+    knee = {"image_path": "no.png", "knee_id": "a", "subject_id": "a", "side": "R", "split": "test", "source": "a"}
+    pd.DataFrame([knee | {"kl": 1}]).to_parquet("manifest.parquet")
+    return tmp_path
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -99,10 +108,8 @@ def test_wrong_usage_is_exit_code_two_and_a_sentence(arguments, tmp_path, monkey
     ],
     ids=" ".join,
 )
-def test_an_output_folder_that_cannot_be_written_is_exit_code_two_and_a_sentence(arguments, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    knee = {"image_path": "no.png", "knee_id": "a", "subject_id": "a", "side": "R", "split": "test", "source": "a"}
-    pd.DataFrame([knee | {"kl": 1}]).to_parquet("manifest.parquet")
+@pytest.mark.usefixtures("folder_with_manifest")
+def test_an_output_folder_that_cannot_be_written_is_exit_code_two_and_a_sentence(arguments):
     Path("file").touch()
     done = run(*arguments, "-o", "file/folder")
     assert done.exit_code == 2
@@ -124,11 +131,9 @@ def test_an_output_folder_that_cannot_be_written_is_exit_code_two_and_a_sentence
     ],
     ids=" ".join,
 )
-def test_an_existing_folder_without_write_access_is_found_before_the_work(arguments, tmp_path, monkeypatch):
+@pytest.mark.usefixtures("folder_with_manifest")
+def test_an_existing_folder_without_write_access_is_found_before_the_work(arguments):
     """In /proc nobody can create a file, not even root."""
-    monkeypatch.chdir(tmp_path)
-    knee = {"image_path": "no.png", "knee_id": "a", "subject_id": "a", "side": "R", "split": "test", "source": "a"}
-    pd.DataFrame([knee | {"kl": 1}]).to_parquet("manifest.parquet")
     done = run(*arguments, "-o", "/proc/self/task")
     assert (done.exit_code, done.stdout) == (2, "")
     assert isinstance(done.exception, SystemExit)
