@@ -102,11 +102,10 @@ def find_sources(inputs: Iterable[str | Path], limits: Limits = DEFAULT_LIMITS) 
     """The images in files, folders and zip archives, in the given order; folders and archives are sorted by name.
 
     Within folders and archives, hidden files, DICOMDIR, files of other types (text, tables, web pages) and the pictures
-    that kneegrade writes are skipped.
-    Every other file becomes a source; a file or folder that cannot be read becomes a source with an error. Symbolic
-    links to folders are followed; each folder is read once. The names of the
-    sources of several inputs begin at the nearest folder that contains these inputs, so that films of one name from
-    two folders differ.
+    that kneegrade writes are skipped. Every other file becomes a source; a file or folder that cannot be read becomes a
+    source with an error. Symbolic links to folders are followed; each folder is read once. The names of the sources of
+    several inputs begin at the nearest folder that contains these inputs, so that films of one name from two folders
+    differ.
 
     Args:
         inputs: paths of files, folders or zip archives.
