@@ -4,18 +4,26 @@
 
 Calibration, decoder and ordinal smoothing of each network are fitted on the people of one half and predict the other
 half, in both directions (as in benchmarks/decoding.py), so the published calibration of neither is used and no knee is
-left out by either. Differences are new minus old, paired, with 95 % bootstrap intervals over people.
+left out by either. Differences are new minus old, paired, with 95 % bootstrap intervals over people. The last line is
+the CPU time of a crop in both networks alone, one thread, float32, in turn.
 """
 
 import argparse
+import time
 from pathlib import Path
 
+import numpy as np
+import torch
 from decoding import COLUMNS, SMOOTHED, cross_fitted, read, with_log_loss
 
 from kneegrade.evaluation import SubjectBootstrap, score
 from kneegrade.evaluation.bootstrap import differences
 from kneegrade.evaluation.paper_tables import difference_cell, score_cell
 from kneegrade.evaluation.table_formats import Table, markdown
+from kneegrade.network import Ensemble, GradingNetwork, load_network
+from kneegrade.weights import load_weights
+
+TIMED_CROPS, TIMED_ROUNDS = 8, 7
 
 
 def main() -> None:
@@ -38,6 +46,28 @@ def main() -> None:
     found = [differences(scores[options.old], scores[options.new], grade)[metric] for grade, metric in COLUMNS.values()]
     lines.append(("new minus old", *(difference_cell(*each) for each in found)))
     print(markdown(Table("compare", "Two graders", ("", *COLUMNS), tuple(lines), (f"{len(knees.subject)} knees.",))))
+    old, new = network_milliseconds([options.old, options.new])
+    print(f"milliseconds a crop: old {np.median(old):.0f}, new {np.median(new):.0f}, ratio {np.median(new / old):.2f}")
+
+
+def network_milliseconds(paths: list[Path]) -> np.ndarray:
+    """(networks, rounds) CPU milliseconds of one crop, in float32 on one thread, one network after the other."""
+    torch.set_num_threads(1)
+    networks = [load_network(load_weights(path, "grader")).optimized_for_inference("cpu") for path in paths]
+    for network in networks:
+        network.in_bfloat16 = False
+    times = [[_milliseconds(network) for network in networks] for _ in range(TIMED_ROUNDS + 1)]
+    return np.array(times[1:]).T  # without the first round, which allocates memory
+
+
+@torch.no_grad()
+def _milliseconds(network: GradingNetwork | Ensemble) -> float:
+    side = network.config.roi_px
+    crops = torch.rand(TIMED_CROPS, 1, side, side).to(memory_format=torch.channels_last)
+    points, visible = torch.rand(TIMED_CROPS, 74, 2) * side, torch.ones(TIMED_CROPS, 74, dtype=torch.bool)
+    start = time.process_time()
+    network(crops, points, visible, torch.ones_like(crops, dtype=torch.bool))
+    return 1000 * (time.process_time() - start) / TIMED_CROPS
 
 
 if __name__ == "__main__":
