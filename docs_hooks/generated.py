@@ -8,7 +8,8 @@ import typer
 from pydantic import BaseModel
 
 from kneegrade.commands import app
-from kneegrade.training.config import DetectorRecipe, Recipe
+from kneegrade.training.config import Recipe
+from kneegrade.training.detector_recipe import DetectorRecipe
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:

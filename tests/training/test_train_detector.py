@@ -19,9 +19,9 @@ from kneegrade.anatomy.landmark_networks import (
 from kneegrade.cohorts import load_manifest, manifest_from_landmarks
 from kneegrade.errors import RecipeError
 from kneegrade.phantom import FilmOptions, render_film
-from kneegrade.training.config import DetectorRecipe
 from kneegrade.training.dataset import load_datasets
 from kneegrade.training.detector_losses import landmark_loss, localizer_loss
+from kneegrade.training.detector_recipe import DetectorRecipe
 from kneegrade.training.scenes import augment_scenes, composed_scenes, film_scenes, phantom_scenes
 from kneegrade.training.train_detector import coarse_task, fine_task, localizer_task
 from kneegrade.training.train_grader import train_recipe

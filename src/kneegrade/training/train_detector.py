@@ -27,9 +27,10 @@ from kneegrade.cohorts import load_manifest
 from kneegrade.errors import RecipeError
 from kneegrade.progress import Progress
 from kneegrade.training.augmentation import augment_images, augment_landmarks, crop_matrices, make_params
-from kneegrade.training.config import Augmentation, DetectorRecipe, NetworkTraining
+from kneegrade.training.config import Augmentation
 from kneegrade.training.dataset import KneeDataset, load_datasets
 from kneegrade.training.detector_losses import landmark_loss, localizer_loss
+from kneegrade.training.detector_recipe import DetectorRecipe, NetworkTraining
 from kneegrade.training.scenes import (
     Scenes,
     augment_scenes,

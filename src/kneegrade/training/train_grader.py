@@ -28,8 +28,9 @@ from kneegrade.progress import Progress
 from kneegrade.schema import TARGETS
 from kneegrade.training.augmentation import make_params
 from kneegrade.training.batches import CropBatches
-from kneegrade.training.config import DetectorRecipe, Recipe, Section
+from kneegrade.training.config import Recipe, Section
 from kneegrade.training.dataset import load_datasets
+from kneegrade.training.detector_recipe import DetectorRecipe
 from kneegrade.training.distillation import distilled_targets, teacher_identities
 from kneegrade.training.initialization import build_network
 from kneegrade.training.losses import SemiSupervisedLoss
