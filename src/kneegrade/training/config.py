@@ -1,6 +1,6 @@
 """The schema of a grader's recipe: everything that a training run depends on. Unknown keys are errors.
 
-`training.recipe_file` reads recipes from YAML; `training.detector_recipe` is the schema of a landmark detector's recipe.
+`training.recipe_file` reads recipes from YAML. A landmark detector's recipe: `training.detector_recipe`.
 """
 
 from pathlib import Path
