@@ -1,13 +1,13 @@
-"""Decisions about the polarity of real films: as they are, inverted, with right and wrong tags, and in bright surrounds.
+"""Decisions about the polarity of real films: as they are, inverted, with right and wrong tags, and in surrounds.
 
     python benchmarks/polarity.py FOLDER [--number 60] [--surrounds] [--confidences]
 
 FOLDER has films of any number of knees (PNG or JPEG, in subfolders too). Prints JSON for every kind of input: number of
-films, number whose decision by pixels alone and by `LandmarkDetector.detect` differs from that of the untouched film,
-and share of the films on which the second polarity was looked at. `--surrounds` also draws each film into a light box,
-a white window of a viewer, a white page, soft white collimation and a dark viewer. `--confidences` prints percentiles of
-the best confidence of a knee in the polarity of the decision and in the other one. Films whose decision was
-"polarity_undecided" or whose untouched version is a negative are listed, to be looked at by eye.
+films; how many get another polarity than the untouched film, by their pixels alone (`wrong_by_pixels`) and by
+`LandmarkDetector.detect` (`wrong`); and on how many the second polarity was looked at. `--surrounds` also draws each
+film into a light box, a white window of a viewer, a white page, soft white collimation and a dark viewer.
+`--confidences` prints percentiles of the best confidence of a knee in the polarity of the decision and in the other
+one. Untouched films that are negatives, and films with the warning "polarity_undecided", are listed, to be looked at.
 """
 
 import argparse

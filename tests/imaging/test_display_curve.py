@@ -95,7 +95,9 @@ def test_no_line_changes_the_grey_levels(centre, width, function):
 def test_a_mild_lut_changes_nothing(name):
     ramp = np.arange(4096) / 4095
     entries = {"mild": 60000 * ramp**0.7, "8 bits": 255 * ramp, "straight": 4095 * ramp, "window beside it": 999 * ramp}
-    beside = {"WindowCenter": "128", "WindowWidth": "256"} if name == "window beside it" else {}  # the table comes first
+    beside = (
+        {"WindowCenter": "128", "WindowWidth": "256"} if name == "window beside it" else {}
+    )  # the table comes first
     made = dataset(VOILUTSequence=[table(0, entries[name], 8 if name == "8 bits" else 16)], **beside)
     pixels, found = decoded(made)
     np.testing.assert_array_equal(pixels, stored(12))

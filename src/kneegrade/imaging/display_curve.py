@@ -129,16 +129,16 @@ def _hides_bone(shape: CurveShape, *, bone_is_low: bool) -> bool:
 def _ignored(curve: DisplayCurve, shape: CurveShape) -> Finding:
     return Finding(
         "window_ignored",
-        f"{curve.name} in the file hides the knee: it clips {shape.low + shape.high:.0%} of the film. It was not applied; "
-        "the full range of grey values was used.",
+        f"{curve.name} in the file hides the knee: it clips {shape.low + shape.high:.0%} of the film. It was not "
+        "applied; the full range of grey values was used.",
     )
 
 
 def _applied(curve: DisplayCurve) -> Finding:
     return Finding(
         "display_curve_applied",
-        f"{curve.name} in the file changes the contrast strongly. It was applied; the stored grey values without it could "
-        "give other grades.",
+        f"{curve.name} in the file changes the contrast strongly. It was applied; the stored grey values without it "
+        "could give other grades.",
     )
 
 

@@ -1,7 +1,6 @@
 """`read_radiograph`: a file, bytes, a DICOM data set or an array becomes a `Radiograph`."""
 
 import stat
-from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
