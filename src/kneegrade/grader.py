@@ -123,6 +123,7 @@ def detect_knees(
         radiograph, knees, warnings = detector.detect(radiograph)  # 3 detect
     else:
         radiograph = detector.settle_polarity(radiograph)
+        film = replace(film, radiograph=radiograph, warnings=radiograph.warnings)
         try:
             knees, warnings = knees_from_landmarks(radiograph, landmarks.of(name, radiograph), detector.roi_px)
         except KneeGradeError as error:  # the landmarks are unusable, the film is not

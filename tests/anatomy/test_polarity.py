@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from kneegrade.anatomy import LandmarkDetector
+from kneegrade.anatomy import LandmarkDetector, UserLandmarks
+from kneegrade.anatomy.landmark_files import write_pts
 from kneegrade.anatomy.polarity import search_both_polarities
+from kneegrade.grader import detect_knees
 from kneegrade.imaging import Radiograph, read_radiograph
 from kneegrade.imaging.photometry import film_in_surround
 from kneegrade.imaging.radiograph import Polarity
@@ -140,6 +142,16 @@ def test_polarity_is_settled_without_a_search_where_there_is_no_doubt(detector, 
     monkeypatch.setattr(detector, "search", None)
     plain = read_radiograph(film)
     assert detector.settle_polarity(plain) is plain
+
+
+def test_a_film_has_one_warning_about_its_polarity_with_landmarks_of_the_user_too(detector, film, tmp_path):
+    found = detect_knees("film.png", read_radiograph(light_box(film)), detector)
+    write_pts(tmp_path / "film.pts", found.knees[0].landmarks_px)
+    marked = detect_knees("film.png", read_radiograph(light_box(film)), detector, UserLandmarks(tmp_path))
+    for each in (found, marked):
+        assert [w.code for w in each.warnings if "polar" in w.code or "invert" in w.code] == ["polarity_kept"]
+        assert not inverted(each.radiograph)
+    assert np.corrcoef(found.knees[0].roi.ravel(), marked.knees[0].roi.ravel())[0, 1] > 0.99
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,27 @@ def test_rescale_is_applied() -> None:
     np.testing.assert_allclose(decoded_image(made).pixels, stored(12) * 2.5 - 100, rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("elements", "declared"),
+    [
+        ({}, "MONOCHROME2"),
+        ({"PhotometricInterpretation": "MONOCHROME1"}, "MONOCHROME1"),
+        ({"PresentationLUTShape": "INVERSE"}, "PresentationLUTShape INVERSE"),
+        ({"PhotometricInterpretation": None}, None),
+    ],
+)
+def test_the_declared_polarity_comes_with_the_radiograph(elements: dict, declared: str | None) -> None:
+    values = 4095 - stored(12) if "1" in str(elements) or "INVERSE" in str(elements) else stored(12)
+    polarity = read_radiograph(dataset(values, **elements)).polarity
+    assert polarity.declared_by == declared
+    assert not polarity.inverted
+    assert polarity.score > 0.25
+
+
+def test_colour_declares_no_polarity() -> None:
+    assert read_radiograph(dataset(np.stack([stored(8)] * 3, axis=-1), 8)).polarity.declared_by is None
+
+
 def test_a_negative_rescale_slope_inverts_the_film() -> None:
     radiograph = read_radiograph(dataset(4095 - stored(12), RescaleSlope="-10", RescaleIntercept="40950"))
     np.testing.assert_allclose(radiograph.pixels, read_radiograph(dataset()).pixels, atol=1e-5)
