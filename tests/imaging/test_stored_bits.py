@@ -27,6 +27,16 @@ def test_values_larger_than_bits_stored_are_read_whole(bits):
     assert found == ["stored_bits"]
 
 
+def test_few_values_larger_than_bits_stored_do_not_wrap():
+    values = smooth(12)
+    limit = int(np.quantile(values, 0.98))
+    values = (values.astype(int) + 2047 - limit).clip(0).astype(np.uint16)  # 2 % of the pixels need a twelfth bit
+    assert 0 < np.mean(values > 2047) < 0.03
+    pixels, found = read(dataset(values, bits=11))
+    np.testing.assert_array_equal(pixels, values)
+    assert found == ["stored_bits"]
+
+
 @pytest.mark.parametrize("bits", [12, 16])
 def test_unsigned_values_declared_as_signed_do_not_wrap(bits):
     values, found = read(dataset(smooth(bits), bits=bits, PixelRepresentation=1))

@@ -19,7 +19,8 @@ from kneegrade.results import Finding
 
 StoredArray = NDArray[Any]
 
-MIN_EXCEEDING = 0.05  # share of the pixels; values above BitsStored in fewer pixels are taken for an overlay
+MIN_EXCEEDING = 0.05  # share of the pixels; fewer above BitsStored may be an overlay, unless jumps show a wrap
+FEWER_WITHOUT_WRAP = 0.98  # sum of jumps with all bits, as a share of that of the declared bits, that shows a wrap
 OVERLAY_VALUES = 2  # numbers that an overlay writes above BitsStored: with and without its bit
 MAX_MORE_JUMPS = 1.25  # sum of jumps with all bits, as a multiple of that of the declared bits; more: an overlay
 BIG_JUMP = 0.25  # of neighbouring pixels, as a share of the range of the declared bits
@@ -73,12 +74,13 @@ def _exceeds(values: StoredArray, declared: StoredArray, full_scale: int) -> boo
     """True when the bits above the stored ones are a part of the values."""
     above = values.astype(np.int64) - declared
     is_within = values.min() >= 0 and values.max() < full_scale  # signed values whose sign is not extended
-    if is_within or np.mean(above != 0) < MIN_EXCEEDING or above.min() == above.max():
+    if is_within or above.min() == above.max():
         return False
-    if len(np.unique(above[::ROW_STEP])) > OVERLAY_VALUES:
-        return True
     everywhere = np.ones(values.shape, dtype=np.bool_)
-    return _jumps(values, everywhere) <= MAX_MORE_JUMPS * _jumps(declared, everywhere)
+    ratio = _jumps(values, everywhere) / max(_jumps(declared, everywhere), 1)
+    if np.mean(above != 0) < MIN_EXCEEDING:
+        return ratio < FEWER_WITHOUT_WRAP
+    return ratio <= MAX_MORE_JUMPS or len(np.unique(above[::ROW_STEP])) > OVERLAY_VALUES
 
 
 def _jumps(values: StoredArray, compared: NDArray[np.bool_], least: float = 0) -> float:
