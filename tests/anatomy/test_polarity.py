@@ -66,7 +66,22 @@ def two_on_a_light_box(film):
                   constant_values=235)  # fmt: skip
 
 
+def slide(film):
+    canvas = np.full((int(1.6 * film.shape[0]), int(2.2 * film.shape[1])), 255.0)
+    canvas[20:60, 50:600] = 30
+    canvas[140 : 140 + film.shape[0], 100 : 100 + film.shape[1]] = film
+    for line in range(150, 500, 60):
+        canvas[line : line + 20, 130 + film.shape[1] : -80 : 2] = 60
+    return canvas
+
+
+def white_stripe(film):
+    return np.concatenate([film, np.full((film.shape[0], film.shape[1] // 3), 255.0)], axis=1)
+
+
 SURROUNDS = {
+    "slide": slide,
+    "white stripe": white_stripe,
     "soft collimation": soft_collimation,
     "light box": light_box,
     "white window": lambda film: window(film, 244),

@@ -32,14 +32,13 @@ from kneegrade.anatomy.landmark_networks import (
 from kneegrade.anatomy.landmarks import Landmarks, landmarks_from_heatmaps, regularize_by_shape
 from kneegrade.anatomy.laterality import SideAssignment, assign_sides
 from kneegrade.anatomy.pixel_aspect import NOT_SQUARE, in_source, search_square
-from kneegrade.anatomy.polarity import search_both_polarities, with_settled_polarity
+from kneegrade.anatomy.polarity import MAX_KNEES, search_both_polarities, with_settled_polarity
 from kneegrade.anatomy.shape_model import ShapeModel
 from kneegrade.imaging.radiograph import Radiograph
 from kneegrade.results import Finding
 from kneegrade.weights import load_part, load_weights, shipped_path
 from kneegrade.weights.inference import fuse_batchnorm, has_native_bfloat16
 
-MAX_KNEES = 2
 LOCALIZER_THRESHOLD = 0.15  # low, because the landmark networks decide
 MIN_COARSE_CONFIDENCE = 0.1  # of the coarse landmarks of a candidate that the fine network reads
 MIN_CONFIDENCE = 0.5  # of a knee that is reported

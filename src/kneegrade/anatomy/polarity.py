@@ -9,7 +9,7 @@ knee is the right one. Knees are looked for in the second polarity only
 - if no knee is certain in the first one.
 
 A bright surround also hides knees from the knee localizer, which sees the whole film at a low resolution. In these
-cases knees are therefore looked for without the surround too.
+cases, and where fewer than two knees were found, knees are therefore looked for without the surround too.
 """
 
 from collections.abc import Callable
@@ -26,6 +26,7 @@ from kneegrade.results import Finding
 
 WEAK_SCORE = 0.5  # of `Polarity`; of 1,494 real films and crops, 1 positive and no negative is closer to 0
 CERTAIN_KNEE = 0.5  # confidence from which a knee is seen for certain; knees in the wrong polarity have at most 0.47
+MAX_KNEES = 2  # of a film
 MIN_KNEE = MIN_CONFIDENCE_TO_RESAMPLE  # confidence of a knee that confirms the pixels
 DECISIVE = 2.0  # ratio of the confidences in both polarities from which a knee decides
 
@@ -52,10 +53,13 @@ def search_both_polarities(radiograph: Radiograph, search: Search[Detected]) -> 
         search: finds knees on the pixels (H, W) of an image.
     """
     knees, polarity = search(radiograph.pixels), radiograph.polarity
-    if polarity is None or (_confidence(knees) >= CERTAIN_KNEE and not has_doubtful_polarity(radiograph)):
+    if polarity is None:
+        return radiograph, knees
+    if len(knees) < MAX_KNEES or has_doubtful_polarity(radiograph):
+        knees = _search_in_surround(radiograph, search, knees, white_only=not has_doubtful_polarity(radiograph))
+    if _confidence(knees) >= CERTAIN_KNEE and not has_doubtful_polarity(radiograph):
         return radiograph, knees
     other = radiograph.in_other_polarity()
-    knees = _search_in_surround(radiograph, search, knees)
     other_knees = _search_in_surround(other, search, search(other.pixels))
     ours, theirs = _confidence(knees), _confidence(other_knees)
     is_other = theirs >= CERTAIN_KNEE and theirs >= DECISIVE * ours
@@ -76,13 +80,18 @@ def has_doubtful_polarity(radiograph: Radiograph) -> bool:
     return radiograph.polarity is not None and radiograph.polarity.score < WEAK_SCORE
 
 
-def _search_in_surround(film: Radiograph, search: Search[Detected], knees: list[Detected]) -> list[Detected]:
-    """Return the knees found on the film without its surround, if these are more or more certain than `knees`."""
-    rows, columns = film_in_surround(film.pixels)
+def _search_in_surround(
+    film: Radiograph, search: Search[Detected], knees: list[Detected], *, white_only: bool = False
+) -> list[Detected]:
+    """Return the knees found on the film without its surround, if more of these are certain, else `knees`."""
+    rows, columns = film_in_surround(film.pixels, white_only=white_only)
     if film.pixels[rows, columns].shape == film.pixels.shape:
         return knees
     found = [knee.shifted(columns.start, rows.start) for knee in search(film.pixels[rows, columns])]
-    return max(knees, found, key=lambda some: (sum(k.confidence >= CERTAIN_KNEE for k in some), _confidence(some)))
+    certain, certain_found = (sum(k.confidence >= CERTAIN_KNEE for k in some) for some in (knees, found))
+    if certain == certain_found == 0:
+        return max(knees, found, key=_confidence)
+    return found if certain_found > certain else knees
 
 
 def _confidence(knees: list[Detected]) -> float:

@@ -22,6 +22,7 @@ FLAT_LINE = 0.01  # a border line is blank when its 94 % central range is below 
 SATURATED = 0.02  # distance from the minimum or the maximum that counts as saturated, as a fraction of the range
 MIN_FIELD = 0.1  # a field below this fraction of its bounding box is discarded
 MIN_SURROUND = 0.4  # grey level of a bright surround
+WHITE_BORDER = 0.85  # grey level of a surround at one side
 SURROUND_LINE = 0.8  # share of the pixels of a line that are bright if it belongs to the surround
 CLIPPED_PERCENT = 0.5  # clipped at each end
 TWO_LEGS_WEIGHT = 1.2
@@ -181,22 +182,27 @@ def _touches_border(saturated: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return connected
 
 
-def film_in_surround(pixels: FloatImage) -> tuple[slice, slice]:
+def film_in_surround(pixels: FloatImage, *, white_only: bool = False) -> tuple[slice, slice]:
     """Rows and columns of a positive without a bright surround, such as a light box or the window of a viewer.
 
-    A line at the border belongs to the surround if most of it is bright. All rows and columns are returned where the
-    border is not bright, or where nothing else remains.
+    A line at the border belongs to the surround if most of it is bright. A side has a surround if its border is white,
+    or if most of the four borders is bright. All rows and columns are returned where nothing else remains.
 
     Args:
         pixels: (H, W) in [0, 1].
+        white_only: leave out surrounds that are not white, which a leg that fills the image resembles.
     """
     reduced = block_means(pixels, REDUCED_SIDE_PX)
-    level = np.median(np.concatenate([reduced[0], reduced[-1], reduced[:, 0], reduced[:, -1]]))
-    bright = reduced > (level + np.percentile(reduced, 5)) / 2
+    borders = (reduced[0], reduced[-1], reduced[:, 0], reduced[:, -1])
+    level = np.median(np.concatenate(borders))
+    is_bright = level >= MIN_SURROUND and not white_only
+    may_trim = [is_bright or bool(np.percentile(line, 10) >= WHITE_BORDER) for line in borders]
+    bright = reduced > (max(level, MIN_SURROUND) + np.percentile(reduced, 5)) / 2
     top, bottom, left, right = 0, reduced.shape[0], 0, reduced.shape[1]
-    while level >= MIN_SURROUND and bottom - top > MIN_BOX_PX and right - left > MIN_BOX_PX:
+    while any(may_trim) and bottom - top > MIN_BOX_PX and right - left > MIN_BOX_PX:
         inside = bright[top:bottom, left:right]
-        is_surround = [line.mean() >= SURROUND_LINE for line in (inside[0], inside[-1], inside[:, 0], inside[:, -1])]
+        lines = (inside[0], inside[-1], inside[:, 0], inside[:, -1])
+        is_surround = [may and bool(line.mean() >= SURROUND_LINE) for may, line in zip(may_trim, lines, strict=True)]
         if not any(is_surround):
             break
         top, bottom = top + is_surround[0], bottom - is_surround[1]
