@@ -244,7 +244,7 @@ def test_an_unreadable_knee_of_two_is_listed_as_refused(grader):
 
 
 def test_a_film_that_causes_an_internal_error_is_a_row(grader, monkeypatch):
-    monkeypatch.setattr(grader.detector, "find", lambda radiograph: 1 / 0)
+    monkeypatch.setattr(grader.detector, "detect", lambda radiograph: 1 / 0)
     (radiograph,) = grader.grade(EXAMPLES / "single_right.dcm").radiographs
     assert radiograph.status == "failed"
     assert radiograph.reason.code == "internal"

@@ -120,13 +120,15 @@ def detect_knees(
     if problems:
         return replace(film, reason=problems[0])
     if landmarks is None:
-        knees, warnings = detector.find(radiograph)  # 3 detect
+        radiograph, knees, warnings = detector.detect(radiograph)  # 3 detect
     else:
+        radiograph = detector.settle_polarity(radiograph)
+        film = replace(film, radiograph=radiograph, warnings=radiograph.warnings)
         try:
             knees, warnings = knees_from_landmarks(radiograph, landmarks.of(name, radiograph), detector.roi_px)
         except KneeGradeError as error:  # the landmarks are unusable, the film is not
             return replace(film, reason=Finding(error.code, error.message))
-    film = replace(film, warnings=(*film.warnings, *warnings))
+    film = replace(film, radiograph=radiograph, warnings=(*radiograph.warnings, *warnings))
     if not knees:
         return replace(
             film,

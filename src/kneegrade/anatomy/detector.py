@@ -32,13 +32,13 @@ from kneegrade.anatomy.landmark_networks import (
 from kneegrade.anatomy.landmarks import Landmarks, landmarks_from_heatmaps, regularize_by_shape
 from kneegrade.anatomy.laterality import SideAssignment, assign_sides
 from kneegrade.anatomy.pixel_aspect import NOT_SQUARE, in_source, search_square
+from kneegrade.anatomy.polarity import MAX_KNEES, search_both_polarities, with_settled_polarity
 from kneegrade.anatomy.shape_model import ShapeModel
 from kneegrade.imaging.radiograph import Radiograph
 from kneegrade.results import Finding
 from kneegrade.weights import load_part, load_weights, shipped_path
 from kneegrade.weights.inference import fuse_batchnorm, has_native_bfloat16
 
-MAX_KNEES = 2
 LOCALIZER_THRESHOLD = 0.15  # low, because the landmark networks decide
 MIN_COARSE_CONFIDENCE = 0.1  # of the coarse landmarks of a candidate that the fine network reads
 MIN_CONFIDENCE = 0.5  # of a knee that is reported
@@ -67,6 +67,10 @@ class DetectedKnee:
     def confidence(self) -> float:
         """Expected share of articular landmarks within 2 % of the tibial width, times `knee_probability`; 0 … 1."""
         return self.knee_probability * self.landmarks.confidence
+
+    def shifted(self, x: int, y: int) -> "DetectedKnee":
+        """Return the knee at a position that is larger by (x, y) pixels."""
+        return replace(self, landmarks=self.landmarks.moved(np.array([[1.0, 0.0, x], [0.0, 1.0, y]])))
 
     @property
     def is_sure(self) -> bool:
@@ -115,15 +119,27 @@ class LandmarkDetector:
         """Return the knees of a radiograph, at most two, and warnings about their sides and about stretched pixels.
 
         Knees are ordered from left to right for a viewer to whom the femur is on top. Landmarks are in pixels of the
-        radiograph; the crop of a knee shows it without the stretch.
+        radiograph; the crop of a knee shows it without the stretch, in the polarity of `detect`.
         """
-        found = search_square(radiograph, self.search)
+        return self.detect(radiograph)[1:]
+
+    def settle_polarity(self, radiograph: Radiograph) -> Radiograph:
+        """Return the radiograph in the polarity that shows a knee, and with a warning, if its pixels leave doubt."""
+        return with_settled_polarity(radiograph, self.search)
+
+    def detect(self, radiograph: Radiograph) -> tuple[Radiograph, tuple[Knee, ...], tuple[Finding, ...]]:
+        """Return the radiograph in the polarity that shows a knee, and what `find` returns for it.
+
+        The radiograph has a warning if its polarity was in doubt.
+        """
+        radiograph, first = search_both_polarities(radiograph, self.search)
+        found = search_square(radiograph, self.search, first)
         sides, warnings = assign_sides([knee.lateral_left for knee in found.knees], radiograph.laterality)
         knees = tuple(
             in_source(self._knee(found.radiograph, knee, side), found.pixel_aspect)
             for knee, side in zip(found.knees, sides, strict=True)
         )
-        return knees, warnings if found.radiograph is radiograph else (*warnings, NOT_SQUARE)
+        return radiograph, knees, warnings if found.radiograph is radiograph else (*warnings, NOT_SQUARE)
 
     @torch.inference_mode()
     def search(self, pixels: NDArray[np.float32]) -> list[DetectedKnee]:

@@ -193,7 +193,9 @@ class SquareSearch(Generic[Detected]):
 
 
 def search_square(
-    radiograph: Radiograph, search: Callable[[NDArray[np.float32]], list[Detected]]
+    radiograph: Radiograph,
+    search: Callable[[NDArray[np.float32]], list[Detected]],
+    knees: list[Detected] | None = None,
 ) -> SquareSearch[Detected]:
     """Return the film without the stretch that its knees show, and the knees found on it.
 
@@ -203,8 +205,9 @@ def search_square(
     Args:
         radiograph: the film.
         search: finds knees on the pixels (H, W) of an image.
+        knees: what `search` finds on the film itself, if it is known.
     """
-    result = first = SquareSearch(radiograph, search(radiograph.pixels))
+    result = first = SquareSearch(radiograph, search(radiograph.pixels) if knees is None else knees)
     if radiograph.pixel_spacing_mm is not None or first.confidence < MIN_CONFIDENCE_TO_RESAMPLE:
         return first
     previous: tuple[float, float] | None = None

@@ -14,7 +14,7 @@ from kneegrade.imaging import dicom_header as header
 from kneegrade.imaging.dicom_codecs import decode_stored_pixels
 from kneegrade.imaging.dicom_defects import add_missing_attributes, check_is_complete, parse, repair_encapsulation
 from kneegrade.imaging.dicom_spacing import pixel_spacing
-from kneegrade.imaging.grey_levels import to_grey_levels
+from kneegrade.imaging.grey_levels import declared_polarity, to_grey_levels
 from kneegrade.imaging.limits import Limits
 from kneegrade.imaging.radiograph import DecodedImage
 
@@ -79,6 +79,7 @@ def _read(data: bytes, limits: Limits) -> DecodedImage:
     transfer_syntax = _transfer_syntax(dataset)
     header.check_nesting(dataset, limits)
     repairs = header.check_is_radiograph(dataset, limits)
+    polarity = declared_polarity(dataset)
     if "PixelData" in dataset:
         if transfer_syntax.is_encapsulated:
             repair_encapsulation(dataset)
@@ -103,6 +104,7 @@ def _read(data: bytes, limits: Limits) -> DecodedImage:
             *header.projection_findings(dataset),
             *header.burned_in_findings(dataset),
         ),
+        declared_polarity=polarity,
     )
 
 

@@ -22,6 +22,8 @@ from pydicom.pixels.processing import apply_color_lut
 
 from kneegrade.errors import UnreadableFileError, UnsupportedFileError
 from kneegrade.imaging.dicom_header import get_integer, get_text
+from kneegrade.imaging.stored_bits import read_stored_bits, remove_unused_bits
+from kneegrade.results import Finding
 
 StoredArray = NDArray[Any]
 
@@ -31,7 +33,7 @@ FRAME_MARKERS = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}  # SO
 STANDALONE_MARKERS = frozenset({0x01, *range(0xD0, 0xD8)})
 MAX_JP2_BOX_BYTES = 65536  # a codestream wrapped in JP2 boxes must begin within these bytes
 CODEC_ORDER = ("pydicom", "pylibjpeg", "pyjpegls", "pillow", "gdcm")
-DECODER_OPTIONS: dict[str, Any] = {"correct_unused_bits": False}  # pydicom ignores HighBit; see `remove_unused_bits`
+DECODER_OPTIONS: dict[str, Any] = {"correct_unused_bits": False}  # pydicom ignores HighBit; see `stored_bits`
 PACKAGES: dict[str, str] = {
     uid.JPEGBaseline8Bit: "pillow",
     uid.JPEGExtended12Bit: "python-gdcm",
@@ -54,10 +56,12 @@ class StoredPixels:
     Attributes:
         values: (H, W) or (H, W, 3) integers or floating-point numbers.
         is_colour: True when the last axis is red, green, blue.
+        findings: a warning if the header declares the stored bits wrongly.
     """
 
     values: StoredArray
     is_colour: bool
+    findings: tuple[Finding, ...] = ()
 
 
 def decode_stored_pixels(dataset: Dataset, transfer_syntax: uid.UID) -> StoredPixels:
@@ -82,13 +86,14 @@ def decode_stored_pixels(dataset: Dataset, transfer_syntax: uid.UID) -> StoredPi
             code="damaged",
         )
     values, photometric_interpretation = decoded
-    if values.ndim == 2 and np.issubdtype(values.dtype, np.integer):
-        values = remove_unused_bits(values, dataset)
+    findings: tuple[Finding, ...] = ()
     if photometric_interpretation == "PALETTE COLOR":
-        values = _apply_palette(values, dataset)
+        values = _apply_palette(remove_unused_bits(values, dataset), dataset)
+    elif values.ndim == 2 and np.issubdtype(values.dtype, np.integer):
+        values, findings = read_stored_bits(values, dataset)
     if values.shape[:2] != size or values.ndim not in (2, 3) or (values.ndim == 3 and values.shape[2] != 3):
         raise _wrong_size()
-    return StoredPixels(values, values.ndim == 3)
+    return StoredPixels(values, values.ndim == 3, findings)
 
 
 def _wrong_size() -> UnreadableFileError:
@@ -188,25 +193,6 @@ def _decode_extended_12_bit(dataset: Dataset) -> StoredArray:
     buffer = image.GetBuffer().encode("utf-8", "surrogateescape")  # GDCM returns the bytes as text
     dtype = np.dtype(np.int16 if dataset.PixelRepresentation else np.uint16)
     return np.frombuffer(buffer, dtype).reshape(rows, columns)
-
-
-def remove_unused_bits(values: StoredArray, dataset: Dataset) -> StoredArray:
-    """Values without the bits above and below the stored bits, with the sign extended.
-
-    Older devices wrote other data, such as overlays, into the unused bits.
-
-    Args:
-        values: (H, W) integers.
-        dataset: the data set with BitsStored, HighBit and PixelRepresentation.
-    """
-    bits_allocated = values.dtype.itemsize * 8
-    bits_stored = get_integer(dataset, "BitsStored", bits_allocated)
-    if not 1 <= bits_stored < bits_allocated:
-        return values
-    unused = bits_allocated - bits_stored
-    below = get_integer(dataset, "HighBit", bits_stored - 1) + 1 - bits_stored
-    above = unused - (below if 0 <= below <= unused else 0)
-    return (values << above) >> unused
 
 
 def _apply_palette(values: StoredArray, dataset: Dataset) -> StoredArray:

@@ -1,7 +1,6 @@
 """`read_radiograph`: a file, bytes, a DICOM data set or an array becomes a `Radiograph`."""
 
 import stat
-from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +11,8 @@ from numpy.typing import NDArray
 from kneegrade.errors import KneeGradeError, LimitExceededError, UnreadableFileError, UsageError
 from kneegrade.imaging.decoding_process import decoding_process
 from kneegrade.imaging.limits import Limits
-from kneegrade.imaging.photometry import normalise
-from kneegrade.imaging.radiograph import DecodedImage, Laterality, Radiograph
+from kneegrade.imaging.photometry import INVERTED, NormalisedImage, normalised_image
+from kneegrade.imaging.radiograph import DecodedImage, Laterality, Polarity, Radiograph
 from kneegrade.imaging.sources import Source
 from kneegrade.results import Finding
 
@@ -43,7 +42,8 @@ def read_radiograph(
     Args:
         source: path of a DICOM, PNG, JPEG or TIFF file, its bytes, a `Source`, a `pydicom.Dataset`, or a (H, W) array
             of real numbers. A floating-point array within [0, 1] keeps its values; every other source is rescaled by
-            percentiles. A negative is detected in the pixels and inverted.
+            percentiles. A negative is detected in the pixels and inverted; `LandmarkDetector.detect` checks this where
+            the pixels leave doubt.
         laterality: "R" or "L", used when the source states no side.
         pixel_spacing_mm: (row, column) spacing in mm, used when the source states no spacing.
         limits: resources that the source may use.
@@ -69,9 +69,8 @@ def read_radiograph(
         image = _from_path(Path(source), limits)
     else:
         image = _from_bytes(_to_dicom_bytes(source), limits)
-    pixels, findings = normalise(image.pixels, rescale=not is_unit_range)
-    image = replace(image, pixels=pixels, warnings=(*image.warnings, *findings))
-    return _with_user_values(image, laterality, pixel_spacing_mm)
+    normalised = normalised_image(image.pixels, rescale=not is_unit_range)
+    return _with_user_values(image, normalised, laterality, pixel_spacing_mm)
 
 
 def _check_spacing(spacing_mm: tuple[float, float] | None) -> None:
@@ -150,9 +149,11 @@ def _to_dicom_bytes(dataset: Any) -> bytes:
         ) from None
 
 
-def _with_user_values(image: DecodedImage, side: str | None, spacing_mm: tuple[float, float] | None) -> Radiograph:
+def _with_user_values(
+    image: DecodedImage, normalised: NormalisedImage, side: str | None, spacing_mm: tuple[float, float] | None
+) -> Radiograph:
     """The radiograph, with the user's side and spacing where the file states none."""
-    warnings = list(image.warnings)
+    warnings = [*image.warnings, *((INVERTED,) if normalised.inverted else ())]
     laterality, laterality_source = image.laterality, image.laterality_source
     if side is not None and laterality == "unknown":
         laterality, laterality_source = _as_laterality(side), "user"
@@ -164,7 +165,7 @@ def _with_user_values(image: DecodedImage, side: str | None, spacing_mm: tuple[f
     elif spacing_mm is not None and spacing is not None and not np.allclose(spacing_mm, spacing, rtol=0.01):
         warnings.append(SPACING_CONFLICT)
     return Radiograph(
-        pixels=image.pixels,
+        pixels=normalised.pixels,
         pixel_spacing_mm=spacing,
         spacing_source=spacing_source,
         laterality=laterality,
@@ -172,6 +173,8 @@ def _with_user_values(image: DecodedImage, side: str | None, spacing_mm: tuple[f
         view=image.view,
         identity=image.identity,
         warnings=tuple(warnings),
+        polarity=Polarity(normalised.score, normalised.inverted, image.declared_polarity),
+        padding=normalised.padding,
     )
 
 

@@ -21,6 +21,9 @@ MIN_BOX_PX = 16  # sides of the reduced image at which no more border lines are 
 FLAT_LINE = 0.01  # a border line is blank when its 94 % central range is below this fraction of the contrast
 SATURATED = 0.02  # distance from the minimum or the maximum that counts as saturated, as a fraction of the range
 MIN_FIELD = 0.1  # a field below this fraction of its bounding box is discarded
+MIN_SURROUND = 0.4  # grey level of a bright surround
+WHITE_BORDER = 0.85  # grey level of a surround at one side
+SURROUND_LINE = 0.8  # share of the pixels of a line that are bright if it belongs to the surround
 CLIPPED_PERCENT = 0.5  # clipped at each end
 TWO_LEGS_WEIGHT = 1.2
 TEXTURE_WEIGHT = 1.25
@@ -29,6 +32,23 @@ INVERTED_BELOW = -0.25  # for scores closer to zero, the polarity given by the t
 INVERTED = Finding(
     "inverted_by_pixels", "The image is a negative, although its file does not declare this; it was inverted."
 )
+
+
+@dataclass(frozen=True, eq=False)
+class NormalisedImage:
+    """Grey levels in [0, 1] with bone bright, and how the polarity was decided.
+
+    Attributes:
+        pixels: (H, W) float32 in [0, 1].
+        score: `polarity_score` of the image before it was inverted.
+        inverted: True when the image was inverted because of its score.
+        padding: (H, W) bool, True for padding, whose pixels are 0; None when there is none.
+    """
+
+    pixels: FloatImage
+    score: float = 0.0
+    inverted: bool = False
+    padding: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,22 +77,28 @@ def normalise(pixels: NDArray[np.generic], *, rescale: bool = True) -> tuple[Flo
     Returns:
         (H, W) float32 in [0, 1]; and the finding "inverted_by_pixels" when the image was a negative.
     """
+    image = normalised_image(pixels, rescale=rescale)
+    return image.pixels, (INVERTED,) if image.inverted else ()
+
+
+def normalised_image(pixels: NDArray[np.generic], *, rescale: bool = True) -> NormalisedImage:
+    """The image with grey levels in [0, 1] and bone bright; see `normalise`."""
     grey = np.array(pixels, dtype=np.float32)
     padding = ~np.isfinite(grey)
     if padding.all():
-        return np.zeros_like(grey), ()
+        return NormalisedImage(np.zeros_like(grey), padding=padding)
     if padding.any():
         grey[padding] = np.median(grey[~padding])
     raw = grey
     if rescale:
         grey = _rescale(raw, padding)
-    findings: tuple[Finding, ...] = ()
-    if looks_inverted(grey):
+    score = polarity_score(grey)
+    inverted = score < INVERTED_BELOW
+    if inverted:
         # The positive is rescaled from the raw values, so that an image and its negative give identical bits.
         grey = _rescale(-raw, padding) if rescale else 1 - raw
-        findings = (INVERTED,)
     grey[padding] = 0
-    return grey, findings
+    return NormalisedImage(grey, score, inverted, padding if padding.any() else None)
 
 
 def _rescale(grey: FloatImage, padding: NDArray[np.bool_]) -> FloatImage:
@@ -87,17 +113,22 @@ def _rescale(grey: FloatImage, padding: NDArray[np.bool_]) -> FloatImage:
 
 def _field_percentiles(grey: FloatImage, padding: NDArray[np.bool_]) -> tuple[float, float]:
     """The grey levels that are mapped to 0 and to 1."""
+    values = field_values(grey, padding)
+    low, high = np.percentile(values, [CLIPPED_PERCENT, 100 - CLIPPED_PERCENT], method="nearest")
+    if not high > low:
+        low, high = grey.min(), grey.max()
+    return float(low), float(high)
+
+
+def field_values(grey: FloatImage, padding: NDArray[np.bool_]) -> FloatImage:
+    """(N,) grey levels of a sample of the collimated field, without padding; all of them when the field is padding."""
     mask = collimated_field(grey).mask
     step = max(1, -(-max(grey.shape) // SAMPLE_SIDE_PX))
     sample = grey[::step, ::step]
     row = np.arange(0, grey.shape[0], step) * mask.shape[0] // grey.shape[0]
     column = np.arange(0, grey.shape[1], step) * mask.shape[1] // grey.shape[1]
     is_in_field = mask[np.ix_(row, column)] & ~padding[::step, ::step]
-    values = sample[is_in_field] if is_in_field.any() else grey[~padding]
-    low, high = np.percentile(values, [CLIPPED_PERCENT, 100 - CLIPPED_PERCENT], method="nearest")
-    if not high > low:
-        low, high = grey.min(), grey.max()
-    return float(low), float(high)
+    return sample[is_in_field] if is_in_field.any() else grey[~padding]
 
 
 def collimated_field(pixels: NDArray[np.generic]) -> CollimatedField:
@@ -149,6 +180,40 @@ def _touches_border(saturated: NDArray[np.bool_]) -> NDArray[np.bool_]:
         connected |= np.logical_and.accumulate(saturated, axis=axis)
         connected |= np.flip(np.logical_and.accumulate(np.flip(saturated, axis), axis=axis), axis)
     return connected
+
+
+def film_in_surround(pixels: FloatImage, *, white_only: bool = False) -> tuple[slice, slice]:
+    """Rows and columns of a positive without a bright surround, such as a light box or the window of a viewer.
+
+    A line at the border belongs to the surround if most of it is bright. A side has a surround if its border is white,
+    or if most of the four borders is bright. All rows and columns are returned where nothing else remains.
+
+    Args:
+        pixels: (H, W) in [0, 1].
+        white_only: leave out surrounds that are not white, which a leg that fills the image resembles.
+    """
+    reduced = block_means(pixels, REDUCED_SIDE_PX)
+    borders = (reduced[0], reduced[-1], reduced[:, 0], reduced[:, -1])
+    level = np.median(np.concatenate(borders))
+    is_bright = level >= MIN_SURROUND and not white_only
+    may_trim = [is_bright or bool(np.percentile(line, 10) >= WHITE_BORDER) for line in borders]
+    bright = reduced > (max(level, MIN_SURROUND) + np.percentile(reduced, 5)) / 2
+    top, bottom, left, right = 0, reduced.shape[0], 0, reduced.shape[1]
+    while any(may_trim) and bottom - top > MIN_BOX_PX and right - left > MIN_BOX_PX:
+        inside = bright[top:bottom, left:right]
+        lines = (inside[0], inside[-1], inside[:, 0], inside[:, -1])
+        is_surround = [may and bool(line.mean() >= SURROUND_LINE) for may, line in zip(may_trim, lines, strict=True)]
+        if not any(is_surround):
+            break
+        top, bottom = top + is_surround[0], bottom - is_surround[1]
+        left, right = left + is_surround[2], right - is_surround[3]
+    if bottom - top <= MIN_BOX_PX or right - left <= MIN_BOX_PX:
+        return slice(0, pixels.shape[0]), slice(0, pixels.shape[1])
+    row_scale, column_scale = pixels.shape[0] / reduced.shape[0], pixels.shape[1] / reduced.shape[1]
+    return (
+        slice(round(top * row_scale), round(bottom * row_scale)),
+        slice(round(left * column_scale), round(right * column_scale)),
+    )
 
 
 def looks_inverted(pixels: NDArray[np.generic]) -> bool:

@@ -1,6 +1,6 @@
 """`Radiograph`: an image in one convention, whatever file it came from; `DecodedImage`: its state before photometry."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -34,6 +34,7 @@ class DecodedImage:
         view: ViewPosition, for example "PA", or None.
         identity: UIDs.
         warnings: findings about this file for the reader.
+        declared_polarity: DICOM value that declares the polarity, for example "MONOCHROME1"; None for other formats.
     """
 
     pixels: NDArray[np.float32]
@@ -44,6 +45,7 @@ class DecodedImage:
     view: str | None = None
     identity: Identity = field(default_factory=Identity, repr=False)
     warnings: tuple[Finding, ...] = ()
+    declared_polarity: str | None = None
 
     def metadata(self) -> dict[str, Any]:
         """The shape and all attributes but the pixels, as JSON types."""
@@ -56,6 +58,7 @@ class DecodedImage:
             "view": self.view,
             "identity": asdict(self.identity),
             "warnings": [[finding.code, finding.message] for finding in self.warnings],
+            "declared_polarity": self.declared_polarity,
         }
 
     @classmethod
@@ -71,7 +74,24 @@ class DecodedImage:
             view=metadata["view"],
             identity=Identity(**metadata["identity"]),
             warnings=tuple(Finding(code, message) for code, message in metadata["warnings"]),
+            declared_polarity=metadata["declared_polarity"],
         )
+
+
+@dataclass(frozen=True)
+class Polarity:
+    """How the polarity of a radiograph was decided.
+
+    Attributes:
+        score: evidence of the pixels for the polarity of the file (`photometry.polarity_score`). Negative for a
+            negative, but also for a film in a bright surround.
+        inverted: True when the radiograph shows the pixels inverted, compared with what the file declares.
+        declared_by: DICOM value that declares the polarity, for example "MONOCHROME1"; None for other formats.
+    """
+
+    score: float
+    inverted: bool
+    declared_by: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +107,8 @@ class Radiograph:
         view: ViewPosition, for example "PA", or None.
         identity: UIDs, kept out of logs.
         warnings: findings about this file for the reader.
+        polarity: how the polarity was decided; None when it is known.
+        padding: (H, W) bool, True for padding, whose pixels are 0 in both polarities; None when there is none.
     """
 
     pixels: NDArray[np.float32]
@@ -97,3 +119,13 @@ class Radiograph:
     view: str | None = None
     identity: Identity = field(default_factory=Identity, repr=False)
     warnings: tuple[Finding, ...] = ()
+    polarity: Polarity | None = None
+    padding: NDArray[np.bool_] | None = field(default=None, repr=False)
+
+    def in_other_polarity(self) -> "Radiograph":
+        """The radiograph with its grey values inverted."""
+        pixels = 1 - self.pixels
+        if self.padding is not None:
+            pixels[self.padding] = 0
+        polarity = None if self.polarity is None else replace(self.polarity, inverted=not self.polarity.inverted)
+        return replace(self, pixels=pixels, polarity=polarity)

@@ -15,6 +15,7 @@ from kneegrade.anatomy.geometry import ROI_PLATEAU_WIDTHS
 from kneegrade.anatomy.knee import refusal
 from kneegrade.anatomy.landmark_scheme import NUM_LANDMARKS
 from kneegrade.anatomy.pixel_aspect import with_square_pixels
+from kneegrade.anatomy.polarity import has_doubtful_polarity
 from kneegrade.cohorts.manifest import target_distributions
 from kneegrade.errors import KneeGradeError, RecipeError
 from kneegrade.imaging import Radiograph, read_radiograph
@@ -200,6 +201,8 @@ def crop_film(task: FilmTask) -> list[CroppedKnee | str]:
     """For each knee of a task what `DatasetWriter.put` takes, or the reason why the knee cannot be cropped."""
     try:
         radiograph = read_radiograph(Path(task.path))
+        if has_doubtful_polarity(radiograph):
+            radiograph = _detector().settle_polarity(radiograph)
         located = _locate(task, radiograph)
         return [_crop(task, index, radiograph, located) for index in range(len(task.rows))]
     except KneeGradeError as error:
