@@ -35,7 +35,7 @@ from kneegrade.anatomy.pixel_aspect import NOT_SQUARE, in_source, search_square
 from kneegrade.anatomy.shape_model import ShapeModel
 from kneegrade.imaging.radiograph import Radiograph
 from kneegrade.results import Finding
-from kneegrade.weights import load_part, load_weights, shipped_path
+from kneegrade.weights import check_process, load_part, load_weights, shipped_path
 from kneegrade.weights.inference import fuse_batchnorm, has_native_bfloat16
 
 MAX_KNEES = 2
@@ -117,6 +117,7 @@ class LandmarkDetector:
         Knees are ordered from left to right for a viewer to whom the femur is on top. Landmarks are in pixels of the
         radiograph; the crop of a knee shows it without the stretch.
         """
+        check_process(self.device.type)
         found = search_square(radiograph, self.search)
         sides, warnings = assign_sides([knee.lateral_left for knee in found.knees], radiograph.laterality)
         knees = tuple(
