@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from kneegrade.cohorts.readings import Counts, decode_grades, problems_at, raise_problems, read_table
+from kneegrade.cohorts.readings import Counts, decode_grades, problems_at, raise_problems
+from kneegrade.cohorts.table_files import read_table
 from kneegrade.errors import CohortError
 
 READING_TABLE = re.compile(r"mostv01235xray\.(txt|csv|sas7bdat)", re.IGNORECASE)

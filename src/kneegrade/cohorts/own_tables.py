@@ -32,9 +32,9 @@ from kneegrade.cohorts.readings import (
     decode_grades,
     problems_at,
     raise_problems,
-    read_table,
     unique_readings,
 )
+from kneegrade.cohorts.table_files import read_table
 from kneegrade.errors import CohortError, KneeGradeError, RecipeError
 from kneegrade.imaging import Source, check_film, find_sources, read_radiograph, stem_of
 from kneegrade.progress import Progress
