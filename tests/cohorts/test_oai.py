@@ -271,3 +271,13 @@ def test_sas_tables_are_read_like_text(download, monkeypatch):
     for name in ("subject_id", "side", "barcode", *TARGET_NAMES):
         pd.testing.assert_series_equal(found[name], expected[name])
     assert found["osteophyte_femur_medial_missing"].isin(["", "."]).all()
+
+
+@pytest.mark.parametrize(("right", "left"), [("Right", "left"), ("1: Right", "2: Left"), ("R", "L"), ("1.0", "2.0")])
+def test_sides_are_codes_words_or_both(tmp_path, right, left):
+    rows = [(9000001, right, 15, "1", seven(2)), (9000001, left, 15, "1", seven(1)), (9000002, "NA", 15, "2", seven(3))]
+    write_table(tmp_path, "00", rows)
+    counts = Counts()
+    readings = oai_readings(tmp_path, counts=counts)
+    assert dict(zip(readings["side"], readings["kl"], strict=True)) == {"R": 2, "L": 1}
+    assert counts.by_name["rows without a side, excluded"] == 1

@@ -103,8 +103,15 @@ def most_manifest(
         CohortError: the table or the films are missing or invalid.
     """
     counts, root = Counts() if counts is None else counts, root.resolve()
-    films = most_films(root, counts)
-    merged = most_readings(root, counts).merge(films, on=["subject_id", "visit"], how="left", validate="many_to_one")
+    films, readings = most_films(root, counts), most_readings(root, counts)
+    merged = readings.merge(films, on=["subject_id", "visit"], how="left", validate="many_to_one")
+    if merged["path"].isna().all():
+        visits = ", ".join(map(str, sorted(films["visit"].unique())))
+        raise CohortError(
+            f"No reading has a film: {len(readings)} knees were read, of subjects such as "
+            f"{readings['subject_id'].iloc[0]}, and {len(films)} films were found, of subjects such as "
+            f"{films['subject_id'].iloc[0]} at the visits (months) {visits}."
+        )
     merged = merged.rename(columns={"path": "image_path"})
     return manifest_from_readings(merged, "most", protocol, seed=seed, counts=counts)
 

@@ -248,6 +248,7 @@ def _write_oai_contents(folder: Path, code: str, people: list[int], planted: Cou
             other = f"{folder_name[:-8]}99{barcode[-6:]}"
             lines.append(f"{other},{FIRST_ID + person},{date},0199{barcode[4:]},OAI^ENROLLMENT^HANDS,PA Right Hand")
             planted["series of other joints"] += 1
+    make_directory(folder)  # of few people, none may have a film at this visit
     (folder / "contents.csv").write_bytes(("\r\n".join(lines) + "\r\n").encode("latin-1"))
 
 

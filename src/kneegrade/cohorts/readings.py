@@ -165,9 +165,8 @@ def decode_sides(
     texts = cells.str.casefold().str.replace(r"^(\d+)\.0+$", r"\1", regex=True)
     labels = texts.str.extract(r"^\d+\s*[:=]\s*(.*)$")[0]
     sides = texts.map(known).fillna(labels.map(known)).fillna(texts.str.extract(r"^(\d+)\s*:")[0].map(known))
-    none = sides.isna() & (
-        cells.isin(["", "."]) | texts.isin(NA_TEXTS) | cells.map(lambda c: bool(_MISSING.fullmatch(c)))
-    )
+    absent = [text in ("", *NA_TEXTS) or _MISSING.fullmatch(text.upper()) is not None for text in texts]
+    none = sides.isna() & pd.Series(absent, index=cells.index, dtype=bool)
     expected = "one of " + ", ".join([*(codes or {}), "R", "L", "Right", "Left"])
     return sides, none, problems_at(cells, sides.isna() & ~none, file, expected)
 

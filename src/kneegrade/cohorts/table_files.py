@@ -23,9 +23,9 @@ def read_table(path: Path) -> pd.DataFrame:
 
     Text is decoded as UTF-16 if it begins with a byte order mark or has zero bytes, as UTF-8 if it is valid UTF-8, else
     as Latin-1. The separator is that of a first line `sep=;`, as Excel writes it, or the one of `|`, tab, `;` and `,`
-    that occurs most often in the header. Quotes have a meaning with `;` and `,`, and with the others if all cells of the
-    header are quoted. `.sas7bdat` files are read by pandas; numbers become text as in a text file, and missing values
-    become ".".
+    that occurs most often in the header. Quotes have a meaning with `;` and `,`, and with the others if all cells of
+    the header are quoted. `.sas7bdat` files are read by pandas; numbers become text as in a text file, and missing
+    values become ".".
 
     Raises:
         CohortError: the file cannot be read, a line has more or fewer cells than the header, or a column name occurs
