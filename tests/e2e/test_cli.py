@@ -58,7 +58,7 @@ def test_report_fits_its_published_schema(graded):
 
 def test_csv_html_and_terminal_table(graded):
     done, output = graded
-    rows = list(csv.DictReader((output / "grades.csv").read_text().splitlines()))
+    rows = list(csv.DictReader((output / "grades.csv").read_text("utf-8-sig").splitlines()))
     assert [(row["source"], row["side"]) for row in rows] == [
         ("bilateral.dcm", "R"), ("bilateral.dcm", "L"), ("single_right.dcm", "R"),
     ]  # fmt: skip
@@ -125,7 +125,7 @@ def test_every_reason_for_exit_code_one_is_printed_with_its_count(kneegrade, tmp
     (radiograph,) = json.loads((tmp_path / "half" / "report.json").read_text())["radiographs"]
     assert [knee["status"] for knee in radiograph["knees"]] == ["graded", "not_gradable"]
     assert done.returncode == 1
-    assert "1 knee was not graded on a film whose other knee was graded." in done.stdout.splitlines()
+    assert "1 knee was not graded on a film whose other knee was graded: 1 implant." in done.stdout.splitlines()
     (films / "bad.dcm").write_bytes(b"no film")
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 300), dtype=np.uint8)).save(films / "noise.png")
     done = kneegrade("grade", films, "-o", tmp_path / "all")

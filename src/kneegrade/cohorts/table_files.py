@@ -4,7 +4,7 @@ import csv
 import re
 from io import StringIO
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -72,7 +72,7 @@ def _decode(data: bytes) -> str:
         return data.decode("latin-1").removeprefix("\xef\xbb\xbf")
 
 
-def _rows_of(text: str) -> "tuple[csv._reader, int]":
+def _rows_of(text: str) -> tuple[Any, int]:
     """Return a reader of the lines of a text, and the number of lines before them."""
     first, _, rest = text.partition("\n")
     declared = _EXCEL_SEPARATOR.fullmatch(first)
@@ -94,7 +94,7 @@ def _parse_text(data: bytes) -> pd.DataFrame:
         ValueError: a line has more or fewer cells than the header.
     """
     reader, lines_before = _rows_of(_decode(data))
-    header = next(reader, [])
+    header: list[str] = next(reader, [])
     lines, cells = [], []
     for row in reader:
         kept = row[:-1] if len(row) == len(header) + 1 and not row[-1].strip() else row  # line ends with a separator

@@ -61,15 +61,17 @@ def grade(
 
     Writes report.json, report.html and grades.csv.
 
-    Exit code 0: every knee of every file was graded. 1: a file could not be read, a film has no gradable knee, or a
-    knee was not graded. 2: wrong usage. 130, 143: stopped by Ctrl-C or SIGTERM; the report has the films graded until
-    then.
+    Other files in folders and zip files, such as programs, documents and DICOM reports, are left out and counted.
+
+    Exit code 0: every knee of every film was graded. 1: a film could not be read, has no gradable knee, or a knee was
+    not graded; one line for each of these gives the reasons with counts. 2: wrong usage. 130, 143: stopped by Ctrl-C or
+    SIGTERM; the report has the films graded until then.
     """
     from kneegrade.files import prepare_output
     from kneegrade.reporting import report_files
 
     wanted = _report_formats(formats)
-    sources = sources_in(inputs)
+    sources = sources_in(inputs, quiet=quiet)
     prepare_output(output, report_files(wanted))
     with stop_signals() as stop:
         from kneegrade.anatomy import UserHints, UserLandmarks

@@ -47,7 +47,7 @@ def landmarks(
     """
     from kneegrade.files import prepare_output
 
-    sources = sources_in(inputs)
+    sources = sources_in(inputs, quiet=quiet)
     prepare_output(output)
     from kneegrade.anatomy import LandmarkDetector, UserHints
     from kneegrade.reporting.landmark_export import write_landmarks

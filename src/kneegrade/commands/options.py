@@ -1,5 +1,6 @@
 """Command-line options, and the progress bar, that several commands share."""
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -136,20 +137,28 @@ def progress_bar(title: str, silent: bool) -> Iterator[Any]:
         yield advance
 
 
-def sources_in(inputs: "Sequence[Path]") -> "list[Source]":
+def sources_in(inputs: "Sequence[Path]", *, quiet: bool = False) -> "list[Source]":
     """The films in files, folders and zip files.
+
+    Args:
+        inputs: files, folders and zip files.
+        quiet: do not print how many other files were left out.
 
     Raises:
         UsageError: there is none.
     """
-    from kneegrade.imaging import find_sources
+    from kneegrade.imaging import find_sources, other_files_line
 
-    sources = list(find_sources(inputs))
+    others = Counter[str]()
+    sources = list(find_sources(inputs, other_files=others))
+    line = other_files_line(others)
     if not sources:
         raise UsageError(
             "No radiograph was found in the input; give DICOM, PNG, JPEG or TIFF files, or folders or zip files that "
-            "contain them."
+            f"contain them. {line}".rstrip()
         )
+    if line and not quiet:
+        typer.echo(line, err=True)
     return sources
 
 
