@@ -137,28 +137,25 @@ def progress_bar(title: str, silent: bool) -> Iterator[Any]:
         yield advance
 
 
-def sources_in(inputs: "Sequence[Path]", *, quiet: bool = False) -> "list[Source]":
+def sources_in(inputs: "Sequence[Path]", other_files: Counter[str] | None = None) -> "list[Source]":
     """The films in files, folders and zip files.
 
     Args:
         inputs: files, folders and zip files.
-        quiet: do not print how many other files were left out.
+        other_files: the number of files that were left out because they are not films is added, by kind.
 
     Raises:
         UsageError: there is none.
     """
     from kneegrade.imaging import find_sources, other_files_line
 
-    others = Counter[str]()
+    others = Counter[str]() if other_files is None else other_files
     sources = list(find_sources(inputs, other_files=others))
-    line = other_files_line(others)
     if not sources:
         raise UsageError(
             "No radiograph was found in the input; give DICOM, PNG, JPEG or TIFF files, or folders or zip files that "
-            f"contain them. {line}".rstrip()
+            f"contain them. {other_files_line(others)}".rstrip()
         )
-    if line and not quiet:
-        typer.echo(line, err=True)
     return sources
 
 

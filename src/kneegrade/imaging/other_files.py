@@ -132,7 +132,7 @@ def _is_icon(start: bytes) -> bool:
         width, height = map(abs, struct.unpack_from("<ll", start, 18))
     else:
         return False
-    return 0 < max(width, height) <= MAX_ICON_PX
+    return bool(0 < max(width, height) <= MAX_ICON_PX)
 
 
 def _is_text(start: bytes) -> bool:
