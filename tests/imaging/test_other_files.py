@@ -140,6 +140,8 @@ def archive_of(path: Path, stored: list[tuple[bytes, int]], extra: bytes = b"") 
     [
         (["右膝/正面.dcm", "右膝/左.dcm"], "cp932", 0),
         (["レントゲン_01.dcm", "ﾔﾏﾀﾞ.dcm"][:1], "cp932", 0),
+        (["右.dcm", "左.dcm"], "cp932", 0),
+        (["CD/表/ソ.dcm"], "cp932", 0),
         (["右膝.dcm"], "utf-8", 0x800),
         (["Knie rechts, Größe.dcm", "右膝.dcm"], "utf-8", 0),
         (["Müller/Größe.dcm", "château.dcm", "créée.dcm", "Björk.dcm"], "cp437", 0),
@@ -159,3 +161,19 @@ def test_the_unicode_name_of_info_zip_is_used(tmp_path: Path) -> None:
     extra = struct.pack("<HHBL", 0x7075, 5 + len(name), 1, zlib.crc32(stored)) + name
     (source,) = find_sources([archive_of(tmp_path / "study.zip", [(stored, 0)], extra)])
     assert source.name == "Knöä.dcm"
+
+
+def test_archives_of_several_encodings_lose_no_film(tmp_path: Path) -> None:
+    """The second byte of the last name's letter is a back-slash, before which ".dcm" would be a hidden file."""
+    stored = ["右膝.dcm".encode("cp932"), "Größe.dcm".encode("cp437"), "功.dcm".encode("big5")]
+    assert stored[2].endswith(b"\\.dcm")
+    archive = archive_of(tmp_path / "study.zip", [(name, 0) for name in stored])
+    names = [source.name for source in find_sources([archive])]
+    assert len(names) == 3
+    assert {"右膝.dcm", "Größe.dcm"} < set(names)
+
+
+def test_a_name_that_is_wrongly_declared_as_utf_8_is_named_as_the_reason(tmp_path: Path) -> None:
+    (source,) = find_sources([archive_of(tmp_path / "study.zip", [(b"\x8d\xb6.dcm", 0x800)])])
+    assert source.error is not None
+    assert source.error.code == "zip_names"

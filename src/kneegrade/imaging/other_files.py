@@ -18,7 +18,7 @@ properties css js map npy npz safetensors rtf tex sql asc sha256 md5 sig pem crt
 _DOCUMENT_SUFFIXES = " pdf doc docx xls xlsx ppt pptx odt ods odp chm hlp epub ps eps vsd msg eml "
 _PROGRAM_SUFFIXES = """
 exe dll com bat cmd sh ps1 vbs msi cab sys ocx drv jar jnlp class war so dylib app command pyc py lib pdb res rc tlb lnk
-url desktop reg swf apk dmg pkg deb rpm iso
+url desktop reg swf apk pkg deb rpm
 """
 _MEDIA_SUFFIXES = """
 db mdb sqlite dat idx ttf otf woff woff2 eot ico cur icns svg wmf emf wav mp3 ogg mp4 avi mov wmv mpg mpeg webm

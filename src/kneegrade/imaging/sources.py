@@ -189,6 +189,10 @@ def _in_file(
 def _in_archive(path: Path, name: str, prefix: str, limits: Limits, others: Counter[str]) -> Iterator[Source]:
     try:
         archive = zipfile.ZipFile(path)
+    except UnicodeDecodeError:
+        message = "A name in the zip archive is declared as UTF-8 and is not; extract the archive with another program."
+        yield Source(name, error=UnreadableFileError(message, code="zip_names"))
+        return
     except Exception:  # a malformed central directory raises other exceptions than BadZipFile
         yield Source(name, error=UnreadableFileError("The zip archive is damaged or truncated.", code="damaged"))
         return
