@@ -110,9 +110,9 @@ def test_the_message_that_no_film_matches_has_the_counts_of_each_step_and_a_path
         oai_manifest(package, ["00"])
     lines = caught.value.message.splitlines()
     assert lines[0] == "No reading has a film on disk."
-    assert lines[1] == "- 8 knees were read from 3 tables."
+    assert lines[1] == "- 8 knees were read. Tables of readings: 3."
     assert "8 of them have a barcode, such as 016600000001." in lines[2]
-    assert "in 1 lists of films (image03.txt)" in lines[3]
+    assert "in the lists of films (image03.txt)" in lines[3]
     assert lines[4].startswith("- 8 knees have a barcode that is in these lists, 8 of them for the same subject")
     assert lines[5] == "- 0 of the listed films are on disk."
     assert lines[6].startswith("- A path that was looked for: ")

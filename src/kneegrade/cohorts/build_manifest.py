@@ -69,9 +69,9 @@ def _no_film(files: OaiFiles, merged: pd.DataFrame, films: pd.DataFrame, finder:
     listed = merged["film_subject"].notna()
     packed = finder.counts.by_name[PACKED_EXCLUDED]
     steps = [
-        f"{len(merged)} knees were read from {len(files.readings)} tables.",
+        f"{len(merged)} knees were read. Tables of readings: {len(files.readings)}.",
         f"{int((merged['barcode'] != '').sum())} of them have a barcode, such as {_example(merged['barcode'])}.",
-        f"{len(films)} bilateral knee films are in {len(files.film_lists)} lists of films "
+        f"{len(films)} bilateral knee films are in the lists of films "
         f"({', '.join(sorted({path.name for path in files.film_lists}))}), with barcodes such as "
         f"{_example(films['barcode'])}.",
         f"{int(listed.sum())} knees have a barcode that is in these lists, "
