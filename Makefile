@@ -2,9 +2,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+OLDEST_TORCH ?= torch==2.6.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check docs bench wheel
+.PHONY: help demo test test-slow test-oldest check docs bench wheel
 
 help:  ## list the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,6 +23,19 @@ test: $(INSTALLED)  ## run all tests but the slow ones; tests that need Chromium
 
 test-slow: $(INSTALLED)  ## run the slow tests (training; minutes)
 	$(BIN)/python -m pytest -m slow
+
+test-oldest:  ## run the tests with the lowest versions that pyproject.toml allows, in build/oldest
+	$(PYTHON) -m venv build/oldest
+	mkdir -p build && echo "$(OLDEST_TORCH)" > build/oldest/torch.txt
+	build/oldest/bin/pip install --quiet uv
+	build/oldest/bin/uv pip compile pyproject.toml --python build/oldest/bin/python --resolution lowest-direct \
+	  --only-binary :all: --override build/oldest/torch.txt --no-annotate --no-header --quiet -o build/oldest/all.txt
+	grep -vE "^(nvidia|cuda|triton)" build/oldest/all.txt > build/oldest/requirements.txt  # pip adds what torch needs
+	build/oldest/bin/pip install --quiet -r build/oldest/requirements.txt
+	build/oldest/bin/pip install --quiet --no-deps --editable .
+	build/oldest/bin/pip install --quiet --constraint build/oldest/requirements.txt \
+	  pytest pytest-xdist hypothesis jsonschema mpmath duckdb
+	KNEEGRADE_TEST_WARNINGS=default build/oldest/bin/python -m pytest -W default -m "not slow" --ignore tests/reporting/test_html_in_browser.py
 
 docs: $(INSTALLED)  ## build the documentation into site/; a dead link fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

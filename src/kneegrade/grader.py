@@ -66,7 +66,7 @@ from kneegrade.uncertainty import (
     withholds_joint_space,
 )
 from kneegrade.version import __version__
-from kneegrade.weights import Weights, load_part, load_weights, shipped_path
+from kneegrade.weights import Weights, check_process, load_part, load_weights, shipped_path
 from kneegrade.weights.inference import choose_device
 
 if TYPE_CHECKING:
@@ -197,6 +197,7 @@ class Grader:
         hints = UserHints(side, pixel_spacing_mm, landmarks)
         if isinstance(source, str | Path):
             return self.grade_sources(find_sources([source]), hints)
+        check_process(self.device)
         radiograph = read_radiograph(source, laterality=side, pixel_spacing_mm=pixel_spacing_mm)
         name = "array" if isinstance(source, np.ndarray) else "film"
         return self._report(self._grade_films([detect_knees(name, radiograph, self.detector, landmarks)]))
@@ -215,6 +216,7 @@ class Grader:
         Raises:
             GradingInterrupted: instead of KeyboardInterrupt; it has the report on the films read until then.
         """
+        check_process(self.device)
         listed = list(sources)
         graded: list[GradedRadiograph] = []
         first, batch = 0, list[DetectedRadiograph]()  # number of films before the batch, and the batch

@@ -10,7 +10,8 @@ from kneegrade.cohorts import Counts, cohort_summary, load_manifest, oai_manifes
 from kneegrade.cohorts.oai import GRADE_COLUMNS, oai_files
 from kneegrade.cohorts.oai import oai_films as films_of
 from kneegrade.cohorts.oai import oai_readings as readings_of
-from kneegrade.cohorts.readings import read_table
+from kneegrade.cohorts.oai_film_lists import FilmFinder
+from kneegrade.cohorts.table_files import read_table
 from kneegrade.errors import CohortError
 from kneegrade.schema import TARGET_NAMES
 
@@ -22,7 +23,7 @@ def oai_readings(root, visits=None, counts=None):
 
 
 def oai_films(root, counts=None):
-    return films_of(oai_files(root), counts)
+    return films_of(oai_files(root), FilmFinder(root, None, counts or Counts()))
 
 
 def write_table(root, code, rows, lower=False, name=None):
@@ -82,7 +83,7 @@ def test_duplicate_rows_are_dropped_and_contradictions_reported(tmp_path):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ((9000001, 3, 15, "1", seven(2)), "column SIDE: '3'; expected one of 1, 2"),
+        ((9000001, 3, 15, "1", seven(2)), "column SIDE: '3'; expected one of 1, 2, R, L, Right, Left"),
         ((9000001, 1, 16, "1", seven(2)), "column READPRJ: '16'; expected one of 15, 37, 42"),
         ((900001, 1, 15, "1", seven(2)), "column ID: '900001'; expected seven digits"),
         ((9000001, 1, 15, "1", seven(5)), "column V00XRKL: '5'; expected a grade from 0 to 4"),
@@ -149,7 +150,7 @@ def test_films_are_matched_by_barcode_and_excluded_knees_counted(download):
     counts = Counts()
     table = oai_manifest(download, counts=counts)
     assert len(table) == 10
-    assert counts.by_name["knees whose barcode is not listed in any contents.csv"] == 2
+    assert counts.by_name["knees whose barcode is not in any list of films"] == 2
     assert counts.by_name["knees whose film is listed but not on disk"] == 2
     assert counts.by_name["knees whose barcode belongs to a film of another person"] == 2
     assert counts.by_name["knees without a film, excluded"] == 6
@@ -270,3 +271,13 @@ def test_sas_tables_are_read_like_text(download, monkeypatch):
     for name in ("subject_id", "side", "barcode", *TARGET_NAMES):
         pd.testing.assert_series_equal(found[name], expected[name])
     assert found["osteophyte_femur_medial_missing"].isin(["", "."]).all()
+
+
+@pytest.mark.parametrize(("right", "left"), [("Right", "left"), ("1: Right", "2: Left"), ("R", "L"), ("1.0", "2.0")])
+def test_sides_are_codes_words_or_both(tmp_path, right, left):
+    rows = [(9000001, right, 15, "1", seven(2)), (9000001, left, 15, "1", seven(1)), (9000002, "NA", 15, "2", seven(3))]
+    write_table(tmp_path, "00", rows)
+    counts = Counts()
+    readings = oai_readings(tmp_path, counts=counts)
+    assert dict(zip(readings["side"], readings["kl"], strict=True)) == {"R": 2, "L": 1}
+    assert counts.by_name["rows without a side, excluded"] == 1

@@ -47,7 +47,7 @@ def test_split_of_own_table_is_kept(tmp_path):
         (["a.png;;links;2;0"], "column PATIENT: ''; expected an identifier of the person"),
         (["a.png;P1;links;5;0"], "column KL: '5'"),
         (["a.png;P1;links;1;0", "a.png;P1;links;2;0"], "row 3, column kl: '2'; expected 1, as in row 2"),
-        (["x.png;P1;links;1;0"], "None of the 1 readings has a film on disk"),
+        (["x.png;P1;links;1;0"], "None of the 1 films of clinic.csv is on disk. The first was looked for at .*x.png"),
     ],
 )
 def test_invalid_own_table_is_reported(tmp_path, rows, message):
@@ -96,3 +96,33 @@ def test_knees_of_a_folder_are_found_and_excluded_films_reported(tmp_path):
         manifest_from_films(tmp_path, LandmarkDetector(), r"day")
     with pytest.raises(CohortError, match="no film with a knee"):
         manifest_from_films(tmp_path / "1.dcm", LandmarkDetector())
+
+
+def own_films(tmp_path):
+    (tmp_path / "Films" / "Day 1").mkdir(parents=True)
+    for name in ("a.PNG", "b.png"):
+        (tmp_path / "Films" / "Day 1" / name).write_bytes(b"x")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "latin-1"])
+def test_table_of_a_windows_spreadsheet_is_read(tmp_path, encoding):
+    own_films(tmp_path)
+    text = "sep=;\r\nimage_path;subject_id;side;kl;jsn_medial\r\n"
+    text += "films\\DAY 1\\A.png;Jürgen;Right;2;NA\r\nFilms\\Day 1\\b.png;Zoé;1: Left;#N/A;-\r\n"
+    (tmp_path / "t.csv").write_bytes(text.encode(encoding))
+    table = csv_manifest(tmp_path / "t.csv")
+    assert table["image_path"].tolist() == [str(tmp_path / "Films" / "Day 1" / name) for name in ("a.PNG", "b.png")]
+    assert table["subject_id"].tolist() == ["Jürgen", "Zoé"]
+    assert table["side"].tolist() == ["R", "L"]
+    assert table["kl"].fillna(-1).tolist() == [2, -1]
+    assert table["jsn_medial"].isna().all()
+
+
+def test_missing_film_is_named_and_row_without_side_counted(tmp_path):
+    own_films(tmp_path)
+    rows = ["Films/Day 1/b.png,P1,R,2", "Films/Day 2/b.png,P2,R,2", "Films/Day 1/a.PNG,P3,,1"]
+    (tmp_path / "t.csv").write_text("\n".join(["image_path,subject_id,side,kl", *rows]))
+    counts = Counts()
+    assert csv_manifest(tmp_path / "t.csv", counts=counts)["subject_id"].tolist() == ["P1"]
+    assert counts.by_name["rows whose film is not on disk (the first: Films/Day 2/b.png)"] == 1
+    assert counts.by_name["rows without a side, excluded"] == 1

@@ -5,7 +5,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kneegrade.cohorts.readings import decode_column, decode_integers, problems_at, raise_problems, read_table
+from kneegrade.cohorts.readings import decode_column, decode_integers, problems_at, raise_problems
+from kneegrade.cohorts.table_files import read_table
 from kneegrade.errors import CohortError
 
 

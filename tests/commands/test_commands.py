@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from kneegrade.commands import COMMANDS, SUCCESSORS, app
+from kneegrade.commands import COMMANDS, SUCCESSORS, app, cohort_app
 from kneegrade.version import __version__
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -52,6 +52,13 @@ def test_every_command_has_help_and_every_option_is_explained(name):
     for line, following in zip(lines, [*lines[1:], ""], strict=True):
         if line.startswith("  -"):  # the explanation stands on the same line, or on the next line if it does not fit
             assert "  " in line.strip() or following.startswith(" " * 10), line
+
+
+@pytest.mark.parametrize("name", [verb.callback.__name__.replace("_", "-") for verb in cohort_app.registered_commands])
+def test_every_subcommand_of_cohort_has_help(name):
+    done = run("cohort", name, "-h")
+    assert done.exit_code == 0
+    assert f"kneegrade cohort {name}" in done.stdout
 
 
 def test_version():
@@ -151,7 +158,7 @@ def test_a_folder_in_place_of_a_report_file_is_found_before_grading(tmp_path):
 
 @pytest.mark.parametrize(
     ("command", "reason"),
-    [("grade", "1 of 1 files could not be read."), ("landmarks", "bad.dcm: The content of")],
+    [("grade", "1 of 1 files could not be read: 1 format."), ("landmarks", "bad.dcm: The content of")],
 )
 def test_quiet_commands_print_why_the_exit_code_is_one(command, reason, tmp_path):
     (tmp_path / "bad.dcm").write_bytes(b"no film")

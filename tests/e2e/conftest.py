@@ -1,5 +1,6 @@
 """The command line, in a process of its own and in this process, and data that several tests share."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -7,13 +8,17 @@ from pathlib import Path
 
 import pytest
 
+WARNINGS = os.environ.get(
+    "KNEEGRADE_TEST_WARNINGS", "error"
+)  # of programs that tests start; `make test-oldest`: default
+
 
 @pytest.fixture(scope="session")
 def kneegrade() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs `kneegrade` with these arguments; warnings are errors there too."""
 
     def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-W", "error", "-m", "kneegrade", *map(str, arguments)]
+        command = [sys.executable, "-W", WARNINGS, "-m", "kneegrade", *map(str, arguments)]
         return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=500, check=False)
 
     return run

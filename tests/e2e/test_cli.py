@@ -58,7 +58,7 @@ def test_report_fits_its_published_schema(graded):
 
 def test_csv_html_and_terminal_table(graded):
     done, output = graded
-    rows = list(csv.DictReader((output / "grades.csv").read_text().splitlines()))
+    rows = list(csv.DictReader((output / "grades.csv").read_text("utf-8-sig").splitlines()))
     assert [(row["source"], row["side"]) for row in rows] == [
         ("bilateral.dcm", "R"), ("bilateral.dcm", "L"), ("single_right.dcm", "R"),
     ]  # fmt: skip
@@ -125,16 +125,19 @@ def test_every_reason_for_exit_code_one_is_printed_with_its_count(kneegrade, tmp
     (radiograph,) = json.loads((tmp_path / "half" / "report.json").read_text())["radiographs"]
     assert [knee["status"] for knee in radiograph["knees"]] == ["graded", "not_gradable"]
     assert done.returncode == 1
-    assert "1 knee was not graded on a film whose other knee was graded." in done.stdout.splitlines()
+    code = radiograph["knees"][1]["reason"]["code"].replace("_", " ")
+    line = f"1 knee was not graded on a film whose other knee was graded: 1 {code}."
+    assert line in done.stdout.splitlines()
     (films / "bad.dcm").write_bytes(b"no film")
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 300), dtype=np.uint8)).save(films / "noise.png")
     done = kneegrade("grade", films, "-o", tmp_path / "all")
     assert done.returncode == 1
-    printed = [line for line in done.stdout.splitlines() if line.startswith("1 ")]
+    noise = json.loads((tmp_path / "all" / "report.json").read_text())["radiographs"][2]
+    printed = [text for text in done.stdout.splitlines() if text.startswith("1 ")]
     assert printed == [
-        "1 of 3 files could not be read.",
-        "1 of 3 films has no gradable knee.",
-        "1 knee was not graded on a film whose other knee was graded.",
+        "1 of 3 files could not be read: 1 format.",
+        f"1 of 3 films has no gradable knee: 1 {noise['reason']['code'].replace('_', ' ')}.",
+        line,
     ]
 
 

@@ -49,7 +49,7 @@ def test_a_linked_folder_is_graded_and_a_link_to_nothing_is_a_failure(kneegrade_
     (tmp_path / "in" / "study").symlink_to(tmp_path / "archive")
     (tmp_path / "in" / "gone.dcm").symlink_to(tmp_path / "nowhere.dcm")
     done = kneegrade_here("grade", tmp_path / "in", "-o", tmp_path / "out", "--format", "json", "-q")
-    assert (done.returncode, done.stderr) == (1, "1 of 2 files could not be read.\n")
+    assert (done.returncode, done.stderr) == (1, "1 of 2 files could not be read: 1 cannot open.\n")
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     status = {film["source"]: film["status"] for film in report["radiographs"]}
     assert status == {"gone.dcm": "failed", "study/film.dcm": "graded"}

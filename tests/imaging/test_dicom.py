@@ -59,7 +59,7 @@ def test_every_test_file_of_pydicom_is_read_or_rejected_as_expected() -> None:
         except KneeGradeError as error:
             outcomes[source.name] = error
     films = {name for name, outcome in outcomes.items() if isinstance(outcome, Radiograph)}
-    assert len(outcomes) > 150
+    assert len(outcomes) > 60  # pydicom 3.0.1 brings fewer files than 3.0.2
     assert {name for name in films if "CR" in name} == {
         "test_files/dicomdirtests/77654033/CR1/6154",
         "test_files/dicomdirtests/77654033/CR2/6247",

@@ -13,7 +13,7 @@ from kneegrade.imaging.own_pictures import own_picture_mark
 
 def save(path: Path, mark: PngInfo | None = None) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.zeros((40, 30), np.uint8)).convert("RGB").save(path, pnginfo=mark, optimize=True)
+    Image.fromarray(np.zeros((140, 130), np.uint8)).convert("RGB").save(path, pnginfo=mark, optimize=True)
     return path
 
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
+from kneegrade.cohorts.table_files import read_table
 from kneegrade.reporting import write_csv
 from kneegrade.reporting.csv_report import COLUMNS
 from kneegrade.results import Finding, GradedRadiograph
@@ -46,7 +47,7 @@ def test_missing_measurements_are_empty_cells(table):
 def test_no_text_is_a_formula(report, tmp_path, start):
     film = GradedRadiograph(start + "1+1,\n\"x'.dcm", reason=Finding("a", start + "cmd"), failed=True)
     write_csv(replace(report, radiographs=(film,)), tmp_path / "grades.csv")
-    with (tmp_path / "grades.csv").open(encoding="utf-8", newline="") as stream:
+    with (tmp_path / "grades.csv").open(encoding="utf-8-sig", newline="") as stream:
         (row,) = csv.DictReader(stream)
     assert row["source"] == "'" + film.source
     assert row["reason"] == "'" + film.reason.message
@@ -57,3 +58,17 @@ def test_negative_numbers_stay_numbers(report, tmp_path):
     knee = replace(film.knees[0], coherence=replace(film.knees[0].coherence, log_probability=-3.5))
     write_csv(replace(report, radiographs=(replace(film, knees=(knee,)),)), tmp_path / "grades.csv")
     assert pd.read_csv(tmp_path / "grades.csv")["coherence_log_probability"].tolist() == [-3.5]
+
+
+def test_spreadsheets_and_libraries_read_names_that_are_not_ascii(report, tmp_path):
+    """Excel takes a file without the mark for Windows-1252."""
+    name = "右膝 Müller.dcm"
+    path = tmp_path / "grades.csv"
+    write_csv(replace(report, radiographs=(replace(report.radiographs[0], source=name),)), path)
+    assert path.read_bytes().startswith(b"\xef\xbb\xbfsource,side,")
+    assert pd.read_csv(path)["source"].tolist() == [name, name]
+    assert read_table(path)["SOURCE"].tolist() == [name, name]
+    duckdb = pytest.importorskip("duckdb")
+    assert duckdb.read_csv(str(path)).fetchnumpy()["source"].tolist() == [name, name]
+    polars = pytest.importorskip("polars")
+    assert polars.read_csv(path)["source"].to_list() == [name, name]

@@ -5,7 +5,7 @@ import pytest
 
 from kneegrade.reporting import write_html
 from kneegrade.reporting.html_pages import picture_of
-from kneegrade.reporting.html_report import contributions_to
+from kneegrade.reporting.html_report import KNEES_PER_PAGE, contributions_to
 from kneegrade.reporting.report_labels import LANDMARK_CONFIDENCE
 from kneegrade.results import GradedRadiograph, SiteReader
 from kneegrade.schema import TARGETS
@@ -113,3 +113,25 @@ def test_only_the_scale_of_a_reader_names_a_reader(report, tmp_path, family, rea
         assert (named in text) == reader
     for corrected in ("orrected for the prevalences at North", "60 knees without labels", "uncorrected: "):
         assert (corrected in text) != reader
+
+
+def linked(page, links):
+    """The page and the id that each link names."""
+    return [((page.parent / file).resolve() if file else page, anchor) for file, anchor in links]
+
+
+def test_a_report_of_many_knees_is_divided_into_pages_whose_links_lead_to_the_knees(report, tmp_path):
+    pair = report.radiographs[0]
+    films = [replace(pair, source=f"film{number}.dcm") for number in range(2 * KNEES_PER_PAGE // 2 + 1)]
+    write_html(replace(report, radiographs=(*films, *report.radiographs[3:])), tmp_path / "report.html")
+    pages = sorted((tmp_path / "report-pages").iterdir())
+    assert [page.name for page in pages] == ["page-1.html", "page-2.html", "page-3.html"]
+    text = {page: page.read_text(encoding="utf-8") for page in [tmp_path / "report.html", *pages]}
+    assert [page.count('<article class="knee"') for page in text.values()] == [0, KNEES_PER_PAGE, KNEES_PER_PAGE, 2]
+    links = {page: linked(page, re.findall(r'href="([^"#]*)#?([^"]*)"', content)) for page, content in text.items()}
+    knees = [target for target in links[tmp_path / "report.html"] if target[1] != "summary"]
+    assert len(knees) == len(set(knees)) == 2 * len(films)
+    assert all(not anchor or f'id="{anchor}"' in text[file] for targets in links.values() for file, anchor in targets)
+    write_html(report, tmp_path / "report.html")
+    assert list((tmp_path / "report-pages").iterdir()) == []
+    assert (tmp_path / "report.html").read_text(encoding="utf-8").count('<article class="knee"') == 5

@@ -52,16 +52,16 @@ def test_control_characters_in_names_do_not_reach_the_terminal(report):
 
 def test_one_line_per_kind_of_ungraded_item(report):
     assert ungraded_lines(report) == [
-        "1 of 5 files could not be read.",
-        "1 of 5 films has no gradable knee.",
-        "1 knee was not graded on a film whose other knee was graded.",
+        "1 of 5 files could not be read: 1 unreadable.",
+        "1 of 5 films has no gradable knee: 1 no knee.",
+        "1 knee was not graded on a film whose other knee was graded: 1 implant.",
     ]
     pair, half, plain, hip, broken = report.radiographs
     more = replace(report, radiographs=(half, half, hip, broken, hip, broken, replace(hip, knees=half.knees[1:])))
     assert ungraded_lines(more) == [
-        "2 of 7 files could not be read.",
-        "3 of 7 films have no gradable knee.",
-        "2 knees were not graded on films whose other knee was graded.",
+        "2 of 7 files could not be read: 2 unreadable.",
+        "3 of 7 films have no gradable knee: 3 no knee.",
+        "2 knees were not graded on films whose other knee was graded: 2 implant.",
     ]
     graded = replace(report, radiographs=(pair, plain))
     assert graded.all_graded

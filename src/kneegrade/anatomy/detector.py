@@ -36,7 +36,7 @@ from kneegrade.anatomy.polarity import MAX_KNEES, search_both_polarities, with_s
 from kneegrade.anatomy.shape_model import ShapeModel
 from kneegrade.imaging.radiograph import Radiograph
 from kneegrade.results import Finding
-from kneegrade.weights import load_part, load_weights, shipped_path
+from kneegrade.weights import check_process, load_part, load_weights, shipped_path
 from kneegrade.weights.inference import fuse_batchnorm, has_native_bfloat16
 
 LOCALIZER_THRESHOLD = 0.15  # low, because the landmark networks decide
@@ -132,6 +132,7 @@ class LandmarkDetector:
 
         The radiograph has a warning if its polarity was in doubt.
         """
+        check_process(self.device.type)
         radiograph, first = search_both_polarities(radiograph, self.search)
         found = search_square(radiograph, self.search, first)
         sides, warnings = assign_sides([knee.lateral_left for knee in found.knees], radiograph.laterality)

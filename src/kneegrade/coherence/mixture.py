@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kneegrade.quiet_imports import import_joblib_quietly
 from kneegrade.schema import ONE_HOT_LENGTH, TARGETS, GradeTuple
 
 EM_COVARIANCE_REGULARIZATION = 1e-6
@@ -60,6 +61,7 @@ def fit_mixture(
         floor: minimum eigenvalue of each covariance. The paper gives none; the default is σ², the variance that the
             noise adds in every direction.
     """
+    import_joblib_quietly()
     from sklearn.mixture import GaussianMixture
 
     generator = np.random.default_rng(seed)

@@ -13,7 +13,8 @@ import pandas as pd
 
 from kneegrade.cohorts.manifest import check_manifest
 from kneegrade.cohorts.most import most_films, most_readings
-from kneegrade.cohorts.oai import add_joint_space_widths, oai_files, oai_films, oai_readings
+from kneegrade.cohorts.oai import OaiFiles, add_joint_space_widths, oai_files, oai_films, oai_readings
+from kneegrade.cohorts.oai_film_lists import PACKED_EXCLUDED, FilmFinder
 from kneegrade.cohorts.own_tables import load_column_map, own_table_readings
 from kneegrade.cohorts.readings import Counts
 from kneegrade.errors import CohortError
@@ -44,7 +45,8 @@ def oai_manifest(
     """
     counts, root = Counts() if counts is None else counts, root.resolve()
     files = oai_files(root)
-    readings, films = oai_readings(files, visits, counts), oai_films(files, counts, unpack_to)
+    finder = FilmFinder(root, unpack_to, counts)
+    readings, films = oai_readings(files, visits, counts), oai_films(files, finder)
     readings = add_joint_space_widths(readings, files, counts)
     films = films.rename(columns={"subject_id": "film_subject"})
     merged = readings.merge(films, on="barcode", how="left", validate="many_to_one")
@@ -52,12 +54,38 @@ def oai_manifest(
     counts.add("knees whose barcode belongs to a film of another person", int(other_person.sum()))
     counts.add("knees without a barcode", int((merged["barcode"] == "").sum()))
     unlisted = merged["film_subject"].isna() & (merged["barcode"] != "")
-    counts.add("knees whose barcode is not listed in any contents.csv", int(unlisted.sum()))
+    counts.add("knees whose barcode is not in any list of films", int(unlisted.sum()))
     not_on_disk = merged["film_subject"].notna() & merged["path"].isna()
     counts.add("knees whose film is listed but not on disk", int(not_on_disk.sum()))
     merged["image_path"] = merged["path"].where(~other_person)
+    if merged["image_path"].isna().all():
+        raise _no_film(files, merged, films, finder)
     readings = merged.drop(columns=["film_subject", "path"])
     return manifest_from_readings(readings, "oai", protocol, seed=seed, counts=counts)
+
+
+def _no_film(files: OaiFiles, merged: pd.DataFrame, films: pd.DataFrame, finder: FilmFinder) -> CohortError:
+    """The error that no reading has a film: the numbers after each step, and a path that was looked for."""
+    listed = merged["film_subject"].notna()
+    packed = finder.counts.by_name[PACKED_EXCLUDED]
+    steps = [
+        f"{len(merged)} knees were read. Tables of readings: {len(files.readings)}.",
+        f"{int((merged['barcode'] != '').sum())} of them have a barcode, such as {_example(merged['barcode'])}.",
+        f"{len(films)} bilateral knee films are in the lists of films "
+        f"({', '.join(sorted({path.name for path in files.film_lists}))}), with barcodes such as "
+        f"{_example(films['barcode'])}.",
+        f"{int(listed.sum())} knees have a barcode that is in these lists, "
+        f"{int((listed & (merged['film_subject'] == merged['subject_id'])).sum())} of them for the same subject.",
+        f"{int(films['path'].notna().sum())} of the listed films are on disk"
+        + (f", {packed} are packed (use --unpack-to)." if packed else "."),
+    ]
+    if finder.first_missing is not None:
+        steps.append(f"A path that was looked for: {finder.first_missing}.")
+    return CohortError("No reading has a film on disk.\n" + "\n".join(f"- {step}" for step in steps))
+
+
+def _example(barcodes: pd.Series) -> str:
+    return next((barcode for barcode in barcodes if barcode), "none")
 
 
 def most_manifest(
@@ -75,8 +103,15 @@ def most_manifest(
         CohortError: the table or the films are missing or invalid.
     """
     counts, root = Counts() if counts is None else counts, root.resolve()
-    films = most_films(root, counts)
-    merged = most_readings(root, counts).merge(films, on=["subject_id", "visit"], how="left", validate="many_to_one")
+    films, readings = most_films(root, counts), most_readings(root, counts)
+    merged = readings.merge(films, on=["subject_id", "visit"], how="left", validate="many_to_one")
+    if merged["path"].isna().all():
+        visits = ", ".join(map(str, sorted(films["visit"].unique())))
+        raise CohortError(
+            f"No reading has a film: {len(readings)} knees were read, of subjects such as "
+            f"{readings['subject_id'].iloc[0]}, and {len(films)} films were found, of subjects such as "
+            f"{films['subject_id'].iloc[0]} at the visits (months) {visits}."
+        )
     merged = merged.rename(columns={"path": "image_path"})
     return manifest_from_readings(merged, "most", protocol, seed=seed, counts=counts)
 

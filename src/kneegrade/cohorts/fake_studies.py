@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from kneegrade.cohorts import most, oai
+from kneegrade.cohorts.oai_film_lists import KNEE_SERIES
 from kneegrade.files import make_directory, replacing, write_text
 from kneegrade.phantom import DicomOptions, FilmOptions, PhantomFilm, compose_film, render_film, write_film
 from kneegrade.phantom.film import FilmKnee
@@ -122,7 +123,7 @@ def _write_oai_film(root: Path, code: str, person: int, film: PhantomFilm, seed:
     dataset = film_dataset(film, stored)
     dataset.PatientID, dataset.PatientName = str(FIRST_ID + person), ""
     dataset.AccessionNumber = _barcode(code, person)
-    dataset.SeriesDescription = oai.KNEE_SERIES
+    dataset.SeriesDescription = KNEE_SERIES
     planted["MONOCHROME1 films"] += inverted
     path = root / f"OAI_{oai.VISIT_MONTHS[code]:02d}m" / _film_folder(code, person) / "001"
     make_directory(path.parent)
@@ -242,11 +243,12 @@ def _write_oai_contents(folder: Path, code: str, people: list[int], planted: Cou
     for person in people:
         folder_name, barcode = _film_folder(code, person), _barcode(code, person)
         date = folder_name.split("/")[2]
-        lines.append(f"{folder_name},{FIRST_ID + person},{date},{barcode},OAI^ENROLLMENT^KNEES,{oai.KNEE_SERIES}")
+        lines.append(f"{folder_name},{FIRST_ID + person},{date},{barcode},OAI^ENROLLMENT^KNEES,{KNEE_SERIES}")
         if person % 3 == 0:
             other = f"{folder_name[:-8]}99{barcode[-6:]}"
             lines.append(f"{other},{FIRST_ID + person},{date},0199{barcode[4:]},OAI^ENROLLMENT^HANDS,PA Right Hand")
             planted["series of other joints"] += 1
+    make_directory(folder)  # of few people, none may have a film at this visit
     (folder / "contents.csv").write_bytes(("\r\n".join(lines) + "\r\n").encode("latin-1"))
 
 

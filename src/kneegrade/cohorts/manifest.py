@@ -21,7 +21,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from kneegrade.anatomy.landmark_scheme import NUM_LANDMARKS
-from kneegrade.cohorts.readings import Counts, Problem, decode_grades, problems_at, raise_problems, read_table
+from kneegrade.cohorts.readings import Counts, Problem, decode_grades, problems_at, raise_problems
+from kneegrade.cohorts.table_files import read_table
 from kneegrade.errors import CohortError, RecipeError
 from kneegrade.schema import ONE_HOT_LENGTH, TARGET_NAMES, TARGETS
 

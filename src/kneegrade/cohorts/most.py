@@ -1,19 +1,26 @@
 """Multicenter Osteoarthritis Study (MOST): table and films of a download.
 
 The table `mostv01235xray` has one row per person and the columns `V{0,1,2,3,5}X{L|R}{KL,JSL,…}`. 8 and 9 mean "not
-read", the letters P, S, X and Z give other reasons, and 1.9 and the like are half grades. Films of the PA 10° view lie
-in `<MOSTID>…/V<visit>…/…PA10…/<file>`.
+read", the letters P, S, X and Z give other reasons, and 1.9 and the like are half grades. A text table that was renamed
+is recognised by its columns. Films of the PA 10° view lie in `<MOSTID>…/V<visit>…/…PA10…/<file>`, in any case.
 """
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
 
-from kneegrade.cohorts.readings import Counts, decode_grades, problems_at, raise_problems, read_table
+from kneegrade.cohorts.oai_film_lists import is_hidden
+from kneegrade.cohorts.readings import Counts, decode_grades, problems_at, raise_problems
+from kneegrade.cohorts.table_files import read_header, read_table
 from kneegrade.errors import CohortError
 
-READING_TABLE = re.compile(r"mostv01235xray\.(txt|csv|sas7bdat)", re.IGNORECASE)
+READING_TABLE = re.compile(r"mostv01235xray\.(txt|csv|tsv|sas7bdat)", re.IGNORECASE)
+TEXT_TABLE = re.compile(r".+\.(txt|csv|tsv)", re.IGNORECASE)
+READING_COLUMN = re.compile(r"V[01235]X[RL]KL")
+PERSON = re.compile(r"M[A-Z]\d{5}", re.IGNORECASE)
+VISIT = re.compile(r"V([01235])(?!\d)", re.IGNORECASE)
 VISIT_MONTHS = {"0": 0, "1": 15, "2": 30, "3": 60, "5": 84}
 GRADE_COLUMNS = {
     "kl": "KL", "jsn_lateral": "JSL", "jsn_medial": "JSM", "osteophyte_femur_lateral": "OSFL",
@@ -35,13 +42,11 @@ def most_readings(root: Path, counts: Counts | None = None) -> pd.DataFrame:
         CohortError: the table or a column is missing, or a value is invalid. The message names file, row and column.
     """
     counts = Counts() if counts is None else counts
-    found = sorted(p for p in root.rglob("*") if READING_TABLE.fullmatch(p.name))
-    if not found:
-        raise CohortError(f"{root} contains no table mostv01235xray (.txt, .csv or .sas7bdat).")
-    path = next((p for p in found if p.suffix.lower() != ".sas7bdat"), found[0])
+    path = _table_of(root)
     table = read_table(path)
     if "MOSTID" not in table.columns:
         raise CohortError(f"{path.name} lacks the column MOSTID.")
+    table["MOSTID"] = table["MOSTID"].str.upper()
     raise_problems(problems_at(table["MOSTID"], table["MOSTID"].duplicated(), path.name, "one row per person"))
     counts.add("rows read", len(table))
     coded = table.replace({letter: f".{letter}" for letter in MISSING_LETTERS})
@@ -59,6 +64,29 @@ def most_readings(root: Path, counts: Counts | None = None) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
+def _table_of(root: Path) -> Path:
+    """The table of readings: by its name, text before SAS, else a text table that has its columns.
+
+    Raises:
+        CohortError: there is none.
+    """
+    texts = []
+    named = []
+    for path in sorted(p for p in root.rglob("*") if not is_hidden(p.name)):
+        if READING_TABLE.fullmatch(path.name):
+            named.append(path)
+        elif TEXT_TABLE.fullmatch(path.name) and path.is_file():
+            texts.append(path)
+    named.sort(key=lambda path: path.suffix.lower() == ".sas7bdat")
+    for path in named:
+        return path
+    for path in texts:
+        header = read_header(path)
+        if "MOSTID" in header and any(READING_COLUMN.fullmatch(name) for name in header):
+            return path
+    raise CohortError(f"{root} contains no table mostv01235xray (.txt, .csv or .sas7bdat).")
+
+
 def most_films(root: Path, counts: Counts | None = None) -> pd.DataFrame:
     """Return the PA 10° films below `root`: `subject_id`, `visit` (months), `path`, `view`; one per person and visit.
 
@@ -70,15 +98,23 @@ def most_films(root: Path, counts: Counts | None = None) -> pd.DataFrame:
         CohortError: there is no such film.
     """
     counts = Counts() if counts is None else counts
-    rows = []
-    for path in sorted(p for p in root.rglob("*") if p.is_file() and not p.name.startswith((".", "Thumbs", "desktop"))):
+    rows, seen = [], Counter[str]()
+    for path in sorted(p for p in root.rglob("*") if p.is_file() and not is_hidden(p.name)):
         folders = path.relative_to(root).parts[:-1]
-        people = [match[0] for part in folders if (match := re.match(r"M[A-Z]\d{5}", part))]
-        visits = [match[1] for part in folders if (match := re.match(r"V([01235])(?!\d)", part, re.IGNORECASE))]
-        if people and visits and any(VIEW_FOLDER in part.upper() for part in folders):
+        people = [match[0].upper() for part in folders if (match := PERSON.match(part))]
+        visits = [match[1] for part in folders if (match := VISIT.match(part))]
+        is_view = any(VIEW_FOLDER in part.upper() for part in folders)
+        seen += Counter(
+            {"person": bool(people), "visit": bool(people and visits), "all": bool(people and visits and is_view)}
+        )
+        if people and visits and is_view and "__MACOSX" not in folders:
             rows.append({"subject_id": people[0], "visit": VISIT_MONTHS[visits[0]], "path": str(path), "view": "PA"})
     if not rows:
-        raise CohortError(f"{root} contains no films. Expected files <MOSTID>…/V<visit>…/…{VIEW_FOLDER}…/<file>.")
+        raise CohortError(
+            f"{root} contains no films. Expected files <MOSTID>…/V<visit>…/…{VIEW_FOLDER}…/<file>, such as "
+            f"MB00001/V0/{VIEW_FOLDER}/00001.dcm. {seen['person']} files lie in the folder of a person, "
+            f"{seen['visit']} of them in the folder of a visit, {seen['all']} of them in a folder of the view."
+        )
     films = pd.DataFrame(rows)
     kept = films.drop_duplicates(["subject_id", "visit"])
     counts.add("further films of a visit, excluded", len(films) - len(kept))

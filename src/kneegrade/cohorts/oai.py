@@ -2,37 +2,37 @@
 
 Tables of central readings, `kXR_SQ_BU##`: pipe-separated text (Latin-1, CRLF) or `.sas7bdat`, one row per (ID, SIDE,
 READPRJ). Project 15 read the visits up to 48 months, project 37 those at 72 and 96 months (42 counts as 37). Some
-early films were read again.
+early films were read again. Text tables that were renamed are recognised by their columns.
 
-Films: the `contents.csv` of each image release lists folders by participant and series. The barcode of a reading
-identifies its film. A film lies in its folder, or packed beside it as `<folder>.tar.gz`.
+Films: see `kneegrade.cohorts.oai_film_lists`. The barcode of a reading identifies its film.
 """
 
 import os
 import re
-import tarfile
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from kneegrade.cohorts.oai_film_lists import FilmFinder, is_film_list, is_hidden, is_knee_series, read_film_list
 from kneegrade.cohorts.readings import (
     Counts,
     decode_grades,
     decode_integers,
+    decode_sides,
     problems_at,
     raise_problems,
-    read_table,
     unique_readings,
 )
+from kneegrade.cohorts.table_files import read_header, read_table
 from kneegrade.errors import CohortError
 
-READING_TABLE = re.compile(r"kxr_sq_bu(\d\d)\.(txt|csv|sas7bdat)", re.IGNORECASE)
-WIDTH_TABLE = re.compile(r"kxr_qjsw_duryea(\d\d)\.(txt|csv|sas7bdat)", re.IGNORECASE)
-FILM_LIST = re.compile(r"contents.*\.csv", re.IGNORECASE)
+READING_TABLE = re.compile(r"kxr_sq_bu(\d\d)\.(txt|csv|tsv|sas7bdat)", re.IGNORECASE)
+WIDTH_TABLE = re.compile(r"kxr_qjsw_duryea(\d\d)\.(txt|csv|tsv|sas7bdat)", re.IGNORECASE)
+TEXT_TABLE = re.compile(r".+\.(txt|csv|tsv)", re.IGNORECASE)
+READING_COLUMN = re.compile(r"V(\d\d)XRKL")
 RELEASE_FOLDER = re.compile(r"\d+\.[A-Z]\.\d+")
 VISIT_MONTHS = {"00": 0, "01": 12, "03": 24, "05": 36, "06": 48, "08": 72, "10": 96}
 LATE_MONTHS = (72, 96)  # read by projects 37 and 42
@@ -43,9 +43,7 @@ GRADE_COLUMNS = {
 }  # fmt: skip
 SUBJECT_PREFIX = "oai-"  # Chen 2018 has the same people and uses the same names for them
 BARCODE_DIGITS = 12
-KNEE_SERIES = "Bilateral PA Fixed Flexion Knee"
-FILM_NAMES = ("001", "001.dcm", "00001")
-MAX_FILM_BYTES = 256 << 20
+SIDE_CODES = {"1": "R", "2": "L"}
 
 
 @dataclass(frozen=True)
@@ -56,35 +54,46 @@ class OaiFiles:
         root: folder of the download.
         readings: visit code → table of readings.
         widths: visit code → table of joint space widths.
-        contents: lists of films (`contents.csv`).
+        film_lists: lists of films (`contents.csv`, `image03.txt`).
     """
 
     root: Path
     readings: dict[str, Path] = field(default_factory=dict)
     widths: dict[str, Path] = field(default_factory=dict)
-    contents: list[Path] = field(default_factory=list)
+    film_lists: list[Path] = field(default_factory=list)
 
 
 def oai_files(root: Path) -> OaiFiles:
     """Return the tables and film lists below `root`, at any depth.
 
-    Release folders (`0.C.2`) beside a `contents.csv` are not searched, because they hold only films.
+    Tables of readings and of widths are found by their names, renamed tables of readings and all lists of films by
+    their columns. Release folders (`0.C.2`) below a list of films are not searched, because they hold only films.
 
     Raises:
         CohortError: two tables of one visit have the same format and lie in different folders.
     """
-    files = OaiFiles(root)
+    files, renamed = OaiFiles(root), list[tuple[str, Path]]()
     for folder, below, names in os.walk(root):
-        for name in sorted(names):
-            path = Path(folder, name)
-            for pattern, found in ((READING_TABLE, files.readings), (WIDTH_TABLE, files.widths)):
-                if match := pattern.fullmatch(name):
-                    _add_table(found, match[1], path)
-            if FILM_LIST.fullmatch(name):
-                files.contents.append(path)
-        if any(FILM_LIST.fullmatch(name) for name in names):
+        for path in (Path(folder, name) for name in sorted(names) if not is_hidden(name)):
+            if match := READING_TABLE.fullmatch(path.name):
+                _add_table(files.readings, match[1], path)
+            elif match := WIDTH_TABLE.fullmatch(path.name):
+                _add_table(files.widths, match[1], path)
+            elif TEXT_TABLE.fullmatch(path.name):
+                header = read_header(path)
+                if is_film_list(header):
+                    files.film_lists.append(path)
+                elif "READPRJ" in header and (
+                    codes := {m[1] for name in header if (m := READING_COLUMN.fullmatch(name))}
+                ):
+                    renamed += [(code, path) for code in codes]
+        if any(Path(folder).is_relative_to(path.parent) for path in files.film_lists):
             below[:] = [name for name in below if not RELEASE_FOLDER.fullmatch(name)]
-        below.sort()
+        below[:] = sorted(name for name in below if not is_hidden(name))
+    named = set(files.readings)
+    for code, path in renamed:
+        if code not in named:
+            _add_table(files.readings, code, path)
     return files
 
 
@@ -129,24 +138,34 @@ def oai_readings(files: OaiFiles, visits: Iterable[str] | None = None, counts: C
 
 def _read_visit(path: Path, code: str, counts: Counts) -> pd.DataFrame:
     """Return the readings of one visit, one row per knee."""
-    table = read_table(path)
+    table = _without_descriptions(read_table(path))
     barcode = f"V{code}BARCDBU"
     required = ["ID", "SIDE", "READPRJ", barcode, f"V{code}{GRADE_COLUMNS['kl']}"]
     missing = [name for name in required if name not in table.columns]
     if missing:
         raise CohortError(f"{path.name} lacks the columns {', '.join(missing)}; a table of visit {code} was expected.")
     counts.add("rows read", len(table))
-    side, wrong_side = decode_integers(table["SIDE"], path.name, (1, 2))
+    side, no_side, wrong_side = decode_sides(table["SIDE"], path.name, SIDE_CODES)
     project, wrong_project = decode_integers(table["READPRJ"], path.name, PROJECTS)
     wrong_id = problems_at(table["ID"], ~table["ID"].str.fullmatch(r"\d{7}(\.0+)?"), path.name, "seven digits")
     raise_problems([*wrong_id, *wrong_side, *wrong_project])
     grades = decode_grades(table, {name: f"V{code}{end}" for name, end in GRADE_COLUMNS.items()}, path.name, counts)
     readings = grades.assign(
-        subject_id=SUBJECT_PREFIX + table["ID"].str[:7], side=np.where(side == 1, "R", "L"), visit=VISIT_MONTHS[code],
+        subject_id=SUBJECT_PREFIX + table["ID"].str[:7], side=side, visit=VISIT_MONTHS[code],
         project=project, barcode=_barcodes(table[barcode]), file=path.name, row=table.index,
     )  # fmt: skip
-    readings = unique_readings(readings, ["subject_id", "side", "project"], counts)
+    counts.add("rows without a side, excluded", int(no_side.sum()))
+    readings = unique_readings(readings[~no_side], ["subject_id", "side", "project"], counts)
     return _choose_project(readings, VISIT_MONTHS[code], counts)
+
+
+def _without_descriptions(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table with the column ID, without the second header line that packages of the NDA have."""
+    table = table.rename(columns={} if "ID" in table.columns else {"SRC_SUBJECT_ID": "ID"})
+    if not len(table) or not {"ID", "SIDE", "READPRJ"} <= set(table.columns):
+        return table
+    is_description = not table.iloc[0][["ID", "SIDE", "READPRJ"]].str.contains(r"\d").any()
+    return table.iloc[1:] if is_description else table
 
 
 def _barcodes(cells: pd.Series) -> pd.Series:
@@ -182,13 +201,13 @@ def add_joint_space_widths(readings: pd.DataFrame, files: OaiFiles, counts: Coun
         columns = {"joint_space_medial_mm": f"V{code}MCMJSW", "joint_space_lateral_mm": f"V{code}LJSW825"}
         if code not in VISIT_MONTHS or not {"ID", "SIDE"} <= set(table.columns):
             continue
-        side, wrong_side = decode_integers(table["SIDE"], path.name, (1, 2))
+        side, _, wrong_side = decode_sides(table["SIDE"], path.name, SIDE_CODES)
         raise_problems(wrong_side)
         widths = {
             name: pd.to_numeric(table[column], errors="coerce") if column in table.columns else np.nan
             for name, column in columns.items()
         }
-        keys = {"subject_id": SUBJECT_PREFIX + table["ID"].str[:7], "side": np.where(side == 1, "R", "L")}
+        keys = {"subject_id": SUBJECT_PREFIX + table["ID"].str[:7], "side": side}
         parts.append(pd.DataFrame({**keys, "visit": VISIT_MONTHS[code], **widths}))
     if not parts:
         return readings
@@ -198,103 +217,36 @@ def add_joint_space_widths(readings: pd.DataFrame, files: OaiFiles, counts: Coun
     return merged
 
 
-def oai_films(files: OaiFiles, counts: Counts | None = None, unpack_to: Path | None = None) -> pd.DataFrame:
+def oai_films(files: OaiFiles, finder: FilmFinder) -> pd.DataFrame:
     """Return the bilateral knee films: `barcode` (twelve digits, unique), `subject_id`, `path` (None: missing), `view`.
 
-    Folders are resolved against the folder of the `contents.csv` that lists them. If several list the same film, the
-    first one that is on disk is used.
+    If several lists name the same film, the first one that is on disk is used.
 
     Args:
         files: files of a download.
-        counts: numbers of excluded, packed and damaged films are added.
-        unpack_to: folder below which films packed as `.tar.gz` are unpacked; None excludes them.
+        finder: finds the films; numbers of excluded, packed and damaged films are added to its counts.
 
     Raises:
-        CohortError: there is no `contents.csv`, or one lacks a column.
+        CohortError: there is no list of films, or one lacks a column.
     """
-    counts = Counts() if counts is None else counts
-    if not files.contents:
+    counts = finder.counts
+    if not files.film_lists:
         raise CohortError(
-            f"{files.root} contains no contents.csv. Every OAI image release includes one; copy it as well."
+            f"{files.root} contains no list of films: no contents.csv, which every OAI image release includes, and no "
+            "image03.txt, which packages of the NIMH Data Archive include. Copy it as well."
         )
     parts = []
-    for file in files.contents:
-        table = read_table(file)
-        missing = [name for name in ("FOLDER", "PARTICIPANTID", "BARCODE", "SERIESDESCRIPTION") if name not in table]
-        if missing:
-            raise CohortError(f"{file} lacks the columns {', '.join(missing)}.")
-        knees = table[table["SERIESDESCRIPTION"] == KNEE_SERIES]
+    for file in files.film_lists:
+        table = read_film_list(file)
+        knees = table[is_knee_series(table["series"])]
         counts.add("series of other joints or sequences, excluded", len(table) - len(knees))
-        paths = [find_film(file.parent, folder, unpack_to, counts) for folder in knees["FOLDER"]]
-        subjects = SUBJECT_PREFIX + knees["PARTICIPANTID"].str[:7]
-        films = {"barcode": _barcodes(knees["BARCODE"]).to_numpy(), "subject_id": subjects.to_numpy()}
+        paths = [finder.find(file.parent, folder) for folder in knees["folder"]]
+        subjects = SUBJECT_PREFIX + knees["subject"].str[:7]
+        films = {"barcode": _barcodes(knees["barcode"]).to_numpy(), "subject_id": subjects.to_numpy()}
         parts.append(pd.DataFrame({**films, "path": pd.Series(paths, dtype=object)}))
     listed = pd.concat(parts, ignore_index=True)
     listed = listed[listed["barcode"] != ""]
     absent = listed["path"].isna()
     kept = listed.assign(absent=absent).sort_values(["barcode", "absent"], kind="stable").drop_duplicates("barcode")
-    counts.add("duplicate entries of films in contents.csv, excluded", len(listed) - len(kept))
+    counts.add("duplicate entries in lists of films, excluded", len(listed) - len(kept))
     return kept.drop(columns="absent").assign(view="PA")
-
-
-def find_film(root: Path, folder: str, unpack_to: Path | None, counts: Counts) -> str | None:
-    """Return the path of the film in a folder of a release (`001`, or the only file), None if there is none.
-
-    Args:
-        root: folder of the `contents.csv`.
-        folder: folder of the film, as listed there.
-        unpack_to: folder below which packed films are unpacked, once; None excludes them.
-        counts: packed films and archives without a film are added.
-    """
-    inner = PurePosixPath(*(part for part in folder.replace("\\", "/").split("/") if part not in ("", ".", "..")))
-    film_folder = root / inner
-    film = _film_in(film_folder)
-    archive = film_folder.with_name(film_folder.name + ".tar.gz")
-    if film is not None or not archive.is_file():
-        return film
-    if unpack_to is None:
-        counts.add("films packed as .tar.gz, excluded (unpack them or use --unpack-to)")
-        return None
-    target = (unpack_to / root.name / inner).resolve()
-    film = _film_in(target) or _unpack_film(archive, target)
-    counts.add("films unpacked from .tar.gz" if film else "archives that are damaged or hold no film")
-    return film
-
-
-def _film_in(folder: Path) -> str | None:
-    """Return the path of the film in a folder, None if there is none or the choice is ambiguous."""
-    for name in FILM_NAMES:
-        if (folder / name).is_file():
-            return str(folder / name)
-    files = [path for path in folder.iterdir() if path.is_file()] if folder.is_dir() else []
-    return str(files[0]) if len(files) == 1 else None
-
-
-def _unpack_film(archive: Path, target: Path) -> str | None:
-    """Write the film of an archive into the folder `target` and return its path, None if the archive contains no film.
-
-    No name in the archive is used as a path.
-
-    Raises:
-        CohortError: the folder cannot be written.
-    """
-    try:
-        with tarfile.open(archive, "r:gz") as packed:
-            members = [m for m in packed.getmembers() if m.isfile() and m.size <= MAX_FILM_BYTES]
-            named = [m for m in members if PurePosixPath(m.name).name in FILM_NAMES]
-            chosen = named[0] if named else members[0] if len(members) == 1 else None
-            stream = None if chosen is None else packed.extractfile(chosen)
-            film = None if stream is None else stream.read()
-    except (OSError, EOFError, tarfile.TarError, zlib.error):
-        return None
-    if film is None:
-        return None
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-        draft = target.with_name(target.name + ".part")
-        draft.write_bytes(film)
-        return str(draft.replace(target / FILM_NAMES[0]))
-    except OSError as error:
-        raise CohortError(
-            f"{target} cannot be written ({error.strerror}). --unpack-to needs a folder with space for the films."
-        ) from error

@@ -8,13 +8,16 @@ A table is read with a mapping file (YAML) that gives the names of its columns:
     missing: [9, "n/a"]             # values that mean "not read"
     visit: 0                        # months; or a column under `columns`
 
-Only `image_path`, `subject_id` and `side` are required. Image paths are resolved against the folder of the table.
+Only `image_path`, `subject_id` and `side` are required. Image paths are resolved against the folder of the table, with
+slashes or back-slashes, and in another case where there is no such file. Sides are the values of `sides`, or words such
+as `R`, `Right` and `1: Right`; knees without a side are excluded.
 
 Films with landmark files (`.pts`, as BoneFinder writes them and the OAI has them, or COCO keypoints) give a manifest
 without grades, to train the landmark detector on. On films alone the detector finds the knees; that manifest is used
 for adaptation and to compare sites.
 """
 
+import os
 import re
 from pathlib import Path
 from typing import Any, Literal
@@ -30,13 +33,15 @@ from kneegrade.cohorts.readings import (
     Counts,
     Problem,
     decode_grades,
+    decode_sides,
     problems_at,
     raise_problems,
-    read_table,
     unique_readings,
 )
+from kneegrade.cohorts.table_files import read_table
 from kneegrade.errors import CohortError, KneeGradeError, RecipeError
 from kneegrade.imaging import Source, check_film, find_sources, read_radiograph, stem_of
+from kneegrade.imaging.sources import shown_name
 from kneegrade.progress import Progress
 from kneegrade.schema import TARGET_NAMES
 
@@ -113,23 +118,64 @@ def own_table_readings(path: Path, mapping: ColumnMap, counts: Counts | None = N
         raise CohortError(f"{path.name} lacks the columns {', '.join(missing)}. Give their names with --mapping.")
     counts.add("rows read", len(table))
     image, subject, side_text = (table[name] for name in required)
-    letters = {text.casefold(): letter for letter, text in mapping.sides.items()}
-    side = side_text.str.casefold().map(letters)
-    wrong_sides = problems_at(side_text, side.isna(), path.name, "one of " + ", ".join(mapping.sides.values()))
+    side, no_side, wrong_sides = decode_sides(side_text, path.name, {text: one for one, text in mapping.sides.items()})
     no_subject = problems_at(subject, subject.isin(["", "."]), path.name, "an identifier of the person")
     visits, wrong_visits = _visits(table, columns.get("visit"), mapping.visit, path.name)
     split = table[columns["split"]] if columns.get("split") in table.columns else None
     wrong_splits = [] if split is None else problems_at(split, ~split.isin(SPLITS), path.name, ", ".join(SPLITS))
     raise_problems([*wrong_sides, *no_subject, *wrong_visits, *wrong_splits])
-    paths = [path.parent / text for text in image]
-    films = [str(file.resolve()) if file.is_file() else None for file in paths]
+    folders: dict[Path, dict[str, Path]] = {}
+    films = [film_at(path.parent, text, folders) for text in image]
+    absent = [text for text, film in zip(image, films, strict=True) if film is None]
+    if absent:
+        counts.add(f"rows whose film is not on disk (the first: {shown_name(absent[0])})", len(absent))
+        if len(absent) == len(films):
+            raise CohortError(
+                f"None of the {len(films)} films of {path.name} is on disk. The first was looked for at "
+                f"{path.parent / absent[0]}. Give paths from the folder of the table, or whole paths."
+            )
     readings = decode_grades(table, columns, path.name, counts, missing_numbers).assign(
         subject_id=subject, side=side, visit=visits, file=path.name, row=table.index,
         image_path=pd.Series(films, index=table.index, dtype=object),
     )  # fmt: skip
     if split is not None:
         readings["split"] = split
+    counts.add("rows without a side, excluded", int(no_side.sum()))
+    readings = readings[~no_side]
     return unique_readings(readings, ["subject_id", "side", "visit", "image_path"], counts).reset_index(drop=True)
+
+
+def film_at(folder: Path, text: str, folders: dict[Path, dict[str, Path]]) -> str | None:
+    """Return the absolute path of the film that a cell of a table names, None if there is no such file.
+
+    A back-slash separates folders if there is no file whose name contains it. A name in another case is used if the
+    exact name does not exist.
+
+    Args:
+        folder: folder of the table.
+        text: the cell.
+        folders: names in lower case of the folders that were listed so far; filled by this function.
+    """
+    for name in dict.fromkeys((text, text.replace("\\", "/"))):
+        if not name:
+            return None
+        exact = folder / name
+        if exact.is_file():
+            return str(exact.resolve())
+        current = Path(exact.anchor) if exact.is_absolute() else Path()
+        for part in exact.parts[1:] if exact.is_absolute() else exact.parts:
+            current = current / part if (current / part).exists() else _in_other_case(current, part, folders)
+        if current.is_file():
+            return str(current.resolve())
+    return None
+
+
+def _in_other_case(folder: Path, name: str, folders: dict[Path, dict[str, Path]]) -> Path:
+    """Return the entry of a folder whose name differs only in case, else the path of the name as it is."""
+    if folder not in folders:
+        entries = sorted(folder.iterdir()) if folder.is_dir() and os.access(folder, os.R_OK | os.X_OK) else []
+        folders[folder] = {path.name.casefold(): path for path in entries}
+    return folders[folder].get(name.casefold(), folder / name)
 
 
 def _visits(table: pd.DataFrame, column: str | None, default: int, file: str) -> tuple[Any, list[Problem]]:

@@ -4,22 +4,19 @@ Columns of readings: `subject_id`, `side` (R or L), `visit` (months), the seven 
 read), per grade `<grade>_missing` (the study's reason, "" where the grade was read), `half_grades` (comma-separated
 names of the grades that were half grades and were rounded down), and `file` and `row` (origin).
 
-Tables are text with any separator or SAS files. A cell of a grade is one of:
+`kneegrade.cohorts.table_files` reads the tables. A cell of a grade is one of:
 
 - a number: `3`, `3.0`
 - a number with its label: `3: 3`, `1: Right`
 - a half grade: `1.3`, a change within a grade
-- a code for a missing value: `.: Missing Form/Incomplete Workbook`, `.A`, `.T`
+- a code for a missing value: `.: Missing Form/Incomplete Workbook`, `.A`, `.T`, or `NA`, `n/a`, `NaN`, `NULL`, `-`
 """
 
-import csv
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from io import StringIO
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,10 +25,11 @@ from numpy.typing import NDArray
 from kneegrade.errors import CohortError
 from kneegrade.schema import TARGET_NAMES, TARGETS
 
-SEPARATORS = ("|", "\t", ";", ",")
 SHOWN_PROBLEMS = 8
 _NUMBER = re.compile(r"(-?\d+(?:\.\d+)?)(?:\s*:.*)?")
 _MISSING = re.compile(r"\.([A-Z]?)\s*(?::\s*(.*))?")
+NA_TEXTS = frozenset({"na", "n/a", "#n/a", "<na>", "nan", "null", "none", "-", "–"})
+SIDE_TEXTS = {"R": ("r", "right", "right knee"), "L": ("l", "left", "left knee")}
 _INVALID = "?"  # reason of a cell that is neither a grade nor a code for a missing value
 
 
@@ -88,77 +86,6 @@ def raise_problems(problems: Collection[Problem]) -> None:
         raise CohortError("\n".join([*shown, *([f"… and {more} more."] if more else [])]))
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """Return all cells of a table as stripped text.
-
-    Column names are upper-case. The index, named "row", is the line number in the file; the header is line 1.
-
-    Text is decoded as UTF-8 if it is valid UTF-8, else as Latin-1. The separator is the one of `|`, tab, `;` and `,`
-    that occurs most often in the header. Quotes have a meaning only with `;` and `,`. `.sas7bdat` files are read by
-    pandas; numbers become text as in a text file, and missing values become ".".
-
-    Raises:
-        CohortError: the file cannot be read, a line has more or fewer cells than the header, or a column name occurs
-            twice.
-    """
-    try:
-        if path.suffix.lower() == ".sas7bdat":
-            table = _as_text(pd.read_sas(path, format="sas7bdat", encoding="latin-1"))
-            table.index = pd.RangeIndex(2, len(table) + 2)
-        else:
-            table = _parse_text(path.read_bytes())
-    except (OSError, ValueError, csv.Error) as error:
-        raise CohortError(f"{path.name} cannot be read as a table: {error}.") from error
-    table.columns = pd.Index([str(column).strip().upper() for column in table.columns])
-    table.index.name = "row"
-    duplicates = table.columns[table.columns.duplicated()]
-    if len(duplicates):
-        raise CohortError(f"{path.name} has the column {duplicates[0]} twice. Rename or remove one of them.")
-    return table
-
-
-def _parse_text(data: bytes) -> pd.DataFrame:
-    """Return the cells of a text table.
-
-    Not parsed by pandas, which would take the first column for an index if lines end with a separator, and would
-    swallow lines after an unclosed quote.
-
-    Raises:
-        ValueError: a line has more or fewer cells than the header.
-    """
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = data.decode("latin-1")
-    first_line = text.partition("\n")[0]
-    separator = max(SEPARATORS, key=first_line.count)
-    quoting: Literal[0, 3] = csv.QUOTE_NONE if separator in "|\t" else csv.QUOTE_MINIMAL
-    reader = csv.reader(StringIO(text, newline=""), delimiter=separator, quoting=quoting)
-    header = next(reader, [])
-    lines, cells = [], []
-    for row in reader:
-        kept = row[:-1] if len(row) == len(header) + 1 and not row[-1].strip() else row  # line ends with a separator
-        if not any(cell.strip() for cell in kept):
-            continue
-        if len(kept) != len(header):
-            raise ValueError(f"line {reader.line_num} has {len(kept)} cells, the header has {len(header)}")
-        lines.append(reader.line_num)
-        cells.append([cell.strip() for cell in kept])
-    return pd.DataFrame(cells, columns=header, index=pd.Index(lines, dtype="int64"), dtype=str)
-
-
-def _as_text(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the cells of a SAS table as a text file would have them."""
-
-    def text(value: object) -> str:
-        if value is None or value != value:
-            return "."
-        return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
-
-    texts: pd.DataFrame = table.apply(lambda column: column.map(text))
-    return texts
-
-
 @dataclass(frozen=True, eq=False)
 class DecodedColumn:
     """The decoded cells of one grade.
@@ -198,6 +125,8 @@ def _decode_cell(text: str, highest: int, missing: Collection[int]) -> tuple[flo
     """Return (value, reason why it is missing, whether it was a half grade); the reason of a bad cell is `_INVALID`."""
     if not text:
         return np.nan, "empty", False
+    if text.casefold() in NA_TEXTS:
+        return np.nan, "NA", False
     number = _NUMBER.fullmatch(text)
     if number is None:
         code = _MISSING.fullmatch(text)
@@ -216,6 +145,30 @@ def decode_integers(cells: pd.Series, file: str, allowed: Collection[int]) -> tu
     numbers = cells.str.extract(r"^(\d+)(?:\.0+)?(?:\s*:.*)?$")[0].astype("Int64")
     expected = "one of " + ", ".join(map(str, sorted(allowed)))
     return numbers, problems_at(cells, ~numbers.isin(allowed).fillna(False), file, expected)
+
+
+def decode_sides(
+    cells: pd.Series, file: str, codes: Mapping[str, str] | None = None
+) -> "tuple[pd.Series, pd.Series[bool], list[Problem]]":
+    """Return the sides R and L of a column, where it has none, and a problem per cell that is neither.
+
+    A cell is a code, a word (`R`, `Right`, `right knee`) or a code with its label (`1: Right`). A cell that is empty,
+    a code for a missing value or `NA` states no side.
+
+    Args:
+        cells: text.
+        file: file name for messages.
+        codes: code → side, in addition to the words.
+    """
+    known = {word: side for side, words in SIDE_TEXTS.items() for word in words}
+    known |= {code.casefold(): side for code, side in (codes or {}).items()}
+    texts = cells.str.casefold().str.replace(r"^(\d+)\.0+$", r"\1", regex=True)
+    labels = texts.str.extract(r"^\d+\s*[:=]\s*(.*)$")[0]
+    sides = texts.map(known).fillna(labels.map(known)).fillna(texts.str.extract(r"^(\d+)\s*:")[0].map(known))
+    absent = [text in ("", *NA_TEXTS) or _MISSING.fullmatch(text.upper()) is not None for text in texts]
+    none = sides.isna() & pd.Series(absent, index=cells.index, dtype=bool)
+    expected = "one of " + ", ".join([*(codes or {}), "R", "L", "Right", "Left"])
+    return sides, none, problems_at(cells, sides.isna() & ~none, file, expected)
 
 
 def decode_grades(

@@ -1,5 +1,6 @@
 """`kneegrade grade`: radiographs → report."""
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -61,15 +62,18 @@ def grade(
 
     Writes report.json, report.html and grades.csv.
 
-    Exit code 0: every knee of every file was graded. 1: a file could not be read, a film has no gradable knee, or a
-    knee was not graded. 2: wrong usage. 130, 143: stopped by Ctrl-C or SIGTERM; the report has the films graded until
-    then.
+    Other files in folders and zip files, such as programs, documents and DICOM reports, are left out and counted.
+
+    Exit code 0: every knee of every film was graded. 1: a film could not be read, has no gradable knee, or a knee was
+    not graded; one line for each of these gives the reasons with counts. 2: wrong usage. 130, 143: stopped by Ctrl-C or
+    SIGTERM; the report has the films graded until then.
     """
     from kneegrade.files import prepare_output
     from kneegrade.reporting import report_files
 
     wanted = _report_formats(formats)
-    sources = sources_in(inputs)
+    others = Counter[str]()
+    sources = sources_in(inputs, others)
     prepare_output(output, report_files(wanted))
     with stop_signals() as stop:
         from kneegrade.anatomy import UserHints, UserLandmarks
@@ -90,7 +94,7 @@ def grade(
                 report, left = grader.grade_sources(sources, hints, progress=progress), 0
             except GradingInterrupted as interrupted:
                 report, left = interrupted.report, interrupted.left
-        _finish(report, output, wanted, quiet=quiet, stop=stop, left=left)
+        _finish(report, output, wanted, others, quiet=quiet, stop=stop, left=left)
 
 
 def _check_landmarks(path: Path, films: int) -> None:
@@ -102,7 +106,16 @@ def _check_landmarks(path: Path, films: int) -> None:
         )
 
 
-def _finish(report: "Report", output: Path, formats: tuple[str, ...], *, quiet: bool, stop: Stop, left: int) -> None:
+def _finish(
+    report: "Report",
+    output: Path,
+    formats: tuple[str, ...],
+    others: Counter[str],
+    *,
+    quiet: bool,
+    stop: Stop,
+    left: int,
+) -> None:
     """Writes and prints the report, and ends with the exit code; `left` films were not reached after a signal."""
     from kneegrade.reporting import write_report
     from kneegrade.reporting.report_labels import printable
@@ -124,7 +137,7 @@ def _finish(report: "Report", output: Path, formats: tuple[str, ...], *, quiet: 
         for line in ungraded_lines(report):
             typer.echo(line, err=True)
     else:
-        _print_report(report, written)
+        _print_report(report, written, others)
     if not report.all_graded:
         raise typer.Exit(1)
 
@@ -140,9 +153,10 @@ def _report_formats(text: str) -> tuple[str, ...]:
     return wanted
 
 
-def _print_report(report: "Report", written: dict[str, Path]) -> None:
+def _print_report(report: "Report", written: dict[str, Path], others: Counter[str]) -> None:
     from rich.console import Console
 
+    from kneegrade.imaging import other_files_line
     from kneegrade.reporting.terminal import grades_table, ungraded_lines
 
     console = Console()
@@ -152,5 +166,7 @@ def _print_report(report: "Report", written: dict[str, Path]) -> None:
         console.print(line, soft_wrap=True, highlight=False)
     if lines:
         console.print("The table above and the report state the reasons. The exit code is 1.", soft_wrap=True)
+    if others:
+        console.print(other_files_line(others), soft_wrap=True, highlight=False)
     for path in written.values():
         console.print(f"Wrote {path}", soft_wrap=True, highlight=False, markup=False)

@@ -1,5 +1,6 @@
 """`kneegrade landmarks`: radiographs → landmark files and joint space."""
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -47,7 +48,8 @@ def landmarks(
     """
     from kneegrade.files import prepare_output
 
-    sources = sources_in(inputs)
+    others = Counter[str]()
+    sources = sources_in(inputs, others)
     prepare_output(output)
     from kneegrade.anatomy import LandmarkDetector, UserHints
     from kneegrade.reporting.landmark_export import write_landmarks
@@ -63,14 +65,15 @@ def landmarks(
         for line in _reasons(films):
             typer.echo(line, err=True)
     else:
-        _print_landmarks(films, output)
+        _print_landmarks(films, output, others)
     if not all(film.knees for film in films):
         raise typer.Exit(1)
 
 
-def _print_landmarks(films: "list[ExportedFilm]", output: Path) -> None:
+def _print_landmarks(films: "list[ExportedFilm]", output: Path, others: Counter[str]) -> None:
     from rich.console import Console
 
+    from kneegrade.imaging import other_files_line
     from kneegrade.reporting.terminal import landmarks_table
 
     console = Console()
@@ -82,14 +85,18 @@ def _print_landmarks(films: "list[ExportedFilm]", output: Path) -> None:
     console.print(landmarks_table(rows))
     for line in _reasons(films):
         console.print(line, highlight=False, markup=False)
+    if others:
+        console.print(other_files_line(others), soft_wrap=True, highlight=False)
     console.print(f"Wrote the files to {output}", soft_wrap=True, highlight=False, markup=False)
 
 
 def _reasons(films: "list[ExportedFilm]") -> list[str]:
-    """A line for each film without a knee in a frontal view."""
+    """A line for each film without a knee in a frontal view, and a line with their number."""
     lines = []
     for film in films:
         if not film.knees:
             reason = film.film.reason or next(refusal for refusal in film.film.refusals if refusal is not None)
             lines.append(f"{film.film.source}: {reason.message}")
+    if lines and len(films) > 1:
+        lines.append(f"{len(lines)} of {len(films)} films could not be read or have no knee in a frontal view.")
     return lines

@@ -1,5 +1,6 @@
 """Command-line options, and the progress bar, that several commands share."""
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -136,19 +137,24 @@ def progress_bar(title: str, silent: bool) -> Iterator[Any]:
         yield advance
 
 
-def sources_in(inputs: "Sequence[Path]") -> "list[Source]":
+def sources_in(inputs: "Sequence[Path]", other_files: Counter[str] | None = None) -> "list[Source]":
     """The films in files, folders and zip files.
+
+    Args:
+        inputs: files, folders and zip files.
+        other_files: the number of files that were left out because they are not films is added, by kind.
 
     Raises:
         UsageError: there is none.
     """
-    from kneegrade.imaging import find_sources
+    from kneegrade.imaging import find_sources, other_files_line
 
-    sources = list(find_sources(inputs))
+    others = Counter[str]() if other_files is None else other_files
+    sources = list(find_sources(inputs, other_files=others))
     if not sources:
         raise UsageError(
             "No radiograph was found in the input; give DICOM, PNG, JPEG or TIFF files, or folders or zip files that "
-            "contain them."
+            f"contain them. {other_files_line(others)}".rstrip()
         )
     return sources
 

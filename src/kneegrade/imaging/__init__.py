@@ -9,6 +9,7 @@ imported here, so that importing this package stays cheap.
 from kneegrade.imaging.file_reader import read_radiograph
 from kneegrade.imaging.film_quality import check_crop, check_film
 from kneegrade.imaging.limits import Limits
+from kneegrade.imaging.other_files import other_files_line
 from kneegrade.imaging.photometry import looks_inverted, normalise, polarity_score
 from kneegrade.imaging.radiograph import Identity, Laterality, Radiograph
 from kneegrade.imaging.sources import Source, find_sources, stem_of
@@ -24,6 +25,7 @@ __all__ = [
     "find_sources",
     "looks_inverted",
     "normalise",
+    "other_files_line",
     "polarity_score",
     "read_radiograph",
     "stem_of",

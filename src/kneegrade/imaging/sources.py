@@ -7,9 +7,10 @@ only displayed, after `shown_name` removed unsafe parts.
 import hashlib
 import os
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from kneegrade.errors import (
     KneeGradeError,
@@ -20,36 +21,13 @@ from kneegrade.errors import (
 )
 from kneegrade.imaging.folder_files import files_below
 from kneegrade.imaging.limits import MEBIBYTE, Limits
+from kneegrade.imaging.other_files import HEAD_BYTES, is_passed_over, kind_of_other_file
 from kneegrade.imaging.own_pictures import is_own_picture
+from kneegrade.imaging.zip_names import member_names
 
 DEFAULT_LIMITS = Limits()
-NON_IMAGE_SUFFIXES = frozenset(
-    {
-        ".txt",
-        ".csv",
-        ".tsv",
-        ".parquet",
-        ".json",
-        ".html",
-        ".htm",
-        ".xml",
-        ".md",
-        ".yaml",
-        ".yml",
-        ".log",
-        ".pts",
-        ".ini",
-        ".css",
-        ".js",
-        ".npy",
-        ".npz",
-        ".safetensors",
-    }
-)
 IMAGE_EXTENSIONS = frozenset({"dcm", "dicom", "png", "jpg", "jpeg", "tif", "tiff"})
-SKIPPED_NAMES = frozenset({"DICOMDIR", "__MACOSX", "Thumbs.db", "desktop.ini"})
 ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
-DICOM_MAGIC_END = 132
 CHUNK_BYTES = MEBIBYTE
 
 
@@ -98,18 +76,21 @@ def sha256_of(content: Path | bytes) -> str | None:
         return None
 
 
-def find_sources(inputs: Iterable[str | Path], limits: Limits = DEFAULT_LIMITS) -> Iterator[Source]:
+def find_sources(
+    inputs: Iterable[str | Path], limits: Limits = DEFAULT_LIMITS, other_files: Counter[str] | None = None
+) -> Iterator[Source]:
     """The images in files, folders and zip archives, in the given order; folders and archives are sorted by name.
 
-    Within folders and archives, hidden files, DICOMDIR, files of other types (text, tables, web pages) and the pictures
-    that kneegrade writes are skipped. Every other file becomes a source; a file or folder that cannot be read becomes a
-    source with an error. Symbolic links to folders are followed; each folder is read once. The names of the sources of
-    several inputs begin at the nearest folder that contains these inputs, so that films of one name from two folders
-    differ.
+    Within folders and archives, hidden files and the pictures that kneegrade writes are skipped, and files that are not
+    films (`kneegrade.imaging.other_files`: programs, documents, DICOM objects without a film) are left out. Every other
+    file becomes a source, with an error if it cannot be read, like a folder that cannot be read. Symbolic links to
+    folders are followed; each folder is read once. The names of the sources of several inputs begin at the nearest
+    folder that contains these inputs, so that films of one name from two folders differ.
 
     Args:
         inputs: paths of files, folders or zip archives.
         limits: limits for archives and their members.
+        other_files: the number of files that were left out is added, by kind.
 
     Raises:
         UsageError: an input is empty or does not exist. It is raised by this call, before the first source is produced.
@@ -121,16 +102,16 @@ def find_sources(inputs: Iterable[str | Path], limits: Limits = DEFAULT_LIMITS) 
     for path in paths:
         if not path.exists():
             raise UsageError(f"{shown_name(str(path))} does not exist; check the path.", code="no_such_file")
-    return _iterate(paths, limits)
+    return _iterate(paths, limits, Counter() if other_files is None else other_files)
 
 
-def _iterate(paths: list[Path], limits: Limits) -> Iterator[Source]:
+def _iterate(paths: list[Path], limits: Limits, others: Counter[str]) -> Iterator[Source]:
     for path, name in zip(paths, _input_names(paths), strict=True):
         prefix = f"{name}/" if len(paths) > 1 else ""
         if path.is_dir():
-            yield from _in_folder(path, prefix, limits)
+            yield from _in_folder(path, prefix, limits, others)
         else:
-            yield from _in_file(path, name, prefix, limits, is_folder_input=False)
+            yield from _in_file(path, name, prefix, limits, others, is_folder_input=False)
 
 
 def _input_names(paths: list[Path]) -> list[str]:
@@ -167,22 +148,20 @@ def stem_of(name: str) -> str:
     return stem if dot and extension.lower() in IMAGE_EXTENSIONS else name
 
 
-def _in_folder(folder: Path, prefix: str, limits: Limits) -> Iterator[Source]:
-    for path, is_readable in files_below(folder, _is_skipped):
+def _in_folder(folder: Path, prefix: str, limits: Limits, others: Counter[str]) -> Iterator[Source]:
+    for path, is_readable in files_below(folder, is_passed_over):
         shown = prefix + shown_name(path.relative_to(folder).as_posix())
         if is_readable:
-            yield from _in_file(path, shown, f"{shown}/", limits, is_folder_input=True)
+            yield from _in_file(path, shown, f"{shown}/", limits, others, is_folder_input=True)
         else:
             name = shown_name(path.name) if path == folder and not prefix else shown.removesuffix("/?")
             message = "The folder cannot be read; check its permissions. Its films are missing in the results."
             yield Source(name, error=UnreadableFileError(message, code="cannot_open"))
 
 
-def _is_skipped(name: str) -> bool:
-    return name.startswith(".") or name in SKIPPED_NAMES
-
-
-def _in_file(path: Path, name: str, prefix: str, limits: Limits, *, is_folder_input: bool) -> Iterator[Source]:
+def _in_file(
+    path: Path, name: str, prefix: str, limits: Limits, others: Counter[str], *, is_folder_input: bool
+) -> Iterator[Source]:
     try:
         if path.is_symlink() and not path.exists():
             yield Source(name, error=UnreadableFileError("The link points to no file.", code="cannot_open"))
@@ -191,28 +170,29 @@ def _in_file(path: Path, name: str, prefix: str, limits: Limits, *, is_folder_in
             yield Source(name, error=UnsupportedFileError("This is not a regular file.", code="not_a_file"))
             return
         with path.open("rb") as stream:
-            start = stream.read(DICOM_MAGIC_END)
+            start = stream.read(HEAD_BYTES)
     except OSError:
         yield Source(name, error=UnreadableFileError("The file cannot be opened.", code="cannot_open"))
         return
-    if start.startswith(ZIP_MAGIC):
-        yield from _in_archive(path, name, prefix, limits)
+    kind = kind_of_other_file(name, start) if is_folder_input else None
+    if kind is not None:
+        others[kind] += 1
+    elif start.startswith(ZIP_MAGIC):
+        yield from _in_archive(path, name, prefix, limits, others)
     elif is_own_picture(start) and not is_folder_input:
         message = "This picture shows results of kneegrade and is not a film; give the film that it was made from."
         yield Source(name, path, UnsupportedFileError(message, code="own_picture"))
-    elif not (is_folder_input and _is_non_image(name, start)):
+    elif not is_own_picture(start):
         yield Source(name, path)
 
 
-def _is_non_image(name: str, start: bytes) -> bool:
-    """True for a picture of results, and when the suffix is of another file type and the content is not DICOM."""
-    is_other_type = PurePosixPath(name).suffix.lower() in NON_IMAGE_SUFFIXES
-    return is_own_picture(start) or (is_other_type and start[128:132] != b"DICM")
-
-
-def _in_archive(path: Path, name: str, prefix: str, limits: Limits) -> Iterator[Source]:
+def _in_archive(path: Path, name: str, prefix: str, limits: Limits, others: Counter[str]) -> Iterator[Source]:
     try:
         archive = zipfile.ZipFile(path)
+    except UnicodeDecodeError:
+        message = "A name in the zip archive is declared as UTF-8 and is not; extract the archive with another program."
+        yield Source(name, error=UnreadableFileError(message, code="zip_names"))
+        return
     except Exception:  # a malformed central directory raises other exceptions than BadZipFile
         yield Source(name, error=UnreadableFileError("The zip archive is damaged or truncated.", code="damaged"))
         return
@@ -224,28 +204,34 @@ def _in_archive(path: Path, name: str, prefix: str, limits: Limits) -> Iterator[
         )
         yield Source(name, error=error)
         return
-    for member in sorted(members, key=lambda member: member.filename):
-        shown = shown_name(member.filename)
-        if not any(_is_skipped(part) for part in shown.split("/")):
-            yield from _member(archive, member, prefix + shown, limits)
+    named = zip(map(shown_name, member_names(members)), members, strict=True)
+    for shown, member in sorted(named, key=lambda pair: pair[0]):
+        if not any(is_passed_over(part) for part in shown.split("/")):
+            yield from _member(archive, member, prefix + shown, limits, others)
 
 
-def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, limits: Limits) -> Iterator[Source]:
-    error = _member_error(member, limits)
+def _member(
+    archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, limits: Limits, others: Counter[str]
+) -> Iterator[Source]:
+    error, start = _member_error(member, limits), b""
     if error is None:
         try:
-            start = _read_member(archive, member, DICOM_MAGIC_END)
+            start = _read_member(archive, member, HEAD_BYTES)
         except KneeGradeError as read_error:
-            error, start = read_error, b""
+            error = read_error
+    kind = kind_of_other_file(name, start)
+    if kind is not None:
+        others[kind] += 1
+        return
+    if error is None:
         if start.startswith(ZIP_MAGIC):
             error = UnsupportedFileError(
                 "Nested zip archives are not supported; extract the outer archive first.", code="nested_zip"
             )
-        elif error is None and _is_non_image(name, start):
+        elif is_own_picture(start):
             return
     if error is not None:
-        if not _is_non_image(name, b""):
-            yield Source(name, error=error)
+        yield Source(name, error=error)
         return
 
     def load() -> bytes:

@@ -42,19 +42,22 @@ COLUMNS: Final[tuple[str, ...]] = (
     "warnings",
     "sha256",
 )
+BYTE_ORDER_MARK: Final = "\ufeff"
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 
 def write_csv(report: Report, path: Path) -> None:
     """Writes one row per knee, and one per radiograph without knees, with the columns `COLUMNS`.
 
-    Missing values are empty cells. Several codes in one cell are joined by ";". A text that a spreadsheet would
-    interpret as a formula gets a leading apostrophe.
+    The file begins with a byte order mark, without which Excel shows names that are not ASCII wrongly; pandas, DuckDB
+    and R's readr skip it, Python's `csv` needs the encoding "utf-8-sig". Missing values are empty cells. Several codes
+    in one cell are joined by ";". A text that a spreadsheet would interpret as a formula gets a leading apostrophe.
 
     Raises:
         UsageError: `path` cannot be written.
     """
     with replacing(path) as stream:
+        stream.write(BYTE_ORDER_MARK)
         writer = csv.DictWriter(stream, COLUMNS, restval="", lineterminator="\r\n")  # line ends of RFC 4180
         writer.writeheader()
         for radiograph, knee in knee_rows(report):
@@ -63,7 +66,7 @@ def write_csv(report: Report, path: Path) -> None:
 
 
 def write_rows(header: Sequence[str], lines: Iterable[Sequence[Cell]], path: Path) -> None:
-    """Writes a table to `path`, completely or not at all; no cell is executed as a formula by a spreadsheet.
+    """Writes a table with a byte order mark, as `write_csv`; no cell is executed as a formula by a spreadsheet.
 
     Args:
         header: names of the columns.
@@ -74,6 +77,7 @@ def write_rows(header: Sequence[str], lines: Iterable[Sequence[Cell]], path: Pat
         UsageError: `path` cannot be written.
     """
     with replacing(path) as stream:
+        stream.write(BYTE_ORDER_MARK)
         writer = csv.writer(stream, lineterminator="\r\n")
         writer.writerow(header)
         writer.writerows([escape_formula(cell) for cell in line] for line in lines)

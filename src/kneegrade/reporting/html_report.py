@@ -1,17 +1,17 @@
-"""`report.html`: one self-contained page for people, with pictures and the evidence for each grade.
+"""`report.html`: self-contained pages for people, with pictures and the evidence for each grade.
 
 The classes hold what the page shows, computed here so that the templates only lay it out.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from kneegrade.files import replacing
+from kneegrade.files import make_directory, replacing
 from kneegrade.reporting.html_pages import Picture, environment, landmarks_read, picture_of, policy, resource
 from kneegrade.reporting.report_labels import (
     LANDMARK_CONFIDENCE,
@@ -27,25 +27,84 @@ from kneegrade.results import Evidence, Finding, GradedKnee, GradedRadiograph, G
 from kneegrade.schema import KL_MEANING, OARSI_MEANING, TARGETS, Target
 
 _DIGITS: Final = 4
+KNEES_PER_PAGE: Final = 200  # a page of 200 knees has about 7 MB
 MANY_KNEES: Final = 12  # the summary of at least so many knees has a search field
 
 
 def write_html(report: Report, path: Path) -> None:
     """Writes the page to `path`: style, script and pictures embedded, no network access, strict security policy.
 
-    The page contains the pixels of the crops, including any text that is burned into the film there.
+    The page of more than `KNEES_PER_PAGE` knees has only the summary, with links to further pages in the folder
+    `<stem>-pages` beside it, of about so many knees each. Pages of an earlier report in this folder are removed.
+
+    The pages contain the pixels of the crops, including any text that is burned into the film there.
 
     Raises:
-        UsageError: `path` cannot be written.
+        UsageError: `path` or the folder cannot be written.
     """
+    films = film_views(report)
+    pages = paged([film for film in films if film.radiograph.status == "graded"])
+    folder = path.with_name(f"{path.stem}-pages")
+    for old in folder.glob("page-*.html"):
+        old.unlink()
+    if len(pages) <= 1:
+        _write_page(report, path, films, [film for page in pages for film in page])
+        return
+    make_directory(folder)
+    names = [f"page-{number}.html" for number in range(1, len(pages) + 1)]
+    where = {id(film): f"{folder.name}/{name}" for name, page in zip(names, pages, strict=True) for film in page}
+    for number, (name, page) in enumerate(zip(names, pages, strict=True), start=1):
+        links = PageLinks(f"../{path.name}", names, number)
+        _write_page(report, folder / name, [], page, links)
+    _write_page(report, path, [replace(film, page=where.get(id(film), "")) for film in films], [])
+
+
+def paged(films: Sequence["FilmView"]) -> list[list["FilmView"]]:
+    """The films in their order on pages; a page is full with `KNEES_PER_PAGE` knees or more."""
+    pages: list[list[FilmView]] = []
+    knees = KNEES_PER_PAGE
+    for film in films:
+        if knees >= KNEES_PER_PAGE:
+            pages.append([])
+            knees = 0
+        pages[-1].append(film)
+        knees += len(film.knees)
+    return pages
+
+
+@dataclass(frozen=True)
+class PageLinks:
+    """Links of one of several pages.
+
+    Attributes:
+        summary: address of the page with the summary.
+        names: addresses of all pages with knees.
+        number: of this page, from 1.
+    """
+
+    summary: str
+    names: Sequence[str]
+    number: int
+
+
+def _write_page(
+    report: Report,
+    path: Path,
+    listed: Sequence["FilmView"],
+    shown: Sequence["FilmView"],
+    links: PageLinks | None = None,
+) -> None:
+    """Writes a page with a summary of the films `listed` (unless `links` say where it is) and the knees of `shown`."""
     style, script = resource("report.css"), resource("report.js")
-    page = environment().get_template("report.html.j2")
+    template = environment().get_template("report.html.j2")
     with replacing(path) as stream:
         stream.writelines(
-            page.generate(
+            template.generate(
                 report=report,
-                films=film_views(report),
-                pairs=any(len(radiograph.knees) > 1 for radiograph in report.radiographs),
+                films=listed,
+                shown=shown,
+                links=links,
+                pairs=any(len(film.knees) > 1 for film in (listed or shown)),
                 counts=count_knees(report),
                 style=style,
                 script=script,
@@ -182,10 +241,11 @@ class KneeView:
 
 @dataclass(frozen=True)
 class FilmView:
-    """One radiograph on the page."""
+    """One radiograph on the page; `page` is the address of the page that shows its knees, "" for the same page."""
 
     radiograph: GradedRadiograph
     knees: tuple[KneeView, ...]
+    page: str = ""
 
     @property
     def source(self) -> str:

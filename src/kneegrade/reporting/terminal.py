@@ -1,6 +1,7 @@
 """Tables for the terminal: the grades of a run, and landmarks with joint space."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from kneegrade.measurements import JointSpace
@@ -62,21 +63,28 @@ def _site_line(site: SiteReader) -> str:
 
 
 def ungraded_lines(report: Report) -> list[str]:
-    """One sentence, with a count, per reason why something was not graded; empty if `report.all_graded`."""
+    """One sentence per kind of item that was not graded, with the counts of the reasons; empty if all were graded."""
     films = report.radiographs
-    failed = sum(film.status == "failed" for film in films)
-    without = sum(film.status == "not_gradable" for film in films)
-    single = sum(knee.status != "graded" for film in films if film.status == "graded" for knee in film.knees)
+    failed = [film for film in films if film.status == "failed"]
+    without = [film for film in films if film.status == "not_gradable"]
+    single = [knee for film in films if film.status == "graded" for knee in film.knees if knee.status != "graded"]
     lines = []
     if failed:
-        lines.append(f"{failed} of {len(films)} files could not be read.")
+        lines.append(f"{len(failed)} of {len(films)} files could not be read{_reasons(failed)}.")
     if without:
-        lines.append(f"{without} of {len(films)} films {'has' if without == 1 else 'have'} no gradable knee.")
-    if single == 1:
-        lines.append("1 knee was not graded on a film whose other knee was graded.")
+        verb = "has" if len(without) == 1 else "have"
+        lines.append(f"{len(without)} of {len(films)} films {verb} no gradable knee{_reasons(without)}.")
+    if len(single) == 1:
+        lines.append(f"1 knee was not graded on a film whose other knee was graded{_reasons(single)}.")
     elif single:
-        lines.append(f"{single} knees were not graded on films whose other knee was graded.")
+        lines.append(f"{len(single)} knees were not graded on films whose other knee was graded{_reasons(single)}.")
     return lines
+
+
+def _reasons(items: Sequence[GradedRadiograph | GradedKnee]) -> str:
+    """The codes of the reasons with their counts, the most frequent first: ": 2 no knee, 1 blur"."""
+    found = Counter(reason.code.replace("_", " ") for item in items if (reason := reason_of(item)) is not None)
+    return ": " + ", ".join(f"{number} {printable(code)}" for code, number in found.most_common())
 
 
 def _cells(radiograph: GradedRadiograph, knee: GradedKnee | None, *, repeats: bool) -> "list[Text]":

@@ -18,6 +18,7 @@ from kneegrade.coherence import smoothed_table
 from kneegrade.errors import RecipeError
 from kneegrade.evaluation import Predictions
 from kneegrade.progress import Progress
+from kneegrade.quiet_imports import import_joblib_quietly
 from kneegrade.schema import TARGETS, grade_tuple_counts
 from kneegrade.training.implant_sites import PhantomParts, fit_implants_of_manifests, without_metal
 from kneegrade.training.predict import predict_knees
@@ -236,6 +237,7 @@ def _check_numbers(numbers: Mapping[str, int]) -> None:
 
 def _measures_on_phantoms(control: QualityControl, plain: OODFeatures, implants: OODFeatures) -> dict[str, float]:
     """Detection of implants in phantoms, and the share of phantoms without implants that have a finding."""
+    import_joblib_quietly()
     from sklearn.metrics import roc_auc_score
 
     probability = np.concatenate(

@@ -31,6 +31,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from kneegrade.quiet_imports import import_joblib_quietly
 from kneegrade.results import Finding, Quality
 from kneegrade.uncertainty.implant_network import ImplantLimits, ImplantNetwork
 from kneegrade.uncertainty.ood_features import PHOTOMETRY_FEATURES, OODFeatures
@@ -261,6 +262,7 @@ def _gaussian(values: Array) -> tuple[Array, Array]:
 
     Features that are constant in nine of ten knees are ignored. They would decide the distance of other films alone.
     """
+    import_joblib_quietly()
     from sklearn.covariance import LedoitWolf
 
     low, high = np.quantile(values, (0.05, 0.95), axis=0)

@@ -1,5 +1,6 @@
 """Files of network weights with checksums, the weights shipped with the package, and fusion for inference."""
 
+from kneegrade.weights.forked_process import check_process
 from kneegrade.weights.weights_file import (
     Weights,
     load_part,
@@ -14,6 +15,7 @@ from kneegrade.weights.weights_file import (
 
 __all__ = [
     "Weights",
+    "check_process",
     "load_part",
     "load_weights",
     "packed",

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from kneegrade.errors import UsageError
+from kneegrade.weights.forked_process import check_process
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -17,14 +18,16 @@ def choose_device(device: str) -> str:
     """The torch device, "cuda" or "cpu", for "auto", "cpu" or "cuda".
 
     Raises:
-        UsageError: another word, or CUDA where it is not available.
+        UsageError: another word, or CUDA where it is not available; or a forked process, see `check_process`.
     """
     if device not in ("auto", "cpu", "cuda"):
         raise UsageError(f"Device {device!r} is unknown; use auto, cpu or cuda.")
     available = torch.cuda.is_available()
     if device == "cuda" and not available:
         raise UsageError("No CUDA device is available; use --device cpu.")
-    return "cuda" if available and device != "cpu" else "cpu"
+    chosen = "cuda" if available and device != "cpu" else "cpu"
+    check_process(chosen)
+    return chosen
 
 
 def fuse_batchnorm(network: Network) -> Network:

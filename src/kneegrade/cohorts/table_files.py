@@ -1,0 +1,120 @@
+"""Tables of studies and users as text: any usual encoding and separator, or SAS."""
+
+import csv
+import re
+from io import StringIO
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+from kneegrade.errors import CohortError
+
+SEPARATORS = ("|", "\t", ";", ",")
+HEADER_BYTES = 1 << 16
+_UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_EXCEL_SEPARATOR = re.compile(r'"?sep=(.)"?\s*')  # Excel reads and writes such a line before the header
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Return all cells of a table as stripped text.
+
+    Column names are upper-case. The index, named "row", is the line number in the file; the header is line 1.
+
+    Text is decoded as UTF-16 if it begins with a byte order mark or has zero bytes, as UTF-8 if it is valid UTF-8, else
+    as Latin-1. The separator is that of a first line `sep=;`, as Excel writes it, or the one of `|`, tab, `;` and `,`
+    that occurs most often in the header. Quotes have a meaning with `;` and `,`, and with the others if all cells of
+    the header are quoted. `.sas7bdat` files are read by pandas; numbers become text as in a text file, and missing
+    values become ".".
+
+    Raises:
+        CohortError: the file cannot be read, a line has more or fewer cells than the header, or a column name occurs
+            twice.
+    """
+    try:
+        if path.suffix.lower() == ".sas7bdat":
+            table = _as_text(pd.read_sas(path, format="sas7bdat", encoding="latin-1"))
+            table.index = pd.RangeIndex(2, len(table) + 2)
+        else:
+            table = _parse_text(path.read_bytes())
+    except OSError as error:
+        raise CohortError(f"{path.name} cannot be read as a table: {error.strerror or error}.") from error
+    except (ValueError, csv.Error) as error:
+        raise CohortError(f"{path.name} cannot be read as a table: {error}.") from error
+    table.columns = pd.Index([str(column).strip().upper() for column in table.columns])
+    table.index.name = "row"
+    duplicates = table.columns[table.columns.duplicated()]
+    if len(duplicates):
+        raise CohortError(f"{path.name} has the column {duplicates[0]} twice. Rename or remove one of them.")
+    return table
+
+
+def read_header(path: Path) -> frozenset[str]:
+    """Return the upper-case column names of a text table; none if the file cannot be read or begins otherwise."""
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(HEADER_BYTES)
+        line = _decode(start).partition("\n")[0]
+        reader, _ = _rows_of(line)
+        return frozenset(cell.strip().upper() for cell in next(reader, []))
+    except (OSError, ValueError, csv.Error):
+        return frozenset()
+
+
+def _decode(data: bytes) -> str:
+    if data.startswith(_UTF_16_MARKS):
+        return data.decode("utf-16", "replace")
+    if b"\0" in data[:HEADER_BYTES]:
+        return data.decode("utf-16-be" if data[:1] == b"\0" else "utf-16-le")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("latin-1").removeprefix("\xef\xbb\xbf")
+
+
+def _rows_of(text: str) -> tuple[Any, int]:
+    """Return a reader of the lines of a text, and the number of lines before them."""
+    first, _, rest = text.partition("\n")
+    declared = _EXCEL_SEPARATOR.fullmatch(first)
+    body = rest if declared else text
+    header = body.partition("\n")[0].strip()
+    separator = declared[1] if declared else max(SEPARATORS, key=header.count)
+    all_quoted = all(len(cell) > 1 and cell[0] == cell[-1] == '"' for cell in header.split(separator))
+    quoting: Literal[0, 3] = csv.QUOTE_NONE if separator in "|\t" and not all_quoted else csv.QUOTE_MINIMAL
+    return csv.reader(StringIO(body, newline=""), delimiter=separator, quoting=quoting), int(declared is not None)
+
+
+def _parse_text(data: bytes) -> pd.DataFrame:
+    """Return the cells of a text table.
+
+    Not parsed by pandas, which would take the first column for an index if lines end with a separator, and would
+    swallow lines after an unclosed quote.
+
+    Raises:
+        ValueError: a line has more or fewer cells than the header.
+    """
+    reader, lines_before = _rows_of(_decode(data))
+    header: list[str] = next(reader, [])
+    lines, cells = [], []
+    for row in reader:
+        kept = row[:-1] if len(row) == len(header) + 1 and not row[-1].strip() else row  # line ends with a separator
+        if not any(cell.strip() for cell in kept):
+            continue
+        line = reader.line_num + lines_before
+        if len(kept) != len(header):
+            raise ValueError(f"line {line} has {len(kept)} cells, the header has {len(header)}")
+        lines.append(line)
+        cells.append([cell.strip() for cell in kept])
+    return pd.DataFrame(cells, columns=header, index=pd.Index(lines, dtype="int64"), dtype=str)
+
+
+def _as_text(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the cells of a SAS table as a text file would have them."""
+
+    def text(value: object) -> str:
+        if value is None or value != value:
+            return "."
+        return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
+
+    texts: pd.DataFrame = table.apply(lambda column: column.map(text))
+    return texts
