@@ -111,6 +111,22 @@ def resized(
     return smaller.contiguous(memory_format=torch.channels_last), points, visible, inside
 
 
+def load_report_network(weights: Weights) -> GradingNetwork | Ensemble:
+    """Return the network of the weights, which gives all that a report needs.
+
+    Raises:
+        WeightsError: it does not, or the weights do not fit this version.
+    """
+    config = model_config_of(weights)
+    if not config.pooling.startswith("keypoints") or config.heads != "softmax":
+        raise WeightsError(
+            f"The weights {weights.name} have {config.pooling} pooling and {config.heads} heads. A report needs "
+            "keypoint pooling and softmax heads, because its evidence is a sum over landmarks. `kneegrade evaluate` "
+            "accepts these weights with a manifest that has landmarks."
+        )
+    return load_network(weights)
+
+
 def load_network(weights: Weights) -> GradingNetwork | Ensemble:
     """Return the network in a grader's weights, on the CPU, in evaluation mode; an ensemble if it has `members`.
 

@@ -1,0 +1,1 @@
+"""Any number of films → Parquet tables."""
