@@ -54,7 +54,7 @@ DICOM_MAGIC_END = 132
 CHUNK_BYTES = MEBIBYTE
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Source:
     """One image to read: a file on disk or a member of a zip archive. Can be pickled, unless `load` cannot.
 
