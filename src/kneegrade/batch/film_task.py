@@ -9,24 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kneegrade.anatomy import UserHints
-from kneegrade.batch.parquet import INPUT_PREFIX, Row, film_row, knee_rows
+from kneegrade.batch.parquet import INPUT_PREFIX, film_row, knee_rows
 from kneegrade.batch.plan import PlannedFilm
 from kneegrade.batch.remote_files import RemoteFile
+from kneegrade.batch.rows import FilmRows, Row
 from kneegrade.imaging.sources import ZipMember, sha256_of
 from kneegrade.results import Finding, GradedRadiograph
 from kneegrade.ungraded import internal_error
 
 if TYPE_CHECKING:
     from kneegrade.grader import Grader
-
-
-@dataclass(frozen=True)
-class FilmRows:
-    """The rows of one film: one of `films`, those of `knees` and one of `log`."""
-
-    film: Row
-    knees: list[Row]
-    log: Row
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from typing import Final
 
-from kneegrade.batch.film_task import FilmRows, failed_rows
+from kneegrade.batch.film_task import failed_rows
 from kneegrade.batch.plan import PlannedFilm
+from kneegrade.batch.rows import FilmRows
 from kneegrade.batch.worker import Task, Worker
 from kneegrade.errors import KneeGradeError
 from kneegrade.results import Finding

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from kneegrade.anatomy.joint_space import FIXED_AT
 from kneegrade.anatomy.landmark_scheme import NUM_LANDMARKS
+from kneegrade.batch.rows import Row
 from kneegrade.measurements import JointSpace, Measurement
 from kneegrade.results import Finding, GradedKnee, GradedRadiograph, GradeResult
 from kneegrade.schema import TARGETS
@@ -21,8 +22,6 @@ from kneegrade.schema import TARGETS
 SCHEMA_VERSION: Final = "1.0"
 VERSION_KEY: Final = b"kneegrade.schema_version"
 INPUT_PREFIX: Final = "input_"  # of columns that come from the user's table
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, Final
 
-from kneegrade.batch.film_task import FilmRows, failed_rows
+from kneegrade.batch.film_task import failed_rows
 from kneegrade.batch.plan import PlannedFilm
+from kneegrade.batch.rows import FilmRows
 from kneegrade.batch.worker import Task
 from kneegrade.errors import KneeGradeError, UsageError
 from kneegrade.results import Finding

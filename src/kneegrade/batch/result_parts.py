@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from kneegrade.batch.film_task import FilmRows
-from kneegrade.batch.parquet import TABLES, Row, table_schema
+from kneegrade.batch.parquet import TABLES, table_schema
+from kneegrade.batch.rows import FilmRows, Row
 from kneegrade.batch.shard import Shard
 from kneegrade.errors import KneeGradeError
 from kneegrade.files import make_directory, replacing

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kneegrade.anatomy import UserHints
-from kneegrade.batch.film_task import FilmRows, FilmTask, content_version
+from kneegrade.batch.film_task import FilmTask, content_version
 from kneegrade.batch.local_engine import LocalEngine
-from kneegrade.batch.parquet import Row
 from kneegrade.batch.plan import Plan, PlannedFilm, plan_films
 from kneegrade.batch.remote_files import is_url, without_secrets
 from kneegrade.batch.result_parts import PartWriter, clean, finished_films, read_table
+from kneegrade.batch.rows import FilmRows, Row
 from kneegrade.batch.run_file import OutputLock, RunSettings, run_description
 from kneegrade.batch.shard import Shard
 from kneegrade.batch.summary import write_summary

@@ -10,9 +10,10 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kneegrade.batch.parquet import SCHEMA_VERSION, Row
+from kneegrade.batch.parquet import SCHEMA_VERSION
 from kneegrade.batch.plan import PlannedFilm
 from kneegrade.batch.result_parts import read_table
+from kneegrade.batch.rows import Row
 from kneegrade.batch.run_file import RUN_FILE
 from kneegrade.batch.summary_page import write_page
 from kneegrade.files import write_text
@@ -21,6 +22,7 @@ from kneegrade.schema import TARGETS
 
 SUMMARY_JSON: Final = "summary.json"
 SUMMARY_HTML: Final = "summary.html"
+NOT_MOST_PROBABLE: Final = ("grade_moved", "grade_between")  # findings about the decoding, not about a broken rule
 _KNEE_COLUMNS: Final = (
     "source", "knee", "side", "status", "reason_code", "abstain", "quality_score", "quality_findings",
     "coherence_findings", *(target.name for target in TARGETS),
@@ -127,9 +129,10 @@ def _rounded(value: float | None) -> float | None:
 def candidates(directory: Path) -> Iterable[ReviewedKnee]:
     """The knees on which kneegrade abstains or whose grades break a rule, and the films without knees."""
     knees = read_table(directory, "knees", list(_KNEE_COLUMNS))
-    incoherent = pc.greater(pc.fill_null(pc.list_value_length(knees["coherence_findings"]), 0), 0)
-    for row in knees.filter(pc.or_(knees["abstain"], incoherent)).to_pylist():
-        yield _knee(row)
+    found = pc.fill_null(pc.list_value_length(knees["coherence_findings"]), 0)
+    for row in knees.filter(pc.or_(knees["abstain"], pc.greater(found, 0))).to_pylist():
+        if row["abstain"] or set(row["coherence_findings"]) - set(NOT_MOST_PROBABLE):
+            yield _knee(row)
     films = read_table(directory, "films", ["source", "reason_code", "knees"])
     for row in films.filter(pc.equal(films["knees"], 0)).to_pylist():
         yield ReviewedKnee(row["source"], None, None, (row["reason_code"] or "",), None, None)

@@ -17,8 +17,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Final, Protocol
 
-from kneegrade.batch.film_task import FilmRows
 from kneegrade.batch.plan import PlannedFilm
+from kneegrade.batch.rows import FilmRows
 from kneegrade.errors import KneeGradeError
 from kneegrade.imaging.decoding_process import SINGLE_THREAD_ENV
 

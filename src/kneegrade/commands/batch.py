@@ -63,7 +63,7 @@ def batch(
     ),
     ray_address: Annotated[
         str | None,
-        typer.Option(metavar="ADDRESS", help="Address of a running Ray cluster, or auto.", show_default="Ray is started"),
+        typer.Option(metavar="ADDRESS", help="Address of a running Ray cluster.", show_default="Ray is started"),
     ] = None,
     shard: Annotated[
         str | None,
