@@ -14,7 +14,7 @@ import pytest
 
 from kneegrade.batch import read_table
 
-PROGRAM = Path(__file__).parent / "worker_faults.py"
+PROGRAM = "import worker_faults; worker_faults.main()"
 
 
 def make_films(folder, number):
@@ -25,10 +25,10 @@ def make_films(folder, number):
 
 
 def start(folder, output, *options, seconds=0.1):
-    command = [sys.executable, "-W", "error", PROGRAM, str(seconds), "batch", folder, "-o", output, *options]
+    command = [sys.executable, "-W", "error", "-c", PROGRAM, str(seconds), "batch", folder, "-o", output, *options]
     return subprocess.Popen(
         [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        cwd=output.parent, start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
 
 
@@ -52,11 +52,17 @@ def kill_all(process):
     process.communicate()
 
 
-def when_films_are_in_work(output, count=1):
-    """Wait until a run has written so many parts."""
+def number_of_parts(output):
+    return len(list((output / "films").glob("[!.]*")))
+
+
+def wait_for(condition, process):
+    """Wait until something is true of a running process."""
     deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and len(list((output / "films").glob("[!.]*"))) < count:
-        time.sleep(0.05)
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the processes in /proc")
@@ -64,9 +70,9 @@ def when_films_are_in_work(output, count=1):
 def test_after_kills_at_random_moments_each_film_has_one_row(kills, films, tmp_path):
     folder, output, moments = make_films(tmp_path / "in", films), tmp_path / "out", random.Random(1)
     for _ in range(kills):
-        before = len(list((output / "films").glob("[!.]*")))
+        before = number_of_parts(output)
         process = start(folder, output, "--workers", "2", seconds=0.005)
-        when_films_are_in_work(output, before + 1)
+        wait_for(lambda: number_of_parts(output) > before, process)  # noqa: B023
         time.sleep(moments.uniform(0, 0.3))
         kill_all(process)
     code, out, _ = end(start(folder, output, "--workers", "2", "--log-format", "json", seconds=0.0))
@@ -80,22 +86,19 @@ def test_after_kills_at_random_moments_each_film_has_one_row(kills, films, tmp_p
 
 
 def test_signals_stop_a_run_that_then_goes_on(tmp_path):
-    folder, output = make_films(tmp_path / "in", 40), tmp_path / "out"
+    folder, output = make_films(tmp_path / "in", 60), tmp_path / "out"
     process = start(folder, output, "--workers", "1")
-    deadline = time.monotonic() + 60
-    while not (output / "run.json").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(2)
+    wait_for(lambda: number_of_parts(output), process)
     os.killpg(process.pid, signal.SIGINT)
     code, _, errors = end(process)
     assert code == 130
     done = len(read_table(output, "films", ["source"]))
-    assert 0 < done < 40
-    assert f"Stopped by Ctrl-C: {done} films were graded now and 0 before; {40 - done} are left." in errors
+    assert 0 < done < 60
+    assert f"Stopped by Ctrl-C: {done} films were graded now and 0 before; {60 - done} are left." in errors
     code, out, _ = end(start(folder, output, "--workers", "1", seconds=0.0))
     assert code == 0
     assert f"{done} films had been finished by an earlier run" in out
-    assert f"{40 - done} films in" in out
+    assert f"{60 - done} films in" in out
 
 
 def test_two_sigterms_stop_at_once(tmp_path):
@@ -104,10 +107,7 @@ def test_two_sigterms_stop_at_once(tmp_path):
     for name in ("a.png", "hang.png"):
         (folder / name).write_bytes(b"\x89PNG")
     process = start(folder, output, "--workers", "1", "-q", seconds=0.0)
-    deadline = time.monotonic() + 60
-    while not (output / "run.json").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(2)
+    wait_for(lambda: (tmp_path / "hang.png.seen").exists(), process)
     for _ in range(2):
         process.send_signal(signal.SIGTERM)
         time.sleep(0.5)

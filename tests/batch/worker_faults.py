@@ -17,7 +17,10 @@ from kneegrade.imaging import Source
 
 @dataclass(frozen=True)
 class FaultyTask:
-    """A film named "kill…" kills its worker, "hang…" hangs it, "once…" kills its worker the first time."""
+    """A film named "kill…" kills its worker, "hang…" hangs it, "once…" kills its worker the first time.
+
+    `folder` gets a file NAME.seen when such a film is begun.
+    """
 
     folder: Path = Path()
     seconds: float = 0.0
@@ -28,8 +31,10 @@ class FaultyTask:
     def rows(self, film: PlannedFilm) -> FilmRows:
         name = film.source.name
         first = self.folder / f"{name}.seen"
-        if name.startswith("kill") or (name.startswith("once") and not first.exists()):
+        is_first = not first.exists()
+        if name.startswith(("kill", "once", "hang")):
             first.touch()
+        if name.startswith("kill") or (name.startswith("once") and is_first):
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(1000 if name.startswith("hang") else self.seconds)
         return rows_of(name)
@@ -65,7 +70,7 @@ def main() -> None:
 
     seconds = float(sys.argv.pop(1))
     result_parts.FILMS_PER_PART = 20
-    run.FilmTask = lambda *settings: FaultyTask(seconds=seconds)  # type: ignore[assignment,misc]
+    run.FilmTask = lambda *settings: FaultyTask(Path.cwd(), seconds)  # type: ignore[assignment,misc]
     command()
 
 

@@ -130,19 +130,19 @@ class LocalEngine:
         try:
             rows = worker.answer()
         except EOFError:
-            return self._died(worker)
+            return self._died(worker, grace_seconds=1.0)
         if rows is not None:
             self._deaths_in_a_row = 0
         return rows
 
-    def _died(self, worker: Worker) -> PlannedFilm | None:
+    def _died(self, worker: Worker, grace_seconds: float = 0.0) -> PlannedFilm | None:
         """The film on which a worker has died or exceeded its time; None if it had not loaded the networks yet.
 
         Raises:
             KneeGradeError: too many have died.
         """
         self._workers.remove(worker)
-        status, film = worker.kill(), worker.film
+        status, film = worker.kill(grace_seconds), worker.film
         self._deaths_in_a_row += 1
         if self._deaths_in_a_row >= MAX_DEATHS:
             raise KneeGradeError(

@@ -114,8 +114,14 @@ class Worker:
         rows: FilmRows = message
         return rows
 
-    def kill(self) -> int:
-        """The exit status, after the process and its decoding process were killed."""
+    def kill(self, grace_seconds: float = 0.0) -> int:
+        """The exit status, after the process and its decoding process were killed.
+
+        Args:
+            grace_seconds: for a process that is ending by itself, whose own exit status is wanted.
+        """
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(grace_seconds)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self.connection.close()
