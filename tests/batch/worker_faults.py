@@ -13,6 +13,7 @@ from kneegrade.batch.plan import PlannedFilm
 from kneegrade.batch.rows import FilmRows
 from kneegrade.errors import WeightsError
 from kneegrade.imaging import Source
+from kneegrade.imaging.sources import sha256_of
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class FaultyTask:
         if name.startswith("kill") or (name.startswith("once") and is_first):
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(1000 if name.startswith("hang") else self.seconds)
-        return rows_of(name)
+        return rows_of(name, sha256_of(film.source.open()) or "00")
 
 
 @dataclass(frozen=True)
