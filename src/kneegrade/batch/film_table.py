@@ -63,7 +63,7 @@ def read_film_table(location: str, path_column: str | None, columns: Sequence[st
         if not isinstance(path, str) or not path:
             raise UsageError(f"Row {number} of {name} has no path in the column {known}; fill it in or remove the row.")
         values = films.setdefault(path, tuple(row))
-        differing = [one for one, a, b in zip(kept, values, row, strict=True) if a != b]
+        differing = [one for one, a, b in zip(kept, values, row, strict=True) if a != b and a == a]  # not NaN
         if differing:
             raise UsageError(
                 f"Row {number} of {name} has another value of {differing[0]} than an earlier row of the same film. A "

@@ -5,10 +5,10 @@ when it has a row in `films/`: parts of the other tables without it belong to a 
 `clean` removes them.
 """
 
+import os
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -78,9 +78,27 @@ class PartWriter:
 
 
 def write_part(path: Path, table: pa.Table) -> None:
-    """Write a table to `path`, completely or not at all."""
+    """Write a table to `path`, completely or not at all, even if the power fails."""
     with replacing(path, "wb") as stream:
         pq.write_table(table, stream, compression="zstd")
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def read_part(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """The rows of a part.
+
+    Raises:
+        KneeGradeError: it is damaged.
+    """
+    try:
+        with pq.ParquetFile(path) as part:
+            return part.read(columns=None if columns is None else list(columns))
+    except (OSError, pa.ArrowException) as error:
+        raise KneeGradeError(
+            f"{path.parent.name}/{path.name} is damaged ({type(error).__name__}). Remove the files of this name in "
+            "knees, log and films, and run again: their films are graded again."
+        ) from None
 
 
 def parts(directory: Path, table: str) -> dict[str, Path]:
@@ -95,15 +113,7 @@ def read_table(directory: Path, table: str, columns: Sequence[str] | None = None
     Raises:
         KneeGradeError: a part is damaged.
     """
-    found = []
-    for path in parts(directory, table).values():
-        try:
-            found.append(pq.read_table(path, columns=None if columns is None else list(columns), partitioning=None))
-        except (OSError, pa.ArrowException) as error:
-            raise KneeGradeError(
-                f"{table}/{path.name} is damaged ({type(error).__name__}). Remove the files of this name in knees, log "
-                "and films, and run again: their films are graded again."
-            ) from None
+    found = [read_part(path, columns) for path in parts(directory, table).values()]
     if not found:
         schema = table_schema(table)
         return (schema if columns is None else pa.schema([schema.field(one) for one in columns])).empty_table()
@@ -131,18 +141,15 @@ def clean(directory: Path, shard: Shard) -> int:
 
 
 def _remove_unread(directory: Path, name: str, path: Path) -> int:
-    table = pq.read_table(path, partitioning=None)
-    unread = pc.is_null(table["sha256"])
+    unread = pc.is_null(read_part(path, ["sha256"])["sha256"])
     number = int(pc.sum(unread).as_py() or 0)
-    if number == table.num_rows:
+    if number == len(unread):
         for each in reversed(ORDER):
             (directory / each / name).unlink(missing_ok=True)
     elif number:
-        write_part(path, table.filter(pc.invert(unread)))
-        log = directory / "log" / name
-        with suppress(FileNotFoundError):
-            rows = pq.read_table(log, partitioning=None)
-            write_part(log, rows.filter(pc.is_valid(rows["sha256"])))
+        for part in (path, directory / "log" / name):
+            rows = read_part(part)
+            write_part(part, rows.filter(pc.is_valid(rows["sha256"])))
     return number
 
 

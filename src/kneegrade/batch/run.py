@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -129,8 +129,8 @@ def run_batch(
         KneeGradeError: the weights cannot be used, or workers die one after the other.
     """
     mine = shard or Shard()
-    device = choose_device(options.settings.device)
-    options = BatchOptions(**{**vars(options), "settings": RunSettings(**{**vars(options.settings), "device": device})})
+    device = choose_device(options.settings.device)  # run.json states the device that "auto" means here
+    options = replace(options, settings=replace(options.settings, device=device))
     lock = OutputLock(output)
     with closing(lock):
         lock.lock_shard(mine)

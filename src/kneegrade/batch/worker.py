@@ -125,7 +125,10 @@ class Worker:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self.connection.close()
-        return self._process.wait()
+        try:
+            return self._process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:  # it waits for a disk or network that does not answer
+            return -signal.SIGKILL
 
     def let_go(self) -> None:
         """Tell the process to end after its film."""
