@@ -13,6 +13,7 @@ from kneegrade.batch.parquet import INPUT_PREFIX, film_row, knee_rows
 from kneegrade.batch.plan import PlannedFilm
 from kneegrade.batch.remote_files import RemoteFile
 from kneegrade.batch.rows import FilmRows, Row
+from kneegrade.batch.run_file import RunSettings
 from kneegrade.imaging.sources import ZipMember, sha256_of
 from kneegrade.results import Finding, GradedRadiograph
 from kneegrade.ungraded import internal_error
@@ -28,14 +29,18 @@ class FilmTask:
     Attributes:
         weights: safetensors file of the grader; None: the shipped weights.
         detector: safetensors file of the landmark detector; None: the shipped weights.
-        device: "auto", "cpu" or "cuda".
-        hints: what the user states about all films.
+        settings: device, runtime and precision, and what the user states about all films.
     """
 
     weights: Path | None = None
     detector: Path | None = None
-    device: str = "auto"
-    hints: UserHints = field(default_factory=UserHints)
+    settings: RunSettings = field(default_factory=RunSettings)
+
+    @property
+    def hints(self) -> UserHints:
+        """What the user states about all films."""
+        spacing = self.settings.pixel_spacing_mm
+        return UserHints(self.settings.side, None if spacing is None else (spacing, spacing))
 
     def start(self) -> Callable[[PlannedFilm], FilmRows]:
         """The function from film to rows, after the networks are loaded. It raises nothing.
@@ -47,9 +52,9 @@ class FilmTask:
 
         from kneegrade.grader import Grader
 
-        torch.set_num_threads(1)
-        grader = Grader(self.device, self.weights, self.detector)
-        return lambda film: film_rows(grader, film, self.hints)
+        torch.set_num_threads(self.settings.threads)
+        grader, hints = Grader(self.settings.device, self.weights, self.detector), self.hints
+        return lambda film: film_rows(grader, film, hints)
 
 
 def film_rows(grader: "Grader", film: PlannedFilm, hints: UserHints) -> FilmRows:

@@ -1,8 +1,7 @@
 """`RayEngine`: films → rows on a Ray cluster, by actors that run the same task as the local workers.
 
-An actor has one processor and loads the networks once. Ray restarts the actors of lost computers. A film on which an
-actor dies twice gets a row with this reason; as other films run beside it on a cluster, it is first tried again on
-another actor.
+An actor has one processor and loads the networks once. An actor that dies, perhaps with its computer, is replaced, and
+its film is tried again by another one. After three deaths the film gets a row with this reason.
 """
 
 import logging
@@ -30,10 +29,20 @@ class FilmActor:
     """A process of the cluster that holds the networks."""
 
     def __init__(self, task: Task) -> None:
-        self._grade = task.start()
+        self._error: KneeGradeError | None = None
+        try:
+            self._grade = task.start()
+        except KneeGradeError as error:  # Ray would hide it behind the death of the actor
+            self._error = error
 
     def grade(self, film: PlannedFilm) -> FilmRows:
-        """The rows of a film."""
+        """The rows of a film.
+
+        Raises:
+            KneeGradeError: the networks could not be loaded.
+        """
+        if self._error is not None:
+            raise self._error
         return self._grade(film)
 
 
@@ -71,31 +80,33 @@ class RayEngine:
 
     def run(self, films: Iterable[PlannedFilm]) -> Iterator[FilmRows | None]:
         """The rows of each film, in order of completion, and None while there are none; see `LocalEngine.run`."""
-        actor_class: Any = self._ray.remote(num_cpus=1, max_restarts=-1)(FilmActor)
+        actor_class: Any = self._ray.remote(num_cpus=1)(FilmActor)
         idle: list[Any] = [actor_class.remote(self._task) for _ in range(self._number)]
         waiting, again = iter(films), list[PlannedFilm]()
         running = dict[Any, tuple[Any, PlannedFilm]]()
         deaths: dict[str, int] = {}
         deaths_in_a_row = 0
-        while self._stop() < 2:
-            while idle and not self._stop() and (film := again.pop() if again else next(waiting, None)) is not None:
-                actor = idle.pop()
-                running[actor.grade.remote(film)] = actor, film
-            if not running:
-                break
-            done, _ = self._ray.wait(list(running), timeout=POLL_SECONDS)
-            for reference in done:
-                actor, film = running.pop(reference)
-                idle.append(actor)
-                rows = self._rows(reference)
-                deaths_in_a_row = 0 if rows else deaths_in_a_row + 1
-                if deaths_in_a_row >= MAX_DEATHS:
-                    raise KneeGradeError(f"{MAX_DEATHS} actors died in a row; check the memory of the cluster.")
-                yield self._outcome(film, rows, deaths, again)
-            if not done:
-                yield None
-        for actor in [*idle, *(actor for actor, _ in running.values())]:
-            self._ray.kill(actor)
+        try:
+            while self._stop() < 2:
+                while idle and not self._stop() and (film := again.pop() if again else next(waiting, None)) is not None:
+                    actor = idle.pop()
+                    running[actor.grade.remote(film)] = actor, film
+                if not running:
+                    return
+                done, _ = self._ray.wait(list(running), timeout=POLL_SECONDS)
+                for reference in done:
+                    actor, film = running.pop(reference)
+                    rows = self._rows(reference)
+                    idle.append(actor if rows else actor_class.remote(self._task))
+                    deaths_in_a_row = 0 if rows else deaths_in_a_row + 1
+                    if deaths_in_a_row >= MAX_DEATHS:
+                        raise KneeGradeError(f"{MAX_DEATHS} actors died in a row; check the memory of the cluster.")
+                    yield self._outcome(film, rows, deaths, again)
+                if not done:
+                    yield None
+        finally:
+            for actor in [*idle, *(actor for actor, _ in running.values())]:
+                self._ray.kill(actor)
 
     def _rows(self, reference: Any) -> FilmRows | None:
         """The rows of a film, or None if the actor died.

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from kneegrade.anatomy import UserHints
 from kneegrade.batch.film_task import FilmTask, content_version
 from kneegrade.batch.local_engine import LocalEngine
 from kneegrade.batch.plan import Plan, PlannedFilm, plan_films
@@ -165,10 +164,7 @@ def _grade(
 
 
 def _engine(options: BatchOptions, stop: Callable[[], int]) -> Any:
-    spacing = options.settings.pixel_spacing_mm
-    side = options.settings.side
-    hints = UserHints(side, None if spacing is None else (spacing, spacing))
-    task = FilmTask(options.weights, options.detector, options.settings.device, hints)
+    task = FilmTask(options.weights, options.detector, options.settings)
     if options.engine == "local":
         return LocalEngine(task, workers=options.workers, stop=stop)
     from kneegrade.batch.ray_engine import RayEngine
