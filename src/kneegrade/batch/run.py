@@ -49,6 +49,7 @@ class BatchProgress:
     all_graded: bool = True
     summary: Path | None = None
     _start: float = field(default_factory=time.monotonic)
+    _first: float | None = None  # time of the first film
 
     @property
     def done(self) -> int:
@@ -67,16 +68,17 @@ class BatchProgress:
 
     @property
     def films_per_second(self) -> float:
-        """Of this run, with its start."""
-        return self.done / max(self.seconds, 1e-9)
+        """Of this run, since its first film, because the start of the workers takes seconds; 0 before the second one."""
+        return 0.0 if self._first is None else (self.done - 1) / max(time.monotonic() - self._first, 1e-9)
 
     @property
     def seconds_left(self) -> float | None:
-        """Estimate for the remaining films; None before the first one."""
-        return self.left / self.films_per_second if self.done else None
+        """Estimate for the remaining films; None before the second one."""
+        return self.left / self.films_per_second if self.done > 1 else None
 
     def count(self, rows: FilmRows) -> None:
         """Count a film."""
+        self._first = self._first or time.monotonic()
         status = rows.film["status"]
         setattr(self, status, getattr(self, status) + 1)
         self.all_graded &= status == "graded" and rows.film["knees"] == rows.film["knees_graded"]

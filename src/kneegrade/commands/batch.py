@@ -120,7 +120,8 @@ def processors() -> int:
 def _finish(progress: "BatchProgress", stop: StopCount, output: Path, log_format: LogFlag, *, quiet: bool) -> None:
     stopped = stop.number > 0 and progress.left > 0
     if log_format is LogFlag.json:
-        typer.echo(json.dumps({"event": "stopped" if stopped else "finished", **facts(progress)}))
+        if not quiet:
+            typer.echo(json.dumps({"event": "stopped" if stopped else "finished", **facts(progress)}))
     elif stopped:
         typer.echo(
             f"kneegrade: Stopped by {stop.name}: {progress.done:,} films were graded now and "
