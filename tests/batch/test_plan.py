@@ -180,3 +180,8 @@ def test_no_film_is_an_error(tmp_path):
     Path(tmp_path / "notes.txt").write_text("none")
     with pytest.raises(UsageError, match="No radiograph was found"):
         plan_films([str(tmp_path)])
+
+
+def test_a_signal_ends_the_listing(folder):
+    with pytest.raises(KeyboardInterrupt):
+        plan_films([str(folder)], stop=lambda: 1)

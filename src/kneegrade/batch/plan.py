@@ -4,7 +4,7 @@ An input is a file, folder or zip archive (`kneegrade.imaging.find_sources`), a 
 column of paths (`film_table`), whose other columns travel to the results.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -50,7 +50,7 @@ class Plan:
 
 def plan_films(
     inputs: Sequence[str], *, shard: Shard | None = None, path_column: str | None = None,
-    columns: Sequence[str] | None = None,
+    columns: Sequence[str] | None = None, stop: Callable[[], int] = lambda: 0,
 ) -> Plan:  # fmt: skip
     """The plan for some inputs.
 
@@ -59,8 +59,10 @@ def plan_films(
         shard: keep these films only.
         path_column: column of the table that holds paths or URLs; None: the first of `film_table.PATH_COLUMNS`.
         columns: columns of the table that travel to the results; None: all others.
+        stop: number of signals to stop so far.
 
     Raises:
+        KeyboardInterrupt: there was a signal.
         UsageError: an input does not exist or cannot be read, or there is no film.
     """
     tables = [one for one in inputs if Path(one.partition("?")[0]).suffix.lower() in TABLE_SUFFIXES]
@@ -72,6 +74,8 @@ def plan_films(
     found = _table_films(table) if tables else (PlannedFilm(source) for source in _sources(inputs))
     films, total = list[PlannedFilm](), 0
     for film in _with_unique_names(found):
+        if stop():
+            raise KeyboardInterrupt
         total += 1
         if shard is None or film.source.name in shard:
             films.append(film)

@@ -68,7 +68,7 @@ class BatchProgress:
 
     @property
     def films_per_second(self) -> float:
-        """Of this run, since its first film, because the start of the workers takes seconds; 0 before the second one."""
+        """Of this run since its first film, as the start of the workers takes seconds; 0 before the second film."""
         return 0.0 if self._first is None else (self.done - 1) / max(time.monotonic() - self._first, 1e-9)
 
     @property
@@ -128,6 +128,7 @@ def run_batch(
     Raises:
         UsageError: the folder cannot be written, is in use or belongs to another run; or there is no film.
         KneeGradeError: the weights cannot be used, or workers die one after the other.
+        KeyboardInterrupt: there was a signal while the films were listed.
     """
     mine = shard or Shard()
     device = choose_device(options.settings.device)  # run.json states the device that "auto" means here
@@ -135,7 +136,7 @@ def run_batch(
     lock = OutputLock(output)
     with closing(lock):
         lock.lock_shard(mine)
-        plan = plan_films(inputs, shard=mine, path_column=options.path_column, columns=options.columns)
+        plan = plan_films(inputs, shard=mine, path_column=options.path_column, columns=options.columns, stop=stop)
         lock.fix(_description(inputs, options, plan))
         progress = BatchProgress(len(plan.films), again=clean(output, mine))
         _grade(plan, output, options, mine, stop, on_progress, progress)

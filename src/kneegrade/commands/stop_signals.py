@@ -97,7 +97,8 @@ class StopCount:
 def stop_count() -> Iterator[StopCount]:
     """Yields a `StopCount`; within the block Ctrl-C and SIGTERM are only counted, and the command looks at the number.
 
-    A signal that was ignored before stays ignored.
+    A signal that was ignored before stays ignored. A KeyboardInterrupt that leaves the block becomes a sentence on
+    standard error and `typer.Exit`.
     """
     stop = StopCount()
     previous = {}
@@ -107,6 +108,9 @@ def stop_count() -> Iterator[StopCount]:
                 previous[number] = signal.signal(number, lambda number, frame: stop.add(number))
     try:
         yield stop
+    except KeyboardInterrupt:
+        typer.echo(f"kneegrade: The run was stopped by {stop.name} before it began or was finished.", err=True)
+        raise typer.Exit(stop.exit_code) from None
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
