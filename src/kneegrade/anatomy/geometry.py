@@ -139,12 +139,12 @@ def sample_affine(images: Tensor, matrices: Tensor, size_px: int) -> tuple[Tenso
     """
     height, width = images.shape[-2:]
     axis = torch.arange(size_px, device=images.device, dtype=images.dtype)
-    columns = rearrange(matrices.to(images.dtype), "b xy column -> column b 1 1 xy")  # of x, y and the offset
-    points = columns[0] * axis[:, None] + (columns[1] * axis[:, None, None] + columns[2])  # (B, S, S, 2)
-    last = torch.tensor([width - 1, height - 1], device=images.device, dtype=images.dtype)
-    x, y = points.unbind(-1)
+    columns = rearrange(matrices.to(images.dtype), "b xy column -> xy column b 1 1")  # of x, y and the offset
+    x, y = (along * axis + (across * axis[:, None] + offset) for along, across, offset in columns)  # (B, S, S)
     inside = ((x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)).unsqueeze(1)  # (B, 1, S, S)
-    crops = functional.grid_sample(images, 2 * points / last - 1, mode="bilinear", align_corners=True)
+    last = torch.tensor([width - 1, height - 1], device=images.device, dtype=images.dtype)
+    grid = torch.stack([2 * x / last[0] - 1, 2 * y / last[1] - 1], dim=-1)
+    crops = functional.grid_sample(images, grid, mode="bilinear", align_corners=True)
     return crops * inside, inside
 
 

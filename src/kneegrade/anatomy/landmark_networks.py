@@ -284,11 +284,12 @@ def read_points(maps: Tensor, score: Tensor) -> LocatedLandmarks:
         maps: (B, 74, h, w) logits.
         score: (B,) logits.
     """
-    expectation, probability = soft_argmax(maps)
+    probability, of_columns, of_rows = _softmax_with_sums(maps)
+    expectation = _expectation(of_columns, of_rows)
     x = torch.arange(maps.shape[-1], device=maps.device) - expectation[..., :1]  # (B, 74, w)
     y = torch.arange(maps.shape[-2], device=maps.device) - expectation[..., 1:]  # (B, 74, h)
-    xx = (probability.sum(2) * x**2).sum(-1)  # (B, 74)
-    yy = (probability.sum(3) * y**2).sum(-1)
+    xx = (of_columns * x**2).sum(-1)  # (B, 74)
+    yy = (of_rows * y**2).sum(-1)
     xy = torch.einsum("bnhw,bnh,bnw->bn", probability, y, x)
     covariance = rearrange([xx, xy, xy, yy], "(row column) b n -> b n row column", row=2)
     return LocatedLandmarks(expectation * LANDMARK_STRIDE, covariance * LANDMARK_STRIDE**2, score.float())
@@ -296,7 +297,17 @@ def read_points(maps: Tensor, score: Tensor) -> LocatedLandmarks:
 
 def soft_argmax(maps: Tensor) -> tuple[Tensor, Tensor]:
     """Return the expectation (x, y) in cells, (B, 74, 2), and the softmax, (B, 74, h, w), of heat maps; float32."""
-    probability = maps.float().flatten(2).softmax(-1).reshape(maps.shape)
-    x = (probability.sum(2) * torch.arange(maps.shape[-1], device=maps.device)).sum(-1)
-    y = (probability.sum(3) * torch.arange(maps.shape[-2], device=maps.device)).sum(-1)
-    return torch.stack([x, y], dim=-1), probability
+    probability, of_columns, of_rows = _softmax_with_sums(maps)
+    return _expectation(of_columns, of_rows), probability
+
+
+def _softmax_with_sums(maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the softmax of each map, (B, N, h, w), and its sums over columns, (B, N, w), and rows, (B, N, h)."""
+    probability = maps.float().contiguous().flatten(2).softmax(-1).reshape(maps.shape)
+    return probability, probability.sum(2), probability.sum(3)
+
+
+def _expectation(of_columns: Tensor, of_rows: Tensor) -> Tensor:
+    """Return (B, N, 2), the expectation of column and row."""
+    axes = [(share * torch.arange(share.shape[-1], device=share.device)).sum(-1) for share in (of_columns, of_rows)]
+    return torch.stack(axes, dim=-1)

@@ -222,7 +222,9 @@ def block_means(pixels: NDArray[np.generic], longest_side: int) -> NDArray[np.fl
         target = max(1, round(size * min(1.0, longest_side / max(pixels.shape))))
         starts = np.arange(target) * size // target
         counts = np.diff(np.append(starts, size))
-        sums = np.add.reduceat(reduced, starts, axis=axis, dtype=np.float64)
+        if target == size:
+            continue
+        sums = np.add.reduceat(reduced.astype(np.float64, copy=False), starts, axis=axis)
         reduced = sums / (counts[:, None] if axis == 0 else counts[None, :])
     return np.asarray(reduced, dtype=np.float64)
 
@@ -238,7 +240,8 @@ def box_mean(values: NDArray[np.float64], radius: int, axes: tuple[int, ...] = (
     for axis in axes:
         width = [(0, 0)] * values.ndim
         width[axis] = (radius + 1, radius)
-        sums = np.moveaxis(np.pad(values, width, mode="symmetric").cumsum(axis), axis, 0)
-        sums[:] = sums - sums[0]
-        values = np.moveaxis((sums[side:] - sums[:-side]) / side, 0, axis)
+        sums = np.pad(values, width, mode="symmetric").cumsum(axis)
+        last, first = ([slice(None)] * values.ndim for _ in range(2))
+        last[axis], first[axis] = slice(side, None), slice(None, -side)
+        values = (sums[tuple(last)] - sums[tuple(first)]) / side
     return values
