@@ -175,15 +175,16 @@ def low_high_percentile(values: Tensor, counted: Tensor | None = None) -> tuple[
         values: (B, N) float.
         counted: (B, N) bool, False for values to leave out; by default all values count.
     """
-    if counted is None:
-        counted = torch.ones_like(values, dtype=torch.bool)
-    number = counted.sum(1, keepdim=True)  # (B, 1)
+    low_side = values if counted is None else values.masked_fill(~counted, torch.inf)
+    high_side = values if counted is None else values.masked_fill(~counted, -torch.inf)
+    everything = torch.full((len(values), 1), values.shape[1], device=values.device)
+    number = everything if counted is None else counted.sum(1, keepdim=True)  # (B, 1)
     rank = TAIL_SHARE * (number - 1).clamp(min=0).to(values.dtype)  # counted from either end
     before = rank.floor().long()
     after = torch.minimum(before + 1, (number - 1).clamp(min=0))
     tail = min(values.shape[1], int(TAIL_SHARE * values.shape[1]) + 2)
-    lowest = values.masked_fill(~counted, torch.inf).topk(tail, dim=1, largest=False).values
-    highest = values.masked_fill(~counted, -torch.inf).topk(tail, dim=1).values
+    lowest = low_side.topk(tail, dim=1, largest=False).values
+    highest = high_side.topk(tail, dim=1).values
     low, high = (
         torch.lerp(end.gather(1, before), end.gather(1, after), rank - before)[:, 0] for end in (lowest, highest)
     )

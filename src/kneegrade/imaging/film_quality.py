@@ -7,7 +7,7 @@ reject almost none of them; `tests/imaging/test_real_films.py` repeats the measu
 import numpy as np
 from numpy.typing import NDArray
 
-from kneegrade.imaging.photometry import block_means
+from kneegrade.imaging.photometry import block_means, mirrored_borders
 from kneegrade.imaging.radiograph import Radiograph
 from kneegrade.results import Finding
 
@@ -99,10 +99,8 @@ def smoothness(pixels: NDArray[np.float64]) -> float:
     side = 2 * BLUR_RADIUS_PX + 1
     for axis in (0, 1):
         before = _total_change(pixels, 1, axis)
-        width = [(0, 0), (0, 0)]
-        width[axis] = (BLUR_RADIUS_PX, BLUR_RADIUS_PX)
         # Neighbouring moving means differ by the pixel that enters minus the pixel that leaves, over the side.
-        after = _total_change(np.pad(pixels, width, mode="symmetric"), side, axis) / side
+        after = _total_change(mirrored_borders(pixels, BLUR_RADIUS_PX, BLUR_RADIUS_PX, axis), side, axis) / side
         ratios.append(float(after / before) if before > 0 else 1.0)
     return max(ratios)
 

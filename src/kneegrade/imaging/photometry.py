@@ -7,6 +7,7 @@ therefore give the same normalised pixels.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -229,6 +230,16 @@ def block_means(pixels: NDArray[np.generic], longest_side: int) -> NDArray[np.fl
     return np.asarray(reduced, dtype=np.float64)
 
 
+def mirrored_borders(values: NDArray[np.float64], before: int, after: int, axis: int) -> NDArray[np.float64]:
+    """The values extended along an axis by mirroring, as `numpy.pad` with "symmetric", in a fraction of its time."""
+    return values.take(_mirrored_indices(values.shape[axis], before, after), axis)
+
+
+@lru_cache
+def _mirrored_indices(size: int, before: int, after: int) -> NDArray[np.intp]:
+    return np.pad(np.arange(size), (before, after), mode="symmetric")
+
+
 def box_mean(values: NDArray[np.float64], radius: int, axes: tuple[int, ...] = (0, 1)) -> NDArray[np.float64]:
     """Moving mean over 2 radius + 1 pixels along each of the axes, with mirrored borders.
 
@@ -238,9 +249,7 @@ def box_mean(values: NDArray[np.float64], radius: int, axes: tuple[int, ...] = (
     """
     side = 2 * radius + 1
     for axis in axes:
-        width = [(0, 0)] * values.ndim
-        width[axis] = (radius + 1, radius)
-        sums = np.pad(values, width, mode="symmetric").cumsum(axis)
+        sums = mirrored_borders(values, radius + 1, radius, axis).cumsum(axis)
         last, first = ([slice(None)] * values.ndim for _ in range(2))
         last[axis], first[axis] = slice(side, None), slice(None, -side)
         values = (sums[tuple(last)] - sums[tuple(first)]) / side
