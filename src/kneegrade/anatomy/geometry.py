@@ -143,7 +143,7 @@ def sample_affine(images: Tensor, matrices: Tensor, size_px: int) -> tuple[Tenso
     x, y = (along * axis + (across * axis[:, None] + offset) for along, across, offset in columns)  # (B, S, S)
     inside = ((x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)).unsqueeze(1)  # (B, 1, S, S)
     last = torch.tensor([width - 1, height - 1], device=images.device, dtype=images.dtype)
-    grid = torch.stack([2 * x / last[0] - 1, 2 * y / last[1] - 1], dim=-1)
+    grid = torch.stack([x.mul_(2).div_(last[0]).sub_(1), y.mul_(2).div_(last[1]).sub_(1)], dim=-1)
     crops = functional.grid_sample(images, grid, mode="bilinear", align_corners=True)
     return crops * inside, inside
 
@@ -175,20 +175,40 @@ def low_high_percentile(values: Tensor, counted: Tensor | None = None) -> tuple[
         values: (B, N) float.
         counted: (B, N) bool, False for values to leave out; by default all values count.
     """
-    low_side = values if counted is None else values.masked_fill(~counted, torch.inf)
-    high_side = values if counted is None else values.masked_fill(~counted, -torch.inf)
-    everything = torch.full((len(values), 1), values.shape[1], device=values.device)
-    number = everything if counted is None else counted.sum(1, keepdim=True)  # (B, 1)
+    if values.device.type == "cpu" and values.dtype == torch.float32:
+        kept = [row if counted is None else row[counted[i]] for i, row in enumerate(values)]
+        low, high = torch.tensor([_tail_values(row.numpy()) for row in kept]).unbind(1)
+        return low, high
+    if counted is None:
+        counted = torch.ones_like(values, dtype=torch.bool)
+    number = counted.sum(1, keepdim=True)  # (B, 1)
     rank = TAIL_SHARE * (number - 1).clamp(min=0).to(values.dtype)  # counted from either end
     before = rank.floor().long()
     after = torch.minimum(before + 1, (number - 1).clamp(min=0))
     tail = min(values.shape[1], int(TAIL_SHARE * values.shape[1]) + 2)
-    lowest = low_side.topk(tail, dim=1, largest=False).values
-    highest = high_side.topk(tail, dim=1).values
+    lowest = values.masked_fill(~counted, torch.inf).topk(tail, dim=1, largest=False).values
+    highest = values.masked_fill(~counted, -torch.inf).topk(tail, dim=1).values
     low, high = (
         torch.lerp(end.gather(1, before), end.gather(1, after), rank - before)[:, 0] for end in (lowest, highest)
     )
     return low.where(number[:, 0] > 0, 0.0), high.where(number[:, 0] > 0, 0.0)
+
+
+def _tail_values(values: NDArray[np.float32]) -> tuple[float, float]:
+    """Return the two percentiles of `low_high_percentile` of one row of counted values, by partial sorting."""
+    if not len(values):
+        return 0.0, 0.0
+    rank = np.float32(TAIL_SHARE) * np.float32(len(values) - 1)  # counted from either end
+    before = int(rank)
+    after, last, share = min(before + 1, len(values) - 1), len(values) - 1, rank - np.float32(before)
+    sorted_there = np.partition(values, sorted({before, after, last - after, last - before}))
+    low, high = (
+        sorted_there[i] + share * (sorted_there[j] - sorted_there[i])
+        if share < 0.5
+        else sorted_there[j] - (sorted_there[j] - sorted_there[i]) * (1 - share)
+        for i, j in ((before, after), (last - before, last - after))
+    )
+    return float(low), float(high)
 
 
 def extract_crop(pixels: NDArray[np.float32], frame: RoiFrame) -> tuple[Tensor, Tensor]:

@@ -24,6 +24,7 @@ from torch.nn import functional
 
 from kneegrade.anatomy.geometry import Pose, low_high_percentile
 from kneegrade.anatomy.landmark_scheme import NUM_LANDMARKS
+from kneegrade.weights.compute import Compute
 
 FINE_CHANNELS = (32, 48, 96, 160, 224)  # at strides 2, 4, 8, 16, 32
 COARSE_CHANNELS = (24, 36, 64, 104, 144)  # sufficient for localisation and coarse landmarks
@@ -92,6 +93,62 @@ class PyramidNetwork(nn.Module):
         return maps
 
 
+class PreparedPyramid(nn.Module):
+    """A pyramid network for inference, with the interface of `PyramidNetwork`.
+
+    Args:
+        network: trained.
+        compute: device, runtime, precision and threads.
+        size_px: side S of the input.
+    """
+
+    def __init__(self, network: PyramidNetwork, compute: Compute, size_px: int) -> None:
+        super().__init__()
+        image = torch.zeros(1, 1, size_px, size_px)
+        with torch.no_grad():
+            pyramid, _ = network.encode(image)
+        self.encoder = compute.prepared(_Encoder(network), image)
+        self.decoder = compute.prepared(_Decoder(network), *pyramid)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 1, S, S) → maps and scalars, as `PyramidNetwork.forward`."""
+        pyramid, scalars = self.encode(image)
+        return self.decode(pyramid), scalars
+
+    def encode(self, image: Tensor) -> tuple[list[Tensor], Tensor]:
+        """(B, 1, S, S) → features and scalars, as `PyramidNetwork.encode`."""
+        *pyramid, scalars = self.encoder(image)
+        return pyramid, scalars
+
+    def decode(self, pyramid: Sequence[Tensor]) -> Tensor:
+        """Features of `encode` → maps, as `PyramidNetwork.decode`."""
+        maps: Tensor = self.decoder(*pyramid)
+        return maps
+
+
+class _Encoder(nn.Module):
+    """`PyramidNetwork.encode` as a module from tensors to a tuple of tensors: the features, then the scalars."""
+
+    def __init__(self, network: PyramidNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        pyramid, scalars = self.network.encode(image)
+        return (*pyramid, scalars)
+
+
+class _Decoder(nn.Module):
+    """`PyramidNetwork.decode` as a module from tensors to a tensor."""
+
+    def __init__(self, network: PyramidNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *pyramid: Tensor) -> Tensor:
+        return self.network.decode(pyramid)
+
+
 def _upsample(x: Tensor) -> Tensor:
     """Return (B, C, 2h, 2w), with the new cell 2j on the old cell j, so that cell j stays centred on pixel stride·j."""
     padded = functional.pad(x, (0, 1, 0, 1), mode="replicate")
@@ -133,7 +190,7 @@ def knee_localizer_network() -> PyramidNetwork:
 
 @torch.inference_mode()
 def localize_knees(
-    network: PyramidNetwork, pixels: NDArray[np.float32], threshold: float, device: torch.device
+    network: PyramidNetwork | PreparedPyramid, pixels: NDArray[np.float32], threshold: float, device: torch.device
 ) -> list[Candidate]:
     """Return at most `MAX_CANDIDATES` candidates on a film, best first.
 
@@ -151,7 +208,7 @@ def localize_knees(
     for x, y, part in [(0, 0, film), *_overlapping_squares(film)]:
         image, factor = localizer_input(part)
         maps, _ = network(image.to(device, memory_format=torch.channels_last))
-        candidates += [c.moved(x, y) for c in read_candidates(maps[0].cpu(), factor, threshold)]
+        candidates += [c.moved(x, y) for c in read_candidates(maps[0].float().cpu(), factor, threshold)]
     return non_maximum_suppression(candidates)
 
 

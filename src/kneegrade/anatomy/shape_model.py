@@ -122,12 +122,12 @@ class ShapeModel:
         target = target * [-1.0, 1.0] if mirrored else target
         shape = mean = self.mean()
         scores = np.zeros(len(self.mode_sd_mm))
-        regression = self._regression(weight, noise_mm)
+        regression, modes = self._regression(weight, noise_mm), self.modes.reshape(len(scores), -1)
         for _ in range(iterations):
             matrix, offset = similarity(shape, target, weight)
             aligned = (target - offset) @ np.linalg.inv(matrix).T
             scores = regression @ (aligned - mean).reshape(-1)
-            shape = mean + np.tensordot(scores * self.mode_sd_mm, self.modes, axes=1)
+            shape = mean + ((scores * self.mode_sd_mm) @ modes).reshape(mean.shape)
         matrix, offset = similarity(shape, target, weight)
         fitted = shape @ matrix.T + offset
         residual = float(np.sqrt(weight @ ((fitted - target) ** 2).sum(axis=1) / weight.sum()))
