@@ -11,11 +11,6 @@
 
 Stages 1 to 3 are `detect_film`; stages 4 to 8 run on all knees of a film (`Grader`). One film is the unit of every call
 of the networks, so a film's results do not depend on the films beside it.
-
->>> from kneegrade import Grader                                # doctest: +SKIP
->>> report = Grader().grade("film.dcm")                         # doctest: +SKIP
->>> report.radiographs[0].knees[0].grades["kl"].grade           # doctest: +SKIP
-2
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -58,12 +53,10 @@ from kneegrade.uncertainty import (
 from kneegrade.ungraded import GradingInterrupted, internal_error, interrupted_films
 from kneegrade.version import __version__
 from kneegrade.weights import load_part, load_weights, shipped_path
-from kneegrade.weights.inference import choose_device
+from kneegrade.weights.compute import Compute, Precision, Runtime, one_thread
 
 if TYPE_CHECKING:
     import pydicom
-
-Spacing = tuple[float, float] | None
 
 
 def detect_film(source: Source, detector: LandmarkDetector, hints: UserHints) -> DetectedRadiograph:
@@ -83,6 +76,7 @@ def detect_film(source: Source, detector: LandmarkDetector, hints: UserHints) ->
     return DetectedRadiograph(source.name, failed=True, reason=reason, sha256=sha256)
 
 
+@one_thread()
 def detect_knees(
     name: str, radiograph: Radiograph, detector: LandmarkDetector, landmarks: UserLandmarks | None = None
 ) -> DetectedRadiograph:
@@ -113,17 +107,22 @@ class Grader:
         detector: safetensors file of a landmark detector; default: the shipped weights.
         quality_control: False skips stage 6: knees with metal are graded, and there are no findings, no wider sets and
             no withheld joint space.
+        threads: CPU threads of the networks; one by default. In torch they do not change the results.
+        runtime: "torch", or "openvino" (faster on most CPUs; needs the extra `openvino`).
+        precision: "float32", or "bf16" (see `kneegrade info --speed`).
 
     Raises:
         WeightsError: weights are missing, damaged or of another kind.
-        UsageError: the device is not available.
+        UsageError: the device or the runtime is not available, or a setting is unknown.
     """
 
     def __init__(
         self, device: str = "auto", weights: str | Path | None = None, detector: str | Path | None = None, *,
-        quality_control: bool = True,
+        quality_control: bool = True, threads: int | None = None, runtime: Runtime = "torch",
+        precision: Precision = "float32",
     ) -> None:  # fmt: skip
-        self.device = choose_device(device)
+        self.compute = Compute.choose(device, runtime, precision, threads)
+        self.device = self.compute.device
         loaded = load_weights(Path(weights) if weights is not None else shipped_path("grader"), "grader")
         self.network = load_report_network(loaded)
         self.mixture = GradeMixture(len(loaded.part("mixture").get("log_alpha", ())))
@@ -131,13 +130,12 @@ class Grader:
         self.postprocessor = Postprocessor.of(loaded)
         self.quality_control = load_quality_control(loaded) if quality_control else None
         self.identity = WeightsIdentity(loaded.name, loaded.sha256, loaded.description.get("learnt_from"))
-        for module in (self.network, self.mixture):
-            module.eval().requires_grad_(False).to(self.device)
-        self.network.optimized_for_inference(self.device).to(  # type: ignore[call-overload]
-            memory_format=torch.channels_last
-        )
+        self.mixture.eval().requires_grad_(False).to(self.device)
+        self.network.prepared(self.compute)
+        if self.quality_control is not None:  # it computes on the CPU, in float32
+            self.quality_control.implant_network.prepared(replace(self.compute, device="cpu", precision="float32"))
         path = None if detector is None else Path(detector)
-        self.detector = LandmarkDetector(path, self.device, self.network.config.roi_px)
+        self.detector = LandmarkDetector(path, self.compute, self.network.config.roi_px)
 
     def grade(
         self,
@@ -220,8 +218,9 @@ class Grader:
         quality = None if self.quality_control is None else Quality(0.0, (reason,), reason)
         return _refused(knee, reason, quality)
 
+    @one_thread()
     @torch.inference_mode()
-    def _grade_knees(self, knees: Sequence[Knee], spacing_mm: Spacing) -> list[GradedKnee]:
+    def _grade_knees(self, knees: Sequence[Knee], spacing_mm: tuple[float, float] | None) -> list[GradedKnee]:
         """Stages 4 to 8 on the accepted knees of a film, in their order."""
         if not knees:
             return []
@@ -270,6 +269,7 @@ class Grader:
         return [Coherence(g, moved, calibrated.findings(i)) for i, (g, moved) in
                 enumerate(zip(log_probability, shift, strict=True))]  # fmt: skip
 
+    @one_thread()
     @torch.inference_mode()
     def ood_features(self, film: DetectedRadiograph) -> OODFeatures | None:
         """Features for quality control of the knees of a film that pass stage 3; None if there is no such knee."""

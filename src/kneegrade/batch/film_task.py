@@ -48,12 +48,13 @@ class FilmTask:
         Raises:
             KneeGradeError: the weights or the device cannot be used.
         """
-        import torch
-
         from kneegrade.grader import Grader
 
-        torch.set_num_threads(self.settings.threads)
-        grader, hints = Grader(self.settings.device, self.weights, self.detector), self.hints
+        settings, hints = self.settings, self.hints
+        grader = Grader(
+            settings.device, self.weights, self.detector, threads=settings.threads, runtime=settings.runtime,
+            precision=settings.precision,
+        )  # fmt: skip
         return lambda film: film_rows(grader, film, hints)
 
 

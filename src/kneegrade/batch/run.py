@@ -19,7 +19,7 @@ from kneegrade.batch.shard import Shard
 from kneegrade.batch.summary import write_summary
 from kneegrade.imaging.sources import sha256_of
 from kneegrade.weights import load_weights, shipped_path
-from kneegrade.weights.inference import choose_device
+from kneegrade.weights.compute import Compute
 
 Engine = Literal["local", "ray"]
 
@@ -126,13 +126,15 @@ def run_batch(
         on_progress: called after each film, and every moment in between.
 
     Raises:
-        UsageError: the folder cannot be written, is in use or belongs to another run; or there is no film.
+        UsageError: the folder cannot be written, is in use or belongs to another run; there is no film; or the device
+            or runtime cannot be used.
         KneeGradeError: the weights cannot be used, or workers die one after the other.
         KeyboardInterrupt: there was a signal while the films were listed.
     """
     mine = shard or Shard()
-    device = choose_device(options.settings.device)  # run.json states the device that "auto" means here
-    options = replace(options, settings=replace(options.settings, device=device))
+    given = options.settings
+    device = Compute.choose(given.device, given.runtime, given.precision, given.threads).device
+    options = replace(options, settings=replace(given, device=device))  # run.json states what "auto" means here
     lock = OutputLock(output)
     with closing(lock):
         lock.lock_shard(mine)

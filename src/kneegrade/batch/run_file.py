@@ -16,8 +16,10 @@ from kneegrade.batch.shard import POSITIONS, Shard
 from kneegrade.errors import UsageError
 from kneegrade.files import not_writable, prepare_output, write_text
 from kneegrade.version import __version__
+from kneegrade.weights.compute import Precision, Runtime
 
 RUN_FILE: Final = "run.json"
+_LIBRARIES: Final = ("torch", "numpy", "scipy")  # that compute
 LOCK_FILE: Final = ".lock"
 _RUN_FILE_BYTE = POSITIONS  # the byte of the lock file that is locked while run.json is compared or written
 _SUMMARY_BYTE = POSITIONS + 1
@@ -36,8 +38,8 @@ class RunSettings:
         pixel_spacing_mm: where the file does not state it.
     """
 
-    runtime: Literal["torch", "openvino"] = "torch"
-    precision: Literal["float32", "bf16", "int8"] = "float32"
+    runtime: Runtime = "torch"
+    precision: Precision = "float32"
     device: str = "cpu"
     threads: int = 1
     side: Literal["R", "L"] | None = None
@@ -61,7 +63,9 @@ def run_description(
         "versions": {
             "kneegrade": __version__,
             "python": ".".join(platform.python_version_tuple()[:2]),
-            **{name: version(name) for name in ("torch", "numpy", "scipy")},
+            **{
+                name: version(name) for name in (*_LIBRARIES, *(["openvino"] if settings.runtime == "openvino" else []))
+            },
         },
         "weights": weights,
         "inputs": inputs,

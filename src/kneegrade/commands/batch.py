@@ -16,7 +16,11 @@ from kneegrade.commands.options import (
     DeviceFlag,
     DeviceOption,
     OutputOption,
+    PrecisionFlag,
+    PrecisionOption,
     QuietOption,
+    RuntimeFlag,
+    RuntimeOption,
     SideOption,
     SpacingOption,
     WeightsOption,
@@ -82,6 +86,8 @@ def batch(
     weights: WeightsOption = None,
     detector: DetectorOption = None,
     device: DeviceOption = DeviceFlag.auto,
+    runtime: RuntimeOption = RuntimeFlag.torch,
+    precision: PrecisionOption = PrecisionFlag.float32,
     log_format: Annotated[LogFlag, typer.Option(help="Progress as a bar, or as lines of JSON.")] = LogFlag.text,
     quiet: QuietOption = False,
 ) -> None:  # fmt: skip
@@ -98,7 +104,11 @@ def batch(
         from kneegrade.batch import BatchOptions, RunSettings, Shard, run_batch
 
         settings = RunSettings(
-            device=device.value, side=None if side is None else SIDES[side], pixel_spacing_mm=spacing
+            runtime.value,
+            precision.value,
+            device.value,
+            side=None if side is None else SIDES[side],
+            pixel_spacing_mm=spacing,
         )
         options = BatchOptions(
             weights, detector, settings, workers or processors(), engine.value, ray_address, path_column,

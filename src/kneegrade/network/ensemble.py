@@ -12,6 +12,7 @@ from kneegrade.network.model import Attribution, GradeLogits, GradingNetwork
 from kneegrade.network.model_config import ModelConfig, model_config_of
 from kneegrade.schema import TARGETS
 from kneegrade.weights import Weights, load_part
+from kneegrade.weights.compute import Compute
 
 
 class Ensemble(nn.Module):
@@ -78,15 +79,11 @@ class Ensemble(nn.Module):
             member.optimized_for_inference(device)
         return self
 
-    @property
-    def in_bfloat16(self) -> bool:
-        """Whether the trunks run in bfloat16."""
-        return any(member.in_bfloat16 for member in self.networks())
-
-    @in_bfloat16.setter
-    def in_bfloat16(self, value: bool) -> None:
+    def prepared(self, compute: Compute) -> "Ensemble":
+        """Return this ensemble with members for grading; see `GradingNetwork.prepared`."""
         for member in self.networks():
-            member.in_bfloat16 = value
+            member.prepared(compute)
+        return self.requires_grad_(False).eval()
 
 
 def resized(
