@@ -148,7 +148,8 @@ def stages(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     torch.set_num_threads(1)
     films, grader, clock = choose(options, options.number, work / "in"), stage_module.Grader("cpu"), Stages()
     planned = plan_films([str(films)]).films
-    grader.grade_film(planned[0].source)  # starts the decoding process
+    for film in planned[:5]:  # starts the decoding process, and what libraries set up at their first call
+        grader.grade_film(film.source)
     stage_module.read_radiograph = clock.timed("decode", stage_module.read_radiograph)
     stage_module.measure = clock.timed("measure", stage_module.measure)
     for stage, networks in (
@@ -158,7 +159,9 @@ def stages(options: argparse.Namespace, work: Path) -> dict[str, Any]:
         ("control", [grader.quality_control.implant_network]),
     ):
         for network in networks:
-            network.forward = clock.timed(stage, network.forward)
+            for name in ("forward", "encode", "decode", "attribute"):
+                if hasattr(network, name):
+                    setattr(network, name, clock.timed(stage, getattr(network, name)))
     grade, writer = clock.timed("other", grader.grade_film), PartWriter(work / "out", Shard())
 
     def write(film: PlannedFilm, graded: Any) -> None:
