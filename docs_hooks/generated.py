@@ -7,6 +7,7 @@ from typing import Any
 import typer
 from pydantic import BaseModel
 
+from kneegrade.batch import TABLES
 from kneegrade.commands import app
 from kneegrade.training.config import Recipe
 from kneegrade.training.detector_recipe import DetectorRecipe
@@ -14,7 +15,7 @@ from kneegrade.training.detector_recipe import DetectorRecipe
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """The page with its generated part in place of the marker."""
-    for name, make in (("commands", commands), ("recipes", recipes)):
+    for name, make in (("commands", commands), ("recipes", recipes), ("batch_tables", batch_tables)):
         marker = f"<!-- generated: {name} -->"
         if marker in markdown:
             markdown = markdown.replace(marker, make())
@@ -64,6 +65,23 @@ def _default(parameter: Any) -> str:
 
 def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
+
+
+def batch_tables() -> str:
+    """The columns of the tables of `kneegrade batch`, as Markdown."""
+    lines = []
+    for name, columns in TABLES.items():
+        lines += [f"## {name}", "", "| column | type | content |", "|---|---|---|"]
+        lines += [f"| `{c.name}` | {_type(c.type)} | {_cell(c.meaning)} |" for c in columns] + [""]
+    return "\n".join(lines)
+
+
+def _type(kind: Any) -> str:
+    text = str(kind)
+    if kind.num_fields != 1:
+        return text
+    size = getattr(kind, "list_size", None)
+    return f"list of {size or 'any number of'} {kind.value_type}"
 
 
 def recipes() -> str:

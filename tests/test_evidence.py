@@ -15,9 +15,8 @@ from kneegrade.anatomy.knee import build_knee
 from kneegrade.anatomy.landmarks import Landmarks
 from kneegrade.anatomy.laterality import SideAssignment
 from kneegrade.anatomy.shape_model import ShapeModel
-from kneegrade.grader import evidence_of
 from kneegrade.imaging import check_crop, read_radiograph
-from kneegrade.network import GradingNetwork, ModelConfig
+from kneegrade.network import GradingNetwork, ModelConfig, evidence_of
 from kneegrade.results import Finding
 from kneegrade.schema import TARGETS
 from kneegrade.uncertainty import QualityControl

@@ -1,5 +1,6 @@
 """The Python interface on the example films."""
 
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -261,15 +262,34 @@ class RecordedSource(Source):
         return super().open()
 
 
-@pytest.mark.parametrize("batch_size", [2, 16])
-def test_progress_is_reported_after_each_film_whatever_the_batch(grader, batch_size, monkeypatch):
+def test_each_film_is_graded_and_handed_over_before_the_next_one_is_opened(grader):
     events: list[object] = []
     good, bad = (EXAMPLES / "single_right.dcm").read_bytes(), b"no film"
     sources = [
         RecordedSource(name, load=lambda data=data: data, events=events)
         for name, data in (("a", good), ("b", bad), ("c", good))
     ]
-    monkeypatch.setattr(grader, "batch_size", batch_size)
-    report = grader.grade_sources(iter(sources), progress=lambda done, total: events.append((done, total)))
-    assert events == ["a", (1, 3), "b", (2, 3), "c", (3, 3)]
+    report = grader.grade_sources(
+        iter(sources),
+        progress=lambda done, total: events.append((done, total)),
+        on_film=lambda film: events.append(film.status),
+    )
+    assert events == ["a", "graded", (1, 3), "b", "failed", (2, 3), "c", "graded", (3, 3)]
     assert [film.status for film in report.radiographs] == ["graded", "failed", "graded"]
+
+
+def test_a_film_is_graded_the_same_alone_and_after_other_films(grader):
+    """Bit for bit: no call of the networks holds more than one film."""
+    sources = [Source(name, EXAMPLES / name) for name in ("bilateral.dcm", "single_right.dcm")]
+    _, after = grader.grade_sources(sources).radiographs
+    alone = grader.grade_film(sources[1])
+    for name in TARGET_NAMES:
+        assert after.knees[0].grades[name].probabilities == alone.knees[0].grades[name].probabilities
+    np.testing.assert_array_equal(after.knees[0].landmarks_px, alone.knees[0].landmarks_px)
+
+
+def test_an_error_in_a_late_stage_is_a_row_with_the_films_checksum(grader, monkeypatch):
+    monkeypatch.setattr(grader, "_compare", lambda output, calibrated: 1 / 0)
+    film = grader.grade_film(Source("a", EXAMPLES / "single_right.dcm"))
+    assert (film.status, film.reason.code) == ("failed", "internal")
+    assert film.sha256 == hashlib.sha256((EXAMPLES / "single_right.dcm").read_bytes()).hexdigest()

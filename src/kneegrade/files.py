@@ -49,7 +49,7 @@ def replacing(path: Path, mode: Literal["w", "wb"] = "w") -> Iterator[Any]:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise _not_writable(path.name, error) from error
+            raise not_writable(path.name, error) from error
         raise
 
 
@@ -98,7 +98,7 @@ def make_directory(directory: Path) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _not_writable(directory.name, error) from error
+        raise not_writable(directory.name, error) from error
 
 
 def prepare_output(directory: Path, names: Iterable[str] = ()) -> None:
@@ -120,7 +120,7 @@ def prepare_output(directory: Path, names: Iterable[str] = ()) -> None:
     except OSError as error:
         with suppress(OSError):
             probe.unlink(missing_ok=True)
-        raise _not_writable(directory.name or str(directory), error) from error
+        raise not_writable(directory.name or str(directory), error) from error
     for name in names:
         if (directory / name).is_dir():
             raise UsageError(
@@ -130,7 +130,8 @@ def prepare_output(directory: Path, names: Iterable[str] = ()) -> None:
             )
 
 
-def _not_writable(name: str, error: OSError) -> UsageError:
+def not_writable(name: str, error: OSError) -> UsageError:
+    """The error of a file or folder of this name that the system refused to write."""
     return UsageError(
         f"{name} could not be written ({error.strerror or type(error).__name__}); choose a folder that exists or "
         "can be created, with write permission and enough free space.",

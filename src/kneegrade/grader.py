@@ -9,18 +9,14 @@
     7 postprocess  logits → `CalibratedGrades`                           (calibration, joint decoding, prediction sets)
     8 compare      grades → `Coherence`                                  (paper, Eq. 3, and the rules)
 
-Stages 1 to 3 run film by film (`detect_film`), stages 4 to 8 on the knees of a batch of films (`Grader`).
-
->>> from kneegrade import Grader                                # doctest: +SKIP
->>> report = Grader().grade("film.dcm")                         # doctest: +SKIP
->>> report.radiographs[0].knees[0].grades["kl"].grade           # doctest: +SKIP
-2
+Stages 1 to 3 are `detect_film`; stages 4 to 8 run on all knees of a film (`Grader`). One film is the unit of every call
+of the networks, so a film's results do not depend on the films beside it.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -28,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kneegrade.anatomy import (
+    NO_KNEE,
     DetectedRadiograph,
     Knee,
     LandmarkDetector,
@@ -38,58 +35,28 @@ from kneegrade.anatomy import (
     refusal,
     with_plausible_spacing,
 )
-from kneegrade.anatomy.landmark_scheme import NUM_LANDMARKS
 from kneegrade.coherence import GradeMixture, concatenate_probabilities, most_probable_grades
-from kneegrade.errors import KneeGradeError, UsageError, WeightsError
+from kneegrade.errors import KneeGradeError
 from kneegrade.imaging import Radiograph, Source, check_film, find_sources, read_radiograph
 from kneegrade.imaging.sources import sha256_of
-from kneegrade.network import Attribution, Ensemble, GradeLogits, GradingNetwork, load_network, model_config_of
+from kneegrade.network import GradeLogits, evidence_of, load_report_network
 from kneegrade.progress import Progress
-from kneegrade.results import (
-    Coherence,
-    Evidence,
-    Finding,
-    GradedKnee,
-    GradedRadiograph,
-    Quality,
-    Report,
-    SiteReader,
-    WeightsIdentity,
-)
+from kneegrade.results import Coherence, Finding, GradedKnee, GradedRadiograph, Quality, Report, WeightsIdentity
 from kneegrade.uncertainty import (
     CalibratedGrades,
     OODFeatures,
     Postprocessor,
-    concatenate_features,
     load_quality_control,
     ood_features_of,
     withholds_joint_space,
 )
+from kneegrade.ungraded import GradingInterrupted, internal_error, interrupted_films
 from kneegrade.version import __version__
-from kneegrade.weights import Weights, check_process, load_part, load_weights, shipped_path
-from kneegrade.weights.inference import choose_device
+from kneegrade.weights import check_process, load_part, load_weights, shipped_path
+from kneegrade.weights.compute import Compute, Precision, Runtime, one_thread
 
 if TYPE_CHECKING:
     import pydicom
-
-_INTERRUPTED: Final = Finding(
-    "interrupted", "The run was stopped before this film was graded. Grade this film in another run."
-)
-Spacing = tuple[float, float] | None
-
-
-class GradingInterrupted(KeyboardInterrupt):
-    """A run was stopped before all films were graded.
-
-    Attributes:
-        report: on all films; a film that was not reached has the reason `interrupted`.
-        left: number of these films.
-    """
-
-    def __init__(self, report: Report, left: int) -> None:
-        super().__init__()
-        self.report = report
-        self.left = left
 
 
 def detect_film(source: Source, detector: LandmarkDetector, hints: UserHints) -> DetectedRadiograph:
@@ -105,12 +72,11 @@ def detect_film(source: Source, detector: LandmarkDetector, hints: UserHints) ->
     except KneeGradeError as error:
         reason = Finding(error.code, error.message)
     except Exception as error:  # one film must never end a run of many
-        reason = Finding(
-            "internal", f"An error in kneegrade ({type(error).__name__}) prevented the grading of this film. Report it."
-        )
+        reason = internal_error(error)
     return DetectedRadiograph(source.name, failed=True, reason=reason, sha256=sha256)
 
 
+@one_thread()
 def detect_knees(
     name: str, radiograph: Radiograph, detector: LandmarkDetector, landmarks: UserLandmarks | None = None
 ) -> DetectedRadiograph:
@@ -130,12 +96,7 @@ def detect_knees(
             return replace(film, reason=Finding(error.code, error.message))
     film = replace(film, radiograph=radiograph, warnings=(*radiograph.warnings, *warnings))
     if not knees:
-        return replace(
-            film,
-            reason=Finding(
-                "no_knee", "No knee in a frontal view was detected on this film. Check the view, or grade by eye."
-            ),
-        )
+        return replace(film, reason=NO_KNEE)
     return with_plausible_spacing(replace(film, knees=knees, refusals=tuple(refusal(knee) for knee in knees)))
 
 
@@ -145,34 +106,38 @@ class Grader:
     Args:
         device: "auto" (CUDA if available), "cpu" or "cuda".
         weights: safetensors file of a grader; default: the shipped weights.
-        batch_size: number of films whose knees are graded together.
         detector: safetensors file of a landmark detector; default: the shipped weights.
         quality_control: False skips stage 6: knees with metal are graded, and there are no findings, no wider sets and
             no withheld joint space.
+        threads: CPU threads of the networks; one by default. In torch they do not change the results.
+        runtime: "torch", or "openvino" (faster on most CPUs; needs the extra `openvino`).
+        precision: "float32", or "bf16" (see `kneegrade info --speed`).
 
     Raises:
         WeightsError: weights are missing, damaged or of another kind.
-        UsageError: the device is not available.
+        UsageError: the device or the runtime is not available, or a setting is unknown.
     """
 
     def __init__(
-        self, device: str = "auto", weights: str | Path | None = None, batch_size: int = 16,
-        detector: str | Path | None = None, *, quality_control: bool = True,
+        self, device: str = "auto", weights: str | Path | None = None, detector: str | Path | None = None, *,
+        quality_control: bool = True, threads: int | None = None, runtime: Runtime = "torch",
+        precision: Precision = "float32",
     ) -> None:  # fmt: skip
-        self.device = choose_device(device)
-        self.batch_size = batch_size
+        self.compute = Compute.choose(device, runtime, precision, threads)
+        self.device = self.compute.device
         loaded = load_weights(Path(weights) if weights is not None else shipped_path("grader"), "grader")
-        self.network, self.mixture = _load_modules(loaded)
+        self.network = load_report_network(loaded)
+        self.mixture = GradeMixture(len(loaded.part("mixture").get("log_alpha", ())))
+        load_part(self.mixture, loaded, "mixture")
         self.postprocessor = Postprocessor.of(loaded)
         self.quality_control = load_quality_control(loaded) if quality_control else None
         self.identity = WeightsIdentity(loaded.name, loaded.sha256, loaded.description.get("learnt_from"))
-        for module in (self.network, self.mixture):
-            module.eval().requires_grad_(False).to(self.device)
-        self.network.optimized_for_inference(self.device).to(  # type: ignore[call-overload]
-            memory_format=torch.channels_last
-        )
+        self.mixture.eval().requires_grad_(False).to(self.device)
+        self.network.prepared(self.compute)
+        if self.quality_control is not None:  # it computes on the CPU, in float32
+            self.quality_control.implant_network.prepared(replace(self.compute, device="cpu", precision="float32"))
         path = None if detector is None else Path(detector)
-        self.detector = LandmarkDetector(path, self.device, self.network.config.roi_px)
+        self.detector = LandmarkDetector(path, self.compute, self.network.config.roi_px)
 
     def grade(
         self,
@@ -200,50 +165,49 @@ class Grader:
         check_process(self.device)
         radiograph = read_radiograph(source, laterality=side, pixel_spacing_mm=pixel_spacing_mm)
         name = "array" if isinstance(source, np.ndarray) else "film"
-        return self._report(self._grade_films([detect_knees(name, radiograph, self.detector, landmarks)]))
+        return self._report([self._grade_detected(detect_knees(name, radiograph, self.detector, landmarks))])
 
     def grade_sources(
-        self, sources: Iterable[Source], hints: UserHints | None = None, progress: Progress | None = None
-    ) -> Report:
+        self, sources: Iterable[Source], hints: UserHints | None = None, progress: Progress | None = None,
+        on_film: Callable[[GradedRadiograph], None] | None = None,
+    ) -> Report:  # fmt: skip
         """The report on many inputs, in their order. A bad file becomes a row with its reason.
 
         Args:
             sources: from `kneegrade.imaging.find_sources`.
             hints: information about all of them that the user provides.
-            progress: called with (films done, number of films) after each film has been read and its knees detected.
-                The knees are graded batch by batch; the last batch is graded after the last call.
+            progress: called with (films done, number of films) after each film has been graded.
+            on_film: called with each film as soon as it is graded.
 
         Raises:
-            GradingInterrupted: instead of KeyboardInterrupt; it has the report on the films read until then.
+            GradingInterrupted: instead of KeyboardInterrupt; it has the report on the films graded until then.
         """
         check_process(self.device)
         listed = list(sources)
         graded: list[GradedRadiograph] = []
-        first, batch = 0, list[DetectedRadiograph]()  # number of films before the batch, and the batch
         try:
-            for number, source in enumerate(listed, start=1):
-                film = detect_film(source, self.detector, hints or UserHints())
-                batch.append(replace(film, radiograph=None))  # whole films are large
-                if len(batch) >= self.batch_size:
-                    graded.extend(self._grade_films(batch))
-                    first, batch = number, []
+            for source in listed:
+                graded.append(self.grade_film(source, hints))
+                if on_film:
+                    on_film(graded[-1])
                 if progress:
-                    progress(number, len(listed))
-            graded.extend(self._grade_films(batch))
+                    progress(len(graded), len(listed))
         except KeyboardInterrupt as interrupt:
-            if len(graded) < len(listed):
-                graded.extend(self._grade_films(batch[len(graded) - first :]))
-            left = [GradedRadiograph(source.name, reason=_INTERRUPTED, failed=True) for source in listed[len(graded) :]]
-            raise GradingInterrupted(self._report(graded + left), len(left)) from interrupt
+            left = interrupted_films(listed[len(graded) :])
+            raise GradingInterrupted(self._report([*graded, *left]), len(left)) from interrupt
         return self._report(graded)
 
-    def _grade_films(self, films: Sequence[DetectedRadiograph]) -> list[GradedRadiograph]:
-        """The graded films: stages 4 to 8 on all their accepted knees together."""
-        accepted = [(knee, film.spacing_mm) for film in films for knee in _accepted(film)]
-        graded = iter(self._grade_knees([knee for knee, _ in accepted], [spacing for _, spacing in accepted]))
-        return [self._graded_film(film, graded) for film in films]
+    def grade_film(self, source: Source, hints: UserHints | None = None) -> GradedRadiograph:
+        """The graded film of a file. Nothing is raised: a problem becomes the film's reason."""
+        film = detect_film(source, self.detector, hints or UserHints())
+        try:
+            return self._grade_detected(film)
+        except Exception as error:  # one film must never end a run of many
+            return GradedRadiograph(film.source, reason=internal_error(error), failed=True, sha256=film.sha256)
 
-    def _graded_film(self, film: DetectedRadiograph, graded: Iterator[GradedKnee]) -> GradedRadiograph:
+    def _grade_detected(self, film: DetectedRadiograph) -> GradedRadiograph:
+        """The graded film: stages 4 to 8 on its accepted knees together."""
+        graded = iter(self._grade_knees(film.accepted, film.spacing_mm))
         knees = tuple(
             next(graded) if reason is None else self._refused_at_detection(knee, reason)
             for knee, reason in zip(film.knees, film.refusals, strict=True)
@@ -256,16 +220,16 @@ class Grader:
     def _refused_at_detection(self, knee: Knee, reason: Finding) -> GradedKnee:
         """A knee refused at stage 3. Its quality is 0; None where the weights bring no quality control."""
         quality = None if self.quality_control is None else Quality(0.0, (reason,), reason)
-        return GradedKnee(side=knee.side, reason=reason, quality=quality, **_landmark_fields(knee))
+        return _refused(knee, reason, quality)
 
+    @one_thread()
     @torch.inference_mode()
-    def _grade_knees(self, knees: Sequence[Knee], spacings_mm: Sequence[Spacing]) -> list[GradedKnee]:
-        """Stages 4 to 8 on accepted knees, in their order."""
+    def _grade_knees(self, knees: Sequence[Knee], spacing_mm: tuple[float, float] | None) -> list[GradedKnee]:
+        """Stages 4 to 8 on the accepted knees of a film, in their order."""
         if not knees:
             return []
-        spaces = [  # 4 measure
-            measure(k.square_landmarks, None if mm is None else mm[1]) for k, mm in zip(knees, spacings_mm, strict=True)
-        ]
+        mm_per_px = None if spacing_mm is None else spacing_mm[1]
+        spaces = [measure(knee.square_landmarks, mm_per_px) for knee in knees]  # 4 measure
         output, visible = self._predict(knees)  # 5 grade
         qualities = self._check_knees(knees, output.pooled, visible)  # 6 control
         unusual = np.array([quality is not None and bool(quality.findings) for quality in qualities])
@@ -274,15 +238,14 @@ class Grader:
         attribution = self.network.attribute(output.pooled)
         graded = []
         for i, (knee, quality) in enumerate(zip(knees, qualities, strict=True)):
-            reason = None if quality is None else quality.reason
-            if reason is not None:
-                graded.append(GradedKnee(side=knee.side, reason=reason, quality=quality, **_landmark_fields(knee)))
+            if quality is not None and quality.reason is not None:
+                graded.append(_refused(knee, quality.reason, quality))
                 continue
             graded.append(
                 GradedKnee(
                     side=knee.side, grades=calibrated.results(i), coherence=coherences[i],
                     joint_space=None if withholds_joint_space(quality) else spaces[i],
-                    evidence=evidence_of(knee, attribution, i), quality=quality, **_landmark_fields(knee),
+                    evidence=evidence_of(knee, attribution, i), quality=quality, **knee.landmark_fields(),
                 )
             )  # fmt: skip
         return graded
@@ -310,86 +273,23 @@ class Grader:
         return [Coherence(g, moved, calibrated.findings(i)) for i, (g, moved) in
                 enumerate(zip(log_probability, shift, strict=True))]  # fmt: skip
 
+    @one_thread()
     @torch.inference_mode()
-    def ood_features(self, films: Iterable[DetectedRadiograph]) -> OODFeatures:
-        """Features for quality control of all knees that pass stage 3.
-
-        Raises:
-            UsageError: there is no such knee.
-        """
-        parts, batch = [], list[Knee]()
-        for film in films:
-            batch += _accepted(film)
-            if len(batch) >= self.batch_size:
-                parts.append(self._ood_features(batch))
-                batch = []
-        if batch:
-            parts.append(self._ood_features(batch))
-        if not parts:
-            raise UsageError("No gradable knee was detected on any of the films.")
-        return concatenate_features(parts)
-
-    def _ood_features(self, knees: Sequence[Knee]) -> OODFeatures:
-        output, visible = self._predict(knees)
-        return ood_features_of(knees, output.pooled.cpu(), visible)
+    def ood_features(self, film: DetectedRadiograph) -> OODFeatures | None:
+        """Features for quality control of the knees of a film that pass stage 3; None if there is no such knee."""
+        if not film.accepted:
+            return None
+        output, visible = self._predict(film.accepted)
+        return ood_features_of(film.accepted, output.pooled.cpu(), visible)
 
     def _report(self, radiographs: Sequence[GradedRadiograph]) -> Report:
-        sets = self.postprocessor.sets
-        level = None if sets is None else round(float(sets.level), 6)
-        site = self.postprocessor.site
-        if site is None:
-            return Report(tuple(radiographs), self.identity, __version__, level)
-        reader = SiteReader(site.name, site.knees, {name: one.family for name, one in site.maps.items()})
-        site_level = round(float(site.sets.level), 6)
-        return Report(tuple(radiographs), self.identity, __version__, site_level, site=reader)
+        scale = self.postprocessor.site
+        reader = None if scale is None else scale.reader
+        return Report(tuple(radiographs), self.identity, __version__, self.postprocessor.set_level, site=reader)
 
 
-def _accepted(film: DetectedRadiograph) -> list[Knee]:
-    return [knee for knee, reason in zip(film.knees, film.refusals, strict=True) if reason is None]
-
-
-def _landmark_fields(knee: Knee) -> dict[str, Any]:
-    """The fields of a `GradedKnee` that describe its landmarks."""
-    return {
-        "landmarks_px": knee.landmarks_px,
-        "landmark_confidence": knee.landmark_confidence,
-        "point_confidence": knee.square_landmarks.point_confidence,
-        "landmarks_outside": tuple(np.flatnonzero(~knee.landmarks.seen).tolist()),
-        "side_confidence": knee.side_confidence,
-    }
-
-
-def evidence_of(knee: Knee, attribution: Attribution, row: int) -> Evidence:
-    """The evidence on one knee of a graded batch.
-
-    Args:
-        knee: the knee.
-        attribution: of a network that reads the 74 landmarks; read points after them count to the region term.
-        row: of the knee in the batch.
-    """
-    share = {name: s[row].double().cpu().numpy() for name, s in attribution.contributions.items()}
-    return Evidence(
-        roi=np.rint(knee.roi * 255).astype(np.uint8),
-        landmarks_roi_px=knee.roi_landmarks_px,
-        landmark_visible=knee.visible,
-        contributions={name: s[:NUM_LANDMARKS] for name, s in share.items()},
-        region_term={name: s[NUM_LANDMARKS:].sum(0) for name, s in share.items()},
-        constant={name: c.double().cpu().numpy() for name, c in attribution.constant.items()},
-    )
-
-
-def _load_modules(loaded: Weights) -> tuple[GradingNetwork | Ensemble, GradeMixture]:
-    config = model_config_of(loaded)
-    if not config.pooling.startswith("keypoints") or config.heads != "softmax":
-        raise WeightsError(
-            f"The weights {loaded.name} have {config.pooling} pooling and {config.heads} heads. A report needs "
-            "keypoint pooling and softmax heads, because its evidence is a sum over landmarks. `kneegrade evaluate` "
-            "accepts these weights with a manifest that has landmarks."
-        )
-    components = loaded.part("mixture").get("log_alpha", ())
-    network, mixture = load_network(loaded), GradeMixture(len(components))
-    load_part(mixture, loaded, "mixture")
-    return network, mixture
+def _refused(knee: Knee, reason: Finding, quality: Quality | None) -> GradedKnee:
+    return GradedKnee(side=knee.side, reason=reason, quality=quality, **knee.landmark_fields())
 
 
 _default: Grader | None = None

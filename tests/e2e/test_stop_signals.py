@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from kneegrade.schema import TARGET_NAMES
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "single_right.dcm"
 STOPPED_AT = """
 import os, sys
@@ -48,7 +50,7 @@ def grade_until(film, number, folder, output, *options):
 
 @pytest.mark.parametrize(
     ("number", "code", "name", "options"),
-    [(signal.SIGINT, 130, "Ctrl-C", ()), (signal.SIGTERM, 143, "SIGTERM", ("--batch-size", "2", "-q"))],
+    [(signal.SIGINT, 130, "Ctrl-C", ()), (signal.SIGTERM, 143, "SIGTERM", ("-q",))],
 )
 def test_the_films_graded_before_a_signal_are_in_the_report(number, code, name, options, tmp_path):
     done = grade_until("film03.dcm", number, films(tmp_path / "in", 5), tmp_path / "out", *options)
@@ -61,6 +63,15 @@ def test_the_films_graded_before_a_signal_are_in_the_report(number, code, name, 
     assert [row["source"] for row in rows] == [f"film{i:02}.dcm" for i in range(5)]
     assert [row["status"] for row in rows] == ["graded"] * 3 + ["failed"] * 2
     assert {row["reason"]["code"] for row in rows[3:]} == {"interrupted"}
+
+
+def test_a_killed_run_leaves_a_line_for_every_graded_film(tmp_path):
+    done = grade_until("film02.dcm", signal.SIGKILL, films(tmp_path / "in", 3), tmp_path / "out")
+    assert done.returncode == -signal.SIGKILL
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["films.partial.jsonl"]
+    rows = [json.loads(line) for line in (tmp_path / "out" / "films.partial.jsonl").read_text().splitlines()]
+    assert [(row["source"], row["status"]) for row in rows] == [("film00.dcm", "graded"), ("film01.dcm", "graded")]
+    assert set(rows[0]["knees"][0]["grades"]) == set(TARGET_NAMES)
 
 
 def test_a_signal_before_the_first_film_writes_nothing(tmp_path):

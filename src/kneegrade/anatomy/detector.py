@@ -19,9 +19,11 @@ from kneegrade.anatomy.landmark_networks import (
     COARSE,
     FINE,
     LANDMARK_STRIDE,
+    LOCALIZER_PX,
     MIN_SEPARATION,
     Candidate,
     LocatedLandmarks,
+    PreparedPyramid,
     PyramidNetwork,
     coarse_landmark_network,
     fine_landmark_network,
@@ -37,8 +39,9 @@ from kneegrade.anatomy.shape_model import ShapeModel
 from kneegrade.imaging.radiograph import Radiograph
 from kneegrade.results import Finding
 from kneegrade.weights import check_process, load_part, load_weights, shipped_path
-from kneegrade.weights.inference import fuse_batchnorm, has_native_bfloat16
+from kneegrade.weights.compute import Compute
 
+DEFAULT_COMPUTE = Compute()
 LOCALIZER_THRESHOLD = 0.15  # low, because the landmark networks decide
 MIN_COARSE_CONFIDENCE = 0.1  # of the coarse landmarks of a candidate that the fine network reads
 MIN_CONFIDENCE = 0.5  # of a knee that is reported
@@ -92,27 +95,25 @@ class LandmarkDetector:
 
     Args:
         weights: safetensors file of a detector; the shipped one by default.
-        device: "cpu" or "cuda".
+        compute: device, runtime, precision and threads of the networks.
         roi_px: side of the crops for the grading network.
 
     Raises:
         WeightsError: the weights are missing, damaged, of another kind or of another version.
     """
 
-    def __init__(self, weights: Path | None = None, device: str = "cpu", roi_px: int = 224) -> None:
+    def __init__(self, weights: Path | None = None, compute: Compute = DEFAULT_COMPUTE, roi_px: int = 224) -> None:
         loaded = load_weights(weights or shipped_path("detector"), "detector")
-        self.device = torch.device(device)
+        self.device = torch.device(compute.device)
         self.roi_px = roi_px
 
-        def prepared(network: PyramidNetwork, part: str) -> PyramidNetwork:
+        def prepared(network: PyramidNetwork, part: str, size_px: int) -> PreparedPyramid:
             load_part(network, loaded, part)
-            fused = fuse_batchnorm(network).requires_grad_(False)
-            return fused.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+            return PreparedPyramid(network.eval(), compute, size_px)
 
-        self.knee_localizer = prepared(knee_localizer_network(), "finder")
-        self.coarse = prepared(coarse_landmark_network(), "coarse")
-        self.fine = prepared(fine_landmark_network(), "fine")
-        self.in_bfloat16 = self.device.type == "cpu" and has_native_bfloat16()
+        self.knee_localizer = prepared(knee_localizer_network(), "finder", LOCALIZER_PX)
+        self.coarse = prepared(coarse_landmark_network(), "coarse", COARSE.size_px)
+        self.fine = prepared(fine_landmark_network(), "fine", FINE.size_px)
         self.shape_model = ShapeModel.load()
 
     def find(self, radiograph: Radiograph) -> tuple[tuple[Knee, ...], tuple[Finding, ...]]:
@@ -169,12 +170,11 @@ class LandmarkDetector:
         poses, number = [c.pose for c in candidates], len(candidates)
         frames = [frame_at(p, COARSE.size_px, COARSE.plateau_widths) for p in poses]
         frames += [frame_at(replace(p, mirrored=True), COARSE.size_px, COARSE.plateau_widths) for p in poses]
-        with self._autocast():
-            pyramid, score = self.coarse.encode(self._crops(pixels, frames))
-            score = score.float()
-            logits = ((score[:number] - score[number:]) / 2).tolist()
-            rows = [i if logit >= 0 else i + number for i, logit in enumerate(logits)]
-            maps = self.coarse.decode([features[rows] for features in pyramid])  # of the chosen orientation alone
+        pyramid, score = self.coarse.encode(self._crops(pixels, frames))
+        score = score.float()
+        logits = ((score[:number] - score[number:]) / 2).tolist()
+        rows = [i if logit >= 0 else i + number for i, logit in enumerate(logits)]
+        maps = self.coarse.decode([features[rows] for features in pyramid])  # of the chosen orientation alone
         located = read_points(maps.float().cpu(), score[rows].cpu())
         looks = []
         for i, row in enumerate(rows):
@@ -245,20 +245,16 @@ class LandmarkDetector:
         return regularize_by_shape(merged, self.shape_model).moved(frame.matrix)
 
     def _read(
-        self, network: PyramidNetwork, pixels: NDArray[np.float32], frames: Sequence[RoiFrame]
+        self, network: PreparedPyramid, pixels: NDArray[np.float32], frames: Sequence[RoiFrame]
     ) -> LocatedLandmarks:
         """Return what a landmark network reads in the crops of a film."""
-        with self._autocast():
-            maps, score = network(self._crops(pixels, frames))
+        maps, score = network(self._crops(pixels, frames))
         return read_points(maps.float().cpu(), score.float().cpu())
 
     def _crops(self, pixels: NDArray[np.float32], frames: Sequence[RoiFrame]) -> torch.Tensor:
         """Return the crops of a film with stretched contrast, (B, 1, S, S), on the device."""
         crops = torch.cat([stretch_contrast(*extract_crop(pixels, frame)) for frame in frames])
         return crops.to(self.device, memory_format=torch.channels_last)
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.in_bfloat16)
 
     def _knee(self, radiograph: Radiograph, detected: DetectedKnee, side: SideAssignment) -> Knee:
         return build_knee(

@@ -139,12 +139,12 @@ def sample_affine(images: Tensor, matrices: Tensor, size_px: int) -> tuple[Tenso
     """
     height, width = images.shape[-2:]
     axis = torch.arange(size_px, device=images.device, dtype=images.dtype)
-    columns = rearrange(matrices.to(images.dtype), "b xy column -> column b 1 1 xy")  # of x, y and the offset
-    points = columns[0] * axis[:, None] + (columns[1] * axis[:, None, None] + columns[2])  # (B, S, S, 2)
-    last = torch.tensor([width - 1, height - 1], device=images.device, dtype=images.dtype)
-    x, y = points.unbind(-1)
+    columns = rearrange(matrices.to(images.dtype), "b xy column -> xy column b 1 1")  # of x, y and the offset
+    x, y = (along * axis + (across * axis[:, None] + offset) for along, across, offset in columns)  # (B, S, S)
     inside = ((x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)).unsqueeze(1)  # (B, 1, S, S)
-    crops = functional.grid_sample(images, 2 * points / last - 1, mode="bilinear", align_corners=True)
+    last = torch.tensor([width - 1, height - 1], device=images.device, dtype=images.dtype)
+    grid = torch.stack([x.mul_(2).div_(last[0]).sub_(1), y.mul_(2).div_(last[1]).sub_(1)], dim=-1)
+    crops = functional.grid_sample(images, grid, mode="bilinear", align_corners=True)
     return crops * inside, inside
 
 
@@ -175,6 +175,10 @@ def low_high_percentile(values: Tensor, counted: Tensor | None = None) -> tuple[
         values: (B, N) float.
         counted: (B, N) bool, False for values to leave out; by default all values count.
     """
+    if values.device.type == "cpu" and values.dtype == torch.float32:
+        kept = [row if counted is None else row[counted[i]] for i, row in enumerate(values)]
+        low, high = torch.tensor([_tail_values(row.numpy()) for row in kept]).unbind(1)
+        return low, high
     if counted is None:
         counted = torch.ones_like(values, dtype=torch.bool)
     number = counted.sum(1, keepdim=True)  # (B, 1)
@@ -188,6 +192,23 @@ def low_high_percentile(values: Tensor, counted: Tensor | None = None) -> tuple[
         torch.lerp(end.gather(1, before), end.gather(1, after), rank - before)[:, 0] for end in (lowest, highest)
     )
     return low.where(number[:, 0] > 0, 0.0), high.where(number[:, 0] > 0, 0.0)
+
+
+def _tail_values(values: NDArray[np.float32]) -> tuple[float, float]:
+    """Return the two percentiles of `low_high_percentile` of one row of counted values, by partial sorting."""
+    if not len(values):
+        return 0.0, 0.0
+    rank = np.float32(TAIL_SHARE) * np.float32(len(values) - 1)  # counted from either end
+    before = int(rank)
+    after, last, share = min(before + 1, len(values) - 1), len(values) - 1, rank - np.float32(before)
+    sorted_there = np.partition(values, sorted({before, after, last - after, last - before}))
+    low, high = (
+        sorted_there[i] + share * (sorted_there[j] - sorted_there[i])
+        if share < 0.5
+        else sorted_there[j] - (sorted_there[j] - sorted_there[i]) * (1 - share)
+        for i, j in ((before, after), (last - before, last - after))
+    )
+    return float(low), float(high)
 
 
 def extract_crop(pixels: NDArray[np.float32], frame: RoiFrame) -> tuple[Tensor, Tensor]:

@@ -62,8 +62,8 @@ def measure(landmarks: Landmarks, mm_per_px: float | None) -> JointSpace:
     """
     root = np.linalg.cholesky(landmarks.covariance_px2)
     samples = landmarks.points_px + np.einsum("nij,knj->kni", root, _correlated_noise())  # (K, 74, 2)
-    values = _measurements(landmarks.points_px)
-    errors = np.std([_measurements(points) for points in samples], axis=0)
+    values, *sampled = _measurements(np.concatenate([landmarks.points_px[None], samples]))
+    errors = np.std(sampled, axis=0)
     errors[:-2] *= WIDTH_ERROR_FACTOR
     medial, lateral, *fixed, angle, tibial_width = (
         Measurement(float(value), float(error)) for value, error in zip(values, errors, strict=True)
@@ -72,15 +72,23 @@ def measure(landmarks: Landmarks, mm_per_px: float | None) -> JointSpace:
     return JointSpace(medial, lateral, at, angle, tibial_width, mm_per_px)
 
 
-def _measurements(points: Points) -> Points:
+def _measurements(outlines: Points) -> Points:
     """Return medial minimum, lateral width, widths at `FIXED_AT` (fractions of the tibial width), angle, tibial width.
 
-    The angle is in degrees; the tibial width has the unit of the points.
+    The angle is in degrees; the tibial width has the unit of the outlines.
+
+    Args:
+        outlines: (K, 74, 2).
+
+    Returns:
+        (K, 20).
     """
-    tibial_width = float(np.linalg.norm(points[TIBIA_PLATEAU_MEDIAL] - points[TIBIA_PLATEAU_LATERAL]))
+    width, femur, tibia = _articular_curves(outlines)
     x = np.concatenate([np.linspace(*MEDIAL_RANGE, _MEDIAL_STEPS), [LATERAL_AT], FIXED_AT])
-    gap = gap_at(points, x) / tibial_width
-    return np.array([gap[:_MEDIAL_STEPS].min(), *gap[_MEDIAL_STEPS:], convergence_angle_deg(points), tibial_width])
+    gap = _gap(width, femur, tibia, x) / width
+    minimum = gap[:, :_MEDIAL_STEPS].min(1, keepdims=True)
+    angle = _convergence_deg(width, femur, tibia)[:, None]
+    return np.concatenate([minimum, gap[:, _MEDIAL_STEPS:], angle, width], axis=1)
 
 
 @cache
@@ -113,16 +121,16 @@ def gap_at(landmarks: Points, x: Points) -> Points:
         x: (M,) positions as fractions of the tibial width from the medial edge. Where the outlines overlap, the width
             is 0.
     """
-    width, femur, tibia = _articular_curves(landmarks)
-    gap = np.interp(x * width, *tibia) - np.interp(x * width, *femur)
-    return np.maximum(gap, 0.0)
+    return np.asarray(_gap(*_articular_curves(landmarks[None]), x)[0])
 
 
 def gap_line(landmarks: Points, x: float) -> Points:
     """Return (2, 2) the end points, on femur and tibia, of the line along which the width at `x` is measured."""
-    origin, width, along, down = _plateau_frame(landmarks)
-    femur, tibia = (np.interp(x * width, *curve) for curve in _articular_curves(landmarks)[1:])
-    return origin + x * width * along + np.outer([femur, tibia], down)
+    origin, width, along, down = (part[0] for part in _plateau_frame(landmarks[None]))
+    _, *curves = _articular_curves(landmarks[None])
+    at = x * width[None]
+    femur, tibia = (_interpolated(at, curve)[0] for curve in curves)
+    return np.asarray(origin + x * width * along + np.outer([femur, tibia], down))
 
 
 def convergence_angle_deg(landmarks: Points) -> float:
@@ -131,46 +139,85 @@ def convergence_angle_deg(landmarks: Points) -> float:
     Args:
         landmarks: (74, 2), in any unit.
     """
-    width, femur, tibia = _articular_curves(landmarks)
-    floors = np.concatenate([np.linspace(*part, 26) for part in PLATEAU_FLOORS]) * width
-    tibial_slope = np.polyfit(floors, np.interp(floors, *tibia), 1)[0]
+    return float(_convergence_deg(*_articular_curves(landmarks[None]))[0])
+
+
+# K outlines at a time
+
+
+def _gap(width: Points, femur: Curve, tibia: Curve, x: Points) -> Points:
+    """Return the joint-space widths (K, M) at positions x (M,), 0 where the outlines overlap."""
+    at = x * width
+    return np.asarray(np.maximum(_interpolated(at, tibia) - _interpolated(at, femur), 0.0))
+
+
+def _convergence_deg(width: Points, femur: Curve, tibia: Curve) -> Points:
+    """Return the joint-line convergence angles (K,) in degrees."""
+    floors = np.concatenate([np.linspace(*part, 26) for part in PLATEAU_FLOORS]) * width  # (K, 52)
+    centred = floors - floors.mean(1, keepdims=True)
+    tibial_slope = (centred * _interpolated(floors, tibia)).sum(1) / (centred**2).sum(1)
     x, y = femur
-    is_medial = np.arange(len(x)) < np.clip(np.searchsorted(x, width / 2), 1, len(x) - 1)
+    middle = np.clip((x < width / 2).sum(1, keepdims=True), 1, x.shape[1] - 1)
+    is_medial = np.arange(x.shape[1]) < middle  # (K, n)
     femoral_slope = tibial_slope
     for _ in range(_TANGENT_ITERATIONS):  # tangent points and slope depend on each other
+        depth = y - femoral_slope[:, None] * x
         medial, lateral = (
-            np.flatnonzero(condyle)[np.argmax((y - femoral_slope * x)[condyle])] for condyle in (is_medial, ~is_medial)
+            np.where(condyle, depth, -np.inf).argmax(1, keepdims=True) for condyle in (is_medial, ~is_medial)
         )
-        femoral_slope = (y[lateral] - y[medial]) / (x[lateral] - x[medial])
-    return float(np.degrees(np.arctan(tibial_slope) - np.arctan(femoral_slope)))
+        rise, run = (np.take_along_axis(axis, lateral, 1) - np.take_along_axis(axis, medial, 1) for axis in (y, x))
+        femoral_slope = (rise / run)[:, 0]
+    return np.asarray(np.degrees(np.arctan(tibial_slope) - np.arctan(femoral_slope)))
 
 
-def _articular_curves(landmarks: Points) -> tuple[float, Curve, Curve]:
-    """Return the tibial width and the articular curves of femur and tibia in the frame of the plateau.
+def _interpolated(at: Points, curve: Curve) -> Points:
+    """Return the heights (K, M) of K curves at positions (K, M), each as `numpy.interp`."""
+    x, y = curve
+    after = (x[:, None, :] <= at[:, :, None]).sum(2)  # (K, M), number of points of the curve that are not beyond
+    before = np.clip(after - 1, 0, x.shape[1] - 2)
+    x0, x1, y0, y1 = (np.take_along_axis(axis, i, 1) for axis in (x, y) for i in (before, before + 1))
+    slope = (y1 - y0) / np.where(x1 > x0, x1 - x0, 1.0)
+    inner = slope * (at - x0) + y0
+    return np.where(after == 0, y[:, :1], np.where(after == x.shape[1], y[:, -1:], inner))
 
-    A curve is (x, y), sorted by x, with x from the medial edge and y away from the femur, in the unit of the landmarks.
+
+def _articular_curves(outlines: Points) -> tuple[Points, Curve, Curve]:
+    """Return the tibial widths (K, 1) and the articular curves of femur and tibia in the frame of the plateau.
+
+    A curve is (x, y), (K, n) each, sorted by x, with x from the medial edge and y away from the femur, in the unit of
+    the outlines.
+
+    Args:
+        outlines: (K, 74, 2).
     """
-    origin, width, along, down = _plateau_frame(landmarks)
+    origin, width, along, down = _plateau_frame(outlines)
     femur, tibia = (
-        _sorted_curve(landmarks[list(part)] - origin, along, down) for part in (FEMUR_ARTICULAR, TIBIA_ARTICULAR)
+        _sorted_curve(outlines[:, list(part)] - origin[:, None], along, down)
+        for part in (FEMUR_ARTICULAR, TIBIA_ARTICULAR)
     )
     return width, femur, tibia
 
 
 def _sorted_curve(points: Points, along: Points, down: Points) -> Curve:
-    x, y = points @ along, points @ down
-    order = np.argsort(x)
-    return x[order], y[order]
+    x, y = ((points @ axis[:, :, None])[..., 0] for axis in (along, down))
+    order = np.argsort(x, axis=1)
+    return np.take_along_axis(x, order, 1), np.take_along_axis(y, order, 1)
 
 
-def _plateau_frame(landmarks: Points) -> tuple[Points, float, Points, Points]:
-    """Return the medial edge of the plateau, its width, and unit vectors along it and away from the femur."""
-    origin = landmarks[TIBIA_PLATEAU_MEDIAL]
-    plateau = landmarks[TIBIA_PLATEAU_LATERAL] - origin
-    width = float(np.hypot(*plateau))
+def _plateau_frame(outlines: Points) -> tuple[Points, Points, Points, Points]:
+    """Return of each outline the medial edge of the plateau, its width, and unit vectors along it and to the tibia.
+
+    Args:
+        outlines: (K, 74, 2).
+
+    Returns:
+        (K, 2), (K, 1), (K, 2), (K, 2).
+    """
+    origin = outlines[:, TIBIA_PLATEAU_MEDIAL]
+    plateau = outlines[:, TIBIA_PLATEAU_LATERAL] - origin
+    width = np.hypot(plateau[:, :1], plateau[:, 1:])
     along = plateau / width
-    down = np.array([-along[1], along[0]])
-    femur_to_tibia = np.nanmean(landmarks[TIBIA_BODY], axis=0) - np.nanmean(landmarks[FEMUR_BODY], axis=0)
-    if float(femur_to_tibia @ down) < 0:
-        down = -down
-    return origin, width, along, down
+    down = np.stack([-along[:, 1], along[:, 0]], axis=1)
+    femur, tibia = (np.nanmean(outlines[:, list(body)], axis=1) for body in (FEMUR_BODY, TIBIA_BODY))
+    upwards = ((tibia - femur) * down).sum(1, keepdims=True) < 0
+    return origin, width, along, np.where(upwards, -down, down)

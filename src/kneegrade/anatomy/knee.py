@@ -1,6 +1,7 @@
 """`Knee`: a knee with landmarks, normalised crop and a first check; `DetectedRadiograph`: a film with its knees."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,7 @@ VIEW = Finding(
     "The bone outlines are not those of a natural knee in a frontal view (perhaps another view, an implant or not a "
     "knee), so the knee is not graded. Check the view, or grade by eye.",
 )
+NO_KNEE = Finding("no_knee", "No knee in a frontal view was detected on this film. Check the view, or grade by eye.")
 JOINT_CUT_OFF = Finding(
     "joint_cut_off",
     "The joint is cut off by the border of the film, so the knee is not graded. Provide a film that shows the whole "
@@ -86,6 +88,16 @@ class Knee:
             return self.landmarks
         return self.landmarks.moved(square_pixels_matrix(self.pixel_aspect))
 
+    def landmark_fields(self) -> dict[str, Any]:
+        """The fields of a `GradedKnee` that describe the landmarks."""
+        return {
+            "landmarks_px": self.landmarks_px,
+            "landmark_confidence": self.landmark_confidence,
+            "point_confidence": self.square_landmarks.point_confidence,
+            "landmarks_outside": tuple(np.flatnonzero(~self.landmarks.seen).tolist()),
+            "side_confidence": self.side_confidence,
+        }
+
 
 @dataclass(frozen=True, eq=False)
 class DetectedRadiograph:
@@ -112,6 +124,11 @@ class DetectedRadiograph:
     reason: Finding | None = None
     failed: bool = False
     sha256: str | None = None
+
+    @property
+    def accepted(self) -> list[Knee]:
+        """The knees that are not refused."""
+        return [knee for knee, reason in zip(self.knees, self.refusals, strict=True) if reason is None]
 
 
 def with_plausible_spacing(film: DetectedRadiograph) -> DetectedRadiograph:

@@ -24,6 +24,7 @@ from torch.nn import functional
 
 from kneegrade.anatomy.geometry import Pose, low_high_percentile
 from kneegrade.anatomy.landmark_scheme import NUM_LANDMARKS
+from kneegrade.weights.compute import Compute
 
 FINE_CHANNELS = (32, 48, 96, 160, 224)  # at strides 2, 4, 8, 16, 32
 COARSE_CHANNELS = (24, 36, 64, 104, 144)  # sufficient for localisation and coarse landmarks
@@ -92,6 +93,62 @@ class PyramidNetwork(nn.Module):
         return maps
 
 
+class PreparedPyramid(nn.Module):
+    """A pyramid network for inference, with the interface of `PyramidNetwork`.
+
+    Args:
+        network: trained.
+        compute: device, runtime, precision and threads.
+        size_px: side S of the input.
+    """
+
+    def __init__(self, network: PyramidNetwork, compute: Compute, size_px: int) -> None:
+        super().__init__()
+        image = torch.zeros(1, 1, size_px, size_px)
+        with torch.no_grad():
+            pyramid, _ = network.encode(image)
+        self.encoder = compute.prepared(_Encoder(network), image)
+        self.decoder = compute.prepared(_Decoder(network), *pyramid)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 1, S, S) → maps and scalars, as `PyramidNetwork.forward`."""
+        pyramid, scalars = self.encode(image)
+        return self.decode(pyramid), scalars
+
+    def encode(self, image: Tensor) -> tuple[list[Tensor], Tensor]:
+        """(B, 1, S, S) → features and scalars, as `PyramidNetwork.encode`."""
+        *pyramid, scalars = self.encoder(image)
+        return pyramid, scalars
+
+    def decode(self, pyramid: Sequence[Tensor]) -> Tensor:
+        """Features of `encode` → maps, as `PyramidNetwork.decode`."""
+        maps: Tensor = self.decoder(*pyramid)
+        return maps
+
+
+class _Encoder(nn.Module):
+    """`PyramidNetwork.encode` as a module from tensors to a tuple of tensors: the features, then the scalars."""
+
+    def __init__(self, network: PyramidNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        pyramid, scalars = self.network.encode(image)
+        return (*pyramid, scalars)
+
+
+class _Decoder(nn.Module):
+    """`PyramidNetwork.decode` as a module from tensors to a tensor."""
+
+    def __init__(self, network: PyramidNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *pyramid: Tensor) -> Tensor:
+        return self.network.decode(pyramid)
+
+
 def _upsample(x: Tensor) -> Tensor:
     """Return (B, C, 2h, 2w), with the new cell 2j on the old cell j, so that cell j stays centred on pixel stride·j."""
     padded = functional.pad(x, (0, 1, 0, 1), mode="replicate")
@@ -133,7 +190,7 @@ def knee_localizer_network() -> PyramidNetwork:
 
 @torch.inference_mode()
 def localize_knees(
-    network: PyramidNetwork, pixels: NDArray[np.float32], threshold: float, device: torch.device
+    network: PyramidNetwork | PreparedPyramid, pixels: NDArray[np.float32], threshold: float, device: torch.device
 ) -> list[Candidate]:
     """Return at most `MAX_CANDIDATES` candidates on a film, best first.
 
@@ -151,7 +208,7 @@ def localize_knees(
     for x, y, part in [(0, 0, film), *_overlapping_squares(film)]:
         image, factor = localizer_input(part)
         maps, _ = network(image.to(device, memory_format=torch.channels_last))
-        candidates += [c.moved(x, y) for c in read_candidates(maps[0].cpu(), factor, threshold)]
+        candidates += [c.moved(x, y) for c in read_candidates(maps[0].float().cpu(), factor, threshold)]
     return non_maximum_suppression(candidates)
 
 
@@ -284,11 +341,12 @@ def read_points(maps: Tensor, score: Tensor) -> LocatedLandmarks:
         maps: (B, 74, h, w) logits.
         score: (B,) logits.
     """
-    expectation, probability = soft_argmax(maps)
+    probability, of_columns, of_rows = _softmax_with_sums(maps)
+    expectation = _expectation(of_columns, of_rows)
     x = torch.arange(maps.shape[-1], device=maps.device) - expectation[..., :1]  # (B, 74, w)
     y = torch.arange(maps.shape[-2], device=maps.device) - expectation[..., 1:]  # (B, 74, h)
-    xx = (probability.sum(2) * x**2).sum(-1)  # (B, 74)
-    yy = (probability.sum(3) * y**2).sum(-1)
+    xx = (of_columns * x**2).sum(-1)  # (B, 74)
+    yy = (of_rows * y**2).sum(-1)
     xy = torch.einsum("bnhw,bnh,bnw->bn", probability, y, x)
     covariance = rearrange([xx, xy, xy, yy], "(row column) b n -> b n row column", row=2)
     return LocatedLandmarks(expectation * LANDMARK_STRIDE, covariance * LANDMARK_STRIDE**2, score.float())
@@ -296,7 +354,17 @@ def read_points(maps: Tensor, score: Tensor) -> LocatedLandmarks:
 
 def soft_argmax(maps: Tensor) -> tuple[Tensor, Tensor]:
     """Return the expectation (x, y) in cells, (B, 74, 2), and the softmax, (B, 74, h, w), of heat maps; float32."""
-    probability = maps.float().flatten(2).softmax(-1).reshape(maps.shape)
-    x = (probability.sum(2) * torch.arange(maps.shape[-1], device=maps.device)).sum(-1)
-    y = (probability.sum(3) * torch.arange(maps.shape[-2], device=maps.device)).sum(-1)
-    return torch.stack([x, y], dim=-1), probability
+    probability, of_columns, of_rows = _softmax_with_sums(maps)
+    return _expectation(of_columns, of_rows), probability
+
+
+def _softmax_with_sums(maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the softmax of each map, (B, N, h, w), and its sums over columns, (B, N, w), and rows, (B, N, h)."""
+    probability = maps.float().contiguous().flatten(2).softmax(-1).reshape(maps.shape)
+    return probability, probability.sum(2), probability.sum(3)
+
+
+def _expectation(of_columns: Tensor, of_rows: Tensor) -> Tensor:
+    """Return (B, N, 2), the expectation of column and row."""
+    axes = [(share * torch.arange(share.shape[-1], device=share.device)).sum(-1) for share in (of_columns, of_rows)]
+    return torch.stack(axes, dim=-1)

@@ -122,11 +122,12 @@ class ShapeModel:
         target = target * [-1.0, 1.0] if mirrored else target
         shape = mean = self.mean()
         scores = np.zeros(len(self.mode_sd_mm))
+        regression, modes = self._regression(weight, noise_mm), self.modes.reshape(len(scores), -1)
         for _ in range(iterations):
             matrix, offset = similarity(shape, target, weight)
             aligned = (target - offset) @ np.linalg.inv(matrix).T
-            scores = self._scores(aligned - mean, weight, noise_mm)
-            shape = mean + np.tensordot(scores * self.mode_sd_mm, self.modes, axes=1)
+            scores = regression @ (aligned - mean).reshape(-1)
+            shape = mean + ((scores * self.mode_sd_mm) @ modes).reshape(mean.shape)
         matrix, offset = similarity(shape, target, weight)
         fitted = shape @ matrix.T + offset
         residual = float(np.sqrt(weight @ ((fitted - target) ** 2).sum(axis=1) / weight.sum()))
@@ -135,12 +136,12 @@ class ShapeModel:
             fitted, matrix, offset = fitted * flip, matrix * flip[:, None], offset * flip
         return ShapeFit(fitted, scores, matrix, offset, residual)
 
-    def _scores(self, deviation_mm: Array, weight: Array, noise_mm: float) -> Array:
-        """Return the mode scores (K,) by ridge regression of the aligned deviations (74, 2) in mm."""
+    def _regression(self, weight: Array, noise_mm: float) -> Array:
+        """Return the matrix (K, 148) of the ridge regression from aligned deviations in mm to mode scores."""
         design = rearrange(self.modes * self.mode_sd_mm[:, None, None], "k n xy -> k (n xy)")  # (K, 148)
         row_weight = np.repeat(weight, 2) / noise_mm**2  # (148,)
         normal = (design * row_weight) @ design.T + np.eye(len(design))  # (K, K)
-        return np.asarray(np.linalg.solve(normal, (design * row_weight) @ deviation_mm.reshape(-1)), dtype=np.float64)
+        return np.asarray(np.linalg.solve(normal, design * row_weight), dtype=np.float64)
 
     @staticmethod
     def _checked(points: Array, weights: Array) -> tuple[Array, Array]:

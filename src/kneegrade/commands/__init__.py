@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from kneegrade.commands import (
     audit,
+    batch,
     calibrate,
     cohort,
     compare,
@@ -58,7 +59,9 @@ for verb in (
     cohort_app.command()(verb)
 
 COMMANDS: Final[dict[str, dict[str, Callable[..., None] | typer.Typer]]] = {
-    "Grade": {"grade": grade.grade, "landmarks": landmarks.landmarks, "info": info.info},
+    "Grade": {
+        "grade": grade.grade, "batch": batch.batch, "landmarks": landmarks.landmarks, "info": info.info,
+    },
     "Cohorts": {
         "cohort": cohort_app, "dataset": dataset.dataset, "phantom": phantom.phantom, "audit": audit.audit,
         "drift": drift.drift,

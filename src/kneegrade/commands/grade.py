@@ -53,14 +53,12 @@ def grade(
     weights: WeightsOption = None,
     detector: DetectorOption = None,
     device: DeviceOption = DeviceFlag.auto,
-    batch_size: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Number of films that the networks process together.")
-    ] = 16,
     quiet: QuietOption = False,
 ) -> None:  # fmt: skip
     """Grade the knees on radiographs and write a report.
 
-    Writes report.json, report.html and grades.csv.
+    Writes report.json, report.html and grades.csv. While it runs, each film is added to films.partial.jsonl as soon as
+    it is graded; this file remains if the process is killed.
 
     Other files in folders and zip files, such as programs, documents and DICOM reports, are left out and counted.
 
@@ -69,32 +67,35 @@ def grade(
     SIGTERM; the report has the films graded until then.
     """
     from kneegrade.files import prepare_output
-    from kneegrade.reporting import report_files
+    from kneegrade.reporting import JOURNAL, film_journal, report_files
 
     wanted = _report_formats(formats)
     others = Counter[str]()
     sources = sources_in(inputs, others)
-    prepare_output(output, report_files(wanted))
+    prepare_output(output, [*report_files(wanted), JOURNAL])
     with stop_signals() as stop:
         from kneegrade.anatomy import UserHints, UserLandmarks
-        from kneegrade.grader import Grader, GradingInterrupted
+        from kneegrade.grader import Grader
+        from kneegrade.ungraded import GradingInterrupted
 
         user_landmarks = None if landmarks is None else UserLandmarks(landmarks, unit.value, mirrored.value)
         if user_landmarks is not None:
             _check_landmarks(user_landmarks.path, len(sources))
         hints = UserHints(None if side is None else SIDES[side], spacing_of(spacing), user_landmarks)
-        grader = Grader(device.value, weights, batch_size, detector)
-        with progress_bar("Grading", quiet or len(sources) < 2) as advance:
+        grader = Grader(device.value, weights, detector)
+        bar = progress_bar("Grading", quiet or len(sources) < 2)
+        with film_journal(output) as add_film, bar as advance:
 
             def progress(done: int, total: int, loss: float | None = None) -> None:
                 stop.check()
                 advance(done, total)
 
             try:
-                report, left = grader.grade_sources(sources, hints, progress=progress), 0
+                report, left = grader.grade_sources(sources, hints, progress, add_film), 0
             except GradingInterrupted as interrupted:
                 report, left = interrupted.report, interrupted.left
-        _finish(report, output, wanted, others, quiet=quiet, stop=stop, left=left)
+            written = _write(report, output, wanted, stop=stop, left=left)
+        _finish(report, written, others, quiet=quiet)
 
 
 def _check_landmarks(path: Path, films: int) -> None:
@@ -106,20 +107,10 @@ def _check_landmarks(path: Path, films: int) -> None:
         )
 
 
-def _finish(
-    report: "Report",
-    output: Path,
-    formats: tuple[str, ...],
-    others: Counter[str],
-    *,
-    quiet: bool,
-    stop: Stop,
-    left: int,
-) -> None:
-    """Writes and prints the report, and ends with the exit code; `left` films were not reached after a signal."""
+def _write(report: "Report", output: Path, formats: tuple[str, ...], *, stop: Stop, left: int) -> dict[str, Path]:
+    """Writes the report; if `left` films were not reached after a signal, ends with the exit code."""
     from kneegrade.reporting import write_report
     from kneegrade.reporting.report_labels import printable
-    from kneegrade.reporting.terminal import ungraded_lines
 
     total = len(report.radiographs)
     if left == total:
@@ -133,6 +124,13 @@ def _finish(
             err=True,
         )
         raise typer.Exit(stop.exit_code)
+    return written
+
+
+def _finish(report: "Report", written: dict[str, Path], others: Counter[str], *, quiet: bool) -> None:
+    """Prints the report, and ends with the exit code."""
+    from kneegrade.reporting.terminal import ungraded_lines
+
     if quiet:
         for line in ungraded_lines(report):
             typer.echo(line, err=True)

@@ -53,12 +53,12 @@ def landmarks(
     prepare_output(output)
     from kneegrade.anatomy import LandmarkDetector, UserHints
     from kneegrade.reporting.landmark_export import write_landmarks
-    from kneegrade.weights.inference import choose_device
+    from kneegrade.weights.compute import Compute
 
     hints = UserHints(None if side is None else SIDES[side], spacing_of(spacing))
     with progress_bar("Detecting landmarks", quiet or len(sources) < 2) as advance:
         films = write_landmarks(
-            sources, output, listed(formats), LandmarkDetector(detector, choose_device(device.value)), hints,
+            sources, output, listed(formats), LandmarkDetector(detector, Compute.choose(device.value)), hints,
             advance,
         )  # fmt: skip
     if quiet:

@@ -62,3 +62,55 @@ def stop_signals() -> Iterator[Stop]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+class StopCount:
+    """The signals that have asked a command to stop.
+
+    Attributes:
+        number: of signals so far.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._last = Stop()
+
+    @property
+    def exit_code(self) -> int:
+        """128 plus the number of the last signal."""
+        return self._last.exit_code
+
+    @property
+    def name(self) -> str:
+        """Name of the last signal for messages."""
+        return self._last.name
+
+    def add(self, number: int) -> None:
+        """Count a signal; after the second one, which should have stopped the command, the next raises."""
+        self._last.number = number
+        self.number += 1
+        if self.number > 2:
+            raise KeyboardInterrupt
+
+
+@contextmanager
+def stop_count() -> Iterator[StopCount]:
+    """Yields a `StopCount`; within the block Ctrl-C and SIGTERM are only counted, and the command looks at the number.
+
+    A signal that was ignored before stays ignored. A KeyboardInterrupt that leaves the block becomes a sentence on
+    standard error and `typer.Exit`.
+    """
+    stop = StopCount()
+    previous = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                previous[number] = signal.signal(number, lambda number, frame: stop.add(number))
+    try:
+        yield stop
+    except KeyboardInterrupt:
+        typer.echo(f"kneegrade: The run was stopped by {stop.name} before it began or was finished.", err=True)
+        raise typer.Exit(stop.exit_code) from None
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -7,7 +7,7 @@ reject almost none of them; `tests/imaging/test_real_films.py` repeats the measu
 import numpy as np
 from numpy.typing import NDArray
 
-from kneegrade.imaging.photometry import block_means, box_mean
+from kneegrade.imaging.photometry import block_means, mirrored_borders
 from kneegrade.imaging.radiograph import Radiograph
 from kneegrade.results import Finding
 
@@ -42,8 +42,7 @@ def check_film(radiograph: Radiograph) -> tuple[Finding, ...]:
     findings: tuple[Finding, ...] = (TOO_SMALL,) if min(pixels.shape) < MIN_SIDE_PX else ()
     if _percentile_range(pixels) < BLANK_RANGE:
         return (*findings, BLANK)
-    levels = len(np.unique(np.rint(pixels * 255)))
-    if levels < MIN_GREY_LEVELS or clipped_fraction(pixels) > MAX_CLIPPED_FILM:
+    if grey_levels(pixels) < MIN_GREY_LEVELS or clipped_fraction(pixels) > MAX_CLIPPED_FILM:
         findings += (EXPOSURE,)
     if smoothness(block_means(pixels, FILM_SIDE_PX)) > MAX_SMOOTHNESS_FILM:
         findings += (BLUR,)
@@ -73,6 +72,12 @@ def check_crop(pixels: NDArray[np.float32]) -> tuple[Finding, ...]:
     return findings
 
 
+def grey_levels(pixels: NDArray[np.float32]) -> int:
+    """Number of distinct values of pixels in [0, 1] after rounding to 8 bits."""
+    coded = np.rint(pixels * 255).astype(np.uint8).reshape(-1)
+    return int(np.count_nonzero(np.bincount(coded, minlength=256)))
+
+
 def clipped_fraction(pixels: NDArray[np.float32]) -> float:
     """Fraction of pixels at 0 or at 1 (within `CLIPPED_MARGIN`)."""
     return float(np.mean((pixels <= CLIPPED_MARGIN) | (pixels >= 1 - CLIPPED_MARGIN)))
@@ -91,11 +96,19 @@ def smoothness(pixels: NDArray[np.float64]) -> float:
         A number from 0 to 1; 1 for a constant image.
     """
     ratios = []
+    side = 2 * BLUR_RADIUS_PX + 1
     for axis in (0, 1):
-        before = np.abs(np.diff(pixels, axis=axis)).sum()
-        after = np.abs(np.diff(box_mean(pixels, BLUR_RADIUS_PX, axes=(axis,)), axis=axis)).sum()
+        before = _total_change(pixels, 1, axis)
+        # Neighbouring moving means differ by the pixel that enters minus the pixel that leaves, over the side.
+        after = _total_change(mirrored_borders(pixels, BLUR_RADIUS_PX, BLUR_RADIUS_PX, axis), side, axis) / side
         ratios.append(float(after / before) if before > 0 else 1.0)
     return max(ratios)
+
+
+def _total_change(pixels: NDArray[np.float64], step: int, axis: int) -> float:
+    """Sum of the absolute differences of pixels that are `step` apart along an axis."""
+    change = pixels[step:] - pixels[:-step] if axis == 0 else pixels[:, step:] - pixels[:, :-step]
+    return float(np.abs(change, out=change).sum())
 
 
 def _percentile_range(pixels: NDArray[np.float32]) -> float:

@@ -10,6 +10,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from kneegrade.errors import (
@@ -31,16 +32,16 @@ ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
 CHUNK_BYTES = MEBIBYTE
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Source:
-    """One image to read: a file on disk or a member of a zip archive.
+    """One image to read: a file on disk or a member of a zip archive. Can be pickled, unless `load` cannot.
 
     Attributes:
         name: name for reports: the path relative to the given folder or archive or, of several inputs, to the nearest
             folder that contains them all.
         path: path on disk; None for a member of an archive.
         error: the reason why the source cannot be read, or None.
-        load: function that returns the bytes of a member; None for a file on disk.
+        load: function that returns the bytes, for example a `ZipMember`; None for a file on disk.
     """
 
     name: str
@@ -61,6 +62,42 @@ class Source:
         if self.path is None:
             raise UsageError("The source has neither a path nor bytes; set `path` or `load`.", code="source")
         return self.path
+
+
+@dataclass(frozen=True)
+class ZipMember:
+    """The bytes of a member of a zip archive, as `Source.load`.
+
+    Attributes:
+        path: of the archive.
+        index: of the member in the archive's directory; names need not be unique.
+        max_bytes: bytes beyond these are not read.
+    """
+
+    path: Path
+    index: int
+    max_bytes: int
+
+    def __call__(self) -> bytes:
+        """The bytes of the member.
+
+        Raises:
+            UnreadableFileError: the member is damaged, or the archive has changed or was removed.
+        """
+        try:
+            status = self.path.stat()
+            archive = _open_archive(self.path, status.st_mtime_ns, status.st_size)
+            member = archive.infolist()[self.index]
+        except Exception:  # a malformed central directory raises other exceptions than BadZipFile
+            message = "The zip archive cannot be opened or has changed; check that it is still there, and try again."
+            raise UnreadableFileError(message, code="cannot_open") from None
+        return _read_member(archive, member, self.max_bytes)
+
+
+@lru_cache(maxsize=4)
+def _open_archive(path: Path, changed_ns: int, size: int) -> zipfile.ZipFile:
+    """The archive, which stays open for its next members."""
+    return zipfile.ZipFile(path)
 
 
 def sha256_of(content: Path | bytes) -> str | None:
@@ -196,7 +233,7 @@ def _in_archive(path: Path, name: str, prefix: str, limits: Limits, others: Coun
     except Exception:  # a malformed central directory raises other exceptions than BadZipFile
         yield Source(name, error=UnreadableFileError("The zip archive is damaged or truncated.", code="damaged"))
         return
-    members = [member for member in archive.infolist() if not member.is_dir()]
+    members = [(i, member) for i, member in enumerate(archive.infolist()) if not member.is_dir()]
     if len(members) > limits.zip_members:
         error = LimitExceededError(
             f"The zip archive has {len(members)} members, more than the allowed {limits.zip_members}.",
@@ -204,15 +241,17 @@ def _in_archive(path: Path, name: str, prefix: str, limits: Limits, others: Coun
         )
         yield Source(name, error=error)
         return
-    named = zip(map(shown_name, member_names(members)), members, strict=True)
-    for shown, member in sorted(named, key=lambda pair: pair[0]):
+    named = zip(map(shown_name, member_names([member for _, member in members])), members, strict=True)
+    for shown, (index, member) in sorted(named, key=lambda pair: pair[0]):
         if not any(is_passed_over(part) for part in shown.split("/")):
-            yield from _member(archive, member, prefix + shown, limits, others)
+            content = ZipMember(path, index, limits.zip_member_bytes)
+            yield from _member(archive, member, Source(prefix + shown, load=content), limits, others)
 
 
 def _member(
-    archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, limits: Limits, others: Counter[str]
+    archive: zipfile.ZipFile, member: zipfile.ZipInfo, source: Source, limits: Limits, others: Counter[str]
 ) -> Iterator[Source]:
+    name = source.name
     error, start = _member_error(member, limits), b""
     if error is None:
         try:
@@ -233,11 +272,7 @@ def _member(
     if error is not None:
         yield Source(name, error=error)
         return
-
-    def load() -> bytes:
-        return _read_member(archive, member, limits.zip_member_bytes)
-
-    yield Source(name, load=load)
+    yield source
 
 
 def _member_error(member: zipfile.ZipInfo, limits: Limits) -> KneeGradeError | None:

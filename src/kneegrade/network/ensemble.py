@@ -12,6 +12,7 @@ from kneegrade.network.model import Attribution, GradeLogits, GradingNetwork
 from kneegrade.network.model_config import ModelConfig, model_config_of
 from kneegrade.schema import TARGETS
 from kneegrade.weights import Weights, load_part
+from kneegrade.weights.compute import Compute
 
 
 class Ensemble(nn.Module):
@@ -78,15 +79,11 @@ class Ensemble(nn.Module):
             member.optimized_for_inference(device)
         return self
 
-    @property
-    def in_bfloat16(self) -> bool:
-        """Whether the trunks run in bfloat16."""
-        return any(member.in_bfloat16 for member in self.networks())
-
-    @in_bfloat16.setter
-    def in_bfloat16(self, value: bool) -> None:
+    def prepared(self, compute: Compute) -> "Ensemble":
+        """Return this ensemble with members for grading; see `GradingNetwork.prepared`."""
         for member in self.networks():
-            member.in_bfloat16 = value
+            member.prepared(compute)
+        return self.requires_grad_(False).eval()
 
 
 def resized(
@@ -109,6 +106,22 @@ def resized(
     if inside is not None:
         inside = functional.adaptive_avg_pool2d(inside.float(), size_px) > 0.5
     return smaller.contiguous(memory_format=torch.channels_last), points, visible, inside
+
+
+def load_report_network(weights: Weights) -> GradingNetwork | Ensemble:
+    """Return the network of the weights, which gives all that a report needs.
+
+    Raises:
+        WeightsError: it does not, or the weights do not fit this version.
+    """
+    config = model_config_of(weights)
+    if not config.pooling.startswith("keypoints") or config.heads != "softmax":
+        raise WeightsError(
+            f"The weights {weights.name} have {config.pooling} pooling and {config.heads} heads. A report needs "
+            "keypoint pooling and softmax heads, because its evidence is a sum over landmarks. `kneegrade evaluate` "
+            "accepts these weights with a manifest that has landmarks."
+        )
+    return load_network(weights)
 
 
 def load_network(weights: Weights) -> GradingNetwork | Ensemble:

@@ -14,7 +14,6 @@ these summands. `ModelConfig` selects the parts, so that one class covers every 
 """
 
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import cast
 
@@ -29,7 +28,8 @@ from kneegrade.network.model_config import ModelConfig
 from kneegrade.network.pooling import global_average, masked_average, pool_at_landmarks, siamese_patches
 from kneegrade.network.resnet import Trunk
 from kneegrade.schema import TARGETS
-from kneegrade.weights.inference import fuse_batchnorm, has_native_bfloat16
+from kneegrade.weights.compute import Compute
+from kneegrade.weights.inference import fuse_batchnorm
 
 
 @dataclass(frozen=True)
@@ -72,11 +72,12 @@ class GradingNetwork(nn.Module):
     def __init__(self, config: ModelConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or ModelConfig()
-        self.in_bfloat16 = False
         build = EfficientNetTrunk if config.trunk in EFFICIENTNETS else Trunk
-        self.trunk = build(config.trunk, config.stages, input_normalization=config.input_normalization)
-        at_landmarks = sum(level.channels for level in self.trunk.levels[: self.trunk.landmark_levels])
-        in_mean = self.trunk.levels[-1].channels
+        trunk = build(config.trunk, config.stages, input_normalization=config.input_normalization)
+        self.trunk = trunk
+        self.landmark_levels = trunk.levels[: trunk.landmark_levels]
+        at_landmarks = sum(level.channels for level in self.landmark_levels)
+        in_mean = trunk.levels[-1].channels
         channels = at_landmarks if config.pooling.startswith("keypoints") else in_mean  # C
         width = channels if config.reduce is None else config.reduce  # R
         self.reduce = None if config.reduce is None else _reduction(channels, width)
@@ -114,7 +115,7 @@ class GradingNetwork(nn.Module):
             return self._reduced(masked_average(maps[-1], inside), always[:, :1])
         at_landmarks = torch.cat([
             pool_at_landmarks(features, landmarks_px, visible, level.stride, level.offset)
-            for features, level in zip(maps, self.trunk.levels[: self.trunk.landmark_levels], strict=False)
+            for features, level in zip(maps, self.landmark_levels, strict=False)
         ], 2)  # (B, 74, C)  # fmt: skip
         if pooling == "keypoints":
             return self._reduced(at_landmarks, visible)
@@ -132,9 +133,7 @@ class GradingNetwork(nn.Module):
         return reduced
 
     def _maps(self, image: Tensor, inside: Tensor | None) -> tuple[Tensor, ...]:
-        precision = torch.autocast(image.device.type, torch.bfloat16) if self.in_bfloat16 else nullcontext()
-        with precision:
-            maps: Tensor | tuple[Tensor, ...] = self.trunk(image, inside)
+        maps: Tensor | tuple[Tensor, ...] = self.trunk(*([image] if inside is None else [image, inside]))
         return maps if isinstance(maps, tuple) else (maps,)
 
     def classify(self, pooled: Tensor) -> dict[str, Tensor]:
@@ -158,30 +157,42 @@ class GradingNetwork(nn.Module):
         Args:
             pooled: (B, P, R) from `forward`.
         """
+        deviation = (pooled - self.feature_mean).unsqueeze(1)  # (B, 1, P, R)
         contributions, constant = {}, {}
         for target in TARGETS:
             points = list(self.config.read_points(target))
             weight, bias = head_weights(self.heads, target.name, len(points))  # (K, p, R), (K,)
             if self.config.heads == "softmax":
                 weight, bias = weight - weight.mean(0), bias - bias.mean()
-            mean = self.feature_mean[points]  # (p, R)
-            summands = torch.zeros(*pooled.shape[:2], len(bias), device=pooled.device)  # (B, P, K)
-            summands[:, points] = torch.einsum("bpc,kpc->bpk", pooled[:, points] - mean, weight)
+            summands = pooled.new_zeros(*pooled.shape[:2], len(bias))  # (B, P, K)
+            summands[:, points] = (deviation[:, :, points] * weight).sum(-1).transpose(1, 2)
             contributions[target.name] = summands
-            constant[target.name] = bias + torch.einsum("pc,kpc->k", mean, weight)
+            constant[target.name] = bias + (self.feature_mean[points] * weight).sum((1, 2))
         return Attribution(contributions, constant)
 
     def optimized_for_inference(self, device: str = "cpu") -> "GradingNetwork":
-        """Return this network, changed for predictions only.
+        """Return this network, changed for predictions on large batches of crops, in float32.
 
-        On the CPU, batch normalisation is fused into the convolutions, and the trunk runs in bfloat16 on processors
-        with native support. Logits change by some hundredths in bfloat16; pooled features and heads stay in float32, so
-        the attribution stays exact.
+        On the CPU, batch normalisation is fused into the convolutions.
         """
         if device == "cpu":
             self.trunk = fuse_batchnorm(self.trunk)
-            self.in_bfloat16 = has_native_bfloat16()
         return self
+
+    def prepared(self, compute: Compute) -> "GradingNetwork":
+        """Return this network, changed for grading with the given runtime, precision and threads.
+
+        They concern the trunk. Pooled features and heads stay in torch and float32, so the attribution stays exact.
+
+        Raises:
+            ValueError: the network pools neither at landmarks nor over the whole crop.
+        """
+        if self.config.pooling == "siamese":
+            raise ValueError("a network with siamese pooling cannot be prepared for grading")
+        image = torch.zeros(1, 1, self.config.roi_px, self.config.roi_px)
+        inputs = (image, torch.ones_like(image, dtype=torch.bool)) if self.config.mask_outside else (image,)
+        self.trunk = compute.prepared(self.trunk, *inputs)  # type: ignore[assignment]
+        return self.requires_grad_(False).eval().to(compute.device)
 
 
 def _reduction(channels: int, width: int) -> nn.Sequential:

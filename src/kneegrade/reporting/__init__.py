@@ -12,6 +12,7 @@ from kneegrade.errors import UsageError
 from kneegrade.files import make_directory
 from kneegrade.reporting.audit_page import write_audit
 from kneegrade.reporting.csv_report import write_csv, write_rows
+from kneegrade.reporting.film_journal import JOURNAL, film_journal
 from kneegrade.reporting.html_report import write_html
 from kneegrade.reporting.json_report import SCHEMA_VERSION, json_schema, to_dict, write_json
 from kneegrade.reporting.terminal import grades_table
@@ -19,7 +20,9 @@ from kneegrade.results import Report
 
 __all__ = [
     "FORMATS",
+    "JOURNAL",
     "SCHEMA_VERSION",
+    "film_journal",
     "grades_table",
     "json_schema",
     "report_files",

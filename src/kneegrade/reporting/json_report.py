@@ -57,7 +57,7 @@ def to_dict(report: Report) -> dict[str, Any]:
             "learnt_from": report.weights.learnt_from,
             "site": None if report.site is None else asdict(report.site),
         },
-        "radiographs": [_radiograph(radiograph) for radiograph in report.radiographs],
+        "radiographs": [radiograph_dict(radiograph) for radiograph in report.radiographs],
     }
 
 
@@ -68,7 +68,12 @@ def json_schema() -> dict[str, Any]:
     return schema
 
 
-def _radiograph(radiograph: GradedRadiograph) -> dict[str, Any]:
+def radiograph_dict(radiograph: GradedRadiograph) -> dict[str, Any]:
+    """One entry of `radiographs` as plain JSON values.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
     return {
         "source": radiograph.source,
         "sha256": radiograph.sha256,

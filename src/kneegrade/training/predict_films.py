@@ -4,7 +4,7 @@
 `KneePredictions`, as the dataset route does.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -16,13 +16,14 @@ from torch import Tensor
 
 from kneegrade.anatomy import DetectedRadiograph, UserHints
 from kneegrade.cohorts import target_distributions
+from kneegrade.errors import UsageError
 from kneegrade.evaluation import Predictions
 from kneegrade.grader import Grader, detect_film, detect_knees
 from kneegrade.imaging import Source, read_radiograph
 from kneegrade.progress import Progress
 from kneegrade.results import GradedRadiograph, GradeResult
 from kneegrade.schema import ONE_HOT_LENGTH, TARGETS
-from kneegrade.uncertainty import OODFeatures
+from kneegrade.uncertainty import OODFeatures, concatenate_features
 
 Value = TypeVar("Value")
 
@@ -173,19 +174,20 @@ def ood_features_of_films(
     images = films["image_path"] if isinstance(films, pd.DataFrame) else films
     rows, left_out = list[int](), list[str]()
 
-    def detected() -> Iterator[DetectedRadiograph]:
-        for row, image in enumerate(images):
-            film = _detect(image, grader)
-            gradable = sum(reason is None for reason in film.refusals)
-            rows.extend([row] * gradable)
-            if not gradable:
-                reason = film.reason or next(iter(film.refusals), None)
-                left_out.append(f"{film.source}: {reason.message if reason else 'no gradable knee found'}")
-            yield film
-            if progress:
-                progress(row + 1, len(images))
-
-    features = grader.ood_features(detected())
+    parts = list[OODFeatures]()
+    for row, image in enumerate(images):
+        film = _detect(image, grader)
+        features = grader.ood_features(film)
+        if features is None:
+            reason = film.reason or next(iter(film.refusals), None)
+            left_out.append(f"{film.source}: {reason.message if reason else 'no gradable knee found'}")
+        else:
+            parts.append(features)
+            rows.extend([row] * sum(reason is None for reason in film.refusals))
+        if progress:
+            progress(row + 1, len(images))
+    if not parts:
+        raise UsageError("No gradable knee was detected on any of the films.")
     if isinstance(films, pd.DataFrame):
         about = _about(films, rows)
     else:
@@ -194,7 +196,9 @@ def ood_features_of_films(
             "source": np.full(len(rows), "pictures"),
             "targets": np.full((len(rows), ONE_HOT_LENGTH), np.nan, dtype=np.float32),
         }  # fmt: skip
-    return KneePredictions(**about, landmarks="detector", left_out=tuple(left_out), ood_features=features)
+    return KneePredictions(
+        **about, landmarks="detector", left_out=tuple(left_out), ood_features=concatenate_features(parts)
+    )
 
 
 def _detect(image: "str | NDArray[np.uint8]", grader: Grader) -> DetectedRadiograph:

@@ -62,11 +62,11 @@ class ConformalSets(nn.Module):
             grades: (N, 7) reported grades.
             unusual: (N,) knees that get the wider sets; None for no knee.
         """
-        members = np.zeros(probabilities.shape, dtype=np.bool_)
+        members, before = np.zeros(probabilities.shape, dtype=np.bool_), _mass_before_all(probabilities)
         strict = np.zeros(len(probabilities), dtype=np.bool_) if unusual is None else unusual
         for index, target in enumerate(TARGETS):
             limit = np.where(strict, float(self.strict_threshold[index]), float(self.threshold[index]))
-            inside = mass_before(probabilities[:, target.one_hot]) <= limit[:, None]
+            inside = before[:, target.one_hot] <= limit[:, None]
             scale, reported = np.arange(target.classes), grades[:, index, None]
             low = np.minimum(inside.argmax(1)[:, None], reported)
             high = np.maximum(target.classes - 1 - inside[:, ::-1].argmax(1)[:, None], reported)
@@ -96,6 +96,16 @@ def mass_before(probabilities: NDArray[np.floating]) -> Array:
         before[rows, joins] = mass
         mass = np.minimum(mass + np.where(down, left, right), 1.0)  # floating-point sums may exceed 1
         low, high = np.where(down, low - 1, low), np.where(down, high, high + 1)
+    return before
+
+
+def _mass_before_all(probabilities: NDArray[np.floating]) -> Array:
+    """(N, 29) `mass_before` of all seven grades; those of one number of classes together, which is faster."""
+    before = np.empty(probabilities.shape)
+    for classes in {target.classes for target in TARGETS}:
+        positions = np.stack([np.r_[t.one_hot] for t in TARGETS if t.classes == classes])  # (grades, classes)
+        together = mass_before(probabilities[:, positions].reshape(-1, classes))
+        before[:, positions] = together.reshape(len(probabilities), -1, classes)
     return before
 
 

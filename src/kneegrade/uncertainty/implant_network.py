@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from kneegrade.errors import WeightsError
 from kneegrade.weights import load_part, load_weights, read_description, save_weights
+from kneegrade.weights.compute import Compute
 
 IMPLANT_PX = 144  # side of the input
 LAYERS = ((16, 2), (32, 2), (48, 2), (48, 1), (96, 2), (128, 1))  # width and stride of each convolution
@@ -81,6 +82,12 @@ class ImplantNetwork(nn.Module):
         pooled = torch.cat([features.amax((2, 3)), features.mean((2, 3))], dim=1)
         logits: Tensor = self.head(self.dropout(pooled))
         return logits.squeeze(1)
+
+    def prepared(self, compute: Compute) -> "ImplantNetwork":
+        """This network, changed for predictions with the given runtime and threads."""
+        images = torch.zeros(1, 1 if self.earlier else INPUTS, IMPLANT_PX, IMPLANT_PX)
+        self.body = compute.prepared(self.body, images)  # type: ignore[assignment]
+        return self.eval()
 
     @torch.no_grad()
     def probability(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:

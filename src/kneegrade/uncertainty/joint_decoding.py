@@ -25,7 +25,7 @@ OARSI grade rises to 1, whichever costs less probability.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,18 +56,26 @@ class CoherentDecoder:
     joint_exponent: float
     ordinal_smoothing: float = 0.0
 
+    @cached_property
+    def _log_joint(self) -> Array:
+        """(20480,) b·log p."""
+        return self.joint_exponent * np.log(self.table.reshape(-1))
+
+    @cached_property
+    def _log_prior(self) -> Array:
+        """(29,) a·log π."""
+        return self.prior_exponent * np.log(prior_vector(self.table))
+
     def marginals(self, probabilities: NDArray[np.floating]) -> Array:
         """(N, 29) decoded marginals.
 
         Args:
             probabilities: (N, 29) calibrated distributions.
         """
-        log_joint = self.joint_exponent * np.log(self.table.reshape(-1))
-        log_prior = np.log(prior_vector(self.table))
         parts = []
         for rows in _chunks(probabilities):
-            evidence = np.log(np.maximum(rows, LEAST_PROBABILITY)) - self.prior_exponent * log_prior
-            scores = evidence @ tuple_layout().T + log_joint  # (n, 20480)
+            evidence = np.log(np.maximum(rows, LEAST_PROBABILITY)) - self._log_prior
+            scores = evidence @ tuple_layout().T + self._log_joint  # (n, 20480)
             weights = np.exp(scores - scores.max(1, keepdims=True))
             parts.append(weights @ tuple_layout() / weights.sum(1, keepdims=True))
         return np.concatenate(parts) if parts else np.empty((0, tuple_layout().shape[1]))
@@ -81,8 +89,7 @@ class CoherentDecoder:
             marginals: (N, 29) from `marginals`.
             min_support: minus infinity reports such tuples like all others.
         """
-        allowed, layout = tuples()[keeps_hard_rules()], tuple_layout()[keeps_hard_rules()]
-        without_sign = (allowed[:, 0] >= 2) & (allowed[:, 1:] == 0).all(1)
+        allowed, layout, without_sign = _allowed_tuples()
         unsupported = zero_support(marginals) <= min_support
         best = []
         for start, rows in enumerate(_chunks(smooth_ordinal(marginals, self.ordinal_smoothing))):
@@ -182,3 +189,11 @@ def tuple_layout() -> Array:
 def keeps_hard_rules() -> NDArray[np.bool_]:
     """(20480,) which of `tuples` break no hard rule."""
     return ~breaks_hard_rule(tuples())
+
+
+@cache
+def _allowed_tuples() -> tuple[NDArray[np.int64], Array, NDArray[np.bool_]]:
+    """The M tuples that break no hard rule: (M, 7), one-hot (M, 29), and which have KL ≥ 2 beside six zeros, (M,)."""
+    allowed = tuples()[keeps_hard_rules()]
+    without_sign = (allowed[:, 0] >= 2) & (allowed[:, 1:] == 0).all(1)
+    return allowed, tuple_layout()[keeps_hard_rules()], without_sign

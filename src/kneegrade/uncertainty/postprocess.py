@@ -119,6 +119,12 @@ class Postprocessor:
     sets: ConformalSets | None = None
     site: SiteScale | None = None
 
+    @property
+    def set_level(self) -> float | None:
+        """Probability with which a reported prediction set contains the true grade; None without sets."""
+        sets = self.sets if self.site is None else self.site.sets
+        return None if sets is None else round(float(sets.level), 6)
+
     @classmethod
     def of(cls, weights: Weights) -> "Postprocessor":
         """The postprocessor of a grader's weights.

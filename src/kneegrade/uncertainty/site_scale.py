@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kneegrade.errors import RecipeError, WeightsError
+from kneegrade.results import SiteReader
 from kneegrade.schema import TARGETS
 from kneegrade.uncertainty.conformal import ConformalSets, fit_sets
 from kneegrade.uncertainty.joint_decoding import smooth_ordinal
@@ -47,6 +48,11 @@ class SiteScale:
     maps: Mapping[str, SiteMap]
     sets: ConformalSets
     ordinal_smoothing: float = 0.0
+
+    @property
+    def reader(self) -> SiteReader:
+        """The reader, as a report names it."""
+        return SiteReader(self.name, self.knees, {name: one.family for name, one in self.maps.items()})
 
     @classmethod
     def of(cls, weights: Weights) -> "SiteScale | None":

@@ -1,4 +1,4 @@
-"""Networks prepared for inference: compute device, native bfloat16, batch normalisations fused into convolutions."""
+"""Networks prepared for inference: compute device, batch normalisations fused into convolutions."""
 
 from copy import deepcopy
 from itertools import pairwise
@@ -44,8 +44,3 @@ def fuse_batchnorm(network: Network) -> Network:
                 setattr(module, conv_name, fuse_conv_bn_eval(conv, norm))
                 setattr(module, norm_name, nn.Identity())
     return fused
-
-
-def has_native_bfloat16() -> bool:
-    """True when the CPU has bfloat16 instructions; other CPUs emulate bfloat16, which is slow."""
-    return any(getattr(torch.cpu, name, bool)() for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))

@@ -1,0 +1,306 @@
+"""What `kneegrade batch` reaches on this computer: speed, time by stage, sharing, memory, kills, identical rows.
+
+    python benchmarks/throughput.py FOLDER [--parts stages,speed,sharing,memory,kills,identity] [--number 826]
+
+FOLDER has films, for example the validation crops of Chen 2018. Prints JSON lines, one per part. Speed is that between
+the first and the last film of a run, without the start of the workers. CPU seconds are those of the worker or of its
+decoding process. `kills` ends a run 20 times with SIGKILL, at random moments, and resumes it.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from kneegrade.batch import BatchOptions, RunSettings, read_table, run_batch
+from kneegrade.batch.film_task import rows_of
+from kneegrade.batch.plan import PlannedFilm, plan_films
+from kneegrade.batch.result_parts import PartWriter
+from kneegrade.batch.shard import Shard
+
+PARTS = ("stages", "speed", "sharing", "memory", "kills", "identity")
+OUTSIDE = ("measure", "write", "other")  # neither decoding nor networks
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--parts", default=",".join(PARTS), help="comma-separated; default: all")
+    parser.add_argument("--number", type=int, default=826, help="number of films for stages, speed, sharing, identity")
+    parser.add_argument("--memory-films", type=int, default=5100, help="number of films for memory")
+    parser.add_argument("--kill-films", type=int, default=2000, help="number of films for kills")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--option", action="append", default=[], help="option of `kneegrade batch`; may be repeated")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        for part in options.parts.split(","):
+            work = Path(folder) / part
+            work.mkdir()
+            print(json.dumps({part: MEASURES[part](options, work)}), flush=True)
+
+
+def choose(options: argparse.Namespace, number: int, target: Path) -> Path:
+    """A folder of links to `number` films, chosen at random (seed 0); if there are fewer, they are repeated."""
+    films = [film for film in plan_films([str(options.folder)]).films if film.source.path is not None]
+    order = np.random.default_rng(0).permutation(len(films))
+    target.mkdir()
+    for i in range(number):
+        path = films[order[i % len(films)]].source.path
+        (target / f"{i:06d}{path.suffix}").symlink_to(path.resolve())
+    return target
+
+
+def command(options: argparse.Namespace, films: Path, output: Path, *extra: str) -> list[str]:
+    call = [sys.executable, "-m", "kneegrade", "batch", str(films), "-o", str(output), "--log-format", "json", "-q"]
+    return [*call, *options.option, *extra]
+
+
+def films_per_second(output: Path) -> float:
+    finished = np.sort(read_table(output, "log", ["finished"])["finished"].to_numpy())
+    return (len(finished) - 1) / float((finished[-1] - finished[0]) / np.timedelta64(1, "s"))
+
+
+def speed(options: argparse.Namespace, work: Path) -> dict[str, Any]:
+    films, start = choose(options, options.number, work / "in"), time.monotonic()
+    subprocess.run(command(options, films, work / "out", "--workers", str(options.workers)), check=False)
+    seconds = time.monotonic() - start
+    log = read_table(work / "out", "log").to_pandas()
+    return {
+        "films": len(log), "workers": options.workers, "films_per_second": round(films_per_second(work / "out"), 2),
+        "seconds_of_the_whole_command": round(seconds, 1),
+        "cpu_ms_per_film_median": round(1000 * float(log["cpu_seconds"].median()), 1),
+        "load_before": os.getloadavg()[0],
+    }  # fmt: skip
+
+
+def sharing(options: argparse.Namespace, work: Path) -> dict[str, Any]:
+    films = choose(options, options.number, work / "in")
+    subprocess.run(command(options, films, work / "one", "--workers", "2"), check=False)
+    runs = [subprocess.Popen(command(options, films, work / name, "--workers", "1")) for name in ("left", "right")]
+    for run in runs:
+        run.wait()
+    alone = films_per_second(work / "one")
+    shares = [round(films_per_second(work / name) / alone, 3) for name in ("left", "right")]
+    return {"films": options.number, "films_per_second_two_workers": round(alone, 2), "shares_side_by_side": shares}
+
+
+class Stages:
+    """CPU seconds by stage; the time of a stage inside another one counts for the inner one."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._open: list[str] = []
+        self._last = 0.0
+
+    def timed(self, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, whose time counts for a stage."""
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            self._switch()
+            self._open.append(stage)
+            try:
+                return function(*arguments, **named)
+            finally:
+                self._switch()
+                self._open.pop()
+
+        return call
+
+    def _switch(self) -> None:
+        now = cpu_seconds()
+        if self._open:
+            self.seconds[self._open[-1]] += now - self._last
+        self._last = now
+
+
+def cpu_seconds() -> float:
+    """CPU time of this process and of its decoding process."""
+    from kneegrade.imaging.decoding_process import decoding_process
+
+    pid = decoding_process().pid
+    child = 0.0
+    if pid is not None:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        child = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return time.process_time() + child
+
+
+def stages(options: argparse.Namespace, work: Path) -> dict[str, Any]:
+    import torch
+
+    from kneegrade import grader as stage_module
+    from kneegrade.batch.film_task import log_row
+    from kneegrade.batch.rows import FilmRows
+
+    torch.set_num_threads(1)
+    films, grader, clock = choose(options, options.number, work / "in"), stage_module.Grader("cpu"), Stages()
+    planned = plan_films([str(films)]).films
+    for film in planned[:5]:  # starts the decoding process, and what libraries set up at their first call
+        grader.grade_film(film.source)
+    stage_module.read_radiograph = clock.timed("decode", stage_module.read_radiograph)
+    stage_module.measure = clock.timed("measure", stage_module.measure)
+    for stage, networks in (
+        ("find", [grader.detector.knee_localizer]),
+        ("locate", [grader.detector.coarse, grader.detector.fine]),
+        ("grade", [grader.network]),
+        ("control", [grader.quality_control.implant_network]),
+    ):
+        for network in networks:
+            for name in ("forward", "encode", "decode", "attribute"):
+                if hasattr(network, name):
+                    setattr(network, name, clock.timed(stage, getattr(network, name)))
+    grade, writer = clock.timed("other", grader.grade_film), PartWriter(work / "out", Shard())
+
+    def write(film: PlannedFilm, graded: Any) -> None:
+        rows = rows_of(film, graded)
+        writer.add(FilmRows(rows.film, rows.knees, log_row(rows.film, 0.0, None)))
+
+    for film in planned:
+        clock.timed("write", write)(film, grade(film.source))
+    clock.timed("write", writer.flush)()
+    times = {name: round(1000 * value / len(planned), 2) for name, value in sorted(clock.seconds.items())}
+    outside = round(sum(times[name] for name in OUTSIDE), 2)
+    return {"films": len(planned), "cpu_ms_per_film": times, "outside_decoding_and_networks": outside}
+
+
+def memory(options: argparse.Namespace, work: Path) -> dict[str, Any]:
+    """Memory of parent and worker in MB, medians around the 500th and the last film; sizes 0.3 to 10 megapixels."""
+    films = sized_films(options, work / "in", options.memory_films)
+    seen: list[tuple[float, float]] = []
+
+    def look(progress: Any) -> None:
+        if progress.done > len(seen):
+            children = [pid for pid in descendants(os.getpid()) if is_worker(pid)]
+            seen.append((resident_mb(os.getpid()), sum(map(resident_mb, children))))
+
+    run_batch(
+        [str(films)], work / "out", BatchOptions(settings=RunSettings(device="cpu"), pictures=0), on_progress=look
+    )
+    values = np.array(seen)
+    last = len(values) - 50
+    early, late = (np.median(values[at - 50 : at + 50], axis=0).round(1) for at in (min(500, last // 2), last))
+    return {
+        "films": len(values), "parent_mb": [early[0], late[0]], "worker_mb": [early[1], late[1]],
+        "growth_mb": round(float((late - early).max()), 1),
+    }  # fmt: skip
+
+
+def sized_films(options: argparse.Namespace, target: Path, number: int) -> Path:
+    """Links to films of 20 sizes."""
+    from PIL import Image
+
+    base = choose(options, 20, target.with_name("base"))
+    target.mkdir()
+    paths = []
+    for i, path in enumerate(sorted(base.iterdir())):
+        megapixels = np.geomspace(0.3, 10, 20)[i]
+        side = round(1000 * float(np.sqrt(megapixels)))
+        paths.append(target.with_name(f"size{i}.jpg"))
+        with Image.open(path) as picture:
+            picture.convert("L").resize((side, side)).save(paths[-1])
+    order = np.random.default_rng(1).integers(0, 20, number)
+    for i, which in enumerate(order):
+        (target / f"{i:06d}.jpg").symlink_to(paths[which])
+    return target
+
+
+def descendants(pid: int) -> list[int]:
+    found = []
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except FileNotFoundError:
+        return []
+    for child in map(int, children):
+        found += [child, *descendants(child)]
+    return found
+
+
+def is_worker(pid: int) -> bool:
+    try:
+        return b"kneegrade.batch.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def resident_mb(pid: int) -> float:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+    except OSError:
+        return 0.0
+
+
+def kills(options: argparse.Namespace, work: Path, number: int = 20) -> dict[str, Any]:
+    films, output, moments = choose(options, options.kill_films, work / "in"), work / "out", random.Random(0)
+    call = command(options, films, output, "--workers", str(options.workers))
+    lost = []
+    for _ in range(number):
+        run = subprocess.Popen(call)
+        time.sleep(moments.uniform(3, 3 + 1.2 * options.kill_films / 7 / number))
+        everything = [run.pid, *descendants(run.pid)]
+        for pid in everything:
+            with_no_error(lambda pid=pid: os.kill(pid, signal.SIGKILL))
+        run.wait()
+        lost.append(len(list((output / "films").glob("[!.]*"))))
+    subprocess.run(call, check=False)
+    rows = {table: Counter(read_table(output, table, ["source"])["source"].to_pylist()) for table in ("films", "log")}
+    return {
+        "films": options.kill_films, "kills": number, "film_rows": sum(rows["films"].values()),
+        "films_twice": sum(count > 1 for count in rows["films"].values()),
+        "parts_after_each_kill": lost,
+        "knees_without_film": len({*knee_sources(output)} - set(rows["films"])),
+    }  # fmt: skip
+
+
+def knee_sources(output: Path) -> Iterator[str]:
+    for path in (output / "knees").glob("*.parquet"):
+        yield from pq.read_table(path, columns=["source"])["source"].to_pylist()
+
+
+def with_no_error(action: Callable[[], None]) -> None:
+    try:
+        action()
+    except ProcessLookupError:
+        return
+
+
+def identity(options: argparse.Namespace, work: Path) -> dict[str, Any]:
+    films = choose(options, options.number, work / "in")
+    runs: dict[str, list[list[str]]] = {f"{n} workers": [["--workers", str(n)]] for n in (1, 2, 4)}
+    runs["3 shards"] = [["--workers", "1", "--shard", f"{i}/3"] for i in (1, 2, 3)]
+    runs["ray"] = [["--workers", "2", "--engine", "ray"]]
+    expected, same = None, {}
+    for name, calls in runs.items():
+        output = work / name.replace(" ", "-")
+        for extra in calls:
+            subprocess.run(command(options, films, output, *extra), check=False)
+        tables = [sorted_table(output, table) for table in ("knees", "films")]
+        expected = expected or tables
+        same[name] = all(one.equals(other) for one, other in zip(tables, expected, strict=True))
+        shutil.rmtree(output)
+    return {"films": options.number, "identical_rows": same}
+
+
+def sorted_table(output: Path, table: str) -> Any:
+    rows = read_table(output, table)
+    return rows.sort_by([(key, "ascending") for key in ("source", "sha256", "knee") if key in rows.column_names])
+
+
+MEASURES: dict[str, Callable[[argparse.Namespace, Path], dict[str, Any]]] = {
+    "stages": stages, "speed": speed, "sharing": sharing, "memory": memory, "kills": kills, "identity": identity,
+}  # fmt: skip
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""`FilmTask`: from a planned film to its rows; the same function on every engine."""
+
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kneegrade.anatomy import UserHints
+from kneegrade.batch.parquet import INPUT_PREFIX, film_row, knee_rows
+from kneegrade.batch.plan import PlannedFilm
+from kneegrade.batch.remote_files import RemoteFile
+from kneegrade.batch.rows import FilmRows, Row
+from kneegrade.batch.run_file import RunSettings
+from kneegrade.imaging.sources import ZipMember, sha256_of
+from kneegrade.results import Finding, GradedRadiograph
+from kneegrade.ungraded import internal_error
+
+if TYPE_CHECKING:
+    from kneegrade.grader import Grader
+
+
+@dataclass(frozen=True)
+class FilmTask:
+    """What a worker process does with each film; it can be pickled.
+
+    Attributes:
+        weights: safetensors file of the grader; None: the shipped weights.
+        detector: safetensors file of the landmark detector; None: the shipped weights.
+        settings: device, runtime and precision, and what the user states about all films.
+    """
+
+    weights: Path | None = None
+    detector: Path | None = None
+    settings: RunSettings = field(default_factory=RunSettings)
+
+    @property
+    def hints(self) -> UserHints:
+        """What the user states about all films."""
+        spacing = self.settings.pixel_spacing_mm
+        return UserHints(self.settings.side, None if spacing is None else (spacing, spacing))
+
+    def start(self) -> Callable[[PlannedFilm], FilmRows]:
+        """The function from film to rows, after the networks are loaded. It raises nothing.
+
+        Raises:
+            KneeGradeError: the weights or the device cannot be used.
+        """
+        from kneegrade.grader import Grader
+
+        settings, hints = self.settings, self.hints
+        grader = Grader(
+            settings.device, self.weights, self.detector, threads=settings.threads, runtime=settings.runtime,
+            precision=settings.precision,
+        )  # fmt: skip
+        return lambda film: film_rows(grader, film, hints)
+
+
+def film_rows(grader: "Grader", film: PlannedFilm, hints: UserHints) -> FilmRows:
+    """The rows of a film. Nothing is raised: a problem becomes the film's reason."""
+    version = content_version(film)
+    start, cpu_start = time.perf_counter(), time.process_time()
+    graded = grader.grade_film(film.source, hints)
+    try:
+        rows = rows_of(film, graded)
+    except Exception as error:  # one film must never end a run of many
+        reason = internal_error(error)
+        rows = rows_of(film, GradedRadiograph(graded.source, reason=reason, failed=True, sha256=graded.sha256))
+    log = log_row(rows.film, time.perf_counter() - start, version)
+    return FilmRows(rows.film, rows.knees, log | {"cpu_seconds": time.process_time() - cpu_start})
+
+
+def rows_of(film: PlannedFilm, graded: GradedRadiograph) -> FilmRows:
+    """The rows of a graded film, with the columns of the user's table, and an empty row of `log`."""
+    carried = {INPUT_PREFIX + name: value for name, value in film.columns}
+    return FilmRows(film_row(graded) | carried, [row | carried for row in knee_rows(graded)], {})
+
+
+def failed_rows(film: PlannedFilm, reason: Finding, attempts: int) -> FilmRows:
+    """The rows of a film that no worker could finish; its checksum is computed here."""
+    sha256 = None
+    try:
+        sha256 = sha256_of(film.source.open())
+    except Exception:  # the file cannot be read either
+        sha256 = None
+    rows = rows_of(film, GradedRadiograph(film.source.name, reason=reason, failed=True, sha256=sha256))
+    return FilmRows(rows.film, [], log_row(rows.film, None, content_version(film)) | {"attempts": attempts})
+
+
+def log_row(film: Row, seconds: float | None, version: str | None) -> Row:
+    """The row of `log` of a film that was done now."""
+    return {
+        "source": film["source"],
+        "sha256": film["sha256"],
+        "seconds": seconds,
+        "attempts": 1,
+        "host": socket.gethostname(),
+        "finished": datetime.now(UTC),
+        "version": version,
+    }
+
+
+def content_version(film: PlannedFilm) -> str | None:
+    """A text that changes when the film's file changes: size and time of change; None if they are not known."""
+    load = film.source.load
+    if isinstance(load, RemoteFile):
+        return load.version
+    path = load.path if isinstance(load, ZipMember) else film.source.path
+    if path is None:
+        return None
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return f"{status.st_size}:{status.st_mtime_ns}"

@@ -1,0 +1,117 @@
+"""`plan_films`: INPUT → the films of a shard in a reproducible order, each with a name that occurs once.
+
+An input is a file, folder or zip archive (`kneegrade.imaging.find_sources`), a URL (`remote_files`), or a table with a
+column of paths (`film_table`), whose other columns travel to the results.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from kneegrade.batch.film_table import TABLE_SUFFIXES, FilmTable, read_film_table
+from kneegrade.batch.remote_files import is_url, remote_sources
+from kneegrade.batch.shard import Shard
+from kneegrade.errors import UsageError
+from kneegrade.imaging import Source, find_sources
+from kneegrade.imaging.sources import shown_name
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedFilm:
+    """A film to grade.
+
+    Attributes:
+        source: where it is; `source.name` occurs once in a plan.
+        columns: names and values of the user's table.
+    """
+
+    source: Source
+    columns: tuple[tuple[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The films of a shard.
+
+    Attributes:
+        films: in a reproducible order.
+        total: number of films of all shards.
+        fields: columns of the user's table, without that of the paths.
+    """
+
+    films: list[PlannedFilm]
+    total: int
+    fields: tuple[pa.Field, ...] = ()
+
+
+def plan_films(
+    inputs: Sequence[str], *, shard: Shard | None = None, path_column: str | None = None,
+    columns: Sequence[str] | None = None, stop: Callable[[], int] = lambda: 0,
+) -> Plan:  # fmt: skip
+    """The plan for some inputs.
+
+    Args:
+        inputs: paths or URLs of films, folders, archives; or one table (CSV, Parquet), alone.
+        shard: keep these films only.
+        path_column: column of the table that holds paths or URLs; None: the first of `film_table.PATH_COLUMNS`.
+        columns: columns of the table that travel to the results; None: all others.
+        stop: number of signals to stop so far.
+
+    Raises:
+        KeyboardInterrupt: there was a signal.
+        UsageError: an input does not exist or cannot be read, or there is no film.
+    """
+    tables = [one for one in inputs if Path(one.partition("?")[0]).suffix.lower() in TABLE_SUFFIXES]
+    if tables and len(inputs) > 1:
+        raise UsageError(f"{shown_name(tables[0])} is a table of films; give it as the only input.")
+    if not tables and (path_column or columns is not None):
+        raise UsageError("The input is no table (CSV, Parquet); a column of paths can only be given with a table.")
+    table = read_film_table(tables[0], path_column, columns) if tables else FilmTable()
+    found = _table_films(table) if tables else (PlannedFilm(source) for source in _sources(inputs))
+    films, total = list[PlannedFilm](), 0
+    for film in _with_unique_names(found):
+        if stop():
+            raise KeyboardInterrupt
+        total += 1
+        if shard is None or film.source.name in shard:
+            films.append(film)
+    if not total:
+        raise UsageError(
+            "No radiograph was found in the input; give DICOM, PNG, JPEG or TIFF files, folders, zip files or URLs "
+            "that contain them, or a table with their paths."
+        )
+    return Plan(films, total, table.fields)
+
+
+def _sources(inputs: Sequence[str]) -> Iterator[Source]:
+    """The films of paths and URLs."""
+    if not any(is_url(one) for one in inputs):
+        yield from find_sources(inputs)
+        return
+    for one in inputs:
+        prefix = f"{shown_name(Path(one.partition('?')[0]).name)}/" if len(inputs) > 1 else ""
+        for source in remote_sources(one) if is_url(one) else find_sources([one]):
+            yield replace(source, name=source.name if source.name == prefix[:-1] else prefix + source.name)
+
+
+def _table_films(table: FilmTable) -> Iterator[PlannedFilm]:
+    for name, location, values in table.rows:
+        source = next(remote_sources(location, name), None) if is_url(location) else Source(name, Path(location))
+        if source is not None:
+            yield PlannedFilm(source, tuple(zip(table.names, values, strict=True)))
+
+
+def _with_unique_names(films: Iterable[PlannedFilm]) -> Iterator[PlannedFilm]:
+    """The films; of several films with one name (for example members of an archive), the later ones get a number."""
+    seen = set[str]()
+    for film in films:
+        name = film.source.name
+        if name in seen:
+            name = next(other for i in count(2) if (other := f"{name} ({i})") not in seen)
+            film = replace(film, source=replace(film.source, name=name))
+        seen.add(name)
+        yield film

@@ -1,0 +1,215 @@
+"""`run_batch`: INPUT → Parquet tables in a folder; the same call again goes on where the last one ended."""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from kneegrade.batch.film_task import FilmTask, content_version
+from kneegrade.batch.local_engine import LocalEngine
+from kneegrade.batch.plan import Plan, PlannedFilm, plan_films
+from kneegrade.batch.remote_files import is_url, without_secrets
+from kneegrade.batch.result_parts import PartWriter, clean, finished_films, read_table
+from kneegrade.batch.rows import FilmRows, Row
+from kneegrade.batch.run_file import OutputLock, RunSettings, run_description
+from kneegrade.batch.shard import Shard
+from kneegrade.batch.summary import write_summary
+from kneegrade.imaging.sources import sha256_of
+from kneegrade.weights import load_weights, shipped_path
+from kneegrade.weights.compute import Compute
+
+Engine = Literal["local", "ray"]
+
+
+@dataclass
+class BatchProgress:
+    """How far a run is.
+
+    Attributes:
+        total: number of films of the shard.
+        skipped: films that an earlier run had finished.
+        again: rows of unreadable films that were removed to try these films again.
+        graded: films with at least one graded knee, of this run.
+        not_gradable: films that were read but have no graded knee.
+        failed: films that could not be read or graded.
+        all_graded: whether every knee of every film so far, of earlier runs too, has grades.
+        left: number of films without rows, at the end of the run.
+        summary: path of the page, if it was written.
+    """
+
+    total: int
+    skipped: int = 0
+    again: int = 0
+    graded: int = 0
+    not_gradable: int = 0
+    failed: int = 0
+    all_graded: bool = True
+    summary: Path | None = None
+    _start: float = field(default_factory=time.monotonic)
+    _first: float | None = None  # time of the first film
+
+    @property
+    def done(self) -> int:
+        """Films that this run has finished."""
+        return self.graded + self.not_gradable + self.failed
+
+    @property
+    def left(self) -> int:
+        """Films without a row."""
+        return self.total - self.skipped - self.done
+
+    @property
+    def seconds(self) -> float:
+        """Since the start of the run."""
+        return time.monotonic() - self._start
+
+    @property
+    def films_per_second(self) -> float:
+        """Of this run since its first film, as the start of the workers takes seconds; 0 before the second film."""
+        return 0.0 if self._first is None else (self.done - 1) / max(time.monotonic() - self._first, 1e-9)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Estimate for the remaining films; None before the second one."""
+        return self.left / self.films_per_second if self.done > 1 else None
+
+    def count(self, rows: FilmRows) -> None:
+        """Count a film."""
+        self._first = self._first or time.monotonic()
+        status = rows.film["status"]
+        setattr(self, status, getattr(self, status) + 1)
+        self.all_graded &= status == "graded" and rows.film["knees"] == rows.film["knees_graded"]
+
+
+@dataclass(frozen=True)
+class BatchOptions:
+    """How the films are graded.
+
+    Attributes:
+        weights: safetensors file of a grader; None: the shipped weights.
+        detector: safetensors file of a landmark detector; None: the shipped weights.
+        settings: runtime, precision, device and what the user states about all films.
+        workers: number of processes.
+        engine: "local" or "ray".
+        ray_address: of a running Ray cluster; None starts Ray on this computer.
+        path_column: column of a table of films that holds the paths.
+        columns: columns of a table of films that travel to the results; None: all.
+        pictures: greatest number of pictures in the summary.
+    """
+
+    weights: Path | None = None
+    detector: Path | None = None
+    settings: RunSettings = field(default_factory=RunSettings)
+    workers: int = 1
+    engine: Engine = "local"
+    ray_address: str | None = None
+    path_column: str | None = None
+    columns: Sequence[str] | None = None
+    pictures: int = 200
+
+
+def run_batch(
+    inputs: Sequence[str], output: Path, options: BatchOptions, *, shard: Shard | None = None,
+    stop: Callable[[], int] = lambda: 0, on_progress: Callable[[BatchProgress], None] = lambda progress: None,
+) -> BatchProgress:  # fmt: skip
+    """How far the run came. Its rows are in the tables of `output`; the summary too, if all shards are finished.
+
+    Args:
+        inputs: see `plan_films`.
+        output: folder of the tables, of a new or an earlier run.
+        options: how the films are graded; what decides about results must be the same in every run into the folder.
+        shard: the part of the films to grade; None: all.
+        stop: number of signals to stop so far: after the first one films under way are finished, after the second none.
+        on_progress: called after each film, and every moment in between.
+
+    Raises:
+        UsageError: the folder cannot be written, is in use or belongs to another run; there is no film; or the device
+            or runtime cannot be used.
+        KneeGradeError: the weights cannot be used, or workers die one after the other.
+        KeyboardInterrupt: there was a signal while the films were listed.
+    """
+    mine = shard or Shard()
+    given = options.settings
+    device = Compute.choose(given.device, given.runtime, given.precision, given.threads).device
+    options = replace(options, settings=replace(given, device=device))  # run.json states what "auto" means here
+    lock = OutputLock(output)
+    with closing(lock):
+        lock.lock_shard(mine)
+        plan = plan_films(inputs, shard=mine, path_column=options.path_column, columns=options.columns, stop=stop)
+        lock.fix(_description(inputs, options, plan))
+        progress = BatchProgress(len(plan.films), again=clean(output, mine))
+        _grade(plan, output, options, mine, stop, on_progress, progress)
+        if not progress.left and len(read_table(output, "films", ["source"])) >= plan.total:
+            with lock.summary():
+                progress.summary = write_summary(output, plan.films, pictures=options.pictures)
+        return progress
+
+
+def _grade(
+    plan: Plan, output: Path, options: BatchOptions, shard: Shard, stop: Callable[[], int],
+    on_progress: Callable[[BatchProgress], None], progress: BatchProgress,
+) -> None:  # fmt: skip
+    writer = PartWriter(output, shard, plan.fields)
+    films = _unfinished(plan.films, finished_films(output, shard), progress)
+    try:
+        with closing(_engine(options, stop).run(films)) as results:
+            for rows in results:
+                if rows is not None:
+                    writer.add(rows)
+                    progress.count(rows)
+                else:
+                    writer.flush_if_due()
+                on_progress(progress)
+    finally:
+        writer.flush()
+    on_progress(progress)
+
+
+def _engine(options: BatchOptions, stop: Callable[[], int]) -> Any:
+    task = FilmTask(options.weights, options.detector, options.settings)
+    if options.engine == "local":
+        return LocalEngine(task, workers=options.workers, stop=stop)
+    from kneegrade.batch.ray_engine import RayEngine
+
+    return RayEngine(task, workers=options.workers, stop=stop, address=options.ray_address)
+
+
+def _unfinished(
+    films: Sequence[PlannedFilm], finished: Mapping[str, list[Row]], progress: BatchProgress
+) -> Iterator[PlannedFilm]:
+    """The films without a row; the others are counted as skipped.
+
+    A film whose file has changed since it was graded is read; only if its bytes are others, it is graded again.
+    """
+    for film in films:
+        earlier = finished.get(film.source.name)
+        if earlier is None or not _is_known(film, earlier):
+            yield film
+        else:
+            progress.skipped += 1
+            progress.all_graded &= all(row["all_graded"] for row in earlier)
+
+
+def _is_known(film: PlannedFilm, earlier: Sequence[Row]) -> bool:
+    version = content_version(film)
+    if version is None or any(row["version"] == version for row in earlier):
+        return True
+    try:
+        sha256 = sha256_of(film.source.open())
+    except Exception:  # it cannot be read now; the earlier rows remain
+        return True
+    return any(row["sha256"] == sha256 for row in earlier)
+
+
+def _description(inputs: Sequence[str], options: BatchOptions, plan: Plan) -> dict[str, Any]:
+    kinds = (("grader", options.weights), ("detector", options.detector))
+    loaded = {kind: load_weights(path or shipped_path(kind), kind) for kind, path in kinds}
+    return run_description(
+        options.settings,
+        {kind: {"name": one.name, "sha256": one.sha256} for kind, one in loaded.items()},
+        [without_secrets(one) if is_url(one) else os.path.realpath(one) for one in inputs],
+        [f"{column.name}: {column.type}" for column in plan.fields],
+    )

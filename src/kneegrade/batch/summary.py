@@ -1,0 +1,168 @@
+"""`write_summary`: the tables of a finished batch → summary.json and summary.html, for people."""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from kneegrade.batch.parquet import SCHEMA_VERSION
+from kneegrade.batch.plan import PlannedFilm
+from kneegrade.batch.result_parts import read_table
+from kneegrade.batch.rows import Row
+from kneegrade.batch.run_file import RUN_FILE
+from kneegrade.batch.summary_page import write_page
+from kneegrade.files import write_text
+from kneegrade.results import UNCERTAIN_GRADE
+from kneegrade.schema import TARGETS
+
+SUMMARY_JSON: Final = "summary.json"
+SUMMARY_HTML: Final = "summary.html"
+NOT_MOST_PROBABLE: Final = ("grade_moved", "grade_between")  # findings about the decoding, not about a broken rule
+_KNEE_COLUMNS: Final = (
+    "source", "knee", "side", "status", "reason_code", "abstain", "quality_score", "quality_findings",
+    "coherence_findings", *(target.name for target in TARGETS),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ReviewedKnee:
+    """A knee, or a film without knees, that a person should look at.
+
+    Attributes:
+        source: of the film.
+        knee: number of the knee on the film; None for a film without knees.
+        side: of the body; None for a film.
+        codes: why: reason, findings of quality control, uncertain grades, broken rules.
+        grades: the seven grades by name; None without grades.
+        quality_score: None without quality control.
+    """
+
+    source: str
+    knee: int | None
+    side: str | None
+    codes: tuple[str, ...]
+    grades: dict[str, int] | None
+    quality_score: float | None
+
+
+def write_summary(directory: Path, films: Sequence[PlannedFilm], *, pictures: int = 200) -> Path:
+    """The path of summary.html, after it and summary.json were written from the tables in `directory`.
+
+    Args:
+        directory: of the batch.
+        films: to read again for the pictures.
+        pictures: greatest number of knees and films to show.
+
+    Raises:
+        KneeGradeError: a file cannot be read or written.
+    """
+    facts = summarise(directory)
+    shown, number = choose(candidates(directory), pictures)
+    facts["review"] = {"number": number, "shown": [asdict(one) for one in shown]}
+    write_text(directory / SUMMARY_JSON, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+    write_page(facts, shown, directory, films, directory / SUMMARY_HTML)
+    return directory / SUMMARY_HTML
+
+
+def summarise(directory: Path) -> dict[str, Any]:
+    """Counts over all rows, times, and the settings of the run, as plain JSON values."""
+    films = read_table(directory, "films", ["status", "reason_code", "warnings", "knees"])
+    knees = read_table(directory, "knees", list(_KNEE_COLUMNS))
+    graded = knees.filter(pc.equal(knees["status"], "graded"))
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "films": {"all": films.num_rows, **_counts(films["status"])},
+        "knees": {
+            "all": knees.num_rows,
+            **_counts(knees["status"]),
+            "abstain": int(pc.sum(knees["abstain"]).as_py() or 0),
+        },
+        "film_reasons": _counts(films["reason_code"]),
+        "knee_reasons": _counts(knees["reason_code"]),
+        "findings": _counts(pc.list_flatten(knees["quality_findings"])),
+        "coherence_findings": _counts(pc.list_flatten(knees["coherence_findings"])),
+        "warnings": _counts(pc.list_flatten(films["warnings"])),
+        "grades": {t.name: [_number(graded[t.name], grade) for grade in range(t.classes)] for t in TARGETS},
+        "time": _times(read_table(directory, "log", ["seconds", "cpu_seconds", "attempts", "host", "finished"])),
+        "run": json.loads((directory / RUN_FILE).read_text(encoding="utf-8")),
+    }
+
+
+def _counts(column: Any) -> dict[str, int]:
+    """Number of each value, the most frequent first; without null."""
+    found = Counter({row["values"]: row["counts"] for row in pc.value_counts(column).to_pylist()})
+    found.pop(None, None)
+    return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _number(column: Any, value: int) -> int:
+    return int(pc.sum(pc.equal(column, pa.scalar(value, pa.int8()))).as_py() or 0)
+
+
+def _times(log: pa.Table) -> dict[str, Any]:
+    """Seconds of a film in a worker, and films per second of all workers between the first and the last film."""
+    seconds, cpu = (pc.drop_null(log[name]) for name in ("seconds", "cpu_seconds"))
+    first, last = pc.min(log["finished"]).as_py(), pc.max(log["finished"]).as_py()
+    span = (last - first).total_seconds() if log.num_rows else 0.0
+    middle, high = pc.quantile(seconds, q=[0.5, 0.95]).to_pylist() if len(seconds) else (None, None)
+    return {
+        "seconds_median": _rounded(middle),
+        "seconds_95_percent": _rounded(high),
+        "cpu_seconds_median": _rounded(pc.quantile(cpu, q=0.5)[0].as_py() if len(cpu) else None),
+        "films_per_second": _rounded((log.num_rows - 1) / span) if span > 0 else None,
+        "first": first and first.isoformat(),
+        "last": last and last.isoformat(),
+        "hosts": sorted(set(log["host"].to_pylist())),
+        "films_with_several_attempts": int(pc.sum(pc.greater(log["attempts"], 1)).as_py() or 0),
+    }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
+
+
+def candidates(directory: Path) -> Iterable[ReviewedKnee]:
+    """The knees on which kneegrade abstains or whose grades break a rule, and the films without knees."""
+    knees = read_table(directory, "knees", list(_KNEE_COLUMNS))
+    found = pc.fill_null(pc.list_value_length(knees["coherence_findings"]), 0)
+    for row in knees.filter(pc.or_(knees["abstain"], pc.greater(found, 0))).to_pylist():
+        if row["abstain"] or set(row["coherence_findings"]) - set(NOT_MOST_PROBABLE):
+            yield _knee(row)
+    films = read_table(directory, "films", ["source", "reason_code", "knees"])
+    for row in films.filter(pc.equal(films["knees"], 0)).to_pylist():
+        yield ReviewedKnee(row["source"], None, None, (row["reason_code"] or "",), None, None)
+
+
+def _knee(row: Row) -> ReviewedKnee:
+    grades = {t.name: row[t.name] for t in TARGETS} if row["status"] == "graded" else None
+    if grades is None:
+        codes: tuple[str, ...] = (row["reason_code"] or "",)
+    else:
+        findings = row["quality_findings"] or []
+        own = findings if findings or not row["abstain"] else [UNCERTAIN_GRADE.code]
+        codes = tuple(dict.fromkeys((*own, *(row["coherence_findings"] or []))))
+    return ReviewedKnee(row["source"], row["knee"], row["side"], codes, grades, row["quality_score"])
+
+
+def choose(found: Iterable[ReviewedKnee], number: int) -> tuple[list[ReviewedKnee], int]:
+    """At most `number` of the knees, and how many there are.
+
+    Every first code gets the same share, as long as it has knees, so that a frequent one does not hide rare ones.
+    Within a code, those of the lowest quality come first.
+    """
+    groups: dict[str, list[ReviewedKnee]] = defaultdict(list)
+    for one in found:
+        groups[one.codes[0]].append(one)
+    total = sum(map(len, groups.values()))
+    for group in groups.values():
+        group.sort(key=lambda one: (one.quality_score if one.quality_score is not None else -1.0, one.source, one.knee))
+    left, chosen = number, dict[str, list[ReviewedKnee]]()
+    for place, (code, group) in enumerate(sorted(groups.items(), key=lambda item: (len(item[1]), item[0]))):
+        chosen[code] = group[: left // (len(groups) - place)]  # the smallest groups first, so that no share is lost
+        left -= len(chosen[code])
+    return [one for code in sorted(chosen) for one in chosen[code]], total

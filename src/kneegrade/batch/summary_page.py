@@ -1,0 +1,90 @@
+"""`write_page`: summary.html of a batch, one self-contained page with pictures of the films that were chosen."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from kneegrade.anatomy import knees_from_landmarks
+from kneegrade.batch.plan import PlannedFilm
+from kneegrade.batch.result_parts import read_table
+from kneegrade.errors import KneeGradeError
+from kneegrade.files import replacing
+from kneegrade.imaging import read_radiograph
+from kneegrade.reporting.html_pages import data_uri, environment, policy, resource
+from kneegrade.reporting.report_labels import RESEARCH_USE, SHORT_LABELS, SIDE_LABELS
+from kneegrade.schema import TARGETS
+
+if TYPE_CHECKING:
+    from kneegrade.batch.summary import ReviewedKnee
+
+PICTURE_PX: Final = 224
+
+
+def write_page(
+    facts: Mapping[str, Any], shown: Sequence["ReviewedKnee"], directory: Path, films: Sequence[PlannedFilm], path: Path
+) -> None:
+    """Writes the page to `path`: style and pictures embedded, no network access, strict content security policy.
+
+    Args:
+        facts: of `summary.summarise`.
+        shown: the knees and films to show, in their order.
+        directory: of the batch.
+        films: to read again for the pictures; of a film that is missing or cannot be read there is no picture.
+        path: file to write.
+
+    Raises:
+        UsageError: `path` cannot be written.
+    """
+    style = resource("report.css") + "\n" + resource("batch.css")
+    page = environment().get_template("batch.html.j2")
+    with replacing(path) as stream:
+        stream.writelines(
+            page.generate(
+                facts=facts, knees=list(zip(shown, _pictures(shown, directory, films), strict=True)), targets=TARGETS,
+                short=SHORT_LABELS, sides=SIDE_LABELS, style=style, policy=policy(style, ""), research_use=RESEARCH_USE,
+            )
+        )  # fmt: skip
+
+
+def _pictures(shown: Sequence["ReviewedKnee"], directory: Path, films: Sequence[PlannedFilm]) -> list[str | None]:
+    """For each knee its crop, and for each film without knees the film, as a data URI; None where it cannot be read."""
+    wanted = {one.source for one in shown}
+    planned = {film.source.name: film for film in films if film.source.name in wanted}
+    landmarks = _landmarks(directory, wanted)
+    return [_picture(planned.get(one.source), landmarks.get((one.source, one.knee))) for one in shown]
+
+
+def _landmarks(directory: Path, sources: set[str]) -> dict[tuple[str, int | None], NDArray[np.float64]]:
+    table = read_table(directory, "knees", ["source", "knee", "landmarks_px"])
+    rows = table.filter(pc.is_in(table["source"], value_set=pa.array(sorted(sources), pa.string())))
+    return {
+        (row["source"], row["knee"]): np.array(row["landmarks_px"], dtype=np.float64).reshape(-1, 2)
+        for row in rows.to_pylist()
+        if row["landmarks_px"] is not None
+    }
+
+
+def _picture(film: PlannedFilm | None, landmarks_px: NDArray[np.float64] | None) -> str | None:
+    if film is None:
+        return None
+    try:
+        radiograph = read_radiograph(film.source)
+        if landmarks_px is None:
+            return data_uri(_thumbnail(radiograph.pixels))
+        (knee,), _ = knees_from_landmarks(radiograph, landmarks_px[None], PICTURE_PX)
+    except KneeGradeError:
+        return None
+    return data_uri(np.rint(knee.roi * 255).astype(np.uint8))
+
+
+def _thumbnail(pixels: NDArray[np.float32]) -> NDArray[np.uint8]:
+    from PIL import Image
+
+    picture = Image.fromarray(np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8))
+    picture.thumbnail((PICTURE_PX, PICTURE_PX))
+    return np.asarray(picture)

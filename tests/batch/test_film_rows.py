@@ -1,0 +1,114 @@
+"""Rows of really graded films, and the summary that is made from them."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from kneegrade import Grader
+from kneegrade.anatomy import UserHints
+from kneegrade.batch import film_task, read_table, write_summary
+from kneegrade.batch.film_task import content_version, film_rows
+from kneegrade.batch.plan import PlannedFilm
+from kneegrade.batch.result_parts import PartWriter
+from kneegrade.batch.shard import Shard
+from kneegrade.batch.summary import ReviewedKnee, choose
+from kneegrade.imaging import Source
+from kneegrade.schema import TARGET_NAMES
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture(scope="module")
+def grader() -> Grader:
+    return Grader("cpu")
+
+
+def planned(name, **columns):
+    return PlannedFilm(Source(name, EXAMPLES / name), tuple(columns.items()))
+
+
+@pytest.fixture(scope="module")
+def written(grader, tmp_path_factory):
+    """Folder with the tables of two examples and a missing film, which carry columns of a table."""
+    folder = tmp_path_factory.mktemp("tables")
+    fields = [pa.field("subject", pa.string()), pa.field("visit", pa.int64())]
+    writer = PartWriter(folder, Shard(), fields)
+    films = [planned(name, subject="007", visit=12) for name in ("bilateral.dcm", "single_right.dcm", "missing.dcm")]
+    for film in films:
+        writer.add(film_rows(grader, film, UserHints()))
+    writer.flush()
+    (folder / "run.json").write_text(json.dumps(RUN))
+    return folder, films
+
+
+RUN = {
+    "versions": {"kneegrade": "1"}, "runtime": "torch", "precision": "float32", "device": "cpu",
+    "weights": {"grader": {"name": "w", "sha256": "00"}},
+}  # fmt: skip
+
+
+def test_columns_of_the_users_table_and_types(written):
+    folder, _ = written
+    knees, films = (read_table(folder, table) for table in ("knees", "films"))
+    for table in (knees, films):
+        assert set(table["input_subject"].to_pylist()) == {"007"}
+        assert set(table["input_visit"].to_pylist()) == {12}
+    assert knees.schema.field("landmarks_px").type == pa.list_(pa.float32(), 148)
+    assert not any(pa.types.is_float64(field.type) for field in knees.schema)
+    assert [knees.num_rows, films.num_rows] == [3, 3]
+
+
+def test_the_log_tells_how_a_film_was_done_and_nothing_about_the_patient(written):
+    folder, films = written
+    log = read_table(folder, "log").to_pandas().set_index("source")
+    assert list(log.columns) == ["sha256", "seconds", "cpu_seconds", "attempts", "host", "finished", "version"]
+    assert (log["seconds"] > 0).all()
+    assert log.loc["bilateral.dcm", "version"] == content_version(films[0])
+    assert pd.isna(log.loc["missing.dcm", "version"])
+
+
+def test_an_error_while_rows_are_made_is_a_row(grader, monkeypatch):
+    rows_of, calls = film_task.rows_of, []
+
+    def broken(film, graded):
+        calls.append(graded.status)
+        return rows_of(film, graded) if len(calls) > 1 else 1 / 0
+
+    monkeypatch.setattr(film_task, "rows_of", broken)
+    rows = film_rows(grader, planned("missing.dcm"), UserHints())
+    assert (rows.film["status"], rows.film["reason_code"], rows.knees) == ("failed", "internal", [])
+
+
+def test_the_summary_counts_the_rows_and_shows_the_knees_to_look_at(written):
+    folder, films = written
+    page = write_summary(folder, films).read_text()
+    facts = json.loads((folder / "summary.json").read_text())
+    knees = pd.read_parquet(folder / "knees")
+    assert facts["films"] == {"all": 3, "failed": 1, "graded": 2}
+    assert facts["knees"]["abstain"] == knees["abstain"].sum()
+    for name in TARGET_NAMES:
+        expected = [int((knees[name] == grade).sum()) for grade in range(len(facts["grades"][name]))]
+        assert facts["grades"][name] == expected
+    shown = {(one["source"], one["knee"]) for one in facts["review"]["shown"]}
+    abstained = knees[knees["abstain"]]
+    assert shown >= {("missing.dcm", None), *zip(abstained["source"], abstained["knee"], strict=True)}
+    assert len(re.findall("<img src=.data:image/jpeg", page)) == len(shown) - 1  # the missing film has no picture
+    assert "no picture" in page
+    assert "script" not in page.replace("script-src", "")
+
+
+def test_pictures_are_shared_fairly_among_the_reasons():
+    many = [ReviewedKnee(f"m{i}", 0, "R", ("open_grade",), None, (i * 7 % 50) / 50) for i in range(50)]
+    rare = [
+        ReviewedKnee("r1", 0, "R", ("implant", "open_grade"), None, 0.0),
+        ReviewedKnee("r2", None, None, ("blur",), None, None),
+    ]
+    shown, number = choose([*many, *rare], 12)
+    assert (len(shown), number) == (12, 52)
+    assert {"r1", "r2"} <= {one.source for one in shown}
+    np.testing.assert_allclose([one.quality_score for one in shown if one.codes == ("open_grade",)], np.arange(10) / 50)

@@ -1,0 +1,137 @@
+"""`run_batch` on real films with real worker processes."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from worker_faults import FaultyTask, planned
+
+from kneegrade import Grader
+from kneegrade.batch import BatchOptions, RunSettings, Shard, read_table, run, run_batch
+from kneegrade.batch.ray_engine import RayEngine
+from kneegrade.errors import UsageError
+from kneegrade.imaging import find_sources
+from kneegrade.schema import TARGET_NAMES
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+CPU = RunSettings(device="cpu")
+
+
+def make_films(folder):
+    (folder / "a").mkdir(parents=True)
+    shutil.copy(EXAMPLES / "single_right.dcm", folder / "a" / "one.dcm")
+    shutil.copy(EXAMPLES / "bilateral.dcm", folder / "two.dcm")
+    (folder / "bad.dcm").write_bytes(b"no film")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Folder of films and results, and the progress of a run in which a film vanished after it was listed."""
+    root = tmp_path_factory.mktemp("batch")
+    films, plan_films = make_films(root / "in"), run.plan_films
+
+    def plan_and_lose(*arguments, **options):
+        plan = plan_films(*arguments, **options)
+        (films / "two.dcm").rename(root / "away")
+        return plan
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "plan_films", plan_and_lose)
+        progress = run_batch([str(films)], root / "out", BatchOptions(settings=CPU, workers=1))
+    return root, progress
+
+
+def rows(directory, table):
+    found = read_table(directory, table).to_pylist()
+    return {(row["source"], row.get("knee")): row for row in found}
+
+
+def test_bad_and_vanished_films_are_rows_with_their_reasons(finished):
+    root, progress = finished
+    films = {source: row["reason_code"] for (source, _), row in rows(root / "out", "films").items()}
+    assert films == {"a/one.dcm": None, "bad.dcm": "format", "two.dcm": "no_such_file"}
+    assert (progress.total, progress.graded, progress.failed, progress.left) == (3, 1, 2, 0)
+    assert not progress.all_graded
+    summary = json.loads((root / "out" / "summary.json").read_text())
+    assert summary["films"] == {"all": 3, "failed": 2, "graded": 1}
+    assert {one["source"] for one in summary["review"]["shown"]} >= {"bad.dcm", "two.dcm"}
+
+
+def test_a_resumed_run_grades_what_is_missing_and_the_rows_are_those_of_grade(finished):
+    root, _ = finished
+    (root / "away").rename(root / "in" / "two.dcm")
+    os.utime(root / "in" / "a" / "one.dcm")  # another time of change, the same bytes
+    parts = set((root / "out" / "films").iterdir())
+    progress = run_batch([str(root / "in")], root / "out", BatchOptions(settings=CPU, workers=1))
+    assert (progress.again, progress.skipped, progress.graded, progress.done) == (1, 2, 1, 1)
+    assert len(set((root / "out" / "films").iterdir()) - parts) == 1
+    films, knees = rows(root / "out", "films"), rows(root / "out", "knees")
+    report = Grader("cpu").grade_sources(find_sources([root / "in"]))
+    assert {name for name, _ in films} == {film.source for film in report.radiographs}
+    assert sum(len(film.knees) for film in report.radiographs) == len(knees) == 3
+    for film in report.radiographs:
+        assert films[film.source, None]["sha256"] == film.sha256
+        for number, knee in enumerate(film.knees):
+            assert_same(knees[film.source, number], knee)
+
+
+def assert_same(row, knee):
+    assert (row["side"], row["abstain"]) == (knee.side, knee.abstain)
+    for name in TARGET_NAMES:
+        grade = knee.grades[name]
+        assert row[name] == grade.grade
+        assert tuple(range(row[f"{name}_set_low"], row[f"{name}_set_high"] + 1)) == grade.prediction_set
+        np.testing.assert_allclose(row[f"{name}_probabilities"], grade.probabilities, atol=1e-5)
+    np.testing.assert_allclose(np.reshape(row["landmarks_px"], (74, 2)), knee.landmarks_px, atol=0.01)
+    assert row["joint_space_medial_fraction"] == pytest.approx(knee.joint_space.medial.value, abs=1e-5)
+    width = knee.joint_space_width_mm
+    assert row["joint_space_lateral_mm"] == (None if width is None else pytest.approx(width.lateral, abs=1e-3))
+    assert row["convergence_angle_error_deg"] == pytest.approx(knee.joint_space.convergence_deg.error, abs=1e-3)
+    assert row["coherence_decoding_shift"] == knee.coherence.decoding_shift
+
+
+def test_other_settings_are_refused_in_the_same_folder(finished):
+    root, _ = finished
+    settings = RunSettings(device="cpu", side="L")
+    with pytest.raises(UsageError, match=r"side \(None then, L now\)"):
+        run_batch([str(root / "in")], root / "out", BatchOptions(settings=settings))
+
+
+def sorted_rows(directory, table):
+    found = read_table(directory, table)
+    keys = [(name, "ascending") for name in ("source", "sha256", "knee") if name in found.column_names]
+    return found.sort_by(keys)
+
+
+@pytest.mark.slow
+def test_rows_are_identical_for_any_workers_shards_and_engine(tmp_path):
+    """Bit for bit, with films of one and two knees and of several sizes."""
+    pytest.importorskip("ray")
+    films = make_films(tmp_path / "in")
+    for i in range(4):
+        shutil.copy(EXAMPLES / "single_right.dcm", films / f"copy{i}.dcm")
+
+    def grade(name, **options):
+        for shard in options.pop("shards", [Shard()]):
+            run_batch([str(films)], tmp_path / name, BatchOptions(settings=CPU, **options), shard=shard)
+        return [sorted_rows(tmp_path / name, table) for table in ("knees", "films")]
+
+    expected = grade("one", workers=1)
+    assert [len(table) for table in expected] == [7, 7]
+    assert grade("two", workers=2) == expected
+    assert grade("shards", workers=1, shards=[Shard(i, 3) for i in (1, 2, 3)]) == expected
+    assert grade("ray", workers=2, engine="ray") == expected
+
+
+@pytest.mark.slow
+def test_a_film_that_kills_its_actor_gets_a_row_on_ray(tmp_path):
+    pytest.importorskip("ray")
+    engine = RayEngine(FaultyTask(tmp_path), workers=2)
+    found = {rows.film["source"]: rows for rows in engine.run(planned("a", "kill", "once", "b")) if rows is not None}
+    assert {name: (rows.film["status"], rows.log["attempts"]) for name, rows in found.items()} == {
+        "a": ("graded", 1), "b": ("graded", 1), "once": ("graded", 2), "kill": ("failed", 3),
+    }  # fmt: skip

@@ -1,0 +1,64 @@
+"""`run.json` and the lock of a folder."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from kneegrade.batch.run_file import OutputLock, RunSettings, run_description
+from kneegrade.batch.shard import Shard
+from kneegrade.errors import UsageError
+
+HOLD = """
+import fcntl, os, sys
+file = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
+fcntl.lockf(file, fcntl.LOCK_EX, int(sys.argv[3]) - int(sys.argv[2]), int(sys.argv[2]))
+print("locked", flush=True)
+input()
+"""
+
+
+def description(**changes):
+    weights = {"grader": {"name": "w", "sha256": "1"}, "detector": {"name": "d", "sha256": "2"}}
+    return run_description(RunSettings(**changes), weights, ["/films"], [])
+
+
+def test_another_value_is_refused_with_its_name(tmp_path):
+    lock = OutputLock(tmp_path)
+    assert not lock.fix(description())
+    assert lock.fix(description())
+    with pytest.raises(UsageError, match=r"device \(cpu then, cuda now\); side \(None then, R now\)"):
+        lock.fix(description(device="cuda", side="R"))
+    written = json.loads((tmp_path / "run.json").read_text())
+    written["versions"]["torch"] = "1.0"
+    (tmp_path / "run.json").write_text(json.dumps(written))
+    with pytest.raises(UsageError, match=r"versions\.torch \(1\.0 then, 2\."):
+        lock.fix(description())
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(UsageError, match="damaged"):
+        lock.fix(description())
+    lock.close()
+
+
+@pytest.mark.parametrize(("shard", "is_free"), [(Shard(2, 2), True), (Shard(1, 2), False), (Shard(), False)])
+def test_a_shard_is_locked_against_overlapping_shards_of_other_processes(shard, is_free, tmp_path):
+    held = Shard(2, 5)  # overlaps the first half
+    command = [sys.executable, "-c", HOLD, str(tmp_path / ".lock"), *map(str, held.interval)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "locked\n"
+        lock = OutputLock(tmp_path)
+        if is_free:
+            lock.lock_shard(shard)
+        else:
+            with pytest.raises(UsageError, match="Another run is writing"):
+                lock.lock_shard(shard)
+        other.communicate("\n")
+    lock.lock_shard(shard)  # free after the end of the other process
+    lock.close()
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="could not be written"):
+        OutputLock(tmp_path / "file")
