@@ -43,7 +43,8 @@ def landmarks(
 ) -> None:  # fmt: skip
     """Detect 74 landmarks per knee and measure the joint space.
 
-    Exit code 0: a knee was detected on every film. 1: a film has no knee or could not be read. 2: wrong usage.
+    Exit code 0: a knee was detected on every film. 1: a film has no knee or could not be read, or a picture shows more
+    knees than a film has. 2: wrong usage.
     """
     from kneegrade.files import prepare_output
 
@@ -64,7 +65,7 @@ def landmarks(
             typer.echo(line, err=True)
     else:
         _print_landmarks(films, output)
-    if not all(film.knees for film in films):
+    if _reasons(films):
         raise typer.Exit(1)
 
 
@@ -86,10 +87,13 @@ def _print_landmarks(films: "list[ExportedFilm]", output: Path) -> None:
 
 
 def _reasons(films: "list[ExportedFilm]") -> list[str]:
-    """A line for each film without a knee in a frontal view."""
+    """A line for each film without a knee in a frontal view, and for each picture with more knees than a film has."""
+    from kneegrade.results import MORE_KNEES
+
     lines = []
     for film in films:
+        reasons = [warning for warning in film.film.warnings if warning.code == MORE_KNEES]
         if not film.knees:
-            reason = film.film.reason or next(refusal for refusal in film.film.refusals if refusal is not None)
-            lines.append(f"{film.film.source}: {reason.message}")
+            reasons = [film.film.reason or next(refusal for refusal in film.film.refusals if refusal is not None)]
+        lines += [f"{film.film.source}: {reason.message}" for reason in reasons]
     return lines

@@ -76,6 +76,8 @@ def ungraded_lines(report: Report) -> list[str]:
         lines.append("1 knee was not graded on a film whose other knee was graded.")
     elif single:
         lines.append(f"{single} knees were not graded on films whose other knee was graded.")
+    if more := sum(film.has_more_knees for film in films):
+        lines.append(f"{more} of {len(films)} pictures {'shows' if more == 1 else 'show'} more knees than were graded.")
     return lines
 
 
