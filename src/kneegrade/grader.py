@@ -214,11 +214,12 @@ class Grader:
             GradingInterrupted: instead of KeyboardInterrupt; it has the report on the films read until then.
         """
         listed = list(sources)
+        hints = (hints or UserHints()).among(source.name for source in listed)
         graded: list[GradedRadiograph] = []
         first, batch = 0, list[DetectedRadiograph]()  # number of films before the batch, and the batch
         try:
             for number, source in enumerate(listed, start=1):
-                film = detect_film(source, self.detector, hints or UserHints())
+                film = detect_film(source, self.detector, hints)
                 batch.append(replace(film, radiograph=None))  # whole films are large
                 if len(batch) >= self.batch_size:
                     graded.extend(self._grade_films(batch))
