@@ -44,6 +44,7 @@ MAX_SEEN = 48  # candidates that are read if a picture shows more knees than a f
 LOCALIZER_THRESHOLD = 0.15  # low, because the landmark networks decide
 MIN_COARSE_CONFIDENCE = 0.1  # of the coarse landmarks of a candidate that the fine network reads
 MIN_CONFIDENCE = 0.5  # of a knee that is reported
+SMALL_KNEE = 0.3  # plateau width over the longer side of the picture; a knee of one of several films is smaller
 MIN_SCORE_ALONE = 0.6  # localizer score from which a knee is reported even if its landmarks are poor, as at an implant
 SURE_CONFIDENCE = 0.97  # of a knee that the fine network reads only once
 SECOND_PASS_WIDTHS = 1.15  # side of the crop of the second fine pass, in plateau widths
@@ -132,7 +133,8 @@ class LandmarkDetector:
             in_source(self._knee(found.radiograph, knee, side), found.pixel_aspect)
             for knee, side in zip(reported, sides, strict=True)
         )
-        return knees, warnings if found.radiograph is radiograph else (*warnings, NOT_SQUARE)
+        is_estimated = found.radiograph is not radiograph and not found.is_declared
+        return knees, (*warnings, NOT_SQUARE) if is_estimated else warnings
 
     @torch.inference_mode()
     def search(self, pixels: NDArray[np.float32]) -> list[DetectedKnee]:
@@ -143,7 +145,9 @@ class LandmarkDetector:
         """
         detected, looks = self._read_candidates(pixels, MAX_CANDIDATES)
         kept = _accepted(detected)
-        if len(kept) > MAX_KNEES or not any(detected[i].confidence >= MIN_CONFIDENCE for i in kept):
+        unsure = all(detected[i].confidence < MIN_CONFIDENCE for i in kept)
+        small = all(looks[i].candidate.pose.width < SMALL_KNEE * max(pixels.shape) for i in kept)
+        if len(kept) > MAX_KNEES or (unsure and small):
             more, more_looks = self._read_candidates(pixels, MAX_SEEN, in_tiles=True)
             kept_more = _accepted(more)
             if len(kept_more) > MAX_KNEES:  # the picture shows several films

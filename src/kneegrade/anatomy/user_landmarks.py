@@ -261,7 +261,8 @@ def knees_from_landmarks(
         raise UnreadableFileError(
             f"{len(points)} knees are marked on this film; at most two are expected.", code="landmarks"
         )
-    square, aspect = square_radiograph(radiograph, pixel_aspect_of_marked(points, radiograph))
+    stretch = pixel_aspect_of_marked(points, radiograph)
+    square, aspect = square_radiograph(radiograph, stretch)
     to_square = square_pixels_matrix(aspect)
     points = points @ to_square[:, :2].T + to_square[:, 2]
     ordered = sorted(points, key=lambda knee: pose_of(knee).across)
@@ -272,4 +273,5 @@ def knees_from_landmarks(
         landmarks = Landmarks(knee, covariance, points_inside(knee, square.pixels.shape))
         built = build_knee(square, landmarks, side, landmark_confidence=1.0, roi_px=roi_px)
         knees.append(in_source(built, aspect))
-    return tuple(knees), warnings if aspect == 1 else (*warnings, NOT_SQUARE)
+    is_estimated = aspect != 1 and stretch != radiograph.pixel_aspect
+    return tuple(knees), (*warnings, NOT_SQUARE) if is_estimated else warnings

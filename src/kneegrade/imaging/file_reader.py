@@ -172,6 +172,7 @@ def _with_user_values(image: DecodedImage, side: str | None, spacing_mm: tuple[f
         view=image.view,
         identity=image.identity,
         warnings=tuple(warnings),
+        pixel_aspect=image.pixel_aspect,
     )
 
 
