@@ -4,6 +4,7 @@ Single files are written and renamed here only. Memory-mapped arrays that a stop
 temporary names.
 """
 
+import errno
 import hashlib
 import os
 import secrets
@@ -130,9 +131,41 @@ def prepare_output(directory: Path, names: Iterable[str] = ()) -> None:
             )
 
 
+def reserve(path: Path) -> None:
+    """Reserve the disk space of a new file that will be memory-mapped; the file is removed if there is too little.
+
+    A write to a memory-mapped file on a full disk ends the process with a bus error instead of an exception. Systems
+    without `posix_fallocate` (macOS) do not reserve anything.
+
+    Raises:
+        UsageError: there is not enough free space.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        return
+    size = path.stat().st_size
+    try:
+        with path.open("r+b") as stream:
+            os.posix_fallocate(stream.fileno(), 0, size)
+    except OSError as error:
+        if error.errno in (errno.EINVAL, errno.EOPNOTSUPP):  # the file system cannot reserve space
+            return
+        path.unlink(missing_ok=True)
+        raise _not_writable(f"{path.name} ({size / 1e6:.1f} MB)", error) from error
+
+
 def _not_writable(name: str, error: OSError) -> UsageError:
     return UsageError(
-        f"{name} could not be written ({error.strerror or type(error).__name__}); choose a folder that exists or "
-        "can be created, with write permission and enough free space.",
+        f"{name} could not be written ({_reason(error)}); choose a folder that exists or can be created, with write "
+        "permission and enough free space.",
         code="not_writable",
     )
+
+
+def _reason(error: BaseException) -> str:
+    """What the system says; libraries such as pydicom raise an OSError of their own from the system's."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    return type(error).__name__

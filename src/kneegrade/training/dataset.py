@@ -27,7 +27,7 @@ from kneegrade.anatomy.geometry import ROI_PLATEAU_WIDTHS, extract_crop, roi_fra
 from kneegrade.anatomy.knee import points_inside
 from kneegrade.anatomy.landmark_scheme import ARTICULAR, NUM_LANDMARKS
 from kneegrade.errors import RecipeError, UnreadableFileError
-from kneegrade.files import write_text
+from kneegrade.files import reserve, write_text
 
 DATASET_PX = 384
 DATASET_PLATEAU_WIDTHS = 1.5
@@ -205,8 +205,11 @@ class DatasetWriter:
         write_text(marker, identity)
 
     def _array(self, name: str, dtype: type, shape: tuple[int, ...]) -> Any:
-        mode = "r+" if self._resumed else "w+"
-        return np.lib.format.open_memmap(self.partial / f"{name}.npy", mode=mode, dtype=dtype, shape=shape)
+        path, mode = self.partial / f"{name}.npy", "r+" if self._resumed else "w+"
+        array = np.lib.format.open_memmap(path, mode=mode, dtype=dtype, shape=shape)
+        if not self._resumed:
+            reserve(path)
+        return array
 
     def put(
         self, row: int, image: NDArray[np.uint8], landmarks_px: NDArray[np.floating], visible: NDArray[np.bool_],
@@ -277,6 +280,7 @@ class DatasetWriter:
         compact = self.partial / "compact.npy"
         shape = (len(rows), DATASET_PX, DATASET_PX)
         pictures = np.lib.format.open_memmap(compact, mode="w+", dtype=np.uint8, shape=shape)
+        reserve(compact)
         for first in range(0, len(rows), 256):
             pictures[first : first + 256] = self.images[rows[first : first + 256]]
         pictures.flush()
