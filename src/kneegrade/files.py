@@ -131,26 +131,32 @@ def prepare_output(directory: Path, names: Iterable[str] = ()) -> None:
             )
 
 
-def reserve(path: Path) -> None:
-    """Reserve the disk space of a new file that will be memory-mapped; the file is removed if there is too little.
+def new_array(path: Path, dtype: Any, shape: tuple[int, ...]) -> Any:
+    """A new memory-mapped array in a `.npy` file, with its disk space reserved; no file is left if there is too little.
 
     A write to a memory-mapped file on a full disk ends the process with a bus error instead of an exception. Systems
     without `posix_fallocate` (macOS) do not reserve anything.
 
+    Args:
+        path: the file; it is replaced.
+        dtype: of the array.
+        shape: of the array.
+
     Raises:
         UsageError: there is not enough free space.
     """
-    if not hasattr(os, "posix_fallocate"):
-        return
-    size = path.stat().st_size
+    import numpy as np
+
     try:
-        with path.open("r+b") as stream:
-            os.posix_fallocate(stream.fileno(), 0, size)
+        array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+        with suppress(AttributeError), path.open("r+b") as stream:
+            os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
     except OSError as error:
         if error.errno in (errno.EINVAL, errno.EOPNOTSUPP):  # the file system cannot reserve space
-            return
+            return array
         path.unlink(missing_ok=True)
-        raise _not_writable(f"{path.name} ({size / 1e6:.1f} MB)", error) from error
+        raise _not_writable(path.name, error) from error
+    return array
 
 
 def _not_writable(name: str, error: OSError) -> UsageError:
