@@ -146,7 +146,7 @@ def codes() -> str:
     for title, rooms in {**GROUPS, "Files, options and other work": tuple(rest)}.items():
         rows = [code for code in everything if code.module.partition(".")[0] in rooms]
         lines += [f"### {title}", "", "| code | kind | message | from |", "|---|---|---|---|"]
-        lines += [f"| `{c.code}` | {c.kind} | {_cell(c.message)} | `{c.module}` |" for c in rows]
+        lines += [f"| `{c.code}` | {c.kind} | {_cell(c.message)} | {c.module} |" for c in rows]
         lines.append("")
     return "\n".join(lines)
 
