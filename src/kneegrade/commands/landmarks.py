@@ -24,6 +24,8 @@ from kneegrade.commands.options import (
 if TYPE_CHECKING:
     from kneegrade.reporting.landmark_export import ExportedFilm
 
+TABLES = {"csv": "landmarks.csv", "coco": "landmarks.json"}  # format → file for all films
+
 
 def landmarks(
     inputs: InputsArgument,
@@ -48,8 +50,8 @@ def landmarks(
     """
     from kneegrade.files import prepare_output
 
-    sources = sources_in(inputs)
-    prepare_output(output)
+    sources, wanted = sources_in(inputs), listed(formats)
+    prepare_output(output, [file for name, file in TABLES.items() if name in wanted])
     from kneegrade.anatomy import LandmarkDetector, UserHints
     from kneegrade.reporting.landmark_export import write_landmarks
     from kneegrade.weights.inference import choose_device
@@ -57,7 +59,7 @@ def landmarks(
     hints = UserHints(None if side is None else SIDES[side], spacing_of(spacing))
     with progress_bar("Detecting landmarks", quiet or len(sources) < 2) as advance:
         films = write_landmarks(
-            sources, output, listed(formats), LandmarkDetector(detector, choose_device(device.value)), hints,
+            sources, output, wanted, LandmarkDetector(detector, choose_device(device.value)), hints,
             advance,
         )  # fmt: skip
     if quiet:
