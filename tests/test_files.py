@@ -103,3 +103,15 @@ def test_characters_that_utf_8_cannot_encode_become_question_marks(tmp_path):
     with replacing(tmp_path / "a") as stream:
         stream.write("film\udcff.dcm")
     assert (tmp_path / "a").read_text(encoding="utf-8") == "film?.dcm"
+
+
+def test_an_error_that_a_library_raised_from_the_systems_states_the_systems_reason(tmp_path):
+    def write():
+        with replacing(tmp_path / "a.dcm", "wb"):
+            try:
+                raise OSError(28, "No space left on device")
+            except OSError as error:
+                raise OSError("while writing a tag") from error
+
+    with pytest.raises(UsageError, match=r"a\.dcm could not be written \(No space left on device\)"):
+        write()

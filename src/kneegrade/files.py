@@ -4,6 +4,7 @@ Single files are written and renamed here only. Memory-mapped arrays that a stop
 temporary names.
 """
 
+import errno
 import hashlib
 import os
 import secrets
@@ -130,10 +131,48 @@ def prepare_output(directory: Path, names: Iterable[str] = ()) -> None:
             )
 
 
+def new_array(path: Path, dtype: Any, shape: tuple[int, ...]) -> Any:
+    """A new memory-mapped array in a `.npy` file, with its disk space reserved; no file is left if there is too little.
+
+    A write to a memory-mapped file on a full disk ends the process with a bus error instead of an exception. Systems
+    without `posix_fallocate` (macOS) do not reserve anything.
+
+    Args:
+        path: the file; it is replaced.
+        dtype: of the array.
+        shape: of the array.
+
+    Raises:
+        UsageError: there is not enough free space.
+    """
+    import numpy as np
+
+    try:
+        array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+        with suppress(AttributeError), path.open("r+b") as stream:
+            os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
+    except OSError as error:
+        if error.errno in (errno.EINVAL, errno.EOPNOTSUPP):  # the file system cannot reserve space
+            return array
+        path.unlink(missing_ok=True)
+        raise not_writable(path.name, error) from error
+    return array
+
+
 def not_writable(name: str, error: OSError) -> UsageError:
     """The error of a file or folder of this name that the system refused to write."""
     return UsageError(
-        f"{name} could not be written ({error.strerror or type(error).__name__}); choose a folder that exists or "
-        "can be created, with write permission and enough free space.",
+        f"{name} could not be written ({_reason(error)}); choose a folder that exists or can be created, with write "
+        "permission and enough free space.",
         code="not_writable",
     )
+
+
+def _reason(error: BaseException) -> str:
+    """What the system says; libraries such as pydicom raise an OSError of their own from the system's."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    return type(error).__name__

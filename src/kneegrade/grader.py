@@ -184,6 +184,7 @@ class Grader:
         """
         check_process(self.device)
         listed = list(sources)
+        hints = (hints or UserHints()).among(source.name for source in listed)
         graded: list[GradedRadiograph] = []
         try:
             for source in listed:

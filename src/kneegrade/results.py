@@ -16,6 +16,7 @@ Side = Literal["R", "L", "unknown"]
 UNCERTAIN_SET_SIZE = 3  # a prediction set of this size or larger makes a grade uncertain
 FEMUR: Final = slice(0, 37)  # rows of the 74 landmarks, each bone from lateral to medial
 TIBIA: Final = slice(37, 74)
+MORE_KNEES: Final = "more_knees"  # code of the warning that a picture shows more knees than were graded
 
 
 @dataclass(frozen=True)
@@ -247,6 +248,11 @@ class GradedRadiograph:
             return "failed"
         return "graded" if any(knee.status == "graded" for knee in self.knees) else "not_gradable"
 
+    @property
+    def has_more_knees(self) -> bool:
+        """True if more knees were seen on the picture than `knees` has."""
+        return any(warning.code == MORE_KNEES for warning in self.warnings)
+
 
 @dataclass(frozen=True, eq=False)
 class AuditedKnee:
@@ -333,6 +339,8 @@ class Report:
     def all_graded(self) -> bool:
         """True if there is at least one radiograph and every knee of every radiograph is graded."""
         return bool(self.radiographs) and all(
-            radiograph.status == "graded" and all(knee.status == "graded" for knee in radiograph.knees)
+            radiograph.status == "graded"
+            and all(knee.status == "graded" for knee in radiograph.knees)
+            and not radiograph.has_more_knees
             for radiograph in self.radiographs
         )

@@ -50,3 +50,9 @@ def test_a_side_conflict_states_both_sources_and_what_to_do():
     _, (warning,) = assign_sides([0.02], "R")
     assert "stated laterality this is a right knee, according to its anatomy a left knee" in warning.message
     assert "Check the side marker." in warning.message
+
+
+def test_on_a_picture_of_several_films_the_anatomy_alone_decides():
+    sides, warnings = assign_sides([0.99, 0.99], "L", several_films=True)
+    assert [side.side for side in sides] == ["R", "R"]
+    assert warnings == ()

@@ -1,5 +1,7 @@
 """Stretched images: the estimate, its removal, and the way back to pixels of the source."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -124,6 +126,16 @@ def test_a_stretched_film_gives_the_crop_of_the_natural_one(detector, film):
     true = (film.knees[0].landmarks_px + 0.5) * [wide.pixels.shape[1] / film.pixels.shape[1], 1] - 0.5
     error = np.linalg.norm(knee.landmarks_px - true, axis=1)[list(ARTICULAR)]
     assert np.median(error) < 0.02 * np.linalg.norm(true[63] - true[47])
+
+
+def test_a_declared_stretch_is_removed_exactly_unless_the_outline_contradicts_it(detector, film):
+    wide = read_radiograph(stretched(film.pixels, 1.35))
+    (knee,), warnings = detector.find(replace(wide, pixel_aspect=1.35))
+    assert warnings == ()
+    assert knee.pixel_aspect == pytest.approx(1.35, rel=0.002)
+    (knee,), warnings = detector.find(replace(read_radiograph(film.pixels), pixel_aspect=2.0))
+    assert warnings == ()
+    assert knee.pixel_aspect == 1
 
 
 def test_a_film_with_a_trusted_spacing_is_taken_as_it_is(detector, film):

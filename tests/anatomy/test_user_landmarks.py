@@ -11,7 +11,8 @@ from kneegrade.anatomy import UserLandmarks, knees_from_landmarks
 from kneegrade.anatomy.landmark_files import CocoFilm, CocoKnee, to_coco, write_coco, write_pts
 from kneegrade.anatomy.shape_model import ShapeModel
 from kneegrade.errors import UnreadableFileError, UsageError
-from kneegrade.imaging import Radiograph
+from kneegrade.files import short_name
+from kneegrade.imaging import Radiograph, stem_of
 
 MM_PER_PX = 0.2
 RIGHT = ShapeModel.load().mean({}) / MM_PER_PX + [400, 500]  # lateral on the left
@@ -87,6 +88,63 @@ def test_missing_landmarks_are_a_usage_error(tmp_path):
         UserLandmarks(tmp_path).of("other.dcm", FILM)
     with pytest.raises(UsageError, match="no landmarks at"):
         UserLandmarks(tmp_path / "nowhere")
+
+
+NAMES = ["patA/film.dcm", "patB/film.dcm"]
+
+
+def test_films_of_one_name_have_the_landmarks_of_their_folders(tmp_path):
+    for folder, points in (("patA", RIGHT), ("patB", LEFT)):
+        (tmp_path / folder).mkdir()
+        write_pts(tmp_path / folder / "film.pts", points)
+    marked = UserLandmarks(tmp_path).among(NAMES)
+    np.testing.assert_allclose(marked.of(NAMES[0], FILM)[0], RIGHT, atol=1e-3)
+    np.testing.assert_allclose(marked.of(NAMES[1], FILM)[0], LEFT, atol=1e-3)
+
+
+@pytest.mark.parametrize("write", [
+    lambda folder: write_pts(folder / "film.pts", RIGHT),
+    lambda folder: write_coco(folder / "all.json", [film("film.dcm")]),
+    lambda folder: write_coco(folder / "all.json", [film("patA/film.dcm"), film("film.dcm")]),
+])  # fmt: skip
+def test_landmarks_that_fit_two_films_of_one_name_are_refused(tmp_path, write):
+    write(tmp_path)
+    marked = UserLandmarks(next(tmp_path.glob("*.json"), tmp_path))
+    assert len(marked.of(NAMES[1], FILM)) > 0
+    with pytest.raises(UsageError, match="2 films have this name") as error:
+        marked.among(NAMES).of(NAMES[1], FILM)
+    assert error.value.code == "landmarks_ambiguous"
+    assert "here patB/film." in error.value.message
+
+
+def test_a_dicom_and_a_png_of_one_name_do_not_share_landmarks(tmp_path):
+    write_pts(tmp_path / "film.pts", RIGHT)
+    marked = UserLandmarks(tmp_path).among(["film.dcm", "film.png"])
+    with pytest.raises(UsageError, match="2 films have this name"):
+        marked.of("film.png", FILM)
+    write_pts(tmp_path / "film.png.pts", LEFT)
+    np.testing.assert_allclose(marked.of("film.png", FILM)[0], LEFT, atol=1e-3)
+
+
+def test_landmarks_in_a_subfolder_are_named_when_the_film_has_none(tmp_path):
+    (tmp_path / "pat[A]").mkdir()
+    write_pts(tmp_path / "pat[A]" / "film.pts", RIGHT)
+    with pytest.raises(UsageError, match=r"Its subfolder pat\[A\] has such a file"):
+        UserLandmarks(tmp_path).of("film.dcm", FILM)
+
+
+def test_landmarks_of_a_name_that_is_too_long_for_a_file_are_found(tmp_path):
+    name = "é" * 140 + ".dcm"
+    write_pts(tmp_path / f"{short_name(stem_of(name), len('.landmarks.png'))}.pts", RIGHT)
+    np.testing.assert_allclose(UserLandmarks(tmp_path).of(name, FILM)[0], RIGHT, atol=1e-3)
+    with pytest.raises(UsageError, match="has no file"):
+        UserLandmarks(tmp_path).of("y" * 300 + ".dcm", FILM)
+
+
+def test_a_coco_file_with_two_images_of_one_name_is_refused(tmp_path):
+    write_coco(tmp_path / "all.json", [film("film.png"), film("film.png")])
+    with pytest.raises(UnreadableFileError, match="several images of one file_name"):
+        UserLandmarks(tmp_path / "all.json").of("film.png", FILM)
 
 
 def test_knees_of_a_film_that_is_upside_down_keep_their_sides():

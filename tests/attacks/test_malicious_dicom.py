@@ -11,7 +11,7 @@ import pytest
 from films import compressed, dataset, dicom_bytes, through_gdcm
 from pydicom import uid
 
-from kneegrade.errors import KneeGradeError, LimitExceededError, UnreadableFileError, UnsupportedFileError
+from kneegrade.errors import KneeGradeError, LimitExceededError, UnreadableFileError
 from kneegrade.imaging import Limits, Radiograph, read_radiograph
 from kneegrade.imaging.decoding_worker import decode
 from kneegrade.imaging.limits import MEBIBYTE
@@ -70,19 +70,19 @@ def deflated(data: bytes) -> bytes:
     return packer.compress(data) + packer.flush()
 
 
-def test_a_deflated_bomb_is_not_inflated() -> None:
+def test_a_deflated_bomb_is_inflated_within_limits() -> None:
     bomb = deflated(b"\x09\x00\x10\x00OB\0\0" + struct.pack("<L", 100 * MEBIBYTE) + bytes(100 * MEBIBYTE))
     error = rejection(meta(b"1.2.840.10008.1.2.1.99") + bomb, Limits(child_memory_bytes=600 * MEBIBYTE))
-    assert (type(error), error.code) == (UnsupportedFileError, "transfer_syntax")
+    assert (type(error), error.code) == (LimitExceededError, "deflated_size")
 
 
-def test_a_deflated_bomb_with_an_unusual_meta_group_is_not_inflated() -> None:
+def test_a_deflated_bomb_with_an_unusual_meta_group_is_inflated_within_limits() -> None:
     syntax = b"1.2.840.10008.1.2.1.99"
     original = meta(syntax)
     unusual = original[:132] + b"\2\0\x01\0OB\0\0\2\0\0\0\0\1" + original[144:]  # no group length
     bomb = deflated(b"\x09\x00\x10\x00OB\0\0" + struct.pack("<L", 500 * MEBIBYTE) + bytes(500 * MEBIBYTE))
     limits = Limits(child_memory_bytes=600 * MEBIBYTE)
-    assert rejection(unusual + bomb, limits).code == "transfer_syntax"
+    assert rejection(unusual + bomb, limits).code == "deflated_size"
 
 
 @pytest.mark.parametrize(

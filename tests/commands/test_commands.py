@@ -156,6 +156,36 @@ def test_a_folder_in_place_of_a_report_file_is_found_before_grading(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
+@pytest.mark.parametrize(("kind", "file"), [("csv", "landmarks.csv"), ("coco", "landmarks.json")])
+def test_a_folder_in_place_of_a_table_of_landmarks_is_found_before_the_work(kind, file, tmp_path):
+    (tmp_path / file).mkdir()
+    done = run("landmarks", EXAMPLES, "-o", tmp_path, "--format", f"pts,{kind}")
+    assert done.exit_code == 2
+    assert f"contains a folder named {file}" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == [file]
+
+
+@pytest.mark.parametrize("output", ["file/manifest.parquet", "folder"])
+def test_a_manifest_that_cannot_be_written_is_found_before_the_work(output, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    Path("folder").mkdir()
+    done = run("cohort", "csv", "no-such-table.csv", "--mapping", "no.yaml", "-o", output)
+    assert done.exit_code == 2
+    assert isinstance(done.exception, SystemExit)
+    assert ("file could not be written" if output != "folder" else "contains a folder named folder") in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_the_exit_code_is_right_when_nothing_can_be_printed():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "kneegrade", "grade", "no-such-film.dcm", "-o", "out"], stderr=full, timeout=100,
+            check=False, env={"PYTHONPATH": ":".join(sys.path)},
+        )  # fmt: skip
+    assert done.returncode == 2
+
+
 @pytest.mark.parametrize(
     ("command", "reason"),
     [("grade", "1 of 1 files could not be read: 1 format."), ("landmarks", "bad.dcm: The content of")],

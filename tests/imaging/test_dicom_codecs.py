@@ -139,6 +139,42 @@ def test_unknown_transfer_syntaxes_are_rejected() -> None:
         with pytest.raises(UnsupportedFileError) as caught:
             pixels_of(data)
         assert caught.value.code == "transfer_syntax"
+        assert syntax == b"1.2.840.10008.1.2.4.94" or syntax.decode() in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("elements", "found"),
+    [
+        ({"BitsAllocated": 12}, "BitsAllocated is 12"),
+        ({"SamplesPerPixel": 4}, "SamplesPerPixel is 4"),
+        ({"PhotometricInterpretation": "MONOCHROM2"}, "PhotometricInterpretation is MONOCHROM2"),
+        ({"PhotometricInterpretation": "CMYK"}, "PhotometricInterpretation is CMYK"),
+    ],
+)
+def test_pixel_formats_that_no_codec_reads_are_named(elements, found: str) -> None:
+    with pytest.raises(UnsupportedFileError, match=found) as caught:
+        pixels_of(dicom_bytes(dataset(**elements)))
+    assert caught.value.code == "pixel_format"
+
+
+def test_encapsulated_uncompressed_pixels_keep_every_value() -> None:
+    made = dataset()
+    expected = pixels_of(dicom_bytes(dataset()))
+    np.testing.assert_array_equal(
+        pixels_of(dicom_bytes(compressed(made, uid.UID(codecs.ENCAPSULATED_UNCOMPRESSED), made.PixelData))), expected
+    )
+
+
+def test_colours_stored_plane_by_plane_are_read() -> None:
+    rgb = np.stack([stored(8), stored(8) // 2, stored(8) // 3], axis=2)
+    by_plane = dataset(rgb, 8, PlanarConfiguration=1)
+    by_plane.PixelData = np.ascontiguousarray(rgb.transpose(2, 0, 1)).tobytes()
+    np.testing.assert_array_equal(pixels_of(dicom_bytes(by_plane)), pixels_of(dicom_bytes(dataset(rgb, 8))))
+
+
+def test_an_odd_number_of_bytes_is_read() -> None:
+    odd = stored(8)[:149, :159]
+    np.testing.assert_array_equal(pixels_of(dicom_bytes(dataset(odd, 8))), odd)
 
 
 def test_a_stream_with_another_size_than_the_header_is_rejected() -> None:

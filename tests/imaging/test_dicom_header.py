@@ -37,11 +37,19 @@ def test_laterality_and_its_source(keyword: str, value: str, side: str) -> None:
 @pytest.mark.parametrize(
     ("value", "side"),
     [("RIGHT", "R"), ("left", "L"), ("LT", "L"), ("BOTH", "both"), (["R", "L"], "both"), ("R/L", "both"),
-     (["R", "R"], "R"), ("RIGHTISH", "unknown"), (["R", "X"], "unknown")],
+     (["R", "R"], "R"), ("RIGHTISH", "unknown"), (["R", "X"], "unknown"), ("Rechts", "R"), ("links", "L"),
+     ("right knee", "R"), ("R+L", "both"), ("Gauche", "L"), ("Beidseits", "both"), ("left leg and right leg", "both")],
 )  # fmt: skip
 def test_laterality_written_unusually(value, side: str) -> None:
     image = decoded_image(dataset(ImageLaterality=value))
     assert (image.laterality, image.laterality_source) == (side, "ImageLaterality" if side != "unknown" else None)
+
+
+@pytest.mark.parametrize(
+    ("value", "warned"), [("D", True), ("RIGHTISH", True), ("U", False), ("", False), ("R", False)]
+)
+def test_a_laterality_that_is_not_understood_gives_a_warning(value: str, warned: bool) -> None:
+    assert codes(decoded_image(dataset(Laterality=value)).warnings) == (["laterality_unclear"] if warned else [])
 
 
 def test_an_unknown_image_laterality_leaves_the_side_to_laterality() -> None:
@@ -105,6 +113,30 @@ def test_unusual_modalities_that_are_not_radiographs_are_rejected(modality) -> N
 )
 def test_another_view_or_body_part_gives_a_warning(elements, warned) -> None:
     assert codes(decoded_image(dataset(**elements)).warnings) == warned
+
+
+@pytest.mark.parametrize(
+    ("meaning", "warned"),
+    [("medio-lateral", ["view_declared"]), ("antero-posterior", []), ("Oblique", ["view_declared"])],
+)
+def test_a_coded_view_that_is_not_frontal_gives_a_warning(meaning: str, warned: list[str]) -> None:
+    code = Dataset()
+    code.CodeMeaning = meaning
+    assert codes(decoded_image(dataset(ViewCodeSequence=[code])).warnings) == warned
+
+
+@pytest.mark.parametrize("number", [0, 1, ""])
+def test_one_frame_or_none_declared_is_one_frame(number) -> None:
+    assert decoded_image(dataset(NumberOfFrames=number)).pixels.shape == (150, 160)
+
+
+@pytest.mark.parametrize("content", [b"", None])
+def test_empty_pixel_data_are_named(content) -> None:
+    made = dataset()
+    made["PixelData"].value = content
+    with pytest.raises(UnreadableFileError, match="empty pixel data") as caught:
+        decoded_image(made)
+    assert caught.value.code == "truncated"
 
 
 @pytest.mark.parametrize("modality", ["MR", "CT", "US", "NM", "MG", "IO", "<b>"])

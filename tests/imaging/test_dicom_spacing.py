@@ -31,7 +31,7 @@ def codes(findings) -> list[str]:
         ),
         ({"ImagerPixelSpacing": [0.2, 0.2]}, (0.2, 0.2), "ImagerPixelSpacing", ["magnification_uncorrected"]),
         ({"PixelSpacing": [0.15, 0.151]}, (0.15, 0.151), "PixelSpacing", []),
-        ({"PixelSpacing": [0.15, 0.16]}, None, None, ["spacing_unequal"]),
+        ({"PixelSpacing": [0.15, 0.16]}, None, None, ["spacing_unequal", "aspect_ratio"]),
         ({"PixelSpacing": [0, 0]}, None, None, ["spacing_invalid"]),
         ({"PixelSpacing": [-0.1, -0.1]}, None, None, ["spacing_invalid"]),
         ({"PixelSpacing": [3, 3]}, None, None, ["spacing_implausible"]),
@@ -106,14 +106,14 @@ def test_an_invalid_pixel_spacing_alone_gives_no_spacing(kind: str) -> None:
     pixel, problems = BAD_SPACINGS[kind]
     image = decode(spacing_file(pixel, None), Limits())
     assert (image.pixel_spacing_mm, image.spacing_source) == (None, None)
-    assert codes(image.warnings) == problems
+    assert codes(image.warnings) == [*problems, *(["aspect_ratio"] if kind == "unequal" else [])]
 
 
 def test_two_invalid_spacings_are_both_reported() -> None:
     image = decode(spacing_file([0, 0], [0.15, 0.16]), Limits())
     assert (image.pixel_spacing_mm, image.spacing_source) == (None, None)
-    assert codes(image.warnings) == ["spacing_invalid", "spacing_unequal"]
-    assert [finding.message.split()[0] for finding in image.warnings] == ["PixelSpacing", "ImagerPixelSpacing"]
+    assert codes(image.warnings) == ["spacing_invalid", "spacing_unequal", "aspect_ratio"]
+    assert [finding.message.split()[0] for finding in image.warnings[:2]] == ["PixelSpacing", "ImagerPixelSpacing"]
 
 
 def test_a_valid_pixel_spacing_takes_precedence_over_an_invalid_imager_pixel_spacing() -> None:
@@ -150,3 +150,21 @@ def test_the_estimated_magnification_is_named() -> None:
     (finding,) = decoded_image(made).warnings
     assert finding.code == "magnification_uncorrected"
     assert "1.15" in finding.message
+
+
+@pytest.mark.parametrize(
+    ("elements", "aspect"),
+    [
+        ({"PixelAspectRatio": [2, 1]}, 2.0),
+        ({"PixelAspectRatio": [3, 4]}, 0.75),
+        ({"PixelSpacing": [0.15, 0.3]}, 0.5),
+        ({"PixelSpacing": [0, 0], "PixelAspectRatio": [2, 1]}, 2.0),
+        ({"PixelSpacing": [0.15, 0.15], "PixelAspectRatio": [2, 1]}, None),
+        ({"PixelAspectRatio": [1, 100]}, None),
+        ({"PixelAspectRatio": [0, 1]}, None),
+    ],
+)
+def test_declared_pixels_that_are_not_square(elements, aspect) -> None:
+    image = decoded_image(dataset(**elements))
+    assert image.pixel_aspect == aspect
+    assert ("aspect_ratio" in codes(image.warnings)) == (aspect is not None)

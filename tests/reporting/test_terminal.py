@@ -66,6 +66,11 @@ def test_one_line_per_kind_of_ungraded_item(report):
     graded = replace(report, radiographs=(pair, plain))
     assert graded.all_graded
     assert ungraded_lines(graded) == []
+    crowded = replace(
+        report, radiographs=(replace(pair, warnings=(Finding("more_knees", "8 knees were seen."),)), plain)
+    )
+    assert not crowded.all_graded
+    assert ungraded_lines(crowded) == ["1 of 2 pictures shows more knees than were graded."]
 
 
 def test_landmarks_table_explains_the_confidence(report):

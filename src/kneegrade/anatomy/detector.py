@@ -20,6 +20,7 @@ from kneegrade.anatomy.landmark_networks import (
     FINE,
     LANDMARK_STRIDE,
     LOCALIZER_PX,
+    MAX_CANDIDATES,
     MIN_SEPARATION,
     Candidate,
     LocatedLandmarks,
@@ -34,7 +35,8 @@ from kneegrade.anatomy.landmark_networks import (
 from kneegrade.anatomy.landmarks import Landmarks, landmarks_from_heatmaps, regularize_by_shape
 from kneegrade.anatomy.laterality import SideAssignment, assign_sides
 from kneegrade.anatomy.pixel_aspect import NOT_SQUARE, in_source, search_square
-from kneegrade.anatomy.polarity import MAX_KNEES, search_both_polarities, with_settled_polarity
+from kneegrade.anatomy.polarity import search_both_polarities, with_settled_polarity
+from kneegrade.anatomy.several_films import MAX_KNEES, several_films
 from kneegrade.anatomy.shape_model import ShapeModel
 from kneegrade.imaging.radiograph import Radiograph
 from kneegrade.results import Finding
@@ -42,9 +44,11 @@ from kneegrade.weights import check_process, load_part, load_weights, shipped_pa
 from kneegrade.weights.compute import Compute
 
 DEFAULT_COMPUTE = Compute()
+MAX_SEEN = 48  # candidates that are read if a picture shows more knees than a film has
 LOCALIZER_THRESHOLD = 0.15  # low, because the landmark networks decide
 MIN_COARSE_CONFIDENCE = 0.1  # of the coarse landmarks of a candidate that the fine network reads
 MIN_CONFIDENCE = 0.5  # of a knee that is reported
+SMALL_KNEE = 0.3  # plateau width over the longer side of the picture; a knee of one of several films is smaller
 MIN_SCORE_ALONE = 0.6  # localizer score from which a knee is reported even if its landmarks are poor, as at an implant
 SURE_CONFIDENCE = 0.97  # of a knee that the fine network reads only once
 SECOND_PASS_WIDTHS = 1.15  # side of the crop of the second fine pass, in plateau widths
@@ -117,10 +121,12 @@ class LandmarkDetector:
         self.shape_model = ShapeModel.load()
 
     def find(self, radiograph: Radiograph) -> tuple[tuple[Knee, ...], tuple[Finding, ...]]:
-        """Return the knees of a radiograph, at most two, and warnings about their sides and about stretched pixels.
+        """Return the knees of a radiograph, at most two, and warnings about the film.
 
-        Knees are ordered from left to right for a viewer to whom the femur is on top. Landmarks are in pixels of the
-        radiograph; the crop of a knee shows it without the stretch, in the polarity of `detect`.
+        The warnings concern sides, stretched pixels, and a picture that shows several films. Of more than two knees the
+        two with the highest confidence are returned. Knees are ordered from left to right for a viewer to whom the
+        femur is on top. Landmarks are in pixels of the radiograph; the crop of a knee shows it without the stretch, in
+        the polarity of `detect`.
         """
         return self.detect(radiograph)[1:]
 
@@ -136,32 +142,54 @@ class LandmarkDetector:
         check_process(self.device.type)
         radiograph, first = search_both_polarities(radiograph, self.search)
         found = search_square(radiograph, self.search, first)
-        sides, warnings = assign_sides([knee.lateral_left for knee in found.knees], radiograph.laterality)
+        best = sorted(found.knees, key=lambda knee: -knee.confidence)[:MAX_KNEES]
+        reported = [knee for knee in found.knees if knee in best]
+        several = several_films([pose_of(knee.landmarks.points_px) for knee in reported], len(found.knees))
+        sides, warnings = assign_sides(
+            [knee.lateral_left for knee in reported], radiograph.laterality, several_films=several is not None
+        )
+        warnings = warnings if several is None else (several, *warnings)
         knees = tuple(
             in_source(self._knee(found.radiograph, knee, side), found.pixel_aspect)
-            for knee, side in zip(found.knees, sides, strict=True)
+            for knee, side in zip(reported, sides, strict=True)
         )
-        return radiograph, knees, warnings if found.radiograph is radiograph else (*warnings, NOT_SQUARE)
+        is_estimated = found.radiograph is not radiograph and not found.is_declared
+        return radiograph, knees, (*warnings, NOT_SQUARE) if is_estimated else warnings
 
     @torch.inference_mode()
     def search(self, pixels: NDArray[np.float32]) -> list[DetectedKnee]:
-        """Return at most two knees of a film (H, W) in [0, 1], ordered as in `find`.
+        """Return the knees of a film (H, W) in [0, 1], ordered as in `find`; more than two if it shows several films.
 
         An implausible detection is included if the localizer is confident of it, or if there is no better one; a later
         check refuses to grade it and states why.
         """
-        candidates = localize_knees(self.knee_localizer, pixels, LOCALIZER_THRESHOLD, self.device)
-        looks = _promising(self._look_coarsely(pixels, candidates))
-        detected = self._look_closely(pixels, looks)
-        order = sorted(range(len(detected)), key=lambda i: -detected[i].confidence)
-        kept: list[int] = []
-        for i in order:
-            accepted = detected[i].confidence >= MIN_CONFIDENCE or detected[i].score >= MIN_SCORE_ALONE
-            if accepted and len(kept) < MAX_KNEES and not any(_same_knee(detected[i], detected[k]) for k in kept):
-                kept.append(i)
-        kept = kept or order[:1]
+        detected, looks = self._read_candidates(pixels, MAX_CANDIDATES)
+        kept = _accepted(detected)
+        unsure = all(detected[i].confidence < MIN_CONFIDENCE for i in kept)
+        small = all(looks[i].candidate.pose.width < SMALL_KNEE * max(pixels.shape) for i in kept)
+        if len(kept) > MAX_KNEES or (unsure and small):
+            more, more_looks = self._read_candidates(pixels, MAX_SEEN, in_tiles=True)
+            kept_more = _accepted(more)
+            if len(kept_more) > MAX_KNEES:  # the picture shows several films
+                detected, looks, kept = more, more_looks, kept_more
         knees = self._look_again(pixels, [detected[i] for i in kept], [looks[i].landmarks for i in kept])
         return sorted(knees, key=lambda knee: pose_of(knee.landmarks.points_px).across)
+
+    def _read_candidates(
+        self, pixels: NDArray[np.float32], limit: int, *, in_tiles: bool = False
+    ) -> tuple[list[DetectedKnee], list[_CoarseLook]]:
+        """Return what the landmark networks read of the best `limit` candidates of the localizer."""
+        candidates = localize_knees(
+            self.knee_localizer, pixels, LOCALIZER_THRESHOLD, self.device, limit, in_tiles=in_tiles
+        )
+        looks: list[_CoarseLook] = []
+        for start in range(0, len(candidates), MAX_CANDIDATES):  # one film's worth at a time needs little memory
+            looks += self._look_coarsely(pixels, candidates[start : start + MAX_CANDIDATES])
+        looks = _promising(looks)
+        detected: list[DetectedKnee] = []
+        for start in range(0, len(looks), MAX_CANDIDATES):
+            detected += self._look_closely(pixels, looks[start : start + MAX_CANDIDATES])
+        return detected, looks
 
     def _look_coarsely(self, pixels: NDArray[np.float32], candidates: Sequence[Candidate]) -> list[_CoarseLook]:
         """Return what the coarse network reads of every candidate, in the more probable of the two orientations."""
@@ -287,6 +315,21 @@ def _promising(looks: Sequence[_CoarseLook]) -> list[_CoarseLook]:
         if look.landmarks.confidence >= MIN_COARSE_CONFIDENCE or look.candidate.score >= MIN_SCORE_ALONE
     ]
     return chosen or list(looks)
+
+
+def _accepted(detected: Sequence[DetectedKnee]) -> list[int]:
+    """Return the rows of the knees to report, best first; of several implausible ones the best, if there is no other.
+
+    Of at most two knees the localizer alone may be confident, as at an implant. Further knees must be certain.
+    """
+    order = sorted(range(len(detected)), key=lambda i: -detected[i].confidence)
+    kept: list[int] = []
+    for i in order:
+        certain = detected[i].confidence >= MIN_CONFIDENCE
+        accepted = certain or (detected[i].score >= MIN_SCORE_ALONE and len(kept) < MAX_KNEES)
+        if accepted and not any(_same_knee(detected[i], detected[k]) for k in kept):
+            kept.append(i)
+    return kept or order[:1]
 
 
 def _same_knee(knee: DetectedKnee, other: DetectedKnee) -> bool:

@@ -282,12 +282,18 @@ def _read_coco(path: Path, changed_ns: int, size: int) -> dict[str, CocoFilm]:
         knees: dict[int, list[CocoKnee]] = {image["id"]: [] for image in data["images"]}
         for annotation in data["annotations"]:
             knees[annotation["image_id"]].append(_coco_knee(annotation))
+        names = [str(image["file_name"]) for image in data["images"]]
         films = ((i["file_name"], (i["height"], i["width"]), tuple(knees[i["id"]])) for i in data["images"])
-        return {name: CocoFilm(name, height_width, own) for name, height_width, own in films}
+        by_name = {name: CocoFilm(name, height_width, own) for name, height_width, own in films}
     except (ValueError, KeyError, TypeError) as error:
         raise UnreadableFileError(
             f"{path.name} is not a COCO keypoints file with {NUM_LANDMARKS} labelled points per knee."
         ) from error
+    if len(by_name) < len(names):
+        raise UnreadableFileError(
+            f"{path.name} has several images of one file_name; give each film a name of its own, with its folder."
+        )
+    return by_name
 
 
 def _coco_knee(annotation: dict[str, Any]) -> CocoKnee:

@@ -190,9 +190,15 @@ def knee_localizer_network() -> PyramidNetwork:
 
 @torch.inference_mode()
 def localize_knees(
-    network: PyramidNetwork | PreparedPyramid, pixels: NDArray[np.float32], threshold: float, device: torch.device
+    network: PyramidNetwork | PreparedPyramid,
+    pixels: NDArray[np.float32],
+    threshold: float,
+    device: torch.device,
+    limit: int = MAX_CANDIDATES,
+    *,
+    in_tiles: bool = False,
 ) -> list[Candidate]:
-    """Return at most `MAX_CANDIDATES` candidates on a film, best first.
+    """Return at most `limit` candidates on a film, best first.
 
     A film much longer than wide, such as one of whole legs, is also searched in overlapping squares, in which the knees
     are larger.
@@ -202,14 +208,17 @@ def localize_knees(
         pixels: (H, W) float32 in [0, 1].
         threshold: minimum score of a candidate.
         device: of the network.
+        limit: largest number of candidates.
+        in_tiles: also search nine overlapping tiles, in which the knees of several films on one picture are larger.
     """
     film = torch.from_numpy(np.ascontiguousarray(pixels))
     candidates: list[Candidate] = []
-    for x, y, part in [(0, 0, film), *_overlapping_squares(film)]:
+    tiles = _tiles(film) if in_tiles else ()
+    for x, y, part in [(0, 0, film), *_overlapping_squares(film), *tiles]:
         image, factor = localizer_input(part)
         maps, _ = network(image.to(device, memory_format=torch.channels_last))
-        candidates += [c.moved(x, y) for c in read_candidates(maps[0].float().cpu(), factor, threshold)]
-    return non_maximum_suppression(candidates)
+        candidates += [c.moved(x, y) for c in read_candidates(maps[0].float().cpu(), factor, threshold, limit)]
+    return non_maximum_suppression(candidates, limit)
 
 
 def _overlapping_squares(film: Tensor) -> Iterator[tuple[int, int, Tensor]]:
@@ -222,6 +231,14 @@ def _overlapping_squares(film: Tensor) -> Iterator[tuple[int, int, Tensor]]:
     for start in (round(i * (max(height, width) - side) / number) for i in range(number + 1)):
         x, y = (0, start) if height > width else (start, 0)
         yield x, y, film[y : y + side, x : x + side]
+
+
+def _tiles(film: Tensor) -> Iterator[tuple[int, int, Tensor]]:
+    """Yield (x, y, part) for the nine tiles of half the height and width, with half of each covered by the next."""
+    height, width = (max(1, side // 2) for side in film.shape)
+    for y in (0, height // 2, film.shape[0] - height):
+        for x in (0, width // 2, film.shape[1] - width):
+            yield x, y, film[y : y + height, x : x + width]
 
 
 def localizer_input(pixels: Tensor) -> tuple[Tensor, float]:
@@ -242,8 +259,8 @@ def localizer_input(pixels: Tensor) -> tuple[Tensor, float]:
     return functional.pad(scaled, (0, LOCALIZER_PX - size[1], 0, LOCALIZER_PX - size[0])), factor
 
 
-def read_candidates(maps: Tensor, factor: float, threshold: float) -> list[Candidate]:
-    """Return at most `MAX_CANDIDATES` candidates from the maps of the localizer, best first.
+def read_candidates(maps: Tensor, factor: float, threshold: float, limit: int = MAX_CANDIDATES) -> list[Candidate]:
+    """Return at most `limit` candidates from the maps of the localizer, best first.
 
     A candidate is a cell with the highest score of its 3×3 neighbourhood; its position is the score-weighted mean of
     that neighbourhood.
@@ -252,6 +269,7 @@ def read_candidates(maps: Tensor, factor: float, threshold: float) -> list[Candi
         maps: (4, 32, 32), the network's output for one film.
         factor: film pixels per input pixel.
         threshold: minimum score of a candidate.
+        limit: largest number of candidates.
     """
     score = torch.sigmoid(maps[CENTRE].float())
     peaks = (score == functional.max_pool2d(score[None], 3, 1, 1)[0]) & (score >= threshold)
@@ -259,7 +277,8 @@ def read_candidates(maps: Tensor, factor: float, threshold: float) -> list[Candi
         [
             Candidate(_pose_at(maps, score, row, column, factor), float(score[row, column]))
             for row, column in peaks.nonzero().tolist()
-        ]
+        ],
+        limit,
     )
 
 
@@ -278,13 +297,13 @@ def _pose_at(maps: Tensor, score: Tensor, row: int, column: int, factor: float) 
     return Pose((centre[0], centre[1]), width, (float(down[0]), float(down[1])), mirrored=False)
 
 
-def non_maximum_suppression(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Return the best `MAX_CANDIDATES` candidates that are `MIN_SEPARATION` plateau widths apart, best first."""
+def non_maximum_suppression(candidates: Sequence[Candidate], limit: int = MAX_CANDIDATES) -> list[Candidate]:
+    """Return the best `limit` candidates that are `MIN_SEPARATION` plateau widths apart, best first."""
     kept: list[Candidate] = []
     for candidate in sorted(candidates, key=lambda c: -c.score):
         pose = candidate.pose
         separate = all(math.dist(pose.centre, k.pose.centre) > MIN_SEPARATION * pose.width for k in kept)
-        if separate and len(kept) < MAX_CANDIDATES:
+        if separate and len(kept) < limit:
             kept.append(candidate)
     return kept
 

@@ -29,7 +29,9 @@ class SideAssignment:
     confidence: float
 
 
-def assign_sides(lateral_left: Sequence[float], stated: Laterality) -> tuple[list[SideAssignment], tuple[Finding, ...]]:
+def assign_sides(
+    lateral_left: Sequence[float], stated: Laterality, *, several_films: bool = False
+) -> tuple[list[SideAssignment], tuple[Finding, ...]]:
     """Return the side of each of the 0, 1 or 2 knees of a film, and warnings.
 
     If anatomy and position or tag contradict each other, the side is "unknown". The grades are kept, since medial and
@@ -38,8 +40,11 @@ def assign_sides(lateral_left: Sequence[float], stated: Laterality) -> tuple[lis
     Args:
         lateral_left: for each knee, in order across the film, the probability that lateral is on the left.
         stated: laterality of the film according to the tag or, without one, to the user.
+        several_films: True if the knees may be of several films; position and tag then say nothing about their sides.
     """
-    expected_sides = _expected_sides(len(lateral_left), stated)
+    if several_films:
+        stated = "unknown"
+    expected_sides = _expected_sides(len(lateral_left), stated, by_position=not several_films)
     sides: list[SideAssignment] = []
     warnings: list[Finding] = []
     for probability, expected in zip(lateral_left, expected_sides, strict=True):
@@ -59,9 +64,9 @@ def assign_sides(lateral_left: Sequence[float], stated: Laterality) -> tuple[lis
     return sides, tuple(warnings)
 
 
-def _expected_sides(number: int, stated: Laterality) -> list[Side]:
+def _expected_sides(number: int, stated: Laterality, *, by_position: bool) -> list[Side]:
     """Return the sides that position (two knees) or tag (one knee) indicate."""
-    if number == 2:
+    if number == 2 and by_position:
         return ["R", "L"]
     single: Side = stated if stated in ("R", "L") else "unknown"
     return [single] * number

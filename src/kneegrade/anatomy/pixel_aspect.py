@@ -97,7 +97,8 @@ def pixel_aspect(ratio: float, previous: tuple[float, float] | None = None) -> f
 def pixel_aspect_of_marked(knees_px: Points, radiograph: Radiograph) -> float:
     """Return the factor by which a film is stretched horizontally, from exact landmarks of its knees.
 
-    1 if the film has a trusted spacing or the knees may be of natural shape.
+    It is the factor that the file declares, if the knees are of natural shape without it. It is 1 if the film has a
+    trusted spacing or the knees may be of natural shape.
 
     Args:
         knees_px: (K, 74, 2) in pixels of the film, marked by a person or mapped from an image with square pixels.
@@ -110,6 +111,9 @@ def pixel_aspect_of_marked(knees_px: Points, radiograph: Radiograph) -> float:
     if not len(logarithms):
         return 1.0
     ratio = float(np.exp(logarithms.mean()))
+    declared = radiograph.pixel_aspect
+    if declared is not None and NATURAL_RATIOS_MARKED[0] <= ratio / declared <= NATURAL_RATIOS_MARKED[1]:
+        return declared
     if NATURAL_RATIOS_MARKED[0] <= ratio <= NATURAL_RATIOS_MARKED[1]:
         return 1.0
     return float(np.clip(ratio / TYPICAL_RATIO, *LIMITS))
@@ -174,11 +178,15 @@ Detected = TypeVar("Detected", bound=Detection)
 
 @dataclass(frozen=True, eq=False)
 class SquareSearch(Generic[Detected]):
-    """A film without its stretch, the knees found on it, and the factor by which it was made narrower."""
+    """A film without its stretch, the knees found on it, and the factor by which it was made narrower.
+
+    `is_declared`: the file declares this factor; otherwise it was estimated.
+    """
 
     radiograph: Radiograph
     knees: list[Detected]
     pixel_aspect: float = 1.0
+    is_declared: bool = False
 
     @property
     def confidence(self) -> float:
@@ -199,6 +207,7 @@ def search_square(
 ) -> SquareSearch[Detected]:
     """Return the film without the stretch that its knees show, and the knees found on it.
 
+    A stretch that the file declares is removed if the knees are of natural shape then; otherwise it is estimated.
     A film with a trusted spacing has known pixels and is returned itself. So is a film without a sign of stretch or
     without a knee of some confidence, and one on which fewer or less certain knees are found without the stretch.
 
@@ -208,6 +217,11 @@ def search_square(
         knees: what `search` finds on the film itself, if it is known.
     """
     result = first = SquareSearch(radiograph, search(radiograph.pixels) if knees is None else knees)
+    if radiograph.pixel_spacing_mm is None and radiograph.pixel_aspect is not None:
+        square, aspect = square_radiograph(radiograph, radiograph.pixel_aspect)
+        found = SquareSearch(square, search(square.pixels), aspect, is_declared=True)
+        if found.knees and _is_as_good(found, first) and pixel_aspect(found.ratio) == 1:
+            return found
     if radiograph.pixel_spacing_mm is not None or first.confidence < MIN_CONFIDENCE_TO_RESAMPLE:
         return first
     previous: tuple[float, float] | None = None
@@ -216,7 +230,12 @@ def search_square(
         if square is radiograph:
             break
         found = SquareSearch(square, search(square.pixels), aspect)
-        if len(found.knees) < len(result.knees) or found.confidence < result.confidence - CONFIDENCE_TOLERANCE:
+        if not _is_as_good(found, result):
             break
         result, previous = found, (aspect, found.ratio)
     return result
+
+
+def _is_as_good(found: SquareSearch[Detected], other: SquareSearch[Detected]) -> bool:
+    """Return whether a search found as many knees as another, with about the same confidence or more."""
+    return len(found.knees) >= len(other.knees) and found.confidence >= other.confidence - CONFIDENCE_TOLERANCE

@@ -20,13 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kneegrade.anatomy.pixel_aspect import MIN_CONFIDENCE_TO_RESAMPLE, Detection
+from kneegrade.anatomy.several_films import MAX_KNEES
 from kneegrade.imaging.photometry import INVERTED, INVERTED_BELOW, film_in_surround
 from kneegrade.imaging.radiograph import Polarity, Radiograph
 from kneegrade.results import Finding
 
 WEAK_SCORE = 0.5  # of `Polarity`; of 1,494 real films and crops, 1 positive and no negative is closer to 0
 CERTAIN_KNEE = 0.5  # confidence from which a knee is seen for certain; knees in the wrong polarity have at most 0.47
-MAX_KNEES = 2  # of a film
 MIN_KNEE = MIN_CONFIDENCE_TO_RESAMPLE  # confidence of a knee that confirms the pixels
 DECISIVE = 2.0  # ratio of the confidences in both polarities from which a knee decides
 

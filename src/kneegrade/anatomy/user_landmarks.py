@@ -3,9 +3,10 @@
 `UserHints` combines them with the side and the pixel spacing that the user states.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from glob import escape
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -21,12 +22,14 @@ from kneegrade.anatomy.laterality import assign_sides
 from kneegrade.anatomy.pixel_aspect import NOT_SQUARE, in_source, pixel_aspect_of_marked, square_radiograph
 from kneegrade.anatomy.shape_model import ShapeModel
 from kneegrade.errors import UnreadableFileError, UsageError
+from kneegrade.files import short_name
 from kneegrade.imaging import stem_of
 from kneegrade.imaging.radiograph import Radiograph
 from kneegrade.results import Finding
 
 MIN_POINTS_ON_FILM = 30  # landmarks of a knee
 MAX_SHAPE_RESIDUAL = 0.045  # plateau widths, root mean square; of 147 real outlines at most 0.024
+MAX_ENDING_BYTES = len(".landmarks.png")  # room that `write_landmarks` leaves in the names of its files
 MANUAL_ERROR = 0.01  # plateau widths; difference between two people who mark the same point
 
 Points = NDArray[np.float64]
@@ -44,6 +47,8 @@ class UserLandmarks:
         unit: of the numbers in `.pts` files.
         mirrored: knees of `.pts` files that were marked on the mirror image of the film. If a file holds two knees, the
             right one is first; the side of a single knee is the laterality that the film or the user states.
+        film_names: names of all films of the run (`among`). Landmarks that carry only the last part of a film's name
+            are refused if several of these films end in it, as films of one name in two folders do.
 
     Raises:
         UsageError: `path` does not exist.
@@ -52,10 +57,15 @@ class UserLandmarks:
     path: Path
     unit: Unit = "auto"
     mirrored: Literal["none", "R", "L", "both"] = "none"
+    film_names: frozenset[str] = field(default=frozenset(), repr=False)
 
     def __post_init__(self) -> None:
         if not self.path.exists():
             raise UsageError(f"There are no landmarks at {self.path.name}; check the path.", code="no_such_file")
+
+    def among(self, names: Iterable[str]) -> "UserLandmarks":
+        """Return the landmarks for a run of films with these names, of which no two share a landmark file."""
+        return replace(self, film_names=frozenset(names))
 
     def of(self, name: str, radiograph: Radiograph) -> Points:
         """Return the landmarks of a film in its pixels, (K, 74, 2).
@@ -91,7 +101,7 @@ class UserLandmarks:
         if self.path.is_file():
             return next((name for name in names if self.path.stem in (name, stem_of(name))), None)
         files = ((name, self.path / f"{part}.pts") for name in names for part in (name, stem_of(name)))
-        return next((name for name, file in files if file.is_file()), None)
+        return next((name for name, file in files if _is_file(file)), None)
 
     def files(self, name: str) -> tuple[Path, ...]:
         """Return the files that hold the landmarks of a film.
@@ -103,7 +113,7 @@ class UserLandmarks:
             return (self.path,)
         file = self._pts_file(name)
         flipped = file.with_name(file.stem + "_f" + file.suffix)
-        return (file, flipped) if flipped.is_file() else (file,)
+        return (file, flipped) if _is_file(flipped) else (file,)
 
     def _from_pts(self, files: tuple[Path, ...], radiograph: Radiograph) -> Points:
         """Return the landmarks (K, 74, 2) of `.pts` files, with mirrored knees mirrored back."""
@@ -127,24 +137,72 @@ class UserLandmarks:
         if self.path.is_file():
             return self.path
         stem = stem_of(name)
-        for file_name in (f"{name}.pts", f"{stem}.pts", f"{PurePosixPath(stem).name}.pts"):
-            if (self.path / file_name).is_file():
-                return self.path / file_name
+        if own := self._own_pts_file(name):
+            return own
+        for part in (stem, short_name(stem, MAX_ENDING_BYTES)):  # an exported name that is too long is shortened
+            if _is_file(self.path / f"{part}.pts"):
+                same = [film for film in self.film_names if stem_of(film) == stem and not self._own_pts_file(film)]
+                _check_only_film(same, self.path, f"{part}.pts", f"{name}.pts")
+                return self.path / f"{part}.pts"
+        last = PurePosixPath(stem).name
+        if _is_file(self.path / f"{last}.pts"):
+            _check_only_film(self._films_ending_in(last), self.path, f"{last}.pts", f"{stem}.pts")
+            return self.path / f"{last}.pts"
         raise UsageError(
-            f"{self.path.name} has no file {PurePosixPath(stem).name}.pts for this film; add it, or grade the film "
-            "without landmarks.",
+            f"{self.path.name} has no file {last}.pts for this film; add it, or grade the film without landmarks."
+            + self._in_subfolders(f"{last}.pts"),
             code="no_landmarks",
+        )
+
+    def _own_pts_file(self, name: str) -> Path | None:
+        """Return the file that has the full name of a film, with its image ending, or None."""
+        parts = (name, short_name(name, MAX_ENDING_BYTES))
+        return next((file for part in parts if _is_file(file := self.path / f"{part}.pts")), None)
+
+    def _films_ending_in(self, last: str) -> list[str]:
+        """Return the films of the run whose names end in `last`, without folders and image ending."""
+        return [name for name in self.film_names if PurePosixPath(stem_of(name)).name == last]
+
+    def _in_subfolders(self, file_name: str) -> str:
+        """Return a sentence that names the subfolder with a file of this name, or "" if there is none."""
+        found = sorted(self.path.glob(f"*/{escape(file_name)}"))
+        if not found:
+            return ""
+        return (
+            f" Its subfolder {found[0].parent.name} has such a file: give that folder if it belongs to this film, or "
+            "give the films from the folder that the landmarks were written from."
         )
 
     def _coco_film(self, name: str) -> CocoFilm:
         films = read_coco(self.path)
-        for key in (name, PurePosixPath(name).name):
-            if key in films:
-                return films[key]
+        last = PurePosixPath(name).name
+        if name in films:
+            return films[name]
+        if last in films:
+            _check_only_film(self._films_ending_in(PurePosixPath(stem_of(name)).name), self.path, last, name)
+            return films[last]
         raise UsageError(
             f"{self.path.name} has no landmarks for this film; add them, or grade the film without landmarks.",
             code="no_landmarks",
         )
+
+
+def _check_only_film(films: Sequence[str], path: Path, found: str, expected: str) -> None:
+    """Raise a UsageError if there are several films to which the landmarks `found` in `path` may belong."""
+    if len(films) > 1:
+        raise UsageError(
+            f"{path.name} has landmarks named {found}, but {len(films)} films have this name, so it is not known to "
+            f"which of them they belong. Give them the full name of the film, here {expected}.",
+            code="landmarks_ambiguous",
+        )
+
+
+def _is_file(path: Path) -> bool:
+    """Return whether there is a file; False for a name that is too long for one."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 @dataclass(frozen=True)
@@ -160,6 +218,10 @@ class UserHints:
     side: Literal["R", "L"] | None = None
     pixel_spacing_mm: tuple[float, float] | None = None
     landmarks: UserLandmarks | None = None
+
+    def among(self, names: Iterable[str]) -> "UserHints":
+        """Return the hints for a run of films with these names (`UserLandmarks.among`)."""
+        return self if self.landmarks is None else replace(self, landmarks=self.landmarks.among(names))
 
 
 @lru_cache(maxsize=2)
@@ -199,7 +261,8 @@ def knees_from_landmarks(
         raise UnreadableFileError(
             f"{len(points)} knees are marked on this film; at most two are expected.", code="landmarks"
         )
-    square, aspect = square_radiograph(radiograph, pixel_aspect_of_marked(points, radiograph))
+    stretch = pixel_aspect_of_marked(points, radiograph)
+    square, aspect = square_radiograph(radiograph, stretch)
     to_square = square_pixels_matrix(aspect)
     points = points @ to_square[:, :2].T + to_square[:, 2]
     ordered = sorted(points, key=lambda knee: pose_of(knee).across)
@@ -210,4 +273,5 @@ def knees_from_landmarks(
         landmarks = Landmarks(knee, covariance, points_inside(knee, square.pixels.shape))
         built = build_knee(square, landmarks, side, landmark_confidence=1.0, roi_px=roi_px)
         knees.append(in_source(built, aspect))
-    return tuple(knees), warnings if aspect == 1 else (*warnings, NOT_SQUARE)
+    is_estimated = aspect != 1 and stretch != radiograph.pixel_aspect
+    return tuple(knees), (*warnings, NOT_SQUARE) if is_estimated else warnings

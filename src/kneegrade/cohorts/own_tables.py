@@ -209,6 +209,7 @@ def manifest_from_landmarks(
     """
     pattern = _subject_pattern(subject)
     sources, rows, excluded = list(find_sources([films])), [], []
+    landmarks = landmarks.among(source.name for source in sources)
     for number, source in enumerate(sources, start=1):
         try:
             rows += _knees_with_landmarks(source, landmarks, pattern, pixel_spacing_mm)

@@ -104,20 +104,27 @@ class Program(Group):
         try:
             return super().invoke(ctx)
         except KneeGradeError as error:
-            typer.echo(f"kneegrade: {error.message}", err=True)
+            _say(error.message)
             raise typer.Exit(2) from error
         except KeyboardInterrupt:
-            typer.echo("kneegrade: The command was interrupted.", err=True)
+            _say("The command was interrupted.")
             raise typer.Exit(130) from None
         except BrokenPipeError:  # the reader of standard output, for example `head`, has ended
             raise
         except OSError as error:
-            typer.echo(
-                f"kneegrade: {error.filename or 'A file'} could not be read or written ({error.strerror or error}); "
-                "check the path, its permissions and the free space.",
-                err=True,
+            _say(
+                f"{error.filename or 'A file'} could not be read or written ({error.strerror or error}); "
+                "check the path, its permissions and the free space."
             )
             raise typer.Exit(2) from error
+
+
+def _say(sentence: str) -> None:
+    """Print a sentence on standard error; without one, for example on a full disk, the exit code has to do."""
+    try:
+        typer.echo(f"kneegrade: {sentence}", err=True)
+    except OSError:
+        sys.stderr = None  # Python would end with exit code 120 when it flushes the rest
 
 
 app = typer.Typer(

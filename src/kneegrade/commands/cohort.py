@@ -34,9 +34,23 @@ class ProtocolFlag(StrEnum):
 RootOption = Annotated[
     Path, typer.Option(metavar="DIR", help="Folder of the download, with tables and films in any subfolders.")
 ]
+
+
+def _checked_manifest(output: Path) -> Path:
+    """Check that the manifest can be written, before the work, which can take hours."""
+    from kneegrade.files import prepare_output
+
+    prepare_output(output.absolute().parent, [output.name])
+    return output
+
+
 ManifestOption = Annotated[
-    Path, typer.Option("--output", "-o", metavar="FILE", help="Parquet file to write; missing folders are created.")
-]
+    Path,
+    typer.Option(
+        "--output", "-o", metavar="FILE", help="Parquet file to write; missing folders are created.",
+        callback=_checked_manifest,
+    ),
+]  # fmt: skip
 ProtocolOption = Annotated[
     ProtocolFlag,
     typer.Option(

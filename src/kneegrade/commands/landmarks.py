@@ -25,6 +25,8 @@ from kneegrade.commands.options import (
 if TYPE_CHECKING:
     from kneegrade.reporting.landmark_export import ExportedFilm
 
+TABLES = {"csv": "landmarks.csv", "coco": "landmarks.json"}  # format → file for all films
+
 
 def landmarks(
     inputs: InputsArgument,
@@ -44,13 +46,14 @@ def landmarks(
 ) -> None:  # fmt: skip
     """Detect 74 landmarks per knee and measure the joint space.
 
-    Exit code 0: a knee was detected on every film. 1: a film has no knee or could not be read. 2: wrong usage.
+    Exit code 0: a knee was detected on every film. 1: a film has no knee or could not be read, or a picture shows more
+    knees than a film has. 2: wrong usage.
     """
     from kneegrade.files import prepare_output
 
     others = Counter[str]()
-    sources = sources_in(inputs, others)
-    prepare_output(output)
+    sources, wanted = sources_in(inputs, others), listed(formats)
+    prepare_output(output, [file for name, file in TABLES.items() if name in wanted])
     from kneegrade.anatomy import LandmarkDetector, UserHints
     from kneegrade.reporting.landmark_export import write_landmarks
     from kneegrade.weights.compute import Compute
@@ -58,7 +61,7 @@ def landmarks(
     hints = UserHints(None if side is None else SIDES[side], spacing_of(spacing))
     with progress_bar("Detecting landmarks", quiet or len(sources) < 2) as advance:
         films = write_landmarks(
-            sources, output, listed(formats), LandmarkDetector(detector, Compute.choose(device.value)), hints,
+            sources, output, wanted, LandmarkDetector(detector, Compute.choose(device.value)), hints,
             advance,
         )  # fmt: skip
     if quiet:
@@ -66,7 +69,7 @@ def landmarks(
             typer.echo(line, err=True)
     else:
         _print_landmarks(films, output, others)
-    if not all(film.knees for film in films):
+    if _reasons(films):
         raise typer.Exit(1)
 
 
@@ -91,12 +94,16 @@ def _print_landmarks(films: "list[ExportedFilm]", output: Path, others: Counter[
 
 
 def _reasons(films: "list[ExportedFilm]") -> list[str]:
-    """A line for each film without a knee in a frontal view, and a line with their number."""
+    """A line for each film without a knee in a frontal view and each picture of several films, and their number."""
+    from kneegrade.results import MORE_KNEES
+
     lines = []
     for film in films:
+        reasons = [warning for warning in film.film.warnings if warning.code == MORE_KNEES]
         if not film.knees:
-            reason = film.film.reason or next(refusal for refusal in film.film.refusals if refusal is not None)
-            lines.append(f"{film.film.source}: {reason.message}")
-    if lines and len(films) > 1:
-        lines.append(f"{len(lines)} of {len(films)} films could not be read or have no knee in a frontal view.")
+            reasons = [film.film.reason or next(refusal for refusal in film.film.refusals if refusal is not None)]
+        lines += [f"{film.film.source}: {reason.message}" for reason in reasons]
+    without = sum(not film.knees for film in films)
+    if without and len(films) > 1:
+        lines.append(f"{without} of {len(films)} films could not be read or have no knee in a frontal view.")
     return lines

@@ -3,6 +3,7 @@
 This module runs in the decoding process, because even parsing a header can require gigabytes of memory.
 """
 
+import re
 import struct
 
 import pydicom
@@ -13,15 +14,16 @@ from kneegrade.errors import KneeGradeError, LimitExceededError, UnreadableFileE
 from kneegrade.imaging import dicom_header as header
 from kneegrade.imaging.dicom_codecs import decode_stored_pixels
 from kneegrade.imaging.dicom_defects import add_missing_attributes, check_is_complete, parse, repair_encapsulation
-from kneegrade.imaging.dicom_spacing import pixel_spacing
+from kneegrade.imaging.dicom_deflate import DEFLATED, inflated
+from kneegrade.imaging.dicom_spacing import declared_aspect, pixel_spacing
 from kneegrade.imaging.grey_levels import declared_polarity, to_grey_levels
 from kneegrade.imaging.limits import Limits
 from kneegrade.imaging.radiograph import DecodedImage
 
 MAGIC = b"DICM"
 PREAMBLE_BYTES = 128
+UID_PATTERN = re.compile(r"[0-9.]{1,64}")
 LONG_VRS = frozenset({b"OB", b"OW", b"OF", b"SQ", b"UT", b"UN"})  # explicit VRs with a length of four bytes
-DEFLATED = "1.2.840.10008.1.2.1.99"
 
 
 def is_dicom(data: bytes) -> bool:
@@ -46,7 +48,7 @@ def read_dicom(data: bytes, limits: Limits) -> DecodedImage:
     """The radiograph in a DICOM file.
 
     Raises:
-        UnsupportedFileError: the file is not a single-frame radiograph, is deflated, or needs a missing codec.
+        UnsupportedFileError: the file is not a single-frame radiograph, or needs a missing codec.
         UnreadableFileError: the file is damaged or truncated.
         LimitExceededError: the image has too many pixels, or sequences are nested too deeply.
     """
@@ -73,8 +75,9 @@ def _is_recursion_error(error: BaseException | None) -> bool:
 
 
 def _read(data: bytes, limits: Limits) -> DecodedImage:
-    if declared_transfer_syntax(data) == DEFLATED:
-        raise _deflated()
+    declared, end = file_meta(data)
+    if declared == DEFLATED:
+        data = inflated(data, end, limits)
     dataset = parse(data)
     transfer_syntax = _transfer_syntax(dataset)
     header.check_nesting(dataset, limits)
@@ -93,6 +96,7 @@ def _read(data: bytes, limits: Limits) -> DecodedImage:
         pixels=pixels,
         pixel_spacing_mm=spacing_mm,
         spacing_source=spacing_source,
+        pixel_aspect=None if spacing_mm else declared_aspect(dataset),
         laterality=side,
         laterality_source=side_source,
         view=header.get_text(dataset, "ViewPosition") or None,
@@ -101,6 +105,7 @@ def _read(data: bytes, limits: Limits) -> DecodedImage:
             *repairs,
             *findings,
             *spacing_findings,
+            *header.laterality_findings(dataset),
             *header.projection_findings(dataset),
             *header.burned_in_findings(dataset),
         ),
@@ -108,18 +113,12 @@ def _read(data: bytes, limits: Limits) -> DecodedImage:
     )
 
 
-def _deflated() -> UnsupportedFileError:
-    return UnsupportedFileError(
-        "The DICOM file uses the deflated transfer syntax, which is not supported; convert the file.",
-        code="transfer_syntax",
-    )
-
-
-def declared_transfer_syntax(data: bytes) -> str:
-    """The transfer syntax UID in the file meta group, or "" when there is none.
+def file_meta(data: bytes) -> tuple[str, int]:
+    """The transfer syntax UID in the file meta group, "" when there is none, and the position after the group.
 
     The group is parsed here because pydicom inflates a deflated file before its transfer syntax can be checked.
     """
+    declared = ""
     position = PREAMBLE_BYTES + 4 if data[PREAMBLE_BYTES : PREAMBLE_BYTES + 4] == MAGIC else 0
     while data[position : position + 2] == b"\x02\x00" and position + 12 <= len(data):
         element = data[position + 2 : position + 4]
@@ -131,9 +130,9 @@ def declared_transfer_syntax(data: bytes) -> str:
         else:  # implicit VR
             start, length = position + 8, int.from_bytes(data[position + 4 : position + 8], "little")
         if element == b"\x10\x00":
-            return data[start : start + length].rstrip(b"\0 ").decode("ascii", "replace")
+            declared = data[start : start + length].rstrip(b"\0 ").decode("ascii", "replace")
         position = start + length
-    return ""
+    return declared, position
 
 
 def _transfer_syntax(dataset: pydicom.FileDataset) -> uid.UID:
@@ -146,9 +145,11 @@ def _transfer_syntax(dataset: pydicom.FileDataset) -> uid.UID:
         is_implicit, is_little = dataset.original_encoding
         explicit = uid.ExplicitVRLittleEndian if is_little else uid.ExplicitVRBigEndian
         meta.TransferSyntaxUID = declared = uid.ImplicitVRLittleEndian if is_implicit else explicit
-    if declared == DEFLATED:
-        raise _deflated()
     transfer_syntax = uid.UID(declared)
-    if not transfer_syntax.is_transfer_syntax or transfer_syntax.is_private:
-        raise UnsupportedFileError("The transfer syntax is unknown or private; convert the file.", "transfer_syntax")
+    if transfer_syntax == DEFLATED or not transfer_syntax.is_transfer_syntax or transfer_syntax.is_private:
+        shown = f" {declared}" if UID_PATTERN.fullmatch(declared) else ""
+        raise UnsupportedFileError(
+            f"The transfer syntax{shown} is unknown or private; export the film as Explicit VR Little Endian.",
+            code="transfer_syntax",
+        )
     return transfer_syntax

@@ -27,6 +27,13 @@ from kneegrade.results import Finding
 
 StoredArray = NDArray[Any]
 
+ENCAPSULATED_UNCOMPRESSED = "1.2.840.10008.1.2.1.98"
+BITS_ALLOCATED = (1, 8, 16, 32)
+PHOTOMETRIC_INTERPRETATIONS = (
+    "MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_ICT",
+    "YBR_RCT",
+)  # fmt: skip
+
 JPEG_START = b"\xff\xd8"
 CODESTREAM_START = b"\xff\x4f\xff\x51"  # JPEG 2000: SOC and SIZ
 FRAME_MARKERS = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}  # SOF of JPEG and of JPEG-LS
@@ -76,6 +83,10 @@ def decode_stored_pixels(dataset: Dataset, transfer_syntax: uid.UID) -> StoredPi
         UnreadableFileError: every codec failed, or the size differs from the header.
     """
     size = get_integer(dataset, "Rows", 0), get_integer(dataset, "Columns", 0)
+    _check_pixel_format(dataset)
+    if transfer_syntax == ENCAPSULATED_UNCOMPRESSED:
+        dataset.PixelData = get_frame(dataset.PixelData, 0, number_of_frames=1)
+        dataset.file_meta.TransferSyntaxUID = transfer_syntax = uid.ExplicitVRLittleEndian
     if transfer_syntax.is_encapsulated and (_encapsulated_size(dataset) or size) != size:
         raise _wrong_size()
     decoded = _decode(dataset, transfer_syntax)
@@ -94,6 +105,31 @@ def decode_stored_pixels(dataset: Dataset, transfer_syntax: uid.UID) -> StoredPi
     if values.shape[:2] != size or values.ndim not in (2, 3) or (values.ndim == 3 and values.shape[2] != 3):
         raise _wrong_size()
     return StoredPixels(values, values.ndim == 3, findings)
+
+
+def _check_pixel_format(dataset: Dataset) -> None:
+    """Raise an error that names the attribute if samples, bits or colours are of a kind that no codec reads.
+
+    Raises:
+        UnsupportedFileError: the pixel format is not supported.
+    """
+    samples, bits = get_integer(dataset, "SamplesPerPixel", 1), get_integer(dataset, "BitsAllocated", 16)
+    interpretation = get_text(dataset, "PhotometricInterpretation")
+    shown = interpretation if interpretation.replace("_", "").isalnum() and len(interpretation) <= 16 else "invalid"
+    for is_supported, name, found, expected in (
+        (samples in (1, 3), "SamplesPerPixel", samples, "1 or 3"),
+        (bits in BITS_ALLOCATED or "PixelData" not in dataset, "BitsAllocated", bits, "8, 16 or 32"),
+        (
+            interpretation in PHOTOMETRIC_INTERPRETATIONS or "PixelData" not in dataset,
+            "PhotometricInterpretation", shown, "MONOCHROME1, MONOCHROME2, PALETTE COLOR, RGB or YBR",
+        ),
+    ):  # fmt: skip
+        if not is_supported:
+            raise UnsupportedFileError(
+                f"The DICOM attribute {name} is {found}, which is not supported; expected {expected}. Export the film "
+                "again.",
+                code="pixel_format",
+            )
 
 
 def _wrong_size() -> UnreadableFileError:

@@ -83,10 +83,18 @@ OTHER_BODY_PARTS = frozenset(
     ]
 )
 SIDES: dict[str, Laterality] = {
-    **dict.fromkeys(("R", "RT", "RIGHT"), "R"),
-    **dict.fromkeys(("L", "LT", "LEFT"), "L"),
-    **dict.fromkeys(("B", "BOTH", "BILATERAL"), "both"),
+    **dict.fromkeys(("R", "RT", "RIGHT", "RECHTS", "DROIT", "DROITE", "DERECHA", "DERECHO", "DESTRA", "DESTRO"), "R"),
+    **dict.fromkeys(("DIREITA", "DIREITO", "DEXTER", "DEXTRA", "HÖGER", "HØJRE", "HØYRE", "右"), "R"),
+    **dict.fromkeys(("L", "LT", "LEFT", "LINKS", "GAUCHE", "IZQUIERDA", "IZQUIERDO", "SINISTRA", "SINISTRO"), "L"),
+    **dict.fromkeys(("ESQUERDA", "ESQUERDO", "SINISTER", "VÄNSTER", "VENSTRE", "左"), "L"),
+    **dict.fromkeys(("B", "BOTH", "BILATERAL", "BEIDE", "BEIDSEITS", "BDS", "BILATÉRAL"), "both"),
 }
+NEUTRAL_WORDS = frozenset({"KNEE", "KNEES", "LEG", "SIDE", "KNIE", "GENOU", "AND", "UND", "ET"})  # beside a side
+UNPAIRED = frozenset({"U", "UNPAIRED", "N", "NA", "NONE", "UNKNOWN"})  # no side is stated
+LATERALITY_UNCLEAR = Finding(
+    "laterality_unclear",
+    "The file states a laterality that is not understood; expected R, L or B. The side is from the film itself.",
+)
 SIDE_CODES: dict[str, Laterality] = {  # SNOMED CT and SRT codes
     "24028007": "R",
     "G-A100": "R",
@@ -144,7 +152,7 @@ def get_texts(dataset: Dataset, keyword: str) -> tuple[str, ...]:
     try:
         value = dataset.get(keyword)
         values = [value] if value is None or isinstance(value, str) else list(value)
-        return tuple(text for item in values for text in re.split(r"[\\/,;\s\0]+", str(item or "").upper()) if text)
+        return tuple(text for item in values for text in re.split(r"[\\/,;+&\s\0]+", str(item or "").upper()) if text)
     except Exception:
         return ()
 
@@ -219,6 +227,11 @@ def check_is_radiograph(dataset: Dataset, limits: Limits) -> tuple[Finding, ...]
             f"The DICOM modality is {shown}; expected a radiograph (CR, DX, RF, XA or a secondary capture).",
             code="modality",
         )
+    if "PixelData" in dataset and not dataset.get_item("PixelData").value:
+        raise UnreadableFileError(
+            "The DICOM file has empty pixel data: the header was saved without the image. Export the film again.",
+            code="truncated",
+        )
     frames = get_integer(dataset, "NumberOfFrames", 1)
     if frames > 1:
         raise UnsupportedFileError(
@@ -263,10 +276,16 @@ def laterality(dataset: Dataset) -> tuple[Laterality, str | None]:
 
 def _side(dataset: Dataset, keyword: str) -> Laterality | None:
     """The side, "both" when the element lists both sides; None when it is absent or states no known side."""
-    sides = {SIDES.get(text) for text in get_texts(dataset, keyword)}
+    sides = {SIDES.get(text) for text in get_texts(dataset, keyword) if text not in NEUTRAL_WORDS}
     if not sides or None in sides:
         return None
     return sides.pop() if len(sides) == 1 else "both"
+
+
+def laterality_findings(dataset: Dataset) -> tuple[Finding, ...]:
+    """A warning when the header states a side in words that are not understood."""
+    texts = {text for keyword in ("ImageLaterality", "Laterality") for text in get_texts(dataset, keyword)}
+    return (LATERALITY_UNCLEAR,) if texts - UNPAIRED and laterality(dataset)[0] == "unknown" else ()
 
 
 def identity(dataset: Dataset) -> Identity:
@@ -278,8 +297,11 @@ def identity(dataset: Dataset) -> Identity:
 def projection_findings(dataset: Dataset) -> tuple[Finding, ...]:
     """Warnings when the header declares a view that is not frontal, or a body part that is not the knee."""
     findings: tuple[Finding, ...] = ()
-    view, part = get_text(dataset, "ViewPosition"), get_text(dataset, "BodyPartExamined").replace(" ", "")
-    if view in OTHER_VIEWS:
+    part = get_text(dataset, "BodyPartExamined").replace(" ", "")
+    meanings = [get_text(item, "CodeMeaning") for item in get_items(dataset, "ViewCodeSequence")]
+    words = [*get_texts(dataset, "ViewPosition"), *(word for text in meanings for word in re.split(r"[^A-Z]+", text))]
+    view = next((word for word in words if word in OTHER_VIEWS), None)
+    if view is not None:
         message = f"The file declares the view {view}; the grades are defined for frontal views (AP or PA)."
         findings += (Finding("view_declared", message),)
     if part in OTHER_BODY_PARTS:

@@ -22,7 +22,7 @@ SPACING_PROBLEMS = {
     "spacing_implausible": "is implausible for a knee radiograph",
     "spacing_placeholder": "is exactly 1 mm, which programs write when they do not know the spacing",
 }
-ASPECT_RATIO = Finding("aspect_ratio", "The file declares pixels that are not square; the declared ratio is not used.")
+PLAUSIBLE_ASPECT = (0.25, 4.0)  # height over width of a pixel
 
 
 def pixel_spacing(dataset: Dataset) -> tuple[tuple[float, float] | None, str | None, tuple[Finding, ...]]:
@@ -45,9 +45,32 @@ def pixel_spacing(dataset: Dataset) -> tuple[tuple[float, float] | None, str | N
             problems += (Finding("spacing_decimal_comma", message),)
         is_uncorrected = keyword == "ImagerPixelSpacing" or _is_detector_spacing(dataset)
         return (values[0], values[1]), keyword, (*problems, _magnification(dataset)) if is_uncorrected else problems
-    ratio = get_numbers(dataset, "PixelAspectRatio")
-    is_square = len(ratio) != 2 or ratio[0] == ratio[1]
-    return None, None, problems if is_square else (*problems, ASPECT_RATIO)
+    aspect = declared_aspect(dataset)
+    return None, None, problems if aspect is None else (*problems, _aspect_ratio(aspect))
+
+
+def declared_aspect(dataset: Dataset) -> float | None:
+    """Height over width of a pixel that is not square, from PixelAspectRatio or an unequal PixelSpacing; else None.
+
+    PixelAspectRatio is the vertical, then the horizontal size of a pixel (PS3.3, C.7.6.3.1.7).
+    """
+    for keyword in ("PixelSpacing", "ImagerPixelSpacing", "PixelAspectRatio"):
+        values = get_numbers(dataset, keyword)
+        if len(values) != 2 or not all(math.isfinite(value) and value > 0 for value in values):
+            continue
+        aspect = values[0] / values[1]
+        is_square = abs(math.log(aspect)) <= math.log(1 + SPACING_TOLERANCE)
+        if not is_square and PLAUSIBLE_ASPECT[0] <= aspect <= PLAUSIBLE_ASPECT[1]:
+            return aspect
+    return None
+
+
+def _aspect_ratio(aspect: float) -> Finding:
+    return Finding(
+        "aspect_ratio",
+        f"The file declares pixels that are not square: {aspect:.3g} times as high as wide. The knee is graded without "
+        "this stretch if its outline is natural then; otherwise the stretch is estimated from the outline.",
+    )
 
 
 def _magnification(dataset: Dataset) -> Finding:
@@ -55,7 +78,11 @@ def _magnification(dataset: Dataset) -> Finding:
     factor = get_numbers(dataset, "EstimatedRadiographicMagnificationFactor")
     if len(factor) != 1 or not 1 < factor[0] < 3:
         return MAGNIFICATION
-    return Finding(MAGNIFICATION.code, f"{MAGNIFICATION.message} The file estimates a magnification of {factor[0]:g}.")
+    return Finding(
+        MAGNIFICATION.code,
+        f"{MAGNIFICATION.message} The file estimates a magnification of {factor[0]:g}; divide the lengths by it to get "
+        "those in the plane of the knee.",
+    )
 
 
 def _has_value(dataset: Dataset, keyword: str) -> bool:

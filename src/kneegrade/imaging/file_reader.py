@@ -175,6 +175,7 @@ def _with_user_values(
         warnings=tuple(warnings),
         polarity=Polarity(normalised.score, normalised.inverted, image.declared_polarity),
         padding=normalised.padding,
+        pixel_aspect=image.pixel_aspect,
     )
 
 

@@ -29,6 +29,7 @@ class DecodedImage:
         pixels: (H, W) float32 of any range, bright where the tags of the file require it; NaN marks padding.
         pixel_spacing_mm: (row, column) spacing in mm, or None.
         spacing_source: DICOM keyword from which the spacing was read, or None.
+        pixel_aspect: height over width of a pixel, if the file declares pixels that are not square; else None.
         laterality: side stated in the file.
         laterality_source: DICOM keyword from which the side was read, or None.
         view: ViewPosition, for example "PA", or None.
@@ -46,6 +47,7 @@ class DecodedImage:
     identity: Identity = field(default_factory=Identity, repr=False)
     warnings: tuple[Finding, ...] = ()
     declared_polarity: str | None = None
+    pixel_aspect: float | None = None
 
     def metadata(self) -> dict[str, Any]:
         """The shape and all attributes but the pixels, as JSON types."""
@@ -56,6 +58,7 @@ class DecodedImage:
             "laterality": self.laterality,
             "laterality_source": self.laterality_source,
             "view": self.view,
+            "pixel_aspect": self.pixel_aspect,
             "identity": asdict(self.identity),
             "warnings": [[finding.code, finding.message] for finding in self.warnings],
             "declared_polarity": self.declared_polarity,
@@ -75,6 +78,7 @@ class DecodedImage:
             identity=Identity(**metadata["identity"]),
             warnings=tuple(Finding(code, message) for code, message in metadata["warnings"]),
             declared_polarity=metadata["declared_polarity"],
+            pixel_aspect=None if metadata["pixel_aspect"] is None else float(metadata["pixel_aspect"]),
         )
 
 
@@ -102,6 +106,8 @@ class Radiograph:
         pixels: (H, W) float32 in [0, 1], bone bright, rows and columns in the stored order.
         pixel_spacing_mm: (row, column) distance between pixel centres in mm, or None when it is missing or unreliable.
         spacing_source: DICOM keyword from which the spacing was read, "user", or None.
+        pixel_aspect: factor by which the image is stretched horizontally (height over width of a pixel), if the file
+            declares it; else None.
         laterality: side stated in the file or by the user.
         laterality_source: DICOM keyword from which the side was read, "user", or None.
         view: ViewPosition, for example "PA", or None.
@@ -121,6 +127,7 @@ class Radiograph:
     warnings: tuple[Finding, ...] = ()
     polarity: Polarity | None = None
     padding: NDArray[np.bool_] | None = field(default=None, repr=False)
+    pixel_aspect: float | None = None
 
     def in_other_polarity(self) -> "Radiograph":
         """The radiograph with its grey values inverted."""

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from kneegrade.errors import UsageError
-from kneegrade.files import make_directory, replacing, write_text
+from kneegrade.files import make_directory, new_array, replacing, write_text
 from kneegrade.phantom.film import FilmKnee, FilmOptions, FilmScene, Layout, compose_film, render_scene
 from kneegrade.phantom.film_dicom import DicomOptions, write_film
 from kneegrade.phantom.phantom_knee import PhantomKnee, check_identity, sample_knee
@@ -216,7 +216,7 @@ def _roi_rows(directory: Path, cohort: Cohort, report: Progress) -> Iterator[dic
     array = None
     if done < number:
         shape = (number, ROI_SIZE_PX, ROI_SIZE_PX)
-        array = np.lib.format.open_memmap(draft, mode="r+" if done else "w+", dtype=np.uint8, shape=shape)
+        array = np.lib.format.open_memmap(draft, mode="r+") if done else new_array(draft, np.uint8, shape)
     for index in range(number):
         knee = cohort.knee(index)
         if array is not None and index >= done:

@@ -4,7 +4,7 @@
 functions that need them.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -57,7 +57,8 @@ def write_report(report: Report, directory: Path, formats: Iterable[str] = FORMA
         formats: which of `FORMATS` to write.
 
     Raises:
-        UsageError: a format is unknown (nothing is written then), or the directory cannot be written.
+        UsageError: a format is unknown (nothing is written then), or a file cannot be written. The other files are
+            written nevertheless; the message names both.
     """
     wanted = list(dict.fromkeys(formats))
     unknown = [name for name in wanted if name not in _WRITERS]
@@ -65,8 +66,27 @@ def write_report(report: Report, directory: Path, formats: Iterable[str] = FORMA
         raise UsageError(f"Report format {unknown[0]!r} is unknown; choose from {', '.join(FORMATS)}.")
     make_directory(directory)
     paths: dict[str, Path] = {}
+    failures: list[UsageError] = []
     for name in wanted:
         filename, write = _WRITERS[name]
-        paths[name] = directory / filename
-        write(report, paths[name])
+        try:
+            write(report, directory / filename)
+        except UsageError as error:
+            failures.append(error)
+        else:
+            paths[name] = directory / filename
+    if failures:
+        raise UsageError(f"{failures[0].message} {_written(directory, wanted, paths)}", code=failures[0].code)
     return paths
+
+
+def _written(directory: Path, wanted: Sequence[str], paths: Mapping[str, Path]) -> str:
+    """Sentences on which files were written, are missing, or are those of an earlier run."""
+    names = {name: _WRITERS[name][0] for name in wanted if name not in paths}
+    old = [name for name in names.values() if (directory / name).exists()]
+    groups = (
+        ("Written", [path.name for path in paths.values()]),
+        ("Missing", [name for name in names.values() if name not in old]),
+        ("Still of an earlier run", old),
+    )
+    return " ".join(f"{title}: {', '.join(files)}." for title, files in groups if files)

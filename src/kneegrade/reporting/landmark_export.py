@@ -92,10 +92,13 @@ def write_landmarks(
     for source in listed:
         detected = detect_film(source, detector, hints or UserHints())
         film = _exported_film(detected, stems)
-        if film.knees and "pts" in formats:
-            write_pts(_file_path(directory, film.stem, "pts"), np.stack([k.knee.landmarks_px for k in film.knees]))
-        if film.knees and "png" in formats:
-            _write_picture(_file_path(directory, film.stem, _PICTURE), detected, film.knees)
+        try:
+            _write_film(directory, formats, film, detected)
+        except UsageError as error:
+            tables = [name for key, name in (("csv", KNEEL_FILE), ("coco", COCO_FILE)) if key in formats]
+            missing = f" {' and '.join(tables)} {'is' if len(tables) == 1 else 'are'} missing." if tables else ""
+            written = f"The files of {len(films)} of {len(listed)} films were written before."
+            raise UsageError(f"{error.message} {written}{missing}", code=error.code) from error
         if detected.radiograph is not None:
             knees = (k.knee for k in film.knees)
             annotations = tuple(
@@ -112,6 +115,14 @@ def write_landmarks(
         rows = [kneel_row(f.stem, k.knee.side, k.knee.landmarks_px) for f in films for k in f.knees]
         write_kneel_csv(directory / KNEEL_FILE, rows)
     return films
+
+
+def _write_film(directory: Path, formats: Sequence[str], film: ExportedFilm, detected: DetectedRadiograph) -> None:
+    """Write the files of one film."""
+    if film.knees and "pts" in formats:
+        write_pts(_file_path(directory, film.stem, "pts"), np.stack([k.knee.landmarks_px for k in film.knees]))
+    if film.knees and "png" in formats:
+        _write_picture(_file_path(directory, film.stem, _PICTURE), detected, film.knees)
 
 
 def _exported_film(detected: DetectedRadiograph, stems: set[str]) -> ExportedFilm:

@@ -78,6 +78,8 @@ def ungraded_lines(report: Report) -> list[str]:
         lines.append(f"1 knee was not graded on a film whose other knee was graded{_reasons(single)}.")
     elif single:
         lines.append(f"{len(single)} knees were not graded on films whose other knee was graded{_reasons(single)}.")
+    if more := sum(film.has_more_knees for film in films):
+        lines.append(f"{more} of {len(films)} pictures {'shows' if more == 1 else 'show'} more knees than were graded.")
     return lines
 
 

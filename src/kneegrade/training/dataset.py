@@ -27,7 +27,7 @@ from kneegrade.anatomy.geometry import ROI_PLATEAU_WIDTHS, extract_crop, roi_fra
 from kneegrade.anatomy.knee import points_inside
 from kneegrade.anatomy.landmark_scheme import ARTICULAR, NUM_LANDMARKS
 from kneegrade.errors import RecipeError, UnreadableFileError
-from kneegrade.files import write_text
+from kneegrade.files import new_array, write_text
 
 DATASET_PX = 384
 DATASET_PLATEAU_WIDTHS = 1.5
@@ -205,8 +205,8 @@ class DatasetWriter:
         write_text(marker, identity)
 
     def _array(self, name: str, dtype: type, shape: tuple[int, ...]) -> Any:
-        mode = "r+" if self._resumed else "w+"
-        return np.lib.format.open_memmap(self.partial / f"{name}.npy", mode=mode, dtype=dtype, shape=shape)
+        path = self.partial / f"{name}.npy"
+        return np.lib.format.open_memmap(path, mode="r+") if self._resumed else new_array(path, dtype, shape)
 
     def put(
         self, row: int, image: NDArray[np.uint8], landmarks_px: NDArray[np.floating], visible: NDArray[np.bool_],
@@ -276,7 +276,7 @@ class DatasetWriter:
         """Keep only the pictures of `rows` on disk, so that the file can be memory-mapped as it is."""
         compact = self.partial / "compact.npy"
         shape = (len(rows), DATASET_PX, DATASET_PX)
-        pictures = np.lib.format.open_memmap(compact, mode="w+", dtype=np.uint8, shape=shape)
+        pictures = new_array(compact, np.uint8, shape)
         for first in range(0, len(rows), 256):
             pictures[first : first + 256] = self.images[rows[first : first + 256]]
         pictures.flush()
