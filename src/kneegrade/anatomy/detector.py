@@ -97,6 +97,7 @@ class LandmarkDetector:
 
     def __init__(self, weights: Path | None = None, device: str = "cpu", roi_px: int = 224) -> None:
         loaded = load_weights(weights or shipped_path("detector"), "detector")
+        self.sha256 = loaded.sha256
         self.device = torch.device(device)
         self.roi_px = roi_px
 

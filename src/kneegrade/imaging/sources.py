@@ -9,6 +9,7 @@ import os
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain, count
 from pathlib import Path, PurePosixPath
 
 from kneegrade.errors import (
@@ -18,6 +19,7 @@ from kneegrade.errors import (
     UnsupportedFileError,
     UsageError,
 )
+from kneegrade.files import short_name
 from kneegrade.imaging.folder_files import files_below
 from kneegrade.imaging.limits import MEBIBYTE, Limits
 from kneegrade.imaging.own_pictures import is_own_picture
@@ -165,6 +167,26 @@ def stem_of(name: str) -> str:
     """
     stem, dot, extension = name.rpartition(".")
     return stem if dot and extension.lower() in IMAGE_EXTENSIONS else name
+
+
+def unique_stem(name: str, taken: set[str], ending_bytes: int) -> str:
+    """The name for the files of a source, without ending; differs from those in `taken`, to which it is added.
+
+    Args:
+        name: of the source.
+        taken: names that other sources have.
+        ending_bytes: length of the longest ending that is added to it.
+
+    Example:
+        >>> taken = set()
+        >>> [unique_stem(name, taken, 4) for name in ("film.dcm", "film.png", "film.png")]
+        ['film', 'film.png', 'film.png-2']
+    """
+    names = chain((stem_of(name), name), (f"{name}-{i}" for i in count(2)))
+    short = (short_name(candidate, ending_bytes) for candidate in names)
+    stem = next(candidate for candidate in short if candidate not in taken)
+    taken.add(stem)
+    return stem
 
 
 def _in_folder(folder: Path, prefix: str, limits: Limits) -> Iterator[Source]:
