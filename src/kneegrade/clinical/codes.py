@@ -56,6 +56,7 @@ def _own(value: str, meaning: str, definition: str) -> Code:
 
 # Anatomy and modifiers
 KNEE_JOINT: Final = _sct("49076000", "Knee joint", "PS3.16 CID 1000")
+KNEE: Final = _sct("72696002", "Knee", "PS3.16 CID 4031; region of a shared film")
 FEMUR: Final = _sct("71341001", "Femur", "PS3.16 CID 4031")
 TIBIA: Final = _sct("12611008", "Tibia", "PS3.16 CID 7304")
 TIBIAL_PLATEAU: Final = _sct("306783000", "Tibial Plateau", "PS3.16 CID 1000")

@@ -5,6 +5,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final
 
 from pydicom import Dataset
+from pydicom.sr.coding import Code
 from pydicom.uid import UID
 from pydicom.valuerep import DA, DT, TM
 
@@ -132,6 +133,13 @@ def _coding_scheme() -> Dataset:
     item.CodingSchemeUID = SCHEME_UID
     item.CodingSchemeVersion = SCHEME_VERSION
     item.CodingSchemeResponsibleOrganization = MANUFACTURER
+    return item
+
+
+def coded_item(code: Code) -> Dataset:
+    """The code as an item of a code sequence."""
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code.value, code.scheme_designator, code.meaning
     return item
 
 

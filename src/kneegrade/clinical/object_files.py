@@ -6,8 +6,9 @@ functions import what they need when they are called, because highdicom takes ha
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from kneegrade.clinical.clinical_film import ClinicalFilm, read_clinical_film
 from kneegrade.clinical.job import Job
@@ -16,6 +17,8 @@ from kneegrade.files import make_directory, replacing
 from kneegrade.imaging import Source
 from kneegrade.imaging.sources import unique_stem
 from kneegrade.results import Finding, GradedRadiograph, Report
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,31 @@ def _structured_report(film: ClinicalFilm) -> bytes:
     return file_bytes(structured_report(film))
 
 
+def _presentation_state(film: ClinicalFilm) -> bytes:
+    from kneegrade.clinical.derived_object import file_bytes
+    from kneegrade.clinical.gsps import presentation_state
+
+    return file_bytes(presentation_state(film))
+
+
+def _secondary_capture(film: ClinicalFilm) -> bytes:
+    from kneegrade.clinical.derived_object import file_bytes
+    from kneegrade.clinical.secondary_capture import secondary_capture
+
+    return file_bytes(secondary_capture(film))
+
+
+def _fhir_bundle(film: ClinicalFilm) -> bytes:
+    from kneegrade.clinical.fhir import bundle_bytes, fhir_bundle
+
+    return bundle_bytes(fhir_bundle(film))
+
+
 OBJECT_FORMATS: Final[Mapping[str, ObjectFormat]] = {
     "sr": ObjectFormat("dicom", "sr.dcm", _structured_report),
+    "gsps": ObjectFormat("dicom", "gsps.dcm", _presentation_state),
+    "sc": ObjectFormat("dicom", "sc.dcm", _secondary_capture),
+    "fhir": ObjectFormat("fhir", "fhir.json", _fhir_bundle, needs_highdicom=False),
 }
 
 NO_OBJECTS: Final = "No DICOM or FHIR object was written for this film. "  # followed by the reason
@@ -99,7 +125,7 @@ def write_objects(
 def film_objects(
     film: GradedRadiograph, source: "str | Path | bytes | Source", job: Job, formats: Iterable[str]
 ) -> tuple[dict[str, bytes], Finding | None]:
-    """The derived objects of a film by format, or none and the reason.
+    """The derived objects of a film by format, and the reason why one or all of them are missing, or None.
 
     Args:
         film: its results.
@@ -107,16 +133,30 @@ def film_objects(
         job: what graded it.
         formats: of `OBJECT_FORMATS`.
     """
+    clinical_film, reason = _attempt(partial(read_clinical_film, film, source, job), NO_OBJECTS)
+    contents = dict[str, bytes]()
+    if clinical_film is None:
+        return contents, reason
+    for name in formats:
+        make = partial(OBJECT_FORMATS[name].content, clinical_film)
+        content, problem = _attempt(make, f"No {name} object was written for this film. ")
+        if content is not None:
+            contents[name] = content
+        reason = reason or problem
+    return contents, reason
+
+
+def _attempt(make: Callable[[], T], consequence: str) -> tuple[T | None, Finding | None]:
+    """The result of `make`, or None and the reason: one film must never end a run of many."""
     try:
-        clinical_film = read_clinical_film(film, source, job)
-        return {name: OBJECT_FORMATS[name].content(clinical_film) for name in formats}, None
+        return make(), None
     except KneeGradeError as error:
         if error.code == "missing_package":
             raise
-        return {}, Finding(error.code, NO_OBJECTS + error.message)
-    except Exception as error:  # one film must never end a run of many; the text of the error may name the patient
-        message = f"{NO_OBJECTS}An error in kneegrade ({type(error).__name__}) prevented it. Report it."
-        return {}, Finding("internal", message)
+        return None, Finding(error.code, consequence + error.message)
+    except Exception as error:  # the text of the error may name the patient
+        message = f"{consequence}An error in kneegrade ({type(error).__name__}) prevented it. Report it."
+        return None, Finding("internal", message)
 
 
 def checked_formats(formats: Iterable[str]) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ from kneegrade.commands import (
     phantom,
     quality_control,
     reproduce,
+    share,
     tables,
     train,
 )
@@ -58,7 +59,7 @@ for verb in (
     cohort_app.command()(verb)
 
 COMMANDS: Final[dict[str, dict[str, Callable[..., None] | typer.Typer]]] = {
-    "Grade": {"grade": grade.grade, "landmarks": landmarks.landmarks, "info": info.info},
+    "Grade": {"grade": grade.grade, "landmarks": landmarks.landmarks, "share": share.share, "info": info.info},
     "Cohorts": {
         "cohort": cohort_app, "dataset": dataset.dataset, "phantom": phantom.phantom, "audit": audit.audit,
         "drift": drift.drift,
