@@ -75,7 +75,7 @@ def _source(film: GradedRadiograph, header: FilmHeader) -> "Dataset":
             "secondary capture.",
             code="colour_film",
         )
-    source = copy.copy(header.image)
+    source = copy.deepcopy(header.image)
     source.SamplesPerPixel = 1
     if any(warning.code == "window_ignored" for warning in film.warnings):
         for keyword in WINDOW:

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Final
 
+from pydicom.uid import ExplicitVRLittleEndian
+
 from kneegrade.clinical.clinical_film import ClinicalFilm
 from kneegrade.clinical.codes import SOURCE_IMAGE
 from kneegrade.clinical.derived_object import coded_item, finish, highdicom_arguments, require_highdicom
@@ -39,6 +41,7 @@ def secondary_capture(graded: ClinicalFilm) -> "Dataset":
         photometric_interpretation="RGB",
         bits_allocated=8,
         coordinate_system="PATIENT",
+        transfer_syntax_uid=ExplicitVRLittleEndian,
         laterality=side,
         patient_orientation=header.orientation or UNKNOWN_ORIENTATION,
         **highdicom_arguments("SC", header, job),
