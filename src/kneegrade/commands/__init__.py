@@ -27,6 +27,7 @@ from kneegrade.commands import (
     phantom,
     quality_control,
     reproduce,
+    sr,
     tables,
     train,
 )
@@ -57,8 +58,11 @@ for verb in (
 ):  # fmt: skip
     cohort_app.command()(verb)
 
+sr_app = typer.Typer(cls=Group, no_args_is_help=True, help="Read DICOM structured reports of kneegrade.")
+sr_app.command()(sr.read)
+
 COMMANDS: Final[dict[str, dict[str, Callable[..., None] | typer.Typer]]] = {
-    "Grade": {"grade": grade.grade, "landmarks": landmarks.landmarks, "info": info.info},
+    "Grade": {"grade": grade.grade, "landmarks": landmarks.landmarks, "sr": sr_app, "info": info.info},
     "Cohorts": {
         "cohort": cohort_app, "dataset": dataset.dataset, "phantom": phantom.phantom, "audit": audit.audit,
         "drift": drift.drift,
