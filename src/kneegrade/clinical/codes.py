@@ -114,6 +114,9 @@ PIXELS: Final = _add("{pixels}", "UCUM", "Pixels", "UCUM annotation, PS3.16 TID 
 ASSESSMENT: Final = _own(
     "KNEEOA", "Radiographic knee osteoarthritis assessment", "Finding of the group of measurements of one knee."
 )
+FILM_ASSESSMENT: Final = _own(
+    "FILMOA", "Radiograph without detected knee", "Finding of the group of a film on which no knee was detected."
+)
 STATUS: Final = _own("STATUS", "Automatic grading status", "What kneegrade did with a knee or a film.")
 STATUS_VALUES: Final = {
     "graded": _own("GRADED", "Graded", "`status` is graded, `abstain` is false."),

@@ -175,7 +175,7 @@ def _identity(elements: Dataset) -> tuple[Dataset, list[str]]:
     for keyword in REQUIRED:
         if keyword not in identity:
             setattr(identity, keyword, "")
-    if not _encodable(identity):
+    if not _encodable(elements):
         identity.SpecificCharacterSet = UTF8
     return identity, withheld
 
@@ -197,14 +197,14 @@ def _conforms(element: DataElement) -> bool:
     return True
 
 
-def _encodable(identity: Dataset) -> bool:
+def _encodable(elements: Dataset) -> bool:
     """True if the character set of the film is defined and can encode all its texts."""
-    declared = identity.get("SpecificCharacterSet") or ""
+    declared = elements.get("SpecificCharacterSet") or ""
     names = [str(name) for name in ([declared] if isinstance(declared, str) else declared)]
     if any(name and name not in python_encoding for name in names):
         return False
     encodings = [python_encoding[name] for name in names]
-    return all(_can_encode(text, encodings) for text in _texts(identity))
+    return all(_can_encode(text, encodings) for text in _texts(elements))
 
 
 def _texts(dataset: Dataset) -> "Iterator[str]":

@@ -82,10 +82,13 @@ class WrittenObjects:
     Attributes:
         report: the report, in which each film without objects has a warning that says why.
         paths: of the files, in the order of films and formats.
+        skipped: the films without objects, by name in the report, and the reasons; files that could not be graded are
+            left out.
     """
 
     report: Report
     paths: tuple[Path, ...]
+    skipped: tuple[tuple[str, Finding], ...]
 
 
 def write_objects(
@@ -108,6 +111,7 @@ def write_objects(
     """
     wanted = checked_formats(formats)
     radiographs, paths, stems = list[GradedRadiograph](), list[Path](), set[str]()
+    skipped = list[tuple[str, Finding]]()
     longest = max((len(f".{OBJECT_FORMATS[name].ending}") for name in wanted), default=0)
     for film, source in zip(report.radiographs, sources, strict=True):
         stem = unique_stem(film.source, stems, longest)
@@ -118,8 +122,10 @@ def write_objects(
             with replacing(path, "wb") as stream:
                 stream.write(content)
             paths.append(path)
+        if reason is not None:
+            skipped.append((film.source, reason))
         radiographs.append(film if reason is None else replace(film, warnings=(*film.warnings, reason)))
-    return WrittenObjects(replace(report, radiographs=tuple(radiographs)), tuple(paths))
+    return WrittenObjects(replace(report, radiographs=tuple(radiographs)), tuple(paths), tuple(skipped))
 
 
 def film_objects(

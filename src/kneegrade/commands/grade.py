@@ -1,5 +1,6 @@
 """`kneegrade grade`: radiographs → report."""
 
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,6 +30,7 @@ from kneegrade.commands.stop_signals import Stop, stop_signals
 from kneegrade.errors import UsageError
 
 if TYPE_CHECKING:
+    from kneegrade.clinical import WrittenObjects
     from kneegrade.results import Report
 
 
@@ -36,7 +38,12 @@ def grade(
     inputs: InputsArgument,
     output: OutputOption,
     formats: Annotated[
-        str, typer.Option("--format", metavar="LIST", help="Comma-separated formats to write: json, html, csv.")
+        str,
+        typer.Option(
+            "--format", metavar="LIST",
+            help="Comma-separated formats to write: json, html, csv; for DICOM films also sr (structured report), gsps "
+            "(presentation state), sc (secondary capture) and fhir (FHIR R4 Bundle).",
+        ),
     ] = "json,html,csv",
     side: SideOption = None,
     spacing: SpacingOption = None,
@@ -59,7 +66,8 @@ def grade(
 ) -> None:  # fmt: skip
     """Grade the knees on radiographs and write a report.
 
-    Writes report.json, report.html and grades.csv.
+    Writes report.json, report.html and grades.csv; the DICOM objects of film.dcm as dicom/film.sr.dcm and so on, if
+    --format lists them.
 
     Exit code 0: every knee of every file was graded. 1: a file could not be read, a film has no gradable knee, or a
     knee was not graded. 2: wrong usage. 130, 143: stopped by Ctrl-C or SIGTERM; the report has the films graded until
@@ -68,7 +76,8 @@ def grade(
     from kneegrade.files import prepare_output
     from kneegrade.reporting import report_files
 
-    wanted = _report_formats(formats)
+    when = datetime.now().astimezone()
+    wanted, object_formats = _formats(formats)
     sources = sources_in(inputs)
     prepare_output(output, report_files(wanted))
     with stop_signals() as stop:
@@ -90,7 +99,14 @@ def grade(
                 report, left = grader.grade_sources(sources, hints, progress=progress), 0
             except GradingInterrupted as interrupted:
                 report, left = interrupted.report, interrupted.left
-        _finish(report, output, wanted, quiet=quiet, stop=stop, left=left)
+        objects = None
+        if object_formats:
+            from kneegrade.clinical import Job, options_of, write_objects
+
+            job = Job.of(report, grader.detector.sha256, when, options_of(hints))
+            objects = write_objects(report, sources, output, object_formats, job)
+            report = objects.report
+        _finish(report, output, wanted, objects, quiet=quiet, stop=stop, left=left)
 
 
 def _check_landmarks(path: Path, films: int) -> None:
@@ -102,7 +118,10 @@ def _check_landmarks(path: Path, films: int) -> None:
         )
 
 
-def _finish(report: "Report", output: Path, formats: tuple[str, ...], *, quiet: bool, stop: Stop, left: int) -> None:
+def _finish(
+    report: "Report", output: Path, formats: tuple[str, ...], objects: "WrittenObjects | None", *, quiet: bool,
+    stop: Stop, left: int,
+) -> None:  # fmt: skip
     """Writes and prints the report, and ends with the exit code; `left` films were not reached after a signal."""
     from kneegrade.reporting import write_report
     from kneegrade.reporting.report_labels import printable
@@ -124,23 +143,28 @@ def _finish(report: "Report", output: Path, formats: tuple[str, ...], *, quiet: 
         for line in ungraded_lines(report):
             typer.echo(line, err=True)
     else:
-        _print_report(report, written)
+        _print_report(report, written, objects)
     if not report.all_graded:
         raise typer.Exit(1)
 
 
-def _report_formats(text: str) -> tuple[str, ...]:
+def _formats(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The formats of reports and those of derived objects in the value of `--format`."""
+    from kneegrade.clinical import OBJECT_FORMATS
+    from kneegrade.clinical.object_files import checked_formats
     from kneegrade.reporting import FORMATS
 
     wanted = listed(text)
-    if not wanted or set(wanted) - set(FORMATS):
+    if not wanted or set(wanted) - {*FORMATS, *OBJECT_FORMATS}:
         raise typer.BadParameter(
-            f"{text!r} is not a list of report formats; choose from {', '.join(FORMATS)}.", param_hint="--format"
+            f"{text!r} is not a list of report formats; choose from {', '.join((*FORMATS, *OBJECT_FORMATS))}.",
+            param_hint="--format",
         )
-    return wanted
+    reports = tuple(name for name in wanted if name in FORMATS)
+    return reports, checked_formats(name for name in wanted if name in OBJECT_FORMATS)
 
 
-def _print_report(report: "Report", written: dict[str, Path]) -> None:
+def _print_report(report: "Report", written: dict[str, Path], objects: "WrittenObjects | None") -> None:
     from rich.console import Console
 
     from kneegrade.reporting.terminal import grades_table, ungraded_lines
@@ -154,3 +178,18 @@ def _print_report(report: "Report", written: dict[str, Path]) -> None:
         console.print("The table above and the report state the reasons. The exit code is 1.", soft_wrap=True)
     for path in written.values():
         console.print(f"Wrote {path}", soft_wrap=True, highlight=False, markup=False)
+    for line in () if objects is None else _object_lines(objects):
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def _object_lines(objects: "WrittenObjects") -> list[str]:
+    """What was written to which folder, and one line for each reason why films got no objects."""
+    from kneegrade.reporting.report_labels import printable
+
+    folders = dict.fromkeys(path.parent for path in objects.paths)
+    lines = [f"Wrote {sum(path.parent == folder for path in objects.paths)} files to {folder}" for folder in folders]
+    for reason in dict.fromkeys(reason for _, reason in objects.skipped):
+        names = [printable(name) for name, other in objects.skipped if other == reason]
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        lines.append(f"{names[0]}{more}: {reason.message}")
+    return lines

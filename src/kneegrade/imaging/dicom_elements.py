@@ -42,7 +42,9 @@ def read_elements(data: bytes, kind: str, limits: Limits) -> bytes:
         LimitExceededError: the document is too large.
     """
     if not is_dicom(data):
-        raise UnsupportedFileError("The file is no DICOM file.", code="not_dicom")
+        raise UnsupportedFileError(
+            "The file is not DICOM; a plain picture names no study to file an object under.", code="not_dicom"
+        )
     if declared_transfer_syntax(data) == DEFLATED:
         raise UnsupportedFileError("The DICOM file is deflated; convert the file.", code="transfer_syntax")
     try:
