@@ -29,7 +29,7 @@ from kneegrade.results import GradedKnee
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-MARGIN: Final = 0.35  # around the outlines of a knee, as a fraction of the width of its tibial plateau
+MARGIN: Final = 0.3  # around the outlines of a knee, as a fraction of the width of its tibial plateau
 OLDEST: Final = 89  # years; older people are rare enough to be recognised
 TOP: Final = 65535  # largest stored value
 DX_CLASS: Final = "1.2.840.10008.5.1.4.1.1.1.1"  # Digital X-Ray Image Storage - For Presentation
@@ -107,7 +107,9 @@ class SharedFile:
 
 
 def shared_pixels(radiograph: Radiograph, knees: tuple[GradedKnee, ...], *, whole_film: bool) -> NDArray[np.uint16]:
-    """(H, W) stored values, bone bright; 0 outside the boxes of the knees unless the whole film is kept.
+    """(H, W) stored values, bone bright: the regions of the knees on black, or the whole film.
+
+    The film is cropped to the regions, so that much black does not make it look badly exposed.
 
     Args:
         radiograph: the film.
@@ -120,31 +122,47 @@ def shared_pixels(radiograph: Radiograph, knees: tuple[GradedKnee, ...], *, whol
     values = np.rint(radiograph.pixels * TOP).astype(np.uint16)
     if whole_film:
         return values
-    boxes = [box for knee in knees if (box := knee_box(knee)) is not None]
-    if not boxes:
+    kept = np.zeros(values.shape, dtype=np.bool_)
+    for knee in knees:
+        kept |= knee_region(knee, values.shape)
+    rows, columns = np.flatnonzero(kept.any(axis=1)), np.flatnonzero(kept.any(axis=0))
+    if not len(rows):
         raise UnsupportedFileError(
             "No knee was detected on the film, so nothing of it can be shared: only the region of the knees is.",
             code="no_knee",
         )
-    kept = np.zeros_like(values)
-    for box in boxes:
-        kept[box] = values[box]
-    return kept
+    box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    return np.where(kept, values, np.uint16(0))[box]
 
 
-def knee_box(knee: GradedKnee) -> tuple[slice, slice] | None:
-    """Rows and columns of the box of a knee: its outlines with a margin of `MARGIN` plateau widths."""
-    if knee.landmarks_px is None:
-        return None
-    points = np.asarray(knee.landmarks_px)
+def knee_region(knee: GradedKnee, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """(H, W), True where a pixel is at most `MARGIN` plateau widths from the convex hull of the outlines.
+
+    A hull leaves out more of the corners of a film than a box does, where names are burned in.
+    """
+    from PIL import Image, ImageDraw
+    from scipy.spatial import ConvexHull
+
+    region = Image.new("1", (shape[1], shape[0]))
+    points = np.empty((0, 2)) if knee.landmarks_px is None else np.asarray(knee.landmarks_px)
+    width = plateau_width(points)
+    if not width > 0:
+        return np.asarray(region)
     finite = points[np.isfinite(points).all(axis=1)]
-    plateau = points[TIBIA_PLATEAU_MEDIAL] - points[TIBIA_PLATEAU_LATERAL]
-    if not len(finite) or not np.isfinite(plateau).all():
-        return None
-    margin = MARGIN * float(np.hypot(*plateau))
-    left, top = np.maximum(finite.min(axis=0) - margin, 0).astype(int)
-    right, bottom = np.maximum(finite.max(axis=0) + margin, 0).astype(int)
-    return slice(int(top), int(bottom) + 1), slice(int(left), int(right) + 1)
+    hull = [(float(x), float(y)) for x, y in finite[ConvexHull(finite).vertices]]
+    draw, margin = ImageDraw.Draw(region), MARGIN * width
+    draw.polygon(hull, fill=1)
+    draw.line([*hull, hull[0]], fill=1, width=round(2 * margin))
+    for x, y in hull:
+        draw.ellipse((x - margin, y - margin, x + margin, y + margin), fill=1)
+    return np.asarray(region)
+
+
+def plateau_width(landmarks_px: NDArray[np.float64]) -> float:
+    """Width of the tibial plateau in pixels; 0 without landmarks, NaN if one of its edges is missing."""
+    if not len(landmarks_px):
+        return 0.0
+    return float(np.hypot(*(landmarks_px[TIBIA_PLATEAU_MEDIAL] - landmarks_px[TIBIA_PLATEAU_LATERAL])))
 
 
 def shared_picture(values: NDArray[np.uint16], pseudonym: str, *, is_masked: bool) -> SharedFile:
