@@ -92,9 +92,7 @@ def test_a_refused_knee_shows_its_reason(bilateral, shown):
 
 def test_a_film_without_knees_shows_its_reason(shown):
     reason = Finding("no_knee", "No knee in a frontal view was detected on this film.")
-    picture = result_picture(
-        GradedRadiograph("a.dcm", reason=reason), np.zeros((300, 200), np.float32), set_level=None
-    )
+    picture = result_picture(GradedRadiograph("a.dcm", reason=reason), np.zeros((300, 200), np.float32), set_level=None)
     assert min(picture.pixels.shape[:2]) >= 200
     assert reason.message in " ".join(text for text, _ in shown)
 

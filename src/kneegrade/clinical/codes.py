@@ -102,6 +102,10 @@ SELECTION_STATUS: Final = _dcm("121404", "Selection Status", "PS3.16 TID 300; re
 USER_CHOSEN: Final = _dcm("121410", "User chosen value", "PS3.16 CID 224; revisions by a reader")
 BASIC_PROFILE: Final = _dcm("113100", "Basic Application Confidentiality Profile", "PS3.16 CID 7050")
 CLEAN_PIXELS: Final = _dcm("113101", "Clean Pixel Data Option", "PS3.16 CID 7050")
+VIEWS: Final = {
+    "AP": _sct("399348003", "antero-posterior", "PS3.16 CID 4010; view of a shared film"),
+    "PA": _sct("272479007", "postero-anterior", "PS3.16 CID 4010; view of a shared film"),
+}
 
 # Units
 MM: Final = _add("mm", "UCUM", "mm", "UCUM")

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kneegrade.anatomy.landmark_scheme import TIBIA_PLATEAU_LATERAL, TIBIA_PLATEAU_MEDIAL
-from kneegrade.clinical.codes import BASIC_PROFILE, CLEAN_PIXELS, KNEE
+from kneegrade.clinical.codes import BASIC_PROFILE, CLEAN_PIXELS, KNEE, VIEWS
 from kneegrade.clinical.derived_object import IMPLEMENTATION_VERSION, coded_item
 from kneegrade.clinical.film_header import FilmHeader
 from kneegrade.clinical.pseudonyms import Pseudonyms
@@ -34,6 +34,7 @@ OLDEST: Final = 89  # years; older people are rare enough to be recognised
 TOP: Final = 65535  # largest stored value
 DX_CLASS: Final = "1.2.840.10008.5.1.4.1.1.1.1"  # Digital X-Ray Image Storage - For Presentation
 CR_CLASS: Final = "1.2.840.10008.5.1.4.1.1.1"  # Computed Radiography Image Storage
+ONLY_IN_DX: Final = ("DetectorType", "PositionerType", "EstimatedRadiographicMagnificationFactor")
 METHOD: Final = ("kneegrade share", "Rebuilt from listed attributes")
 MASKED_METHOD: Final = "Pixels outside the knees blanked"
 
@@ -247,11 +248,13 @@ def _set_class(made: "Dataset", header: FilmHeader, radiograph: Radiograph) -> N
         made.DetectorType = made.get("DetectorType", "")
         made.AcquisitionContextSequence = []
         made.AnatomicRegionSequence = [coded_item(KNEE)]
+        if made.get("ViewPosition") in VIEWS:
+            made.ViewCodeSequence = [coded_item(VIEWS[made.ViewPosition])]
         made.LossyImageCompression = made.get("LossyImageCompression", "00")
         return
-    if side in ("R", "L", "B"):
+    if side:
         made.ImageLaterality = side
-    for keyword in ("DetectorType", "PositionerType"):
+    for keyword in ONLY_IN_DX:
         if keyword in made:
             del made[keyword]
     made.BodyPartExamined, made.ViewPosition = made.get("BodyPartExamined", ""), made.get("ViewPosition", "")
