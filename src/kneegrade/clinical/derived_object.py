@@ -121,7 +121,7 @@ def _set_times(made: Dataset, header: FilmHeader, job: Job) -> None:
             setattr(made, date, DA(moment.date()))
             setattr(made, time, TM(moment.time()))
     for item in made.get("ContributingEquipmentSequence") or ():
-        if "ContributionDateTime" in item:  # highdicom adds itself
+        if item.get("ManufacturerModelName") == "highdicom":  # it adds itself, at the time of the clock
             item.ContributionDateTime = DT(moment)
 
 
