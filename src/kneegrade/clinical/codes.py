@@ -238,6 +238,8 @@ FINDINGS: Final = {
             ("low_kl_with_narrowing", "LOWKLJSN", "Narrowing grade 2 with KL below 3"),
             ("kl0_with_osteophyte", "KL0OST", "KL 0 with definite osteophyte"),
             ("kl1_with_osteophyte", "KL1OST", "KL 1 with osteophyte of grade 2 or more"),
+            ("kl1_with_oarsi_zero", "KL1OARSI0", "KL 1 with all OARSI grades zero"),
+            ("both_compartments", "BOTHJSN", "Definite narrowing of both compartments"),
             ("kl2_with_oarsi_zero", "KL2OARSI0", "KL 2 or more with all OARSI grades zero"),
             ("grade_moved", "GRADEMOVED", "Grade changed to keep a rule"),
             ("grade_between", "GRADEBETWEEN", "Grade between other probable grades"),

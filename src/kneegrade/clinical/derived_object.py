@@ -9,7 +9,7 @@ from pydicom.sr.coding import Code
 from pydicom.uid import UID
 from pydicom.valuerep import DA, DT, TM
 
-from kneegrade.clinical.codes import PROCESSING_EQUIPMENT, SCHEME, SCHEME_NAME, SCHEME_VERSION
+from kneegrade.clinical.codes import PROCESSING_EQUIPMENT, SCHEME, SCHEME_NAME, SCHEME_VERSION, ascii_text
 from kneegrade.clinical.film_header import FilmHeader
 from kneegrade.clinical.job import MANUFACTURER, MODEL, Job
 from kneegrade.clinical.uids import IMPLEMENTATION_UID, SCHEME_UID
@@ -75,9 +75,14 @@ def equipment(job: Job) -> dict[str, Any]:
     return {
         "manufacturer": MANUFACTURER,
         "manufacturer_model_name": MODEL,
-        "software_versions": [job.version, job.weights.name[:64]],
+        "software_versions": [job.version, _weights_name(job)],
         "device_serial_number": job.serial_number,
     }
+
+
+def _weights_name(job: Job) -> str:
+    """The name of the weights in ASCII, short enough for LO with its padding (pydicom counts it)."""
+    return ascii_text(job.weights.name)[:62]
 
 
 def contributing_equipment(header: FilmHeader, job: Job) -> "ContributingEquipment":
@@ -88,7 +93,7 @@ def contributing_equipment(header: FilmHeader, job: Job) -> "ContributingEquipme
         purpose_of_reference=PROCESSING_EQUIPMENT,
         contribution_datetime=DT(job.local_time(header)),
         contribution_description="Grades, landmarks and joint space of plain knee radiographs",
-        **equipment(job) | {"software_versions": [job.version, job.weights.name[:64], job.weights.sha256]},
+        **equipment(job) | {"software_versions": [job.version, job.weights.sha256, _weights_name(job)]},
     )
     item.DeviceUID = job.device_uid  # highdicom has no argument for it
     return item
@@ -122,7 +127,7 @@ def _set_times(made: Dataset, header: FilmHeader, job: Job) -> None:
             setattr(made, date, DA(moment.date()))
             setattr(made, time, TM(moment.time()))
     for item in made.get("ContributingEquipmentSequence") or ():
-        if "ContributionDateTime" in item:  # highdicom adds itself
+        if item.get("ManufacturerModelName") == "highdicom":  # it adds itself, at the time of the clock
             item.ContributionDateTime = DT(moment)
 
 

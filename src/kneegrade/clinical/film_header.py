@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 UID_PATTERN: Final = re.compile(r"[0-9][0-9.]{0,63}")
 UTF8: Final = "ISO_IR 192"
+ASCII: Final = "ISO_IR 6"  # the default, which is not declared
 SEXES: Final = frozenset({"M", "F", "O"})
 VERBATIM: Final = frozenset(  # copied even where they do not conform: another value would be another patient or order
     {"PatientID", "PatientName", "IssuerOfPatientID", "AccessionNumber", "StudyID", "ReferringPhysicianName"}
@@ -177,6 +178,8 @@ def _identity(elements: Dataset) -> tuple[Dataset, list[str]]:
             setattr(identity, keyword, "")
     if not _encodable(elements):
         identity.SpecificCharacterSet = UTF8
+    elif identity.get("SpecificCharacterSet") in ("", None, ASCII):  # an element without value is not allowed
+        identity.pop("SpecificCharacterSet", None)
     return identity, withheld
 
 
@@ -198,7 +201,11 @@ def _conforms(element: DataElement) -> bool:
 
 
 def _encodable(elements: Dataset) -> bool:
-    """True if the character set of the film is defined and can encode all its texts."""
+    """True if the character set of the film is defined and can encode all its texts.
+
+    A film that declares none may have names in the encoding of its hospital, which nobody can know. They are read and
+    written as Latin-1, so that their bytes do not change and an archive shows them as it shows those of the film.
+    """
     declared = elements.get("SpecificCharacterSet") or ""
     names = [str(name) for name in ([declared] if isinstance(declared, str) else declared)]
     if any(name and name not in python_encoding for name in names):

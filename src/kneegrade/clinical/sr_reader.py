@@ -1,17 +1,22 @@
 """`read_sr`: the results in a structured report that kneegrade wrote, as they stand in `report.json`."""
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from pydicom import Dataset, config
+from pydicom.datadict import tag_for_keyword
 from pydicom.sr.coding import Code
 
 from kneegrade.clinical import codes as c
 from kneegrade.errors import UnsupportedFileError
 from kneegrade.imaging import Source, read_dicom_elements
 
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
 Result = dict[str, Any]
+Item = Mapping[str, Any]  # of a sequence, as DICOM JSON
 
 _STATUSES: Final = {code.value: name for name, code in c.STATUS_VALUES.items()}
 _SIDES: Final = {c.RIGHT.value: "R", c.LEFT.value: "L"}
@@ -33,12 +38,11 @@ def read_sr(source: "str | Path | bytes | Source | Dataset") -> Result:
         UnsupportedFileError: the file is no structured report of kneegrade.
         KneeGradeError: the file cannot be read.
     """
-    with config.disable_value_validation():
-        document = Dataset.from_json(read_dicom_elements(source, "document")["elements"])
-        try:
-            return _film(document)
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError):
-            raise _foreign() from None
+    elements = read_dicom_elements(source, "document")["elements"]
+    try:
+        return _film(elements)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        raise _foreign() from None
 
 
 def _foreign() -> UnsupportedFileError:
@@ -49,7 +53,7 @@ def _foreign() -> UnsupportedFileError:
     )
 
 
-def _film(document: Dataset) -> Result:
+def _film(document: Item) -> Result:
     groups = [
         group
         for container in _children(document, c.MEASUREMENTS)
@@ -69,7 +73,7 @@ def _film(document: Dataset) -> Result:
     }
 
 
-def _knee(group: Dataset) -> Result:
+def _knee(group: Item) -> Result:
     (state,) = _children(group, c.STATUS)
     status = _STATUSES[_value_of(state)]
     is_graded = status != "not_gradable"
@@ -86,34 +90,34 @@ def _knee(group: Dataset) -> Result:
     }
 
 
-def _software(group: Dataset) -> Result:
-    texts = (str(item.TextValue) for item in _children(group, c.ALGORITHM_PARAMETERS))
+def _software(group: Item) -> Result:
+    texts = (str(_value(item, "TextValue")) for item in _children(group, c.ALGORITHM_PARAMETERS))
     parameters = dict(text.partition("=")[::2] for text in texts)
     (version,) = _children(group, c.ALGORITHM_VERSION)
     level = parameters.get("set_level")
     return {
         "name": _SOFTWARE,
-        "version": str(version.TextValue),
+        "version": str(_value(version, "TextValue")),
         "weights": {"name": parameters["weights"], "sha256": parameters["weights_sha256"]},
         "set_level": None if level is None else float(level),
         "site": parameters.get("site"),
     }
 
 
-def _side(group: Dataset) -> str:
+def _side(group: Item) -> str:
     for site in _children(group, c.FINDING_SITE):
         for laterality in _children(site, c.LATERALITY):
             return _SIDES[_value_of(laterality)]
     return "unknown"
 
 
-def _quality(state: Dataset, group: Dataset) -> Result | None:
+def _quality(state: Item, group: Item) -> Result | None:
     for score in _children(state, c.QUALITY_SCORE):
         return {"score": _number(score), "findings": _findings(group, c.QUALITY_FINDING)}
     return None
 
 
-def _grades(group: Dataset) -> Result:
+def _grades(group: Item) -> Result:
     grades = {}
     for name, code in c.GRADES.items():
         (item,) = _children(group, code)
@@ -122,7 +126,7 @@ def _grades(group: Dataset) -> Result:
     return grades
 
 
-def _scale(name: str, item: Dataset) -> Result:
+def _scale(name: str, item: Item) -> Result:
     """A grade with its probabilities and prediction set."""
     values = {code.value: grade for grade, code in enumerate(c.GRADE_VALUES[name])}
     probabilities = {
@@ -137,7 +141,7 @@ def _scale(name: str, item: Dataset) -> Result:
     }
 
 
-def _width_mm(group: Dataset) -> Result | None:
+def _width_mm(group: Item) -> Result | None:
     medial, lateral = _measured(group, c.JSW_MEDIAL), _measured(group, c.JSW_LATERAL)
     if medial is None or lateral is None:
         return None
@@ -149,7 +153,7 @@ def _width_mm(group: Dataset) -> Result | None:
     }
 
 
-def _joint_space(group: Dataset) -> Result | None:
+def _joint_space(group: Item) -> Result | None:
     angle = _measured(group, c.CONVERGENCE)
     if angle is None:
         return None
@@ -171,20 +175,20 @@ def _both(share: Mapping[str, float] | None, mm: Mapping[str, float] | None) -> 
     }
 
 
-def _measured(group: Dataset, name: Code) -> Result | None:
+def _measured(group: Item, name: Code) -> Result | None:
     for item in _children(group, name):
         (error,) = _children(item, c.STANDARD_ERROR)
         return {"value": _number(item), "error": _number(error)}
     return None
 
 
-def _findings(item: Dataset, name: Code) -> list[Result]:
+def _findings(item: Item, name: Code) -> list[Result]:
     """The findings under a concept, as `code` and `message`."""
     findings = []
     for finding in _children(item, name):
-        concept = finding.ConceptCodeSequence[0]
-        code = c.finding_name(str(concept.CodeValue), str(concept.CodingSchemeDesignator))
-        message = "".join(str(comment.TextValue) for comment in _children(finding, c.COMMENT))
+        concept = _value(finding, "ConceptCodeSequence")
+        code = c.finding_name(_value(concept, "CodeValue"), _value(concept, "CodingSchemeDesignator"))
+        message = "".join(str(_value(comment, "TextValue")) for comment in _children(finding, c.COMMENT))
         if code is None:
             code, _, message = message.partition(": ")
         findings.append({"code": code, "message": message})
@@ -195,29 +199,47 @@ def _first(findings: list[Result]) -> Result | None:
     return findings[0] if findings else None
 
 
-def _children(item: Dataset, name: Code) -> Iterator[Dataset]:
+def _children(item: Item, name: Code) -> Iterator[Item]:
     """The content items directly below `item` that have this concept as their name."""
-    for child in item.get("ContentSequence") or ():
-        for concept in child.get("ConceptNameCodeSequence") or ():
-            if (concept.get("CodeValue"), concept.get("CodingSchemeDesignator")) == (
+    for child in _values(item, "ContentSequence"):
+        for concept in _values(child, "ConceptNameCodeSequence"):
+            if (_value(concept, "CodeValue"), _value(concept, "CodingSchemeDesignator")) == (
                 name.value,
                 name.scheme_designator,
             ):
                 yield child
 
 
-def _code_in(item: Dataset, name: Code) -> str | None:
+def _code_in(item: Item, name: Code) -> str | None:
     """The value of the coded item below `item` that has this name, or None."""
     for child in _children(item, name):
         return _value_of(child)
     return None
 
 
-def _value_of(item: Dataset) -> str:
-    return str(item.ConceptCodeSequence[0].CodeValue)
+def _value_of(item: Item) -> str:
+    return str(_value(_value(item, "ConceptCodeSequence"), "CodeValue"))
 
 
-def _number(item: Dataset) -> float:
+def _number(item: Item) -> float:
     """The value of a NUM item; its floating-point value is exact."""
-    measured = item.MeasuredValueSequence[0]
-    return float(measured.FloatingPointValue if "FloatingPointValue" in measured else measured.NumericValue)
+    measured = _value(item, "MeasuredValueSequence")
+    exact = _values(measured, "FloatingPointValue")
+    return float(exact[0] if exact else _value(measured, "NumericValue"))
+
+
+def _value(item: Item, keyword: str) -> Any:
+    """The first value of an element, or None."""
+    values = _values(item, keyword)
+    return values[0] if values else None
+
+
+def _values(item: Item, keyword: str) -> list[Any]:
+    """All values of an element; empty if it is absent."""
+    element = item.get(_tag(keyword))
+    return [] if element is None else element.get("Value", [])
+
+
+@cache
+def _tag(keyword: str) -> str:
+    return f"{tag_for_keyword(keyword):08X}"
