@@ -191,7 +191,8 @@ def _component(name: Code, value: Code, ordinal: int | None = None) -> Json:
 
 
 def _probability(value: Code, probability: float) -> Json:
-    name = {"coding": [coding(codes.PROBABILITY), coding(value)], "text": f"Probability of {value.meaning}"}
+    """The component of a class: its code, with its probability as the value."""
+    name = {"coding": [coding(value)], "text": f"Probability of {value.meaning}"}
     return {"code": name, "valueQuantity": _quantity(probability, "1")}
 
 

@@ -30,7 +30,7 @@ BACKGROUND, TEXT, FAINT, WARNING = (16, 20, 24), (240, 240, 240), (150, 158, 166
 OUTLINE, CALIPER, GRADE, SET = (60, 220, 90), (255, 255, 90), (255, 255, 255), (90, 170, 255)
 TITLE_PX, TEXT_PX, SMALL_PX = 34, 25, 21  # font sizes
 TABLE_WIDTH, ROW_HEIGHT, MARGIN, CELL_WIDTH = 640, 33, 18, 66
-FOOTER_HEIGHT = 40
+FOOTER_HEIGHT = 68
 NOTE_CHARACTERS, MAX_NOTE_LINES = 56, 4
 ROWS: Final = {
     "kl": "Kellgren-Lawrence",
@@ -68,7 +68,7 @@ def result_picture(
         film: the results.
         pixels: (H, W) float32 in [0, 1], bone bright: `Radiograph.pixels`.
         set_level: of `Report`.
-        note: ASCII text that is added to the line on research use, for example software and weights.
+        note: ASCII text below the line on research use, for example software and weights.
     """
     from PIL import Image, ImageDraw
 
@@ -85,8 +85,9 @@ def result_picture(
         _draw_refusal(draw, "No knee graded", reason_of(film), layout.tables[0])
     for knee, corner in zip(film.knees, layout.tables, strict=False):
         _draw_knee(draw, knee, corner, set_level)
-    footer = f"{RESEARCH_USE}  {note}".rstrip()
-    draw.text((MARGIN, layout.size[1] - FOOTER_HEIGHT + 6), footer, WARNING, _font(SMALL_PX))
+    top = layout.size[1] - FOOTER_HEIGHT + 6
+    draw.text((MARGIN, top), RESEARCH_USE, WARNING, _font(SMALL_PX))
+    draw.text((MARGIN, top + SMALL_PX + 8), note, FAINT, _font(SMALL_PX))
     return ResultPicture(np.asarray(picture), layout.scale)
 
 
@@ -147,10 +148,9 @@ def _draw_knee(draw: "ImageDraw", knee: GradedKnee, corner: tuple[int, int], set
         return
     x, y = corner[0] + MARGIN, corner[1] + MARGIN
     draw.text((x, y), f"{SIDE_LABELS[knee.side]}: KL {knee.grades['kl'].grade}", TEXT, _font(TITLE_PX))
-    if knee.abstain:
-        right = corner[0] + TABLE_WIDTH - MARGIN
-        draw.text((right, y + 6), "to be decided by a reader", WARNING, _font(TEXT_PX), anchor="ra")
     y += TITLE_PX + 8
+    if knee.abstain:
+        draw.text((x, y + ROW_HEIGHT // 2), "to be decided by a reader", WARNING, _font(SMALL_PX), anchor="lm")
     _draw_heading(draw, x, y)
     for name, label in ROWS.items():
         y += ROW_HEIGHT
