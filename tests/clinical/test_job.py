@@ -9,7 +9,7 @@ from clinical_films import JOB, WEIGHTS, ClinicalVariant, PhantomPair, having, r
 
 from kneegrade.anatomy import UserHints, UserLandmarks
 from kneegrade.clinical import FilmHeader, Job, options_of, read_film_header
-from kneegrade.clinical.uids import tracking_uid, uid_of
+from kneegrade.clinical.uids import IMPLEMENTATION_UID, tracking_uid, uid_of
 from kneegrade.errors import UsageError
 
 
@@ -20,6 +20,7 @@ def header(pair: PhantomPair) -> FilmHeader:
 
 def test_uids_are_valid_and_never_change() -> None:
     assert uid_of("example", "a", "b") == "2.25.137243504093316319936141645511416956424"
+    assert uid_of("implementation") == IMPLEMENTATION_UID
     assert uid_of("example", "ab", "") != uid_of("example", "a", "b")
     assert tracking_uid("1.2", "R", 0) != tracking_uid("1.2", "R", 0, "femur")
 

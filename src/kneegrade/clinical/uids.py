@@ -8,6 +8,8 @@ import json
 import uuid
 from typing import Final
 
+from kneegrade.imaging.own_pictures import IMPLEMENTATION_UID as IMPLEMENTATION_UID
+
 NAMESPACE: Final = uuid.UUID("6f1cf0b0-6a0d-5c7e-9d0e-1f9b6b5a7a10")  # never changes: every UID depends on it
 
 
@@ -26,7 +28,6 @@ def uuid_of(kind: str, *parts: str) -> uuid.UUID:
     return uuid.uuid5(NAMESPACE, json.dumps([kind, *parts]))
 
 
-IMPLEMENTATION_UID: Final = uid_of("implementation")
 SCHEME_UID: Final = uid_of("coding scheme", "99KNEEGRADE")
 
 

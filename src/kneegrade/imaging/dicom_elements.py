@@ -41,6 +41,7 @@ def read_elements(data: bytes, kind: str, limits: Limits) -> bytes:
         UnreadableFileError: the file is damaged.
         LimitExceededError: the document is too large.
     """
+    file_sha256 = hashlib.sha256(data).hexdigest()
     if not is_dicom(data):
         raise UnsupportedFileError(
             "The file is not DICOM; a plain picture names no study to file an object under.", code="not_dicom"
@@ -60,7 +61,7 @@ def read_elements(data: bytes, kind: str, limits: Limits) -> bytes:
         raise UnreadableFileError(
             "The header of the DICOM file is damaged; use another copy of the file.", code="damaged"
         ) from None
-    answer["file_sha256"] = hashlib.sha256(data).hexdigest()
+    answer["file_sha256"] = file_sha256
     return json.dumps(answer).encode("utf-8")
 
 

@@ -22,7 +22,7 @@ from kneegrade.errors import (
 from kneegrade.files import short_name
 from kneegrade.imaging.folder_files import files_below
 from kneegrade.imaging.limits import MEBIBYTE, Limits
-from kneegrade.imaging.own_pictures import is_own_picture
+from kneegrade.imaging.own_pictures import START_BYTES, is_own_picture
 
 DEFAULT_LIMITS = Limits()
 NON_IMAGE_SUFFIXES = frozenset(
@@ -51,7 +51,6 @@ NON_IMAGE_SUFFIXES = frozenset(
 IMAGE_EXTENSIONS = frozenset({"dcm", "dicom", "png", "jpg", "jpeg", "tif", "tiff"})
 SKIPPED_NAMES = frozenset({"DICOMDIR", "__MACOSX", "Thumbs.db", "desktop.ini"})
 ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
-DICOM_MAGIC_END = 132
 CHUNK_BYTES = MEBIBYTE
 
 
@@ -213,21 +212,21 @@ def _in_file(path: Path, name: str, prefix: str, limits: Limits, *, is_folder_in
             yield Source(name, error=UnsupportedFileError("This is not a regular file.", code="not_a_file"))
             return
         with path.open("rb") as stream:
-            start = stream.read(DICOM_MAGIC_END)
+            start = stream.read(START_BYTES)
     except OSError:
         yield Source(name, error=UnreadableFileError("The file cannot be opened.", code="cannot_open"))
         return
     if start.startswith(ZIP_MAGIC):
         yield from _in_archive(path, name, prefix, limits)
     elif is_own_picture(start) and not is_folder_input:
-        message = "This picture shows results of kneegrade and is not a film; give the film that it was made from."
+        message = "This file holds results of kneegrade and is not a film; give the film that it was made from."
         yield Source(name, path, UnsupportedFileError(message, code="own_picture"))
     elif not (is_folder_input and _is_non_image(name, start)):
         yield Source(name, path)
 
 
 def _is_non_image(name: str, start: bytes) -> bool:
-    """True for a picture of results, and when the suffix is of another file type and the content is not DICOM."""
+    """True for results of kneegrade, and when the suffix is of another file type and the content is not DICOM."""
     is_other_type = PurePosixPath(name).suffix.lower() in NON_IMAGE_SUFFIXES
     return is_own_picture(start) or (is_other_type and start[128:132] != b"DICM")
 
@@ -256,7 +255,7 @@ def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, limits
     error = _member_error(member, limits)
     if error is None:
         try:
-            start = _read_member(archive, member, DICOM_MAGIC_END)
+            start = _read_member(archive, member, START_BYTES)
         except KneeGradeError as read_error:
             error, start = read_error, b""
         if start.startswith(ZIP_MAGIC):
