@@ -93,6 +93,13 @@ def test_shared_films_are_graded_alike(grader, tmp_path):
                 assert change < 0.1, (name, change)
 
 
+def test_a_later_run_takes_the_shared_film_and_not_the_objects_for_a_film(shared_marked):
+    folder, films, _ = shared_marked
+    assert [source.name for source in find_sources([folder])] == [f"films/{films[0].path.name}"]
+    (source,) = find_sources([films[0].path])
+    assert source.error is None
+
+
 def test_results_come_from_the_shared_film(shared_marked):
     folder, films, _ = shared_marked
     report = json.loads((folder / "report.json").read_text())

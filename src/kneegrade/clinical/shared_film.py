@@ -21,7 +21,7 @@ from kneegrade.clinical.codes import BASIC_PROFILE, CLEAN_PIXELS, KNEE, VIEWS
 from kneegrade.clinical.derived_object import IMPLEMENTATION_VERSION, coded_item
 from kneegrade.clinical.film_header import FilmHeader
 from kneegrade.clinical.pseudonyms import Pseudonyms
-from kneegrade.clinical.uids import IMPLEMENTATION_UID
+from kneegrade.clinical.uids import uid_of
 from kneegrade.errors import UnsupportedFileError
 from kneegrade.imaging import Radiograph
 from kneegrade.results import GradedKnee
@@ -35,6 +35,7 @@ TOP: Final = 65535  # largest stored value
 DX_CLASS: Final = "1.2.840.10008.5.1.4.1.1.1.1"  # Digital X-Ray Image Storage - For Presentation
 CR_CLASS: Final = "1.2.840.10008.5.1.4.1.1.1"  # Computed Radiography Image Storage
 ONLY_IN_DX: Final = ("DetectorType", "PositionerType", "EstimatedRadiographicMagnificationFactor")
+SHARED_IMPLEMENTATION_UID: Final = uid_of("implementation", "share")  # unlike that of results, which are no films
 METHOD: Final = ("kneegrade share", "Rebuilt from listed attributes")
 MASKED_METHOD: Final = "Pixels outside the knees blanked"
 
@@ -287,5 +288,5 @@ def _set_deidentification(made: "Dataset", *, is_masked: bool) -> None:
     made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     made.file_meta.MediaStorageSOPClassUID = made.SOPClassUID
     made.file_meta.MediaStorageSOPInstanceUID = made.SOPInstanceUID
-    made.file_meta.ImplementationClassUID = UID(IMPLEMENTATION_UID)
+    made.file_meta.ImplementationClassUID = UID(SHARED_IMPLEMENTATION_UID)
     made.file_meta.ImplementationVersionName = IMPLEMENTATION_VERSION
