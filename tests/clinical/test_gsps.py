@@ -11,7 +11,7 @@ import pytest
 from gsps_renderer import displayed_values, render, rgb_of
 from PIL import Image
 
-from kneegrade.clinical import read_clinical_film
+from kneegrade.clinical import film_objects, read_clinical_film
 from kneegrade.clinical.derived_object import file_bytes
 from kneegrade.clinical.graphic_layers import OUTLINES
 from kneegrade.clinical.gsps import presentation_state
@@ -121,6 +121,13 @@ def test_a_colour_film_has_no_grey_state(single, tmp_path):
     graded = changed(single, tmp_path, SamplesPerPixel=3)
     with pytest.raises(UnsupportedFileError, match="colour"):
         presentation_state(graded)
+
+
+def test_a_colour_film_gets_the_other_objects_and_a_reason(single, tmp_path):
+    graded = changed(single, tmp_path, SamplesPerPixel=3)
+    contents, reason = film_objects(graded.film, graded.content, graded.job, ["gsps", "fhir"])
+    assert list(contents) == ["fhir"]
+    assert reason.code == "colour_film"
 
 
 def test_the_state_refers_to_the_film_and_belongs_to_its_patient(bilateral):

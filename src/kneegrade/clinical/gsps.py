@@ -5,13 +5,13 @@ scale pipeline. So it repeats the film's first window, unless kneegrade ignored 
 values are bright.
 """
 
-import copy
 from typing import TYPE_CHECKING, Final
 
 from kneegrade.clinical.clinical_film import ClinicalFilm
 from kneegrade.clinical.derived_object import SERIES, finish, highdicom_arguments, require_highdicom
 from kneegrade.clinical.film_header import FilmHeader
 from kneegrade.clinical.graphic_layers import LayerContent, layer_contents
+from kneegrade.clinical.grey_pipeline import source_with_grey_pipeline
 from kneegrade.errors import UnsupportedFileError
 from kneegrade.results import GradedRadiograph
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 CONTENT_LABEL: Final = "KNEEGRADE"
 CONTENT_CREATOR: Final = "kneegrade^"
-WINDOW: Final = ("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence")
 
 
 def presentation_state(graded: ClinicalFilm) -> "Dataset":
@@ -68,20 +67,15 @@ def is_inverse(film: GradedRadiograph, header: FilmHeader) -> bool:
 
 
 def _source(film: GradedRadiograph, header: FilmHeader) -> "Dataset":
-    """The image that the state refers to, without a window that kneegrade did not apply."""
+    """The image that the state refers to."""
     if int(header.image.get("SamplesPerPixel") or 1) != 1:
         raise UnsupportedFileError(
             "The film is stored in colour, and a grayscale presentation state applies to grey images only; use the "
             "secondary capture.",
             code="colour_film",
         )
-    source = copy.deepcopy(header.image)
-    source.SamplesPerPixel = 1
-    if any(warning.code == "window_ignored" for warning in film.warnings):
-        for keyword in WINDOW:
-            if keyword in source:
-                del source[keyword]
-    return source
+    ignore_window = any(warning.code == "window_ignored" for warning in film.warnings)
+    return source_with_grey_pipeline(header, ignore_window=ignore_window)
 
 
 def _layer(content: LayerContent) -> "GraphicLayer":
