@@ -43,7 +43,6 @@ CHANGES = {
     "window_sigmoid": having(VOILUTFunction="SIGMOID"),
     "function_unknown": having(VOILUTFunction="ODD"),
     "window_zero": having(WindowWidth="0"),
-    "window_text": having(WindowCenter="abc"),
     "window_half": having(WindowWidth=""),
 }
 KEPT = {  # elements of the pipeline that are left
@@ -57,7 +56,6 @@ KEPT = {  # elements of the pipeline that are left
     "window_sigmoid": set(WINDOW),
     "function_unknown": {"WindowCenter", "WindowWidth"},
     "window_zero": set(),
-    "window_text": set(),
     "window_half": set(),
 }
 
