@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from highdicom import ContributingEquipment
 
 SERIES: Final = {  # kind -> (Series Number, Series Description)
-    "SR": (9901, "kneegrade results"),
-    "GSPS": (9902, "kneegrade drawing"),
-    "SC": (9903, "kneegrade picture"),
+    "SR": (9901, "kneegrade results (research use only)"),
+    "GSPS": (9902, "kneegrade drawing (research use only)"),
+    "SC": (9903, "kneegrade picture (research use only)"),
 }
 IMPLEMENTATION_VERSION: Final = "KNEEGRADE"
 INSTANCES_PER_REVISION: Final = 1000
