@@ -41,13 +41,22 @@ PROPERTY: Final = RelationshipTypeValues.HAS_PROPERTIES
 MODIFIER: Final = RelationshipTypeValues.HAS_CONCEPT_MOD
 NAMES: Final[dict[Side, str]] = {"R": "Right knee", "L": "Left knee"}
 BONE_SITES: Final = {"femur": c.FEMUR, "tibia": c.TIBIA}
+MEASURED: Final[Mapping[Code, tuple[str, Code, Code | None]]] = {  # line of `calipers`, bone or joint, compartment
+    c.JSW_MEDIAL: ("medial", c.KNEE_JOINT, c.MEDIAL),
+    c.JSW_MEDIAL_REL: ("medial", c.KNEE_JOINT, c.MEDIAL),
+    c.JSW_LATERAL: ("lateral", c.KNEE_JOINT, c.LATERAL),
+    c.JSW_LATERAL_REL: ("lateral", c.KNEE_JOINT, c.LATERAL),
+    c.TIBIAL_WIDTH: ("plateau", c.TIBIAL_PLATEAU, None),
+    c.CONVERGENCE: ("plateau", c.KNEE_JOINT, None),
+}
 LANDMARK_ALGORITHM: Final = f"{MODEL} landmarks"
 
 
 def film_groups(film: ClinicalFilm, *, outlines: bool) -> list[Group]:
-    """The groups of all knees of a film; of a film without knees one group with its reason, so that an archive shows
-    that the film was processed.
-    """  # noqa: D205
+    """The groups of all knees of a film.
+
+    A film without knees has one group with its reason, so that an archive shows that the film was processed.
+    """
     groups: list[Group] = []
     for number, knee in enumerate(film.film.knees):
         groups.append(_knee_group(film, number, knee))
@@ -161,44 +170,39 @@ def _measurements(values: Mapping[str, Any], knee: GradedKnee, header: FilmHeade
     space = values["joint_space"]
     if space is None:
         return []
-    lines = {} if knee.landmarks_px is None else calipers(knee.landmarks_px)
-
-    def measured(
-        name: Code, value: float, error: float, unit: Code, line: str, site: FindingSite, minimum: bool = False
-    ) -> Measurement:
-        measurement = Measurement(
-            name,
-            value,
-            unit,
-            derivation=c.MINIMUM if minimum else None,
-            finding_sites=[site],
-            referenced_coordinates=_coordinates(lines.get(line), header),
-        )
-        measurement[0].ContentSequence.append(_number(c.STANDARD_ERROR, error, unit))
-        return measurement
-
-    medial, lateral = space["medial"], space["lateral"]
-    sites = {"medial": _site(knee.side, compartment=c.MEDIAL), "lateral": _site(knee.side, compartment=c.LATERAL)}
-    made = []
-    if space["tibial_width_mm"] is not None:
-        width = space["tibial_width_mm"]
-        plateau = _site(knee.side, c.TIBIAL_PLATEAU)
-        made = [
-            measured(c.JSW_MEDIAL, medial["mm"], medial["mm_error"], c.MM, "medial", sites["medial"], True),
-            measured(c.JSW_LATERAL, lateral["mm"], lateral["mm_error"], c.MM, "lateral", sites["lateral"]),
-            measured(c.TIBIAL_WIDTH, width["value"], width["error"], c.MM, "plateau", plateau),
-        ]
+    medial, lateral, tibia = space["medial"], space["lateral"], space["tibial_width_mm"]
     angle = space["convergence_angle_deg"]
-    return [
-        *made,
-        measured(
-            c.JSW_MEDIAL_REL, medial["fraction"], medial["fraction_error"], c.RATIO, "medial", sites["medial"], True
-        ),
-        measured(
-            c.JSW_LATERAL_REL, lateral["fraction"], lateral["fraction_error"], c.RATIO, "lateral", sites["lateral"]
-        ),
-        measured(c.CONVERGENCE, angle["value"], angle["error"], c.DEG, "plateau", _site(knee.side)),
+    rows = [
+        (c.JSW_MEDIAL_REL, medial["fraction"], medial["fraction_error"], c.RATIO),
+        (c.JSW_LATERAL_REL, lateral["fraction"], lateral["fraction_error"], c.RATIO),
+        (c.CONVERGENCE, angle["value"], angle["error"], c.DEG),
     ]
+    if tibia is not None:
+        rows = [
+            (c.JSW_MEDIAL, medial["mm"], medial["mm_error"], c.MM),
+            (c.JSW_LATERAL, lateral["mm"], lateral["mm_error"], c.MM),
+            (c.TIBIAL_WIDTH, tibia["value"], tibia["error"], c.MM),
+            *rows,
+        ]
+    lines = {} if knee.landmarks_px is None else calipers(knee.landmarks_px)
+    return [_measurement(*row, knee.side, lines, header) for row in rows]
+
+
+def _measurement(
+    name: Code, value: float, error: float, unit: Code, side: Side, lines: Mapping[str, Points], header: FilmHeader
+) -> Measurement:
+    """A number with its site, its line on the film and its standard error."""
+    line, place, compartment = MEASURED[name]
+    measurement = Measurement(
+        name,
+        value,
+        unit,
+        derivation=c.MINIMUM if line == "medial" else None,
+        finding_sites=[_site(side, place, compartment)],
+        referenced_coordinates=_coordinates(lines.get(line), header),
+    )
+    measurement[0].ContentSequence.append(_number(c.STANDARD_ERROR, error, unit))
+    return measurement
 
 
 def _coordinates(line: Points | None, header: FilmHeader) -> list[CoordinatesForMeasurement] | None:
