@@ -11,8 +11,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
-import kneegrade
 import typer
+from pydicom import uid
+from pydicom._uid_dict import UID_dictionary
+from pydicom.pixels.decoders.base import get_decoder
+
+import kneegrade
 from kneegrade import errors
 from kneegrade.coherence import RULES
 from kneegrade.commands import app
@@ -21,9 +25,6 @@ from kneegrade.imaging.decoding_worker import OTHER_FORMATS
 from kneegrade.imaging.limits import Limits
 from kneegrade.imaging.plain_image_kinds import JPEG_KINDS
 from kneegrade.imaging.plain_images import FORMATS
-from pydicom import uid
-from pydicom._uid_dict import UID_dictionary
-from pydicom.pixels.decoders.base import get_decoder
 
 SOURCE = Path(kneegrade.__file__).parent
 GROUPS = {

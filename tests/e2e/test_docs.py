@@ -17,6 +17,9 @@ PAGES = (
     "docs/get-started/first-report.md",
     "docs/get-started/first-study.md",
     "docs/how-to/own-landmarks.md",
+    "docs/how-to/dicom-results.md",
+    "docs/how-to/hospital-results.md",
+    "docs/how-to/share.md",
 )
 SMALLER = {"INPUT...": "examples/single_right.dcm", "DIR": "out", "--number 24": "--number 8", "900": "300"}
 ELSEWHERE = (

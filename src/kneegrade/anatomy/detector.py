@@ -108,6 +108,7 @@ class LandmarkDetector:
 
     def __init__(self, weights: Path | None = None, compute: Compute = DEFAULT_COMPUTE, roi_px: int = 224) -> None:
         loaded = load_weights(weights or shipped_path("detector"), "detector")
+        self.sha256 = loaded.sha256
         self.device = torch.device(compute.device)
         self.roi_px = roi_px
 

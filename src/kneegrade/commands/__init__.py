@@ -28,6 +28,8 @@ from kneegrade.commands import (
     phantom,
     quality_control,
     reproduce,
+    share,
+    sr,
     tables,
     train,
 )
@@ -58,9 +60,13 @@ for verb in (
 ):  # fmt: skip
     cohort_app.command()(verb)
 
+sr_app = typer.Typer(cls=Group, no_args_is_help=True, help="Read DICOM structured reports of kneegrade.")
+sr_app.command()(sr.read)
+
 COMMANDS: Final[dict[str, dict[str, Callable[..., None] | typer.Typer]]] = {
     "Grade": {
-        "grade": grade.grade, "batch": batch.batch, "landmarks": landmarks.landmarks, "info": info.info,
+        "grade": grade.grade, "batch": batch.batch, "landmarks": landmarks.landmarks, "share": share.share,
+        "sr": sr_app, "info": info.info,
     },
     "Cohorts": {
         "cohort": cohort_app, "dataset": dataset.dataset, "phantom": phantom.phantom, "audit": audit.audit,

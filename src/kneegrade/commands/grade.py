@@ -1,6 +1,7 @@
 """`kneegrade grade`: radiographs → report."""
 
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,6 +31,7 @@ from kneegrade.commands.stop_signals import Stop, stop_signals
 from kneegrade.errors import UsageError
 
 if TYPE_CHECKING:
+    from kneegrade.clinical import WrittenObjects
     from kneegrade.results import Report
 
 
@@ -37,7 +39,12 @@ def grade(
     inputs: InputsArgument,
     output: OutputOption,
     formats: Annotated[
-        str, typer.Option("--format", metavar="LIST", help="Comma-separated formats to write: json, html, csv.")
+        str,
+        typer.Option(
+            "--format", metavar="LIST",
+            help="Comma-separated formats to write: json, html, csv; for DICOM films also sr (structured report), gsps "
+            "(presentation state), sc (secondary capture) and fhir (FHIR R4 Bundle).",
+        ),
     ] = "json,html,csv",
     side: SideOption = None,
     spacing: SpacingOption = None,
@@ -57,8 +64,9 @@ def grade(
 ) -> None:  # fmt: skip
     """Grade the knees on radiographs and write a report.
 
-    Writes report.json, report.html and grades.csv. While it runs, each film is added to films.partial.jsonl as soon as
-    it is graded; this file remains if the process is killed.
+    Writes report.json, report.html and grades.csv; the DICOM objects of film.dcm as dicom/film.sr.dcm and so on, if
+    --format lists them. While it runs, each film is added to films.partial.jsonl as soon as it is graded; this file
+    remains if the process is killed.
 
     Other files in folders and zip files, such as programs, documents and DICOM reports, are left out and counted.
 
@@ -69,7 +77,8 @@ def grade(
     from kneegrade.files import prepare_output
     from kneegrade.reporting import JOURNAL, film_journal, report_files
 
-    wanted = _report_formats(formats)
+    when = datetime.now().astimezone()
+    wanted, object_formats = _formats(formats)
     others = Counter[str]()
     sources = sources_in(inputs, others)
     prepare_output(output, [*report_files(wanted), JOURNAL])
@@ -94,8 +103,15 @@ def grade(
                 report, left = grader.grade_sources(sources, hints, progress, add_film), 0
             except GradingInterrupted as interrupted:
                 report, left = interrupted.report, interrupted.left
+            objects = None
+            if object_formats:
+                from kneegrade.clinical import Job, options_of, write_objects
+
+                job = Job.of(report, grader.detector.sha256, when, options_of(hints))
+                objects = write_objects(report, sources, output, object_formats, job)
+                report = objects.report
             written = _write(report, output, wanted, stop=stop, left=left)
-        _finish(report, written, others, quiet=quiet)
+        _finish(report, written, others, objects, quiet=quiet)
 
 
 def _check_landmarks(path: Path, films: int) -> None:
@@ -127,7 +143,9 @@ def _write(report: "Report", output: Path, formats: tuple[str, ...], *, stop: St
     return written
 
 
-def _finish(report: "Report", written: dict[str, Path], others: Counter[str], *, quiet: bool) -> None:
+def _finish(
+    report: "Report", written: dict[str, Path], others: Counter[str], objects: "WrittenObjects | None", *, quiet: bool
+) -> None:
     """Prints the report, and ends with the exit code."""
     from kneegrade.reporting.terminal import ungraded_lines
 
@@ -135,23 +153,30 @@ def _finish(report: "Report", written: dict[str, Path], others: Counter[str], *,
         for line in ungraded_lines(report):
             typer.echo(line, err=True)
     else:
-        _print_report(report, written, others)
+        _print_report(report, written, others, objects)
     if not report.all_graded:
         raise typer.Exit(1)
 
 
-def _report_formats(text: str) -> tuple[str, ...]:
+def _formats(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The formats of reports and those of derived objects in the value of `--format`."""
+    from kneegrade.clinical import OBJECT_FORMATS
+    from kneegrade.clinical.object_files import checked_formats
     from kneegrade.reporting import FORMATS
 
     wanted = listed(text)
-    if not wanted or set(wanted) - set(FORMATS):
+    if not wanted or set(wanted) - {*FORMATS, *OBJECT_FORMATS}:
         raise typer.BadParameter(
-            f"{text!r} is not a list of report formats; choose from {', '.join(FORMATS)}.", param_hint="--format"
+            f"{text!r} is not a list of report formats; choose from {', '.join((*FORMATS, *OBJECT_FORMATS))}.",
+            param_hint="--format",
         )
-    return wanted
+    reports = tuple(name for name in wanted if name in FORMATS)
+    return reports, checked_formats(name for name in wanted if name in OBJECT_FORMATS)
 
 
-def _print_report(report: "Report", written: dict[str, Path], others: Counter[str]) -> None:
+def _print_report(
+    report: "Report", written: dict[str, Path], others: Counter[str], objects: "WrittenObjects | None"
+) -> None:
     from rich.console import Console
 
     from kneegrade.imaging import other_files_line
@@ -168,3 +193,18 @@ def _print_report(report: "Report", written: dict[str, Path], others: Counter[st
         console.print(other_files_line(others), soft_wrap=True, highlight=False)
     for path in written.values():
         console.print(f"Wrote {path}", soft_wrap=True, highlight=False, markup=False)
+    for line in () if objects is None else _object_lines(objects):
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def _object_lines(objects: "WrittenObjects") -> list[str]:
+    """What was written to which folder, and one line for each reason why films got no objects."""
+    from kneegrade.reporting.report_labels import printable
+
+    folders = dict.fromkeys(path.parent for path in objects.paths)
+    lines = [f"Wrote {sum(path.parent == folder for path in objects.paths)} files to {folder}" for folder in folders]
+    for reason in dict.fromkeys(reason for _, reason in objects.skipped):
+        names = [printable(name) for name, other in objects.skipped if other == reason]
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        lines.append(f"{names[0]}{more}: {reason.message}")
+    return lines

@@ -16,10 +16,11 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, Literal, cast
 
 from kneegrade import errors
 from kneegrade.errors import KneeGradeError, LimitExceededError, UnreadableFileError
+from kneegrade.imaging.header_keywords import MAX_DOCUMENT_BYTES, MAX_FILM_BYTES
 from kneegrade.imaging.limits import MEBIBYTE, Limits
 from kneegrade.imaging.radiograph import DecodedImage
 
@@ -105,9 +106,7 @@ class DecodingProcess:
         Raises:
             KneeGradeError: the file cannot be decoded; the message gives the reason.
         """
-        request = {"limits": limits.as_dict(), "path": None if isinstance(source, bytes) else str(source)}
-        with self._lock:
-            answer, pixels = self._request_with_retry(request, source if isinstance(source, bytes) else b"", limits)
+        answer, pixels = self._answer_for(source, limits, {})
         try:
             outcome = _error_in(answer) if "error" in answer else DecodedImage.from_metadata(answer, pixels)
         except (KeyError, TypeError, ValueError):  # a codec overwrote the answer
@@ -117,6 +116,38 @@ class DecodingProcess:
         if isinstance(outcome, KneeGradeError):
             raise outcome
         return outcome
+
+    def elements(self, source: Path | bytes, kind: Literal["film", "document"], limits: Limits) -> dict[str, Any]:
+        """Elements of a DICOM file as DICOM JSON (`imaging.dicom_elements`); no pixel is decoded.
+
+        Args:
+            source: path of a file, or its bytes.
+            kind: "film" for the listed elements of a film, "document" for all elements of a structured report.
+            limits: limits for the file and for the process.
+
+        Raises:
+            KneeGradeError: the file cannot be read; the message gives the reason.
+        """
+        answer, text = self._answer_for(source, limits, {"elements": kind})
+        if "error" in answer:
+            raise _error_in(answer)
+        largest = MAX_FILM_BYTES if kind == "film" else MAX_DOCUMENT_BYTES
+        try:
+            elements = json.loads(bytes(text)) if len(text) <= 2 * largest else None
+        except ValueError:
+            elements = None
+        if not isinstance(elements, dict):
+            raise UnreadableFileError(
+                "The decoder returned an invalid answer for this file; use another copy of the file.", code="damaged"
+            )
+        return elements
+
+    def _answer_for(
+        self, source: Path | bytes, limits: Limits, wanted: dict[str, Any]
+    ) -> tuple[dict[str, Any], bytearray]:
+        request = {"limits": limits.as_dict(), "path": None if isinstance(source, bytes) else str(source), **wanted}
+        with self._lock:
+            return self._request_with_retry(request, source if isinstance(source, bytes) else b"", limits)
 
     def close(self) -> None:
         """Stop the process if it is running; a later `decode` starts a new one."""

@@ -17,6 +17,7 @@ import numpy as np
 from kneegrade.errors import KneeGradeError, LimitExceededError, UnreadableFileError, UnsupportedFileError
 from kneegrade.imaging.decoding_process import receive, send
 from kneegrade.imaging.dicom import is_dicom, read_dicom
+from kneegrade.imaging.dicom_elements import read_elements
 from kneegrade.imaging.limits import Limits
 from kneegrade.imaging.plain_images import read_plain_image
 from kneegrade.imaging.radiograph import DecodedImage
@@ -64,10 +65,15 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
 
 
 def answer(header: dict[str, Any], payload: bytearray) -> tuple[dict[str, Any], bytes | memoryview]:
-    """The answer to one request: metadata and pixels, or class name, code and message of a `KneeGradeError`."""
+    """The answer to one request: metadata and pixels, or class name, code and message of a `KneeGradeError`.
+
+    A request for `elements` is answered with the elements of the file as JSON text instead.
+    """
     try:
         limits = Limits(**header["limits"])
         data = bytes(payload) if header["path"] is None else read_file(Path(header["path"]), limits)
+        if "elements" in header:
+            return {}, elements_in(data, header["elements"], limits)
         image = decode(data, limits)
         return image.metadata(), np.ascontiguousarray(image.pixels).data.cast("B")
     except KneeGradeError as error:
@@ -94,16 +100,34 @@ def read_file(path: Path, limits: Limits) -> bytes:
         raise UnreadableFileError(f"The file cannot be opened ({reason}).", code="cannot_open") from None
 
 
+def elements_in(data: bytes, kind: str, limits: Limits) -> bytes:
+    """Elements of a DICOM file as JSON text (`dicom_elements.read_elements`)."""
+    check_size(data, limits)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return read_elements(data, kind, limits)
+
+
+def check_size(data: bytes, limits: Limits) -> None:
+    """Raise an error when a file is empty or too large.
+
+    Raises:
+        LimitExceededError: the file is larger than allowed.
+        UnreadableFileError: the file is empty.
+    """
+    if len(data) > limits.file_bytes:
+        raise LimitExceededError(f"The file is larger than the allowed {limits.file_bytes} bytes.", code="file_size")
+    if not data:
+        raise UnreadableFileError("The file is empty; use another copy of the file.", code="empty")
+
+
 def decode(data: bytes, limits: Limits) -> DecodedImage:
     """The image in the bytes of a file.
 
     Raises:
         KneeGradeError: the file cannot be decoded; the message gives the reason.
     """
-    if len(data) > limits.file_bytes:
-        raise LimitExceededError(f"The file is larger than the allowed {limits.file_bytes} bytes.", code="file_size")
-    if not data:
-        raise UnreadableFileError("The file is empty; use another copy of the file.", code="empty")
+    check_size(data, limits)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if is_dicom(data):

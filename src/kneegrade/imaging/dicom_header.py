@@ -232,6 +232,10 @@ def check_is_radiograph(dataset: Dataset, limits: Limits) -> tuple[Finding, ...]
             "The DICOM file has empty pixel data: the header was saved without the image. Export the film again.",
             code="truncated",
         )
+    if is_own_object(dataset):
+        raise UnsupportedFileError(
+            "The DICOM file is a picture of results of kneegrade and is not a film; give the film.", code="own_picture"
+        )
     frames = get_integer(dataset, "NumberOfFrames", 1)
     if frames > 1:
         raise UnsupportedFileError(
@@ -242,6 +246,12 @@ def check_is_radiograph(dataset: Dataset, limits: Limits) -> tuple[Finding, ...]
         raise UnreadableFileError("The DICOM header declares no rows or no columns.", code="damaged")
     check_pixel_count(rows, columns, limits)
     return () if is_standard else (MODALITY_UNUSUAL,)
+
+
+def is_own_object(dataset: Dataset) -> bool:
+    """True for a secondary capture that kneegrade made from a film; archives may rewrite the mark of the file."""
+    model = get_text(dataset, "ManufacturerModelName")
+    return model == "KNEEGRADE" and bool(get_items(dataset, "SourceImageSequence"))
 
 
 def check_pixel_count(rows: int, columns: int, limits: Limits) -> None:

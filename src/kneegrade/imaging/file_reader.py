@@ -3,7 +3,7 @@
 import stat
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,16 +61,37 @@ def read_radiograph(
     if isinstance(source, np.ndarray):
         image = _from_array(source, limits)
         is_unit_range = bool(np.issubdtype(source.dtype, np.floating) and _is_within_unit_range(image.pixels))
-    elif isinstance(source, bytes | bytearray | memoryview):
-        image = _from_bytes(bytes(source), limits)
-    elif isinstance(source, str) and not source:
-        raise UsageError("The path is empty; give the path of a file.", code="empty_path")
-    elif isinstance(source, str | Path):
-        image = _from_path(Path(source), limits)
     else:
-        image = _from_bytes(_to_dicom_bytes(source), limits)
+        checked = _checked(source, limits)
+        image = decoding_process().decode(checked, limits)
     normalised = normalised_image(image.pixels, rescale=not is_unit_range)
     return _with_user_values(image, normalised, laterality, pixel_spacing_mm)
+
+
+def read_dicom_elements(
+    source: "str | Path | bytes | Source | Dataset",
+    kind: Literal["film", "document"],
+    limits: Limits = DEFAULT_LIMITS,
+) -> dict[str, Any]:
+    """Elements of a DICOM file as DICOM JSON, read in the decoding process.
+
+    Args:
+        source: path of a DICOM file, its bytes, a `Source` or a `pydicom.Dataset`.
+        kind: "film" for the elements listed in `imaging.header_keywords` and the SHA-256 of the stored pixel data;
+            "document" for all standard elements of an object without an image, such as a structured report.
+        limits: resources that the source may use.
+
+    Returns:
+        `elements` (DICOM JSON), `left_out` (keywords of malformed or too large elements), `file_sha256` and, for a
+        film, `pixel_sha256`.
+
+    Raises:
+        UsageError: the file does not exist.
+        KneeGradeError: the file is not DICOM (code `not_dicom`), or cannot be read.
+    """
+    content = source.open() if isinstance(source, Source) else source
+    checked = _checked(content, limits)
+    return decoding_process().elements(checked, kind, limits)
 
 
 def _check_spacing(spacing_mm: tuple[float, float] | None) -> None:
@@ -100,13 +121,20 @@ def _is_within_unit_range(pixels: NDArray[np.float32]) -> bool:
     return finite.size > 0 and bool(finite.min() >= 0 and finite.max() <= 1)
 
 
-def _from_bytes(data: bytes, limits: Limits) -> DecodedImage:
+def _checked(source: "str | Path | bytes | Dataset", limits: Limits) -> Path | bytes:
+    """The path or the bytes of a file that has an allowed size, for the decoding process."""
+    if isinstance(source, str) and not source:
+        raise UsageError("The path is empty; give the path of a file.", code="empty_path")
+    if isinstance(source, str | Path):
+        return _checked_path(Path(source), limits)
+    is_bytes = isinstance(source, bytes | bytearray | memoryview)
+    data = bytes(source) if is_bytes else _to_dicom_bytes(source)
     if len(data) > limits.file_bytes:
         raise _too_large(limits)
-    return decoding_process().decode(data, limits)
+    return data
 
 
-def _from_path(path: Path, limits: Limits) -> DecodedImage:
+def _checked_path(path: Path, limits: Limits) -> Path:
     try:
         status = path.stat()
     except FileNotFoundError:
@@ -119,7 +147,7 @@ def _from_path(path: Path, limits: Limits) -> DecodedImage:
         )
     if status.st_size > limits.file_bytes:
         raise _too_large(limits)
-    return decoding_process().decode(path.absolute(), limits)
+    return path.absolute()
 
 
 def _too_large(limits: Limits) -> LimitExceededError:

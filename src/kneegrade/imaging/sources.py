@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import chain, count
 from pathlib import Path
 
 from kneegrade.errors import (
@@ -20,6 +21,7 @@ from kneegrade.errors import (
     UnsupportedFileError,
     UsageError,
 )
+from kneegrade.files import short_name
 from kneegrade.imaging.folder_files import files_below
 from kneegrade.imaging.limits import MEBIBYTE, Limits
 from kneegrade.imaging.other_files import HEAD_BYTES, is_passed_over, kind_of_other_file
@@ -185,6 +187,26 @@ def stem_of(name: str) -> str:
     return stem if dot and extension.lower() in IMAGE_EXTENSIONS else name
 
 
+def unique_stem(name: str, taken: set[str], ending_bytes: int) -> str:
+    """The name for the files of a source, without ending; differs from those in `taken`, to which it is added.
+
+    Args:
+        name: of the source.
+        taken: names that other sources have.
+        ending_bytes: length of the longest ending that is added to it.
+
+    Example:
+        >>> taken = set()
+        >>> [unique_stem(name, taken, 4) for name in ("film.dcm", "film.png", "film.png")]
+        ['film', 'film.png', 'film.png-2']
+    """
+    names = chain((stem_of(name), name), (f"{name}-{i}" for i in count(2)))
+    short = (short_name(candidate, ending_bytes) for candidate in names)
+    stem = next(candidate for candidate in short if candidate not in taken)
+    taken.add(stem)
+    return stem
+
+
 def _in_folder(folder: Path, prefix: str, limits: Limits, others: Counter[str]) -> Iterator[Source]:
     for path, is_readable in files_below(folder, is_passed_over):
         shown = prefix + shown_name(path.relative_to(folder).as_posix())
@@ -217,7 +239,7 @@ def _in_file(
     elif start.startswith(ZIP_MAGIC):
         yield from _in_archive(path, name, prefix, limits, others)
     elif is_own_picture(start) and not is_folder_input:
-        message = "This picture shows results of kneegrade and is not a film; give the film that it was made from."
+        message = "This file holds results of kneegrade and is not a film; give the film that it was made from."
         yield Source(name, path, UnsupportedFileError(message, code="own_picture"))
     elif not is_own_picture(start):
         yield Source(name, path)

@@ -80,11 +80,16 @@ def radiograph_dict(radiograph: GradedRadiograph) -> dict[str, Any]:
         "status": radiograph.status,
         "reason": _finding(reason_of(radiograph)),
         "warnings": [_finding(warning) for warning in radiograph.warnings],
-        "knees": [_knee(knee) for knee in radiograph.knees],
+        "knees": [knee_dict(knee) for knee in radiograph.knees],
     }
 
 
-def _knee(knee: GradedKnee) -> dict[str, Any]:
+def knee_dict(knee: GradedKnee) -> dict[str, Any]:
+    """The entry of a knee in `report.json`, with rounded numbers. Derived objects state the same numbers.
+
+    Raises:
+        ValueError: a number other than a coordinate is not finite.
+    """
     return {
         "side": knee.side,
         "status": knee.status,

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,10 +15,11 @@ from kneegrade.anatomy.landmark_scheme import FEMUR, TIBIA
 from kneegrade.anatomy.landmarks import Landmarks
 from kneegrade.anatomy.pixel_aspect import square_radiograph
 from kneegrade.errors import UsageError
-from kneegrade.files import make_directory, replacing, short_name
+from kneegrade.files import make_directory, replacing
 from kneegrade.grader import detect_film
-from kneegrade.imaging import Source, stem_of
+from kneegrade.imaging import Source
 from kneegrade.imaging.own_pictures import own_picture_mark
+from kneegrade.imaging.sources import unique_stem
 from kneegrade.measurements import JointSpace
 from kneegrade.progress import Progress
 
@@ -131,11 +131,7 @@ def _exported_film(detected: DetectedRadiograph, stems: set[str]) -> ExportedFil
     kept = [knee for knee, refusal in pairs if refusal is None or refusal.code != "view"]
     spacing = None if detected.spacing_mm is None else detected.spacing_mm[1]
     knees = tuple(ExportedKnee(knee, measure(knee.square_landmarks, spacing)) for knee in kept)
-    source = detected.source
-    names = chain((stem_of(source), source), (f"{source}-{i}" for i in count(2)))
-    short = (short_name(name, len(f".{_PICTURE}")) for name in names)
-    stem = next(name for name in short if name not in stems)
-    stems.add(stem)
+    stem = unique_stem(detected.source, stems, len(f".{_PICTURE}"))
     return ExportedFilm(replace(detected, radiograph=None), knees, stem)
 
 

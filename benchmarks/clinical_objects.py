@@ -1,0 +1,88 @@
+"""CPU time and size of the DICOM and FHIR objects of a film, beside those of grading it.
+
+    python benchmarks/clinical_objects.py examples/bilateral.dcm [FILM ...] [--rounds 5]
+
+For each film: median CPU time over the rounds of grading, of all objects together (which includes reading the header
+and decoding the film again for the secondary capture, in the decoding process), and of each format; and the sizes. The
+first round, which imports highdicom, is printed apart.
+"""
+
+import argparse
+import datetime
+import os
+import resource
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from kneegrade import Grader
+from kneegrade.clinical import OBJECT_FORMATS, Job, film_objects, read_clinical_film
+from kneegrade.imaging.decoding_process import decoding_process
+
+WHEN = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("films", type=Path, nargs="+")
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    grader = Grader(device="cpu")
+    for path in options.films:
+        rounds = [seconds_of(grader, path) for _ in range(options.rounds + 1)]
+        sizes, first = sizes_of(grader, path), rounds[0]
+        median = {name: float(np.median([one[name] for one in rounds[1:]])) for name in first}
+        print(f"{path.name}: first round {first['objects']:.2f} s for all objects")
+        for name, seconds in median.items():
+            size = f"  {sizes[name] / 1e6:.2f} MB" if name in sizes else ""
+            print(f"  {name:9s} {seconds:.3f} s{size}")
+
+
+def seconds_of(grader: Grader, path: Path) -> dict[str, float]:
+    """CPU seconds, with those of the decoding process, of grading, of all objects, and of each format alone."""
+    start = cpu_seconds()
+    report = grader.grade(path)
+    seconds = {"grading": cpu_seconds() - start}
+    job, film = Job.of(report, grader.detector.sha256, WHEN), report.radiographs[0]
+    start = cpu_seconds()
+    film_objects(film, path, job, OBJECT_FORMATS)
+    seconds["objects"] = cpu_seconds() - start
+    clinical_film = read_clinical_film(film, path, job)
+    _ = clinical_film.radiograph  # decoded, so that each format is timed without it
+    for name, one in OBJECT_FORMATS.items():
+        start = cpu_seconds()
+        one.content(clinical_film)
+        seconds[name] = cpu_seconds() - start
+    return seconds
+
+
+def sizes_of(grader: Grader, path: Path) -> dict[str, int]:
+    """Bytes of each object and of all together."""
+    report = grader.grade(path)
+    job = Job.of(report, grader.detector.sha256, WHEN)
+    contents, reason = film_objects(report.radiographs[0], path, job, OBJECT_FORMATS)
+    if reason is not None:
+        raise SystemExit(f"{path.name}: {reason.message}")
+    sizes = {name: len(content) for name, content in contents.items()}
+    return {**sizes, "objects": sum(sizes.values())}
+
+
+def cpu_seconds() -> float:
+    """CPU seconds of this process and of the running decoding process."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime + child_seconds(decoding_process().pid)
+
+
+def child_seconds(pid: int | None) -> float:
+    """CPU seconds of a running child process (Linux); 0 elsewhere."""
+    path = Path(f"/proc/{pid}/stat")
+    if pid is None or not path.exists():
+        return 0.0
+    fields = path.read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+if __name__ == "__main__":
+    main()
