@@ -31,6 +31,7 @@ from kneegrade.anatomy.landmark_networks import (
 )
 from kneegrade.anatomy.landmarks import Landmarks, landmarks_from_heatmaps, regularize_by_shape
 from kneegrade.anatomy.laterality import SideAssignment, assign_sides
+from kneegrade.anatomy.marker_reader import MarkerReader
 from kneegrade.anatomy.pixel_aspect import NOT_SQUARE, in_source, search_square
 from kneegrade.anatomy.shape_model import ShapeModel
 from kneegrade.imaging.radiograph import Radiograph
@@ -110,6 +111,7 @@ class LandmarkDetector:
         self.fine = prepared(fine_landmark_network(), "fine")
         self.in_bfloat16 = self.device.type == "cpu" and has_native_bfloat16()
         self.shape_model = ShapeModel.load()
+        self.marker_reader = MarkerReader(device=device)
 
     def find(self, radiograph: Radiograph) -> tuple[tuple[Knee, ...], tuple[Finding, ...]]:
         """Return the knees of a radiograph, at most two, and warnings about their sides and about stretched pixels.

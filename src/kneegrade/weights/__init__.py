@@ -1,6 +1,7 @@
 """Files of network weights with checksums, the weights shipped with the package, and fusion for inference."""
 
 from kneegrade.weights.weights_file import (
+    SHIPPED,
     Weights,
     load_part,
     load_weights,
@@ -13,6 +14,7 @@ from kneegrade.weights.weights_file import (
 )
 
 __all__ = [
+    "SHIPPED",
     "Weights",
     "load_part",
     "load_weights",

@@ -1,0 +1,147 @@
+"""`MarkerReader`: reads the side markers L and R of a film, and whether a letter is mirrored."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kneegrade.anatomy.marker_networks import (
+    MIRRORED_CLASS,
+    MarkerClassifier,
+    MarkerLocator,
+    Proposal,
+    marker_crops,
+    proposals_of,
+    reduced_film,
+)
+from kneegrade.weights import load_part, load_weights, save_weights, shipped_path
+from kneegrade.weights.inference import fuse_batchnorm, has_native_bfloat16
+
+MAX_PROPOSALS = 12
+MIN_SCORE = 0.1  # of the locator, low because the classifier decides
+MIN_PROBABILITY = 0.9  # of a letter that is read
+MIN_CHIRALITY = 0.9  # of the direction of a letter that is read, else it is unknown
+ZOOMS = (1.0, 0.85)  # of the crops whose probabilities are averaged
+
+Letter = Literal["R", "L"]
+
+
+@dataclass(frozen=True)
+class Marker:
+    """A side marker that was read.
+
+    Attributes:
+        letter: "R" or "L".
+        mirrored: whether the letter is mirrored; None where that is uncertain.
+        x: of its centre, in pixels of the film; the centre of the first pixel is (0, 0).
+        y: likewise.
+        height: of the letter in pixels, about.
+        probability: of the letter, 0 … 1.
+    """
+
+    letter: Letter
+    mirrored: bool | None
+    x: float
+    y: float
+    height: float
+    probability: float
+
+
+class MarkerReader:
+    """Reads side markers.
+
+    Args:
+        weights: safetensors file of kind "markers"; the shipped one by default.
+        device: "cpu" or "cuda".
+
+    Raises:
+        WeightsError: the weights are missing, damaged, of another kind or of another version.
+    """
+
+    def __init__(self, weights: Path | None = None, device: str = "cpu") -> None:
+        loaded = load_weights(weights or shipped_path("markers"), "markers")
+        self.device = torch.device(device)
+        self.locator, self.classifier = MarkerLocator(), MarkerClassifier()
+        load_part(self.locator, loaded, "locator")
+        load_part(self.classifier, loaded, "classifier")
+        self.locator = fuse_batchnorm(self.locator).requires_grad_(False).to(self.device)
+        self.classifier = fuse_batchnorm(self.classifier).requires_grad_(False).to(self.device)
+        self.in_bfloat16 = self.device.type == "cpu" and has_native_bfloat16()
+
+    @torch.inference_mode()
+    def read(self, pixels: NDArray[np.float32], *, min_probability: float = MIN_PROBABILITY) -> tuple[Marker, ...]:
+        """The markers of a film, the most certain first.
+
+        Letters that lie on their side or upside down are not read.
+
+        Args:
+            pixels: (H, W) in [0, 1], bone bright.
+            min_probability: of a letter that is read.
+        """
+        film, scale = reduced_film(pixels)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.in_bfloat16):
+            output = self.locator(film.to(self.device))[0].float().cpu()
+        proposals = proposals_of(output, scale, most=MAX_PROPOSALS, threshold=MIN_SCORE)
+        if not proposals:
+            return ()
+        probability = self._probability(pixels, proposals)
+        markers = [marker_of(proposal, own.tolist()) for proposal, own in zip(proposals, probability, strict=True)]
+        return _distinct([marker for marker in markers if marker.probability >= min_probability])
+
+    def _probability(self, pixels: NDArray[np.float32], proposals: Sequence[Proposal]) -> Tensor:
+        """(N, 5) probabilities of `CLASSES`, the same for a film and its mirror image but for the exchange of sides."""
+        parts = []
+        for zoom in ZOOMS:
+            crops = marker_crops(pixels, proposals, zoom).to(self.device)
+            straight, mirrored = self.classifier(torch.cat([crops, crops.flip(-1)])).softmax(1).cpu().chunk(2)
+            parts += [straight, mirrored[:, list(MIRRORED_CLASS)]]
+        return torch.stack(parts).mean(0)
+
+
+def marker_of(proposal: Proposal, probability: Sequence[float]) -> Marker:
+    """The reading of a proposal, whatever its probability.
+
+    Args:
+        proposal: where.
+        probability: of each of `CLASSES`.
+    """
+    _, r, left, mirrored_r, mirrored_left = probability
+    letter: Letter = "R" if r + mirrored_r >= left + mirrored_left else "L"
+    straight, mirrored = (r, mirrored_r) if letter == "R" else (left, mirrored_left)
+    total = straight + mirrored
+    share = mirrored / max(total, 1e-9)
+    direction = True if share >= MIN_CHIRALITY else False if share <= 1 - MIN_CHIRALITY else None
+    return Marker(letter, direction, proposal.x, proposal.y, proposal.height, total)
+
+
+def _distinct(markers: Sequence[Marker]) -> tuple[Marker, ...]:
+    """The markers, best first, without further readings of the same letter."""
+    kept: list[Marker] = []
+    for marker in sorted(markers, key=lambda one: -one.probability):
+        if all(np.hypot(marker.x - k.x, marker.y - k.y) > max(marker.height, k.height) for k in kept):
+            kept.append(marker)
+    return tuple(kept)
+
+
+def save_marker_weights(
+    path: Path, locator: MarkerLocator, classifier: MarkerClassifier, description: Mapping[str, Any]
+) -> None:
+    """Write the two networks as weights of kind "markers".
+
+    Args:
+        path: safetensors file; its description is written beside it.
+        locator: trained.
+        classifier: trained.
+        description: what they were trained on.
+    """
+    tensors = {
+        f"{name}.{key}": value
+        for name, network in (("locator", locator), ("classifier", classifier))
+        for key, value in network.state_dict().items()
+    }
+    save_weights(path, tensors, {"name": path.stem, "kind": "markers", **description})
