@@ -64,13 +64,10 @@ class MarkerReader:
     """
 
     def __init__(self, weights: Path | None = None, device: str = "cpu") -> None:
-        loaded = load_weights(weights or shipped_path("markers"), "markers")
         self.device = torch.device(device)
-        self.locator, self.classifier = MarkerLocator(), MarkerClassifier()
-        load_part(self.locator, loaded, "locator")
-        load_part(self.classifier, loaded, "classifier")
-        self.locator = fuse_batchnorm(self.locator).requires_grad_(False).to(self.device)
-        self.classifier = fuse_batchnorm(self.classifier).requires_grad_(False).to(self.device)
+        locator, classifier = load_marker_weights(weights or shipped_path("markers"))
+        self.locator = fuse_batchnorm(locator).requires_grad_(False).to(self.device)
+        self.classifier = fuse_batchnorm(classifier).requires_grad_(False).to(self.device)
         self.in_bfloat16 = self.device.type == "cpu" and has_native_bfloat16()
 
     @torch.inference_mode()
@@ -126,6 +123,19 @@ def _distinct(markers: Sequence[Marker]) -> tuple[Marker, ...]:
         if all(np.hypot(marker.x - k.x, marker.y - k.y) > max(marker.height, k.height) for k in kept):
             kept.append(marker)
     return tuple(kept)
+
+
+def load_marker_weights(path: Path) -> tuple[MarkerLocator, MarkerClassifier]:
+    """The two networks in weights of kind "markers".
+
+    Raises:
+        WeightsError: the weights are missing, damaged, of another kind or of another version.
+    """
+    loaded = load_weights(path, "markers")
+    locator, classifier = MarkerLocator(), MarkerClassifier()
+    load_part(locator, loaded, "locator")
+    load_part(classifier, loaded, "classifier")
+    return locator, classifier
 
 
 def save_marker_weights(

@@ -62,20 +62,28 @@ def _layers(
         return alpha, grey
     if style in ("bright plate", "dark plate"):
         plate = float(rng.uniform(0.55, 1.0) if style == "bright plate" else rng.uniform(0.1, 0.5))
-        ink = plate - float(rng.uniform(0.3, 0.6)) if style == "bright plate" else plate + float(rng.uniform(0.25, 0.5))
+        ink = plate - float(rng.uniform(0.2, 0.6)) if style == "bright plate" else plate + float(rng.uniform(0.25, 0.5))
         shape, edge = _outline(mask.shape, unit, margin, disc=False, rng=rng)
         grey = mask * ink + (1 - mask) * plate
         if rng.random() < 0.5:
             grey = np.where(edge, float(rng.uniform(0, 1)), grey)
-        if rng.random() < 0.4:  # a bevel: one side of the plate and of the letter lies in light
-            step = max(1, round(unit * 0.06))
-            relief = np.roll(mask, (step, step), (0, 1)) - np.roll(mask, (-step, -step), (0, 1))
-            grey = grey + float(rng.uniform(-0.3, 0.3)) * relief
+        if rng.random() < 0.6:
+            grey = grey + _bevel(mask, shape, unit, rng)
         return np.maximum(shape * float(rng.uniform(0.7, 1.0)), alpha), np.clip(grey, 0, 1).astype(np.float32)
     _, edge = _outline(mask.shape, unit, margin, disc=style in ("disc", "beads"), rng=rng)
     if style == "beads":
         edge = edge & _dotted(mask.shape)
     return np.maximum(alpha, edge * opacity).astype(np.float32), grey
+
+
+def _bevel(mask: FloatImage, shape: FloatImage, unit: float, rng: np.random.Generator) -> FloatImage:
+    """Light on one side of the letter and the plate and shadow on the other, as digital markers have: (h, w)."""
+    step = max(1, round(unit * float(rng.uniform(0.03, 0.12))))
+    letter, plate = (
+        np.roll(layer, (step, step), (0, 1)) - np.roll(layer, (-step, -step), (0, 1)) for layer in (mask, shape)
+    )
+    depth, sign = rng.uniform(0, 0.5, 2), float(rng.choice([-1.0, 1.0]))
+    return np.asarray(sign * (depth[0] * letter - depth[1] * plate * shape), dtype=np.float32)
 
 
 def _outline(
