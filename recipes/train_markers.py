@@ -5,7 +5,7 @@ r"""Train the networks that read side markers and write their weights.
 
 The letters are drawn (`kneegrade.training.marker_drawings`) onto crops, films and phantoms without markers. Films are
 listed in a table of their markers, made by eye, with the columns of `benchmarks/markers.py`; only those whose `split`
-is "choose" are used, with a grey box over each of their own markers. Half an hour on one core of a CPU.
+is "choose" are used, with a grey box over each of their own markers. Ten minutes of one core of a CPU.
 """
 
 import argparse
@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from kneegrade.anatomy.marker_networks import LOCATOR_LONGEST_PX
-from kneegrade.anatomy.marker_reader import save_marker_weights
+from kneegrade.anatomy.marker_reader import load_marker_weights, save_marker_weights
 from kneegrade.imaging import read_radiograph
 from kneegrade.training.train_markers import CLASSIFIER_STEPS, LOCATOR_STEPS, fit_markers, phantom_backgrounds
+from kneegrade.weights import read_description, weights_reference
 
 COVERED_SHARE = 0.06  # half of the side of the box over a marker, relative to the longer side of the film
 ATTRIBUTION = (
@@ -76,6 +77,7 @@ def main() -> None:
     parser.add_argument("--phantoms", type=int, default=40, help="Phantom films that are rendered.")
     parser.add_argument("--locator-steps", type=int, default=LOCATOR_STEPS)
     parser.add_argument("--classifier-steps", type=int, default=CLASSIFIER_STEPS)
+    parser.add_argument("--start", type=Path, help="Weights to continue, at a lower learning rate.")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()
@@ -86,11 +88,12 @@ def main() -> None:
     backgrounds = crops + 5 * films + 3 * phantoms  # whole films are few and have more places
     locator, classifier = fit_markers(
         backgrounds, locator_steps=options.locator_steps, classifier_steps=options.classifier_steps, seed=options.seed,
-        progress=_print_progress,
+        start=load_marker_weights(options.start) if options.start else None, progress=_print_progress,
     )  # fmt: skip
+    started = weights_reference(read_description(options.start)) if options.start else None
     recipe = {
         "crops": len(crops), "films": len(films), "phantoms": len(phantoms), "locator_steps": options.locator_steps,
-        "classifier_steps": options.classifier_steps, "seed": options.seed,
+        "classifier_steps": options.classifier_steps, "seed": options.seed, "start": started,
     }  # fmt: skip
     description = {"licence": "Apache-2.0", "attribution": list(ATTRIBUTION), "recipe": recipe}
     save_marker_weights(options.output, locator, classifier, description)

@@ -8,7 +8,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from kneegrade.anatomy.marker_networks import (
     MIRRORED_CLASS,
@@ -24,9 +23,10 @@ from kneegrade.weights.inference import fuse_batchnorm, has_native_bfloat16
 
 MAX_PROPOSALS = 12
 MIN_SCORE = 0.1  # of the locator, low because the classifier decides
-MIN_PROBABILITY = 0.9  # of a letter that is read
+MIN_PROBABILITY = 0.92  # of a letter that is read
+MIN_AT_FIRST = 0.3  # of a letter in its first crop, to be read in the others too
 MIN_CHIRALITY = 0.9  # of the direction of a letter that is read, else it is unknown
-ZOOMS = (1.0, 0.85)  # of the crops whose probabilities are averaged
+ZOOMS = (1.0, 0.85, 1.2)  # of the crops of a letter, as its height is uncertain; the one with the surest letter counts
 
 Letter = Literal["R", "L"]
 
@@ -86,18 +86,21 @@ class MarkerReader:
         proposals = proposals_of(output, scale, most=MAX_PROPOSALS, threshold=MIN_SCORE)
         if not proposals:
             return ()
-        probability = self._probability(pixels, proposals)
-        markers = [marker_of(proposal, own.tolist()) for proposal, own in zip(proposals, probability, strict=True)]
+        markers = self._markers(pixels, proposals, ZOOMS[0])
+        likely = [proposal for proposal, one in zip(proposals, markers, strict=True) if one.probability >= MIN_AT_FIRST]
+        for zoom in ZOOMS[1:] if likely else ():
+            markers += self._markers(pixels, likely, zoom)
         return _distinct([marker for marker in markers if marker.probability >= min_probability])
 
-    def _probability(self, pixels: NDArray[np.float32], proposals: Sequence[Proposal]) -> Tensor:
-        """(N, 5) probabilities of `CLASSES`, the same for a film and its mirror image but for the exchange of sides."""
-        parts = []
-        for zoom in ZOOMS:
-            crops = marker_crops(pixels, proposals, zoom).to(self.device)
-            straight, mirrored = self.classifier(torch.cat([crops, crops.flip(-1)])).softmax(1).cpu().chunk(2)
-            parts += [straight, mirrored[:, list(MIRRORED_CLASS)]]
-        return torch.stack(parts).mean(0)
+    def _markers(self, pixels: NDArray[np.float32], proposals: Sequence[Proposal], zoom: float) -> list[Marker]:
+        """The readings of crops, whatever their probability.
+
+        A crop and its mirror image are read, so that a mirrored crop gives the mirrored reading.
+        """
+        crops = marker_crops(pixels, proposals, zoom).to(self.device)
+        straight, mirrored = self.classifier(torch.cat([crops, crops.flip(-1)])).softmax(1).cpu().chunk(2)
+        mean = (straight + mirrored[:, list(MIRRORED_CLASS)]) / 2
+        return [marker_of(proposal, own.tolist()) for proposal, own in zip(proposals, mean, strict=True)]
 
 
 def marker_of(proposal: Proposal, probability: Sequence[float]) -> Marker:
