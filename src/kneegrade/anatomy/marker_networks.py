@@ -94,7 +94,7 @@ def reduced_film(pixels: NDArray[np.float32]) -> tuple[Tensor, float]:
     Args:
         pixels: (H, W) in [0, 1].
     """
-    film = torch.from_numpy(np.ascontiguousarray(pixels)).view(1, 1, *pixels.shape)
+    film = torch.from_numpy(np.require(pixels, np.float32, ["C", "W"])).view(1, 1, *pixels.shape)
     scale = min(1.0, LOCATOR_LONGEST_PX / max(pixels.shape))
     whole = int(1 / scale)
     if whole > 1:  # a mean over whole blocks first: it is several times faster than `area` interpolation

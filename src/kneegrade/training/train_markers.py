@@ -180,7 +180,7 @@ class ClassifierTask(TrainingTask):
         self, backgrounds: Backgrounds, locator: MarkerLocator, steps: int, seed: int, start: MarkerClassifier | None
     ) -> None:
         self.backgrounds, self.seed, self.settings = backgrounds, seed, _settings(steps, start)
-        self.mined = mined_crops(backgrounds, locator) if steps else []
+        self.mined = mined_crops(backgrounds if steps else (), locator)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + 1)
             self.network = MarkerClassifier()
