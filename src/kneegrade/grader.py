@@ -30,6 +30,7 @@ from kneegrade.anatomy import (
     LandmarkDetector,
     UserHints,
     UserLandmarks,
+    check_markers,
     knees_from_landmarks,
     measure,
     refusal,
@@ -94,7 +95,8 @@ def detect_knees(
             knees, warnings = knees_from_landmarks(radiograph, landmarks.of(name, radiograph), detector.roi_px)
         except KneeGradeError as error:  # the landmarks are unusable, the film is not
             return replace(film, reason=Finding(error.code, error.message))
-    film = replace(film, radiograph=radiograph, warnings=(*radiograph.warnings, *warnings))
+    knees, by_markers = check_markers(knees, radiograph, detector.marker_reader)
+    film = replace(film, radiograph=radiograph, warnings=(*radiograph.warnings, *warnings, *by_markers))
     if not knees:
         return replace(film, reason=NO_KNEE)
     return with_plausible_spacing(replace(film, knees=knees, refusals=tuple(refusal(knee) for knee in knees)))

@@ -177,7 +177,7 @@ class GradedKnee:
             is a knee in a frontal view (1 for landmarks provided by the user).
         point_confidence: (74,) probability that a landmark is within 2 % of the tibial width of its true position.
         landmarks_outside: indices of landmarks outside the image, which the shape model placed.
-        side_confidence: probability, 0.5 … 1, of the side that the anatomy indicates.
+        side_confidence: probability, 0.5 … 1, of the side that the anatomy indicates; 0.5 if a side marker contradicts.
         evidence: decomposition of the logits, or None.
         quality: result of the quality control. For a knee refused before it, the score is 0 and the reason is the
             finding. None if the weights have no quality control.

@@ -71,7 +71,7 @@ def test_wrong_kind_missing_file_and_invalid_description_are_errors(saved):
         load_weights(path, "grader")
 
 
-@pytest.mark.parametrize("kind", ["grader", "detector"])
+@pytest.mark.parametrize("kind", ["grader", "detector", "markers"])
 def test_shipped_weights_are_valid_attributed_and_below_20_mb(kind):
     path = shipped_path(kind)
     weights = load_weights(path, kind)

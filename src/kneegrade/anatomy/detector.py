@@ -34,6 +34,7 @@ from kneegrade.anatomy.landmark_networks import (
 )
 from kneegrade.anatomy.landmarks import Landmarks, landmarks_from_heatmaps, regularize_by_shape
 from kneegrade.anatomy.laterality import SideAssignment, assign_sides
+from kneegrade.anatomy.marker_reader import MarkerReader
 from kneegrade.anatomy.pixel_aspect import NOT_SQUARE, in_source, search_square
 from kneegrade.anatomy.polarity import search_both_polarities, with_settled_polarity
 from kneegrade.anatomy.several_films import MAX_KNEES, several_films
@@ -120,6 +121,7 @@ class LandmarkDetector:
         self.coarse = prepared(coarse_landmark_network(), "coarse", COARSE.size_px)
         self.fine = prepared(fine_landmark_network(), "fine", FINE.size_px)
         self.shape_model = ShapeModel.load()
+        self.marker_reader = MarkerReader(compute=compute)
 
     def find(self, radiograph: Radiograph) -> tuple[tuple[Knee, ...], tuple[Finding, ...]]:
         """Return the knees of a radiograph, at most two, and warnings about the film.

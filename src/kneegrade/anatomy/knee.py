@@ -48,7 +48,7 @@ class Knee:
 
     Attributes:
         side: side of the patient's body; "unknown" if tag, position and anatomy contradict each other.
-        side_confidence: probability, 0.5 … 1, of the side that the anatomy indicates.
+        side_confidence: probability, 0.5 … 1, of the side that the anatomy indicates; 0.5 if a side marker contradicts.
         landmarks: the 74 points in pixels of the source film, with their errors.
         landmark_confidence: 0 … 1; mean of `landmarks.point_confidence` over the articular landmarks, times the
             probability that the detection is a knee in a frontal view (1 for landmarks provided by the user).

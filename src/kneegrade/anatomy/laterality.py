@@ -1,7 +1,8 @@
 """Side of the body of each knee, from its position on the film, the laterality tag and the anatomy.
 
 In the standard display the patient's right is on the left of the image, so the lateral side of an upright right knee,
-where the fibula is, is on the left of the image.
+where the fibula is, is on the left of the image. Side markers are compared with the sides afterwards
+(`kneegrade.anatomy.marker_sides`).
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from kneegrade.results import Finding, Side
 CONTRADICTION_PROBABILITY = 0.9  # from here on the anatomy may contradict the position on the film or the tag
 DECISION_PROBABILITY = 0.8  # from here on the anatomy alone may decide
 
-_SIDE_NAMES = {"R": "right", "L": "left"}
+SIDE_NAMES = {"R": "right", "L": "left"}
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ ONE_KNEE_OF_TWO = Finding(
 def _one_side_stated(stated: Side) -> Finding:
     return Finding(
         "laterality_tag",
-        f"The laterality of the film is {_SIDE_NAMES[stated]} only, but two knees were detected, so the laterality "
+        f"The laterality of the film is {SIDE_NAMES[stated]} only, but two knees were detected, so the laterality "
         "may be wrong. Sides were assigned by position on the film; check them.",
     )
 
@@ -91,7 +92,7 @@ def _side_conflict(expected: Side, anatomical: Side, number: int) -> Finding:
     source = "its position on the film" if number == 2 else "the stated laterality"
     return Finding(
         "side_conflict",
-        f"According to {source} this is a {_SIDE_NAMES[expected]} knee, according to its anatomy a "
-        f"{_SIDE_NAMES[anatomical]} knee, so the film may be mirrored or mislabelled. The side is reported as unknown; "
+        f"According to {source} this is a {SIDE_NAMES[expected]} knee, according to its anatomy a "
+        f"{SIDE_NAMES[anatomical]} knee, so the film may be mirrored or mislabelled. The side is reported as unknown; "
         "medial and lateral grades follow the anatomy. Check the side marker.",
     )

@@ -29,7 +29,7 @@ def _facts() -> dict[str, Any]:
     import torch
 
     from kneegrade.version import __version__
-    from kneegrade.weights import read_description, shipped_path, weights_reference
+    from kneegrade.weights import SHIPPED, read_description, shipped_path, weights_reference
 
     return {
         "kneegrade": __version__,
@@ -37,5 +37,5 @@ def _facts() -> dict[str, Any]:
         "torch": torch.__version__,
         "pydicom": version("pydicom"),
         "device": "cuda" if torch.cuda.is_available() else "cpu",
-        "weights": {kind: weights_reference(read_description(shipped_path(kind))) for kind in ("grader", "detector")},
+        "weights": {kind: weights_reference(read_description(shipped_path(kind))) for kind in SHIPPED},
     }

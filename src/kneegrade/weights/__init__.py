@@ -2,6 +2,7 @@
 
 from kneegrade.weights.forked_process import check_process
 from kneegrade.weights.weights_file import (
+    SHIPPED,
     Weights,
     load_part,
     load_weights,
@@ -14,6 +15,7 @@ from kneegrade.weights.weights_file import (
 )
 
 __all__ = [
+    "SHIPPED",
     "Weights",
     "check_process",
     "load_part",

@@ -18,7 +18,7 @@ from kneegrade.files import replacing
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-SHIPPED = {"grader": "kneegrade-lite0", "detector": "detector"}  # kind -> file stem
+SHIPPED = {"grader": "kneegrade-lite0", "detector": "detector", "markers": "markers"}  # kind -> file stem
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +44,7 @@ class Weights:
 
 
 def shipped_path(kind: str) -> Path:
-    """Path of the weights shipped with the package, of kind "grader" or "detector"."""
+    """Path of the weights shipped with the package, of kind "grader", "detector" or "markers"."""
     return Path(str(files("kneegrade").joinpath(f"weights/{SHIPPED[kind]}.safetensors")))
 
 
@@ -74,7 +74,7 @@ def load_weights(path: Path, kind: str) -> Weights:
 
     Args:
         path: safetensors file with a JSON sidecar.
-        kind: expected kind, "grader", "detector" or "implants".
+        kind: expected kind, "grader", "detector", "implants" or "markers".
 
     Raises:
         WeightsError: the file or its sidecar is missing or damaged, the kind is another one, or the checksum differs.
