@@ -21,7 +21,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from kneegrade import Grader
 from kneegrade.anatomy import Knee, build_knee
-from kneegrade.anatomy.detector import DetectedKnee
+from kneegrade.anatomy.detected_knees import DetectedKnee
 from kneegrade.anatomy.laterality import assign_sides
 from kneegrade.imaging import Radiograph, read_radiograph
 from kneegrade.imaging.photometry import normalised_image

@@ -25,13 +25,14 @@ from numpy.typing import NDArray
 
 from kneegrade.anatomy.geometry import roi_frame, sample_affine, stretch_contrast
 from kneegrade.anatomy.joint_space import gap_at
-from kneegrade.anatomy.landmark_networks import FINE, PyramidNetwork, fine_landmark_network, read_points
+from kneegrade.anatomy.landmark_networks import FINE, fine_landmark_network, read_points
 from kneegrade.anatomy.landmark_scheme import (
     FEMUR_ARTICULAR,
     TIBIA_ARTICULAR,
     TIBIA_PLATEAU_LATERAL,
     TIBIA_PLATEAU_MEDIAL,
 )
+from kneegrade.anatomy.pyramid_network import PyramidNetwork
 from kneegrade.cohorts import landmark_array, load_manifest
 from kneegrade.files import replacing
 from kneegrade.imaging import read_radiograph

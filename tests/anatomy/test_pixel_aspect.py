@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from kneegrade.anatomy import LandmarkDetector, UserLandmarks, knees_from_landmarks
-from kneegrade.anatomy.detector import DetectedKnee
+from kneegrade.anatomy.detected_knees import DetectedKnee
 from kneegrade.anatomy.landmark_files import write_pts
 from kneegrade.anatomy.landmark_scheme import ARTICULAR
 from kneegrade.anatomy.landmarks import Landmarks

@@ -7,15 +7,9 @@ from PIL import Image
 
 from kneegrade.anatomy import LandmarkDetector, UserLandmarks
 from kneegrade.anatomy.geometry import pose_of
+from kneegrade.anatomy.knee_localizer import LOCALIZER_PX, knee_localizer_network, read_candidates
 from kneegrade.anatomy.landmark_files import write_pts
-from kneegrade.anatomy.landmark_networks import (
-    FINE,
-    LANDMARK_STRIDE,
-    LOCALIZER_PX,
-    knee_localizer_network,
-    read_candidates,
-    read_points,
-)
+from kneegrade.anatomy.landmark_networks import FINE, LANDMARK_STRIDE, read_points
 from kneegrade.cohorts import load_manifest, manifest_from_landmarks
 from kneegrade.errors import RecipeError
 from kneegrade.phantom import FilmOptions, render_film

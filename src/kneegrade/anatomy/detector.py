@@ -6,30 +6,30 @@ of each candidate in both orientations, and the fine landmark network on level c
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from kneegrade.anatomy.detected_knees import MIN_CONFIDENCE, CoarseLook, DetectedKnee, accepted_rows, promising
 from kneegrade.anatomy.geometry import RoiFrame, extract_crop, frame_at, pose_of, roi_frame, stretch_contrast
 from kneegrade.anatomy.knee import Knee, build_knee, points_inside
+from kneegrade.anatomy.knee_localizer import (
+    LOCALIZER_PX,
+    MAX_CANDIDATES,
+    Candidate,
+    knee_localizer_network,
+    localize_knees,
+)
 from kneegrade.anatomy.landmark_networks import (
     COARSE,
     FINE,
     LANDMARK_STRIDE,
-    LOCALIZER_PX,
-    MAX_CANDIDATES,
-    MIN_SEPARATION,
-    Candidate,
     LocatedLandmarks,
-    PreparedPyramid,
-    PyramidNetwork,
     coarse_landmark_network,
     fine_landmark_network,
-    knee_localizer_network,
-    localize_knees,
     read_points,
 )
 from kneegrade.anatomy.landmarks import Landmarks, landmarks_from_heatmaps, regularize_by_shape
@@ -37,6 +37,7 @@ from kneegrade.anatomy.laterality import SideAssignment, assign_sides
 from kneegrade.anatomy.marker_reader import MarkerReader
 from kneegrade.anatomy.pixel_aspect import NOT_SQUARE, in_source, search_square
 from kneegrade.anatomy.polarity import search_both_polarities, with_settled_polarity
+from kneegrade.anatomy.pyramid_network import PreparedPyramid, PyramidNetwork
 from kneegrade.anatomy.several_films import MAX_KNEES, several_films
 from kneegrade.anatomy.shape_model import ShapeModel
 from kneegrade.imaging.radiograph import Radiograph
@@ -47,52 +48,8 @@ from kneegrade.weights.compute import Compute
 DEFAULT_COMPUTE = Compute()
 MAX_SEEN = 48  # candidates that are read if a picture shows more knees than a film has
 LOCALIZER_THRESHOLD = 0.15  # low, because the landmark networks decide
-MIN_COARSE_CONFIDENCE = 0.1  # of the coarse landmarks of a candidate that the fine network reads
-MIN_CONFIDENCE = 0.5  # of a knee that is reported
 SMALL_KNEE = 0.3  # plateau width over the longer side of the picture; a knee of one of several films is smaller
-MIN_SCORE_ALONE = 0.6  # localizer score from which a knee is reported even if its landmarks are poor, as at an implant
-SURE_CONFIDENCE = 0.97  # of a knee that the fine network reads only once
 SECOND_PASS_WIDTHS = 1.15  # side of the crop of the second fine pass, in plateau widths
-
-
-@dataclass(frozen=True, eq=False)
-class DetectedKnee:
-    """One detected knee, before its side is assigned.
-
-    Attributes:
-        landmarks: in pixels of the film.
-        lateral_left: probability that lateral is on the left when the femur is on top.
-        knee_probability: output of the fine landmark network, probability that its crop is level and centred on a knee.
-        score: of the knee localizer, 0 … 1.
-    """
-
-    landmarks: Landmarks
-    lateral_left: float
-    knee_probability: float
-    score: float
-
-    @property
-    def confidence(self) -> float:
-        """Expected share of articular landmarks within 2 % of the tibial width, times `knee_probability`; 0 … 1."""
-        return self.knee_probability * self.landmarks.confidence
-
-    def shifted(self, x: int, y: int) -> "DetectedKnee":
-        """Return the knee at a position that is larger by (x, y) pixels."""
-        return replace(self, landmarks=self.landmarks.moved(np.array([[1.0, 0.0, x], [0.0, 1.0, y]])))
-
-    @property
-    def is_sure(self) -> bool:
-        """Whether a second look of the fine network would not improve the landmarks."""
-        return self.confidence >= SURE_CONFIDENCE
-
-
-@dataclass(frozen=True, eq=False)
-class _CoarseLook:
-    """What the coarse network reads of a candidate: landmarks in pixels of the film, logit that lateral is left."""
-
-    candidate: Candidate
-    landmarks: Landmarks
-    logit: float
 
 
 class LandmarkDetector:
@@ -167,12 +124,12 @@ class LandmarkDetector:
         check refuses to grade it and states why.
         """
         detected, looks = self._read_candidates(pixels, MAX_CANDIDATES)
-        kept = _accepted(detected)
+        kept = accepted_rows(detected)
         unsure = all(detected[i].confidence < MIN_CONFIDENCE for i in kept)
         small = all(looks[i].candidate.pose.width < SMALL_KNEE * max(pixels.shape) for i in kept)
         if len(kept) > MAX_KNEES or (unsure and small):
             more, more_looks = self._read_candidates(pixels, MAX_SEEN, in_tiles=True)
-            kept_more = _accepted(more)
+            kept_more = accepted_rows(more)
             if len(kept_more) > MAX_KNEES:  # the picture shows several films
                 detected, looks, kept = more, more_looks, kept_more
         knees = self._look_again(pixels, [detected[i] for i in kept], [looks[i].landmarks for i in kept])
@@ -180,21 +137,21 @@ class LandmarkDetector:
 
     def _read_candidates(
         self, pixels: NDArray[np.float32], limit: int, *, in_tiles: bool = False
-    ) -> tuple[list[DetectedKnee], list[_CoarseLook]]:
+    ) -> tuple[list[DetectedKnee], list[CoarseLook]]:
         """Return what the landmark networks read of the best `limit` candidates of the localizer."""
         candidates = localize_knees(
             self.knee_localizer, pixels, LOCALIZER_THRESHOLD, self.device, limit, in_tiles=in_tiles
         )
-        looks: list[_CoarseLook] = []
+        looks: list[CoarseLook] = []
         for start in range(0, len(candidates), MAX_CANDIDATES):  # one film's worth at a time needs little memory
             looks += self._look_coarsely(pixels, candidates[start : start + MAX_CANDIDATES])
-        looks = _promising(looks)
+        looks = promising(looks)
         detected: list[DetectedKnee] = []
         for start in range(0, len(looks), MAX_CANDIDATES):
             detected += self._look_closely(pixels, looks[start : start + MAX_CANDIDATES])
         return detected, looks
 
-    def _look_coarsely(self, pixels: NDArray[np.float32], candidates: Sequence[Candidate]) -> list[_CoarseLook]:
+    def _look_coarsely(self, pixels: NDArray[np.float32], candidates: Sequence[Candidate]) -> list[CoarseLook]:
         """Return what the coarse network reads of every candidate, in the more probable of the two orientations."""
         if not candidates:
             return []
@@ -210,10 +167,10 @@ class LandmarkDetector:
         looks = []
         for i, row in enumerate(rows):
             landmarks = regularize_by_shape(_landmarks(pixels, located, i, frames[row]), self.shape_model)
-            looks.append(_CoarseLook(candidates[i], landmarks.moved(frames[row].matrix), logits[i]))
+            looks.append(CoarseLook(candidates[i], landmarks.moved(frames[row].matrix), logits[i]))
         return looks
 
-    def _look_closely(self, pixels: NDArray[np.float32], looks: Sequence[_CoarseLook]) -> list[DetectedKnee]:
+    def _look_closely(self, pixels: NDArray[np.float32], looks: Sequence[CoarseLook]) -> list[DetectedKnee]:
         """Return what the fine network reads in crops centred on the coarse landmarks."""
         if not looks:
             return []
@@ -308,34 +265,3 @@ def _film_to_crop(frame: RoiFrame) -> NDArray[np.float64]:
 
 def _sigmoid(logit: float) -> float:
     return 1 / (1 + math.exp(-logit))
-
-
-def _promising(looks: Sequence[_CoarseLook]) -> list[_CoarseLook]:
-    """Return the candidates that the fine network reads: those that may be knees, or all of them if none may be."""
-    chosen = [
-        look
-        for look in looks
-        if look.landmarks.confidence >= MIN_COARSE_CONFIDENCE or look.candidate.score >= MIN_SCORE_ALONE
-    ]
-    return chosen or list(looks)
-
-
-def _accepted(detected: Sequence[DetectedKnee]) -> list[int]:
-    """Return the rows of the knees to report, best first; of several implausible ones the best, if there is no other.
-
-    Of at most two knees the localizer alone may be confident, as at an implant. Further knees must be certain.
-    """
-    order = sorted(range(len(detected)), key=lambda i: -detected[i].confidence)
-    kept: list[int] = []
-    for i in order:
-        certain = detected[i].confidence >= MIN_CONFIDENCE
-        accepted = certain or (detected[i].score >= MIN_SCORE_ALONE and len(kept) < MAX_KNEES)
-        if accepted and not any(_same_knee(detected[i], detected[k]) for k in kept):
-            kept.append(i)
-    return kept or order[:1]
-
-
-def _same_knee(knee: DetectedKnee, other: DetectedKnee) -> bool:
-    """Return whether two detections are too near to each other to be two knees."""
-    pose, other_pose = pose_of(knee.landmarks.points_px), pose_of(other.landmarks.points_px)
-    return math.dist(pose.centre, other_pose.centre) < MIN_SEPARATION * max(pose.width, other_pose.width)

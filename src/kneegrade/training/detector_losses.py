@@ -4,16 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from kneegrade.anatomy.landmark_networks import (
-    CENTRE,
-    DOWN_X,
-    DOWN_Y,
-    LANDMARK_STRIDE,
-    LOCALIZER_PX,
-    LOCALIZER_STRIDE,
-    LOG_WIDTH,
-    soft_argmax,
-)
+from kneegrade.anatomy.knee_localizer import CENTRE, DOWN_X, DOWN_Y, LOCALIZER_PX, LOCALIZER_STRIDE, LOG_WIDTH
+from kneegrade.anatomy.landmark_networks import LANDMARK_STRIDE, soft_argmax
 from kneegrade.training.scenes import POSE_LENGTH
 
 Output = tuple[Tensor, Tensor]

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from kneegrade.anatomy.geometry import pose_of, sample_affine, stretch_contrast
-from kneegrade.anatomy.landmark_networks import LOCALIZER_PX, localizer_input
+from kneegrade.anatomy.knee_localizer import LOCALIZER_PX, localizer_input
 from kneegrade.cohorts import landmark_array
 from kneegrade.files import replacing
 from kneegrade.imaging import read_radiograph

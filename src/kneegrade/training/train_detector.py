@@ -15,14 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from kneegrade.anatomy.landmark_networks import (
-    COARSE,
-    FINE,
-    View,
-    coarse_landmark_network,
-    fine_landmark_network,
-    knee_localizer_network,
-)
+from kneegrade.anatomy.knee_localizer import knee_localizer_network
+from kneegrade.anatomy.landmark_networks import COARSE, FINE, View, coarse_landmark_network, fine_landmark_network
 from kneegrade.cohorts import load_manifest
 from kneegrade.errors import RecipeError
 from kneegrade.progress import Progress
