@@ -9,7 +9,7 @@ from kneegrade.anatomy import LandmarkDetector
 from kneegrade.anatomy.geometry import Pose
 from kneegrade.anatomy.several_films import several_films
 from kneegrade.imaging import read_radiograph
-from kneegrade.imaging.photometry import block_means
+from kneegrade.imaging.box_filters import block_means
 from kneegrade.phantom import FilmOptions, render_film
 
 HEIGHT = 360

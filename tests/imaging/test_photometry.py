@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from kneegrade.imaging import looks_inverted, normalise, polarity_score
-from kneegrade.imaging.photometry import block_means, box_mean, collimated_field
+from kneegrade.imaging.box_filters import block_means, box_mean
+from kneegrade.imaging.photometry import collimated_field
 
 
 def two_legs(gap: float = 0.3) -> np.ndarray:

@@ -14,7 +14,8 @@ from kneegrade.batch.plan import PlannedFilm
 from kneegrade.batch.remote_files import RemoteFile
 from kneegrade.batch.rows import FilmRows, Row
 from kneegrade.batch.run_file import RunSettings
-from kneegrade.imaging.sources import ZipMember, sha256_of
+from kneegrade.imaging.sources import sha256_of
+from kneegrade.imaging.zip_members import ZipMember
 from kneegrade.results import Finding, GradedRadiograph
 from kneegrade.ungraded import internal_error
 

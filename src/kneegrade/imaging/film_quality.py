@@ -7,7 +7,7 @@ reject almost none of them; `tests/imaging/test_real_films.py` repeats the measu
 import numpy as np
 from numpy.typing import NDArray
 
-from kneegrade.imaging.photometry import block_means, mirrored_borders
+from kneegrade.imaging.box_filters import block_means, mirrored_borders
 from kneegrade.imaging.radiograph import Radiograph
 from kneegrade.results import Finding
 

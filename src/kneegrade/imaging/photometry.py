@@ -7,11 +7,11 @@ therefore give the same normalised pixels.
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kneegrade.imaging.box_filters import block_means, box_mean
 from kneegrade.results import Finding
 
 FloatImage = NDArray[np.float32]
@@ -270,58 +270,3 @@ def _brightness_texture_correlation(standardised: NDArray[np.float64]) -> float:
     brightness, texture = brightness - brightness.mean(), texture - texture.mean()
     scale = np.sqrt((brightness**2).sum() * (texture**2).sum())
     return float((brightness * texture).sum() / scale) if scale > 0 else 0.0
-
-
-def block_means(pixels: NDArray[np.generic], longest_side: int) -> NDArray[np.float64]:
-    """The image reduced by means over blocks; an image that is small enough keeps its size.
-
-    Args:
-        pixels: (H, W) real numbers.
-        longest_side: largest allowed length of the longer side, in pixels.
-
-    Returns:
-        (h, w) float64 with max(h, w) <= `longest_side`.
-    """
-    reduced = np.asarray(pixels)
-    for axis in (0, 1):
-        size = reduced.shape[axis]
-        target = max(1, round(size * min(1.0, longest_side / max(pixels.shape))))
-        starts = np.arange(target) * size // target
-        counts = np.diff(np.append(starts, size))
-        if target == size:
-            continue
-        sums = reduced.take(starts, axis).astype(np.float64)
-        for offset in range(
-            1, int(counts.max())
-        ):  # line by line of all blocks: np.add.reduceat takes five times longer
-            longer = np.flatnonzero(counts > offset)
-            block = (longer, slice(None)) if axis == 0 else (slice(None), longer)
-            sums[block] += reduced.take(starts[longer] + offset, axis)
-        reduced = sums / (counts[:, None] if axis == 0 else counts[None, :])
-    return np.asarray(reduced, dtype=np.float64)
-
-
-def mirrored_borders(values: NDArray[np.float64], before: int, after: int, axis: int) -> NDArray[np.float64]:
-    """The values extended along an axis by mirroring, as `numpy.pad` with "symmetric", in a fraction of its time."""
-    return values.take(_mirrored_indices(values.shape[axis], before, after), axis)
-
-
-@lru_cache
-def _mirrored_indices(size: int, before: int, after: int) -> NDArray[np.intp]:
-    return np.pad(np.arange(size), (before, after), mode="symmetric")
-
-
-def box_mean(values: NDArray[np.float64], radius: int, axes: tuple[int, ...] = (0, 1)) -> NDArray[np.float64]:
-    """Moving mean over 2 radius + 1 pixels along each of the axes, with mirrored borders.
-
-    Example:
-        >>> box_mean(np.array([[0.0, 3.0, 6.0]]), 1, axes=(1,)).tolist()
-        [[1.0, 3.0, 5.0]]
-    """
-    side = 2 * radius + 1
-    for axis in axes:
-        sums = mirrored_borders(values, radius + 1, radius, axis).cumsum(axis)
-        last, first = ([slice(None)] * values.ndim for _ in range(2))
-        last[axis], first[axis] = slice(side, None), slice(None, -side)
-        values = (sums[tuple(last)] - sums[tuple(first)]) / side
-    return values

@@ -10,7 +10,6 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
 from itertools import chain, count
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from kneegrade.imaging.folder_files import files_below
 from kneegrade.imaging.limits import MEBIBYTE, Limits
 from kneegrade.imaging.other_files import HEAD_BYTES, is_passed_over, kind_of_other_file
 from kneegrade.imaging.own_pictures import is_own_picture
+from kneegrade.imaging.zip_members import ZipMember, member_error, read_member
 from kneegrade.imaging.zip_names import member_names
 
 DEFAULT_LIMITS = Limits()
@@ -64,42 +64,6 @@ class Source:
         if self.path is None:
             raise UsageError("The source has neither a path nor bytes; set `path` or `load`.", code="source")
         return self.path
-
-
-@dataclass(frozen=True)
-class ZipMember:
-    """The bytes of a member of a zip archive, as `Source.load`.
-
-    Attributes:
-        path: of the archive.
-        index: of the member in the archive's directory; names need not be unique.
-        max_bytes: bytes beyond these are not read.
-    """
-
-    path: Path
-    index: int
-    max_bytes: int
-
-    def __call__(self) -> bytes:
-        """The bytes of the member.
-
-        Raises:
-            UnreadableFileError: the member is damaged, or the archive has changed or was removed.
-        """
-        try:
-            status = self.path.stat()
-            archive = _open_archive(self.path, status.st_mtime_ns, status.st_size)
-            member = archive.infolist()[self.index]
-        except Exception:  # a malformed central directory raises other exceptions than BadZipFile
-            message = "The zip archive cannot be opened or has changed; check that it is still there, and try again."
-            raise UnreadableFileError(message, code="cannot_open") from None
-        return _read_member(archive, member, self.max_bytes)
-
-
-@lru_cache(maxsize=4)
-def _open_archive(path: Path, changed_ns: int, size: int) -> zipfile.ZipFile:
-    """The archive, which stays open for its next members."""
-    return zipfile.ZipFile(path)
 
 
 def sha256_of(content: Path | bytes) -> str | None:
@@ -274,10 +238,10 @@ def _member(
     archive: zipfile.ZipFile, member: zipfile.ZipInfo, source: Source, limits: Limits, others: Counter[str]
 ) -> Iterator[Source]:
     name = source.name
-    error, start = _member_error(member, limits), b""
+    error, start = member_error(member, limits), b""
     if error is None:
         try:
-            start = _read_member(archive, member, HEAD_BYTES)
+            start = read_member(archive, member, HEAD_BYTES)
         except KneeGradeError as read_error:
             error = read_error
     kind = kind_of_other_file(name, start)
@@ -295,34 +259,3 @@ def _member(
         yield Source(name, error=error)
         return
     yield source
-
-
-def _member_error(member: zipfile.ZipInfo, limits: Limits) -> KneeGradeError | None:
-    """The reason to reject a member by its entry in the archive's directory, or None."""
-    if member.flag_bits & 0x1:
-        return UnsupportedFileError("The zip member is encrypted; extract the archive first.", code="encrypted")
-    if member.file_size > limits.zip_member_bytes:
-        return LimitExceededError(
-            f"The zip member is larger than the allowed {limits.zip_member_bytes} bytes.", code="zip_member_size"
-        )
-    if member.file_size > max(MEBIBYTE, limits.zip_ratio * member.compress_size):
-        return LimitExceededError(
-            f"The zip member expands to more than {limits.zip_ratio:g} times its compressed size.", code="zip_ratio"
-        )
-    return None
-
-
-def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, max_bytes: int) -> bytes:
-    """The first `max_bytes` bytes of a member; the checksum is verified when the member ends within them.
-
-    Raises:
-        UnreadableFileError: the member is damaged.
-    """
-    try:
-        with archive.open(member) as stream:
-            data = bytearray()
-            while len(data) < max_bytes and (chunk := stream.read(min(CHUNK_BYTES, max_bytes - len(data)))):
-                data += chunk
-            return bytes(data)
-    except Exception:  # each of the four compression methods raises its own exceptions
-        raise UnreadableFileError("The member of the zip archive is damaged.", code="damaged") from None
