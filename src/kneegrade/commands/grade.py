@@ -14,9 +14,14 @@ from kneegrade.commands.options import (
     MirroredFlag,
     MirroredOption,
     OutputOption,
+    PrecisionFlag,
+    PrecisionOption,
     QuietOption,
+    RuntimeFlag,
+    RuntimeOption,
     SideOption,
     SpacingOption,
+    ThreadsOption,
     UnitFlag,
     UnitOption,
     WeightsOption,
@@ -52,6 +57,9 @@ def grade(
     weights: WeightsOption = None,
     detector: DetectorOption = None,
     device: DeviceOption = DeviceFlag.auto,
+    runtime: RuntimeOption = RuntimeFlag.torch,
+    precision: PrecisionOption = PrecisionFlag.float32,
+    threads: ThreadsOption = 1,
     batch_size: Annotated[
         int, typer.Option(metavar="N", min=1, help="Number of films that the networks process together.")
     ] = 16,
@@ -79,7 +87,10 @@ def grade(
         if user_landmarks is not None:
             _check_landmarks(user_landmarks.path, len(sources))
         hints = UserHints(None if side is None else SIDES[side], spacing_of(spacing), user_landmarks)
-        grader = Grader(device.value, weights, batch_size, detector)
+        grader = Grader(
+            device.value, weights, batch_size, detector, threads=threads, runtime=runtime.value,
+            precision=precision.value,
+        )  # fmt: skip
         with progress_bar("Grading", quiet or len(sources) < 2) as advance:
 
             def progress(done: int, total: int, loss: float | None = None) -> None:

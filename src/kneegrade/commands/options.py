@@ -31,6 +31,20 @@ class DeviceFlag(StrEnum):
     cuda = "cuda"
 
 
+class RuntimeFlag(StrEnum):
+    """Values of `--runtime`."""
+
+    torch = "torch"
+    openvino = "openvino"
+
+
+class PrecisionFlag(StrEnum):
+    """Values of `--precision`."""
+
+    float32 = "float32"
+    bf16 = "bf16"
+
+
 class UnitFlag(StrEnum):
     """Values of `--landmark-unit`."""
 
@@ -96,6 +110,17 @@ DetectorOption = Annotated[
 ]  # fmt: skip
 DeviceOption = Annotated[
     DeviceFlag, typer.Option(help="Device that runs the networks; auto uses CUDA if it is available.")
+]
+ThreadsOption = Annotated[
+    int,
+    typer.Option(metavar="N", min=1, help="CPU threads of the networks. With torch they do not change the results."),
+]
+RuntimeOption = Annotated[
+    RuntimeFlag, typer.Option(help="Library that computes the networks; openvino needs kneegrade[openvino].")
+]
+PrecisionOption = Annotated[
+    PrecisionFlag,
+    typer.Option(help="Precision of the networks. `kneegrade info --speed` shows whether bf16 is faster."),
 ]
 DetectOption = Annotated[
     bool, typer.Option("--detect", help="Detect the landmarks, even if the manifest contains them.")

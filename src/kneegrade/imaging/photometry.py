@@ -226,7 +226,9 @@ def block_means(pixels: NDArray[np.generic], longest_side: int) -> NDArray[np.fl
         if target == size:
             continue
         sums = reduced.take(starts, axis).astype(np.float64)
-        for offset in range(1, int(counts.max())):  # line by line of all blocks: np.add.reduceat takes five times longer
+        for offset in range(
+            1, int(counts.max())
+        ):  # line by line of all blocks: np.add.reduceat takes five times longer
             longer = np.flatnonzero(counts > offset)
             block = (longer, slice(None)) if axis == 0 else (slice(None), longer)
             sums[block] += reduced.take(starts[longer] + offset, axis)

@@ -1,15 +1,16 @@
 """`Compute`: device, runtime, precision and CPU threads of the networks. They are decided here and nowhere else.
 
-*Runtime.* torch, or OpenVINO (`kneegrade.weights.openvino_runtime`), to which the same networks are converted in memory.
+*Runtime.* torch, or OpenVINO (`kneegrade.weights.openvino_runtime`), for which the networks are converted in memory.
 
 *Precision.* float32 by default. bfloat16 on request: it is faster only on processors with matrix units for it, and on
 others slower. `kneegrade info --speed` measures it.
 
-*Threads.* The convolutions of a CPU split their sums over the threads that they are given, and choose their algorithm by
-the number of images in a batch. The last digits of a result would therefore depend on both. In torch, a network reads
-one image at a time, on one thread; with several threads, the images of a film are read at the same time. `one_thread`
-does the same for the computations around the networks. Results are then bit for bit the same for any number of threads
-and any images beside. OpenVINO uses all its threads for one image, and its last digits depend on their number.
+*Threads.* On a CPU, convolutions divide their sums between the threads that they may use, and choose their algorithm
+by the number of images in a batch. The last digits of a result would depend on both. In torch, a network therefore
+reads one image at a time, on one thread; with several threads, the images of a film are read at the same time.
+`one_thread` does the same for the computations around the networks. Results are then bit for bit the same for any
+number of threads and any other images. OpenVINO uses all its threads for one image, and its last digits depend on
+their number.
 """
 
 import os
