@@ -47,9 +47,7 @@ def graded(grader: Grader, paths: list[Path]) -> tuple[list[list[GradedKnee]], f
 def agreement(reference: list[list[GradedKnee]], other: list[list[GradedKnee]]) -> dict[str, float]:
     """Agreement of the knees of the same images; images with another number of knees count as disagreements."""
     found = sum(len(a) != len(b) for a, b in zip(reference, other, strict=True))
-    pairs = [
-        pair for x, y in zip(reference, other, strict=True) if len(x) == len(y) for pair in zip(x, y, strict=True)
-    ]
+    pairs = [pair for x, y in zip(reference, other, strict=True) if len(x) == len(y) for pair in zip(x, y, strict=True)]
     both = [(a.grades, b.grades) for a, b in pairs if a.grades and b.grades]
     equal = np.array([[a[name].grade == b[name].grade for name in a] for a, b in both])
     moved = [np.linalg.norm(a.landmarks_px - b.landmarks_px, axis=1).max() for a, b in pairs]
