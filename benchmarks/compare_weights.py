@@ -54,8 +54,6 @@ def network_milliseconds(paths: list[Path]) -> np.ndarray:
     """(networks, rounds) CPU milliseconds of one crop, in float32 on one thread, one network after the other."""
     torch.set_num_threads(1)
     networks = [load_network(load_weights(path, "grader")).optimized_for_inference("cpu") for path in paths]
-    for network in networks:
-        network.in_bfloat16 = False
     times = [[_milliseconds(network) for network in networks] for _ in range(TIMED_ROUNDS + 1)]
     return np.array(times[1:]).T  # without the first round, which allocates memory
 

@@ -13,7 +13,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from kneegrade import Grader
 from kneegrade.reporting import write_report
@@ -24,8 +23,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="folder of DICOM films")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    grader, films = Grader("cpu"), sorted(options.folder.rglob("*.dcm"))
+    grader, films = Grader("cpu", threads=options.threads), sorted(options.folder.rglob("*.dcm"))
     if not films:
         parser.error(f"No DICOM film (*.dcm) was found in {options.folder}.")
     grader.grade(films[0])

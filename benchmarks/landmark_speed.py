@@ -1,6 +1,7 @@
 """Speed of the shipped landmark detector on films, on single-knee images and on batches of level crops.
 
-    python benchmarks/landmark_speed.py [--threads 2] [--device cpu] [--float32] [--images FOLDER ...] [--against SRC]
+    python benchmarks/landmark_speed.py [--threads 2] [--device cpu] [--precision bf16] [--runtime openvino]
+        [--images FOLDER ...] [--against SRC]
 
 Prints JSON. From pixels in memory to knees (knee localizer, both landmark networks, laterality, crop): milliseconds per
 bilateral film of 2500 × 2000 pixels (median of ten coarse phantoms, resized), and per image of one knee of 320 px
@@ -30,26 +31,26 @@ from kneegrade.anatomy import LandmarkDetector
 from kneegrade.anatomy.landmark_networks import FINE, read_points
 from kneegrade.imaging import Radiograph, read_radiograph
 from kneegrade.phantom import FilmOptions, render_film, render_rois, sample_knee
+from kneegrade.weights.compute import Compute
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--float32", action="store_true", help="no bfloat16, even if the processor has it")
+    parser.add_argument("--precision", default="float32", help="float32 or bf16")
+    parser.add_argument("--runtime", default="torch", help="torch or openvino")
     parser.add_argument("--images", type=Path, nargs="+", default=[], help="folders of real images to time instead")
     parser.add_argument("--number", type=int, default=60, help="images of each folder, chosen at random (seed 0)")
     parser.add_argument("--against", type=Path, help="src folder of another checkout")
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
     clock = time.process_time if arguments.threads == 1 and arguments.device == "cpu" else time.perf_counter
-    finders = {"here": Finder(LandmarkDetector(device=arguments.device), Radiograph)}
+    compute = Compute.choose(arguments.device, arguments.runtime, arguments.precision, arguments.threads)
+    finders = {"here": Finder(LandmarkDetector(compute=compute), Radiograph)}
     if arguments.against:
         anatomy, imaging = modules_of(arguments.against, "kneegrade.anatomy", "kneegrade.imaging")
-        finders["there"] = Finder(anatomy.LandmarkDetector(device=arguments.device), imaging.Radiograph)
-    for finder in finders.values():
-        finder.detector.in_bfloat16 &= not arguments.float32
-    result = {"threads": arguments.threads, "bfloat16": finders["here"].detector.in_bfloat16}
+        finders["there"] = Finder(anatomy.LandmarkDetector(), imaging.Radiograph)
+    result = {"threads": arguments.threads, "runtime": arguments.runtime, "precision": arguments.precision}
     if arguments.images:
         sets = {str(folder): real_images(folder, arguments.number) for folder in arguments.images}
     else:

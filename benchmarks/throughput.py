@@ -4,7 +4,7 @@
 
 FOLDER has films, for example the validation crops of Chen 2018. Prints JSON lines, one per part. Speed is that between
 the first and the last film of a run, without the start of the workers. CPU seconds are those of the worker or of its
-decoding process. `kills` ends a run 20 times with SIGKILL, at random moments, and resumes it.
+decoding process. `kills` ends a run 20 times with SIGKILL, at random moments of its first 55 s, and resumes it.
 """
 
 import argparse
@@ -42,6 +42,7 @@ def main() -> None:
     parser.add_argument("--number", type=int, default=826, help="number of films for stages, speed, sharing, identity")
     parser.add_argument("--memory-films", type=int, default=5100, help="number of films for memory")
     parser.add_argument("--kill-films", type=int, default=2000, help="number of films for kills")
+    parser.add_argument("--kills", type=int, default=20, help="number of kills")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--option", action="append", default=[], help="option of `kneegrade batch`; may be repeated")
     options = parser.parse_args()
@@ -242,13 +243,13 @@ def resident_mb(pid: int) -> float:
         return 0.0
 
 
-def kills(options: argparse.Namespace, work: Path, number: int = 20) -> dict[str, Any]:
+def kills(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     films, output, moments = choose(options, options.kill_films, work / "in"), work / "out", random.Random(0)
     call = command(options, films, output, "--workers", str(options.workers))
     lost = []
-    for _ in range(number):
+    for _ in range(options.kills):
         run = subprocess.Popen(call)
-        time.sleep(moments.uniform(3, 3 + 1.2 * options.kill_films / 7 / number))
+        time.sleep(moments.uniform(5, 55))  # a part is written after 30 s at the latest
         everything = [run.pid, *descendants(run.pid)]
         for pid in everything:
             with_no_error(lambda pid=pid: os.kill(pid, signal.SIGKILL))
@@ -257,7 +258,7 @@ def kills(options: argparse.Namespace, work: Path, number: int = 20) -> dict[str
     subprocess.run(call, check=False)
     rows = {table: Counter(read_table(output, table, ["source"])["source"].to_pylist()) for table in ("films", "log")}
     return {
-        "films": options.kill_films, "kills": number, "film_rows": sum(rows["films"].values()),
+        "films": options.kill_films, "kills": options.kills, "film_rows": sum(rows["films"].values()),
         "films_twice": sum(count > 1 for count in rows["films"].values()),
         "parts_after_each_kill": lost,
         "knees_without_film": len({*knee_sources(output)} - set(rows["films"])),

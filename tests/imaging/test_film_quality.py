@@ -4,7 +4,8 @@ from films import knee
 from scipy import ndimage
 
 from kneegrade.imaging import Radiograph, check_crop, check_film
-from kneegrade.imaging.film_quality import smoothness
+from kneegrade.imaging.film_quality import grey_levels, smoothness
+from kneegrade.imaging.photometry import box_mean
 
 
 def film(pixels: np.ndarray) -> Radiograph:
@@ -64,3 +65,17 @@ def test_smoothness_increases_with_blur_and_is_invariant_to_contrast_and_polarit
     assert values == sorted(values)
     assert smoothness(5 - 3 * knee()) == pytest.approx(smoothness(knee()))
     assert smoothness(np.ones((20, 20))) == 1
+
+
+def test_smoothness_is_the_share_of_the_gradient_that_a_moving_mean_leaves():
+    pixels = np.random.default_rng(5).random((40, 30))
+    ratios = [
+        np.abs(np.diff(box_mean(pixels, 4, axes=(axis,)), axis=axis)).sum() / np.abs(np.diff(pixels, axis=axis)).sum()
+        for axis in (0, 1)
+    ]
+    assert smoothness(pixels) == pytest.approx(max(ratios), rel=1e-12)
+
+
+def test_grey_levels_are_counted_after_rounding_to_8_bits():
+    pixels = np.random.default_rng(6).random((50, 60)).astype(np.float32) * np.float32(0.3)
+    assert grey_levels(pixels) == len(np.unique(np.rint(pixels * 255)))

@@ -23,7 +23,7 @@ from kneegrade.errors import KneeGradeError
 from kneegrade.files import make_directory, replacing
 
 FILMS_PER_PART: Final = 200
-SECONDS_PER_PART: Final = 60.0
+SECONDS_PER_PART: Final = 30.0
 ORDER: Final = ("knees", "log", "films")  # the films last: they tell what is finished
 
 

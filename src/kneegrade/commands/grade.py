@@ -16,9 +16,14 @@ from kneegrade.commands.options import (
     MirroredFlag,
     MirroredOption,
     OutputOption,
+    PrecisionFlag,
+    PrecisionOption,
     QuietOption,
+    RuntimeFlag,
+    RuntimeOption,
     SideOption,
     SpacingOption,
+    ThreadsOption,
     UnitFlag,
     UnitOption,
     WeightsOption,
@@ -60,6 +65,9 @@ def grade(
     weights: WeightsOption = None,
     detector: DetectorOption = None,
     device: DeviceOption = DeviceFlag.auto,
+    runtime: RuntimeOption = RuntimeFlag.torch,
+    precision: PrecisionOption = PrecisionFlag.float32,
+    threads: ThreadsOption = 1,
     quiet: QuietOption = False,
 ) -> None:  # fmt: skip
     """Grade the knees on radiographs and write a report.
@@ -91,7 +99,9 @@ def grade(
         if user_landmarks is not None:
             _check_landmarks(user_landmarks.path, len(sources))
         hints = UserHints(None if side is None else SIDES[side], spacing_of(spacing), user_landmarks)
-        grader = Grader(device.value, weights, detector)
+        grader = Grader(
+            device.value, weights, detector, threads=threads, runtime=runtime.value, precision=precision.value
+        )
         bar = progress_bar("Grading", quiet or len(sources) < 2)
         with film_journal(output) as add_film, bar as advance:
 

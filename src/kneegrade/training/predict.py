@@ -105,8 +105,7 @@ def _run_network(
 ) -> tuple[dict[str, Tensor], NDArray[np.float32] | None]:
     """Logits, and drift features if requested, of the network in a grader's weights.
 
-    For drift features the network is not optimized: site profiles of different machines are compared, and the
-    optimized network computes in bfloat16 on some of them.
+    For drift features the network is not optimized, so that profiles stay comparable with those written before.
     """
     network = load_network(loaded)
     if not drift:
