@@ -248,7 +248,7 @@ def mined_crops(backgrounds: Backgrounds, locator: MarkerLocator) -> NDArray[np.
 @torch.no_grad()
 def _with_hard_half(crops: NDArray[np.uint8], classifier: MarkerClassifier) -> NDArray[np.uint8]:
     """The crops, and those that a classifier may take for letters so often that they are half of all."""
-    parts = torch.from_numpy(crops).unsqueeze(1).float().div(255).split(256)
+    parts = (torch.from_numpy(crops[i : i + 256]).unsqueeze(1).float() / 255 for i in range(0, len(crops), 256))
     letter = np.concatenate([1 - classifier(part).softmax(1)[:, 0].numpy() for part in parts] or [np.empty(0)])
     hard = crops[letter > MIN_HARD]
     return np.concatenate([crops, *([hard] * (len(crops) // max(1, len(hard))) if len(hard) else ())])
