@@ -21,7 +21,7 @@ from kneegrade.anatomy.marker_networks import (
 from kneegrade.weights import load_part, load_weights, save_weights, shipped_path
 from kneegrade.weights.inference import fuse_batchnorm, has_native_bfloat16
 
-MAX_PROPOSALS = 12
+MAX_PROPOSALS = 8
 MIN_SCORE = 0.1  # of the locator, low because the classifier decides
 MIN_PROBABILITY = 0.93  # of a letter that is read
 MIN_AT_FIRST = 0.3  # of a letter in its first crop, to be read in the others too
