@@ -22,9 +22,9 @@ from kneegrade.weights import load_part, load_weights, save_weights, shipped_pat
 from kneegrade.weights.compute import Compute
 
 DEFAULT_COMPUTE = Compute()
-MAX_PROPOSALS = 12
+MAX_PROPOSALS = 8
 MIN_SCORE = 0.1  # of the locator, low because the classifier decides
-MIN_PROBABILITY = 0.92  # of a letter that is read
+MIN_PROBABILITY = 0.93  # of a letter that is read
 MIN_AT_FIRST = 0.3  # of a letter in its first crop, to be read in the others too
 MIN_CHIRALITY = 0.9  # of the direction of a letter that is read, else it is unknown
 ZOOMS = (1.0, 0.85, 1.2)  # of the crops of a letter, as its height is uncertain; the one with the surest letter counts

@@ -20,6 +20,7 @@ from kneegrade.results import Finding, Side
 MIN_FILM_WIDTHS = 1.7  # longer side of a film in plateau widths; tighter crops have no room for a marker
 OWN_PLACE = 0.5  # a letter alone belongs to a knee of two from this share of the way to it, counted from between them
 MAX_DISTANCE_WIDTHS = 2.0  # of a marker from a single knee, across
+JOINT_WIDTHS = 0.6  # a letter this close to the centre of a joint is an edge of bone, no marker
 DOUBTED_CONFIDENCE = 0.5  # that the side of a knee is right, on a film with a warning of these codes
 DOUBTING = ("mirrored_film", "marker_contradicts_side")
 
@@ -66,8 +67,13 @@ def check_markers(
     if not poses or max(shape) < MIN_FILM_WIDTHS * width:
         return tuple(knees), ()
     turns = _quarter_turns(poses)
-    markers = reader.read(np.rot90(radiograph.pixels, turns))
-    centres = [_turned_x(pose.centre, shape, turns) for pose in poses]
+    joints = [_turned(pose.centre, shape, turns) for pose in poses]
+    markers = [
+        marker
+        for marker in reader.read(np.rot90(radiograph.pixels, turns))
+        if all(max(abs(marker.x - x), abs(marker.y - y)) > JOINT_WIDTHS * width for x, y in joints)
+    ]
+    centres = [x for x, _ in joints]
     order = sorted(range(len(centres)), key=centres.__getitem__)
     witnesses = _witnesses(
         markers, [centres[i] for i in order], [knees[i].side for i in order], radiograph.laterality, width
@@ -84,10 +90,10 @@ def _quarter_turns(poses: Sequence[Pose]) -> int:
     return round(-math.atan2(x, y) / (math.pi / 2)) % 4
 
 
-def _turned_x(point: tuple[float, float], shape: tuple[int, ...], turns: int) -> float:
-    """The x of a point of the film after the quarter turns."""
+def _turned(point: tuple[float, float], shape: tuple[int, ...], turns: int) -> tuple[float, float]:
+    """A point (x, y) of the film after the quarter turns."""
     (x, y), (rows, columns) = point, shape
-    return (x, y, columns - 1 - x, rows - 1 - y)[turns]
+    return ((x, y), (y, columns - 1 - x), (columns - 1 - x, rows - 1 - y), (rows - 1 - y, x))[turns]
 
 
 def _witnesses(

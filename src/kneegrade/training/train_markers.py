@@ -27,6 +27,7 @@ from kneegrade.anatomy.marker_networks import (
     proposals_of,
     reduced_film,
 )
+from kneegrade.anatomy.marker_reader import ZOOMS
 from kneegrade.phantom.film import FilmOptions, compose_film, render_scene
 from kneegrade.progress import Progress
 from kneegrade.training.marker_drawings import (
@@ -45,8 +46,9 @@ LEARNING_RATE, CONTINUED_LEARNING_RATE, WEIGHT_DECAY = 4e-3, 1.5e-3, 1e-2
 PATCH_PX, CANVAS_PX = 192, 128  # sides of the pictures on which markers are drawn for the two networks
 HEIGHTS_PX = (7.0, 64.0)  # of a letter for the locator
 CANVAS_HEIGHTS_PX = (8.0, 40.0)  # of a letter for the classifier, before its crop is resampled
-MARKER_SHARE, DISTRACTOR_SHARE = 0.5, 0.3  # of the classifier's examples; the others are backgrounds
-MINED_SHARE, MIN_MINED_SCORE, MINED_PER_PICTURE = 0.6, 0.02, 12  # of the examples on backgrounds
+MARKER_SHARE, DISTRACTOR_SHARE = 0.4, 0.25  # of the classifier's examples; the others are backgrounds
+MINED_SHARE, MIN_MINED_SCORE, MINED_PER_PICTURE = 0.8, 0.02, 12  # of the examples on backgrounds
+MIN_HARD = 0.02  # probability of a letter from which a mined crop is hard for the classifier that is continued
 POSITION_JITTER, LOG_SIZE_JITTER = 0.09, 0.18  # of the classifier's crops, in heights of the letter
 
 Backgrounds = Sequence[NDArray[np.uint8]]
@@ -181,6 +183,8 @@ class ClassifierTask(TrainingTask):
     ) -> None:
         self.backgrounds, self.seed, self.settings = backgrounds, seed, _settings(steps, start)
         self.mined = mined_crops(backgrounds if steps else (), locator)
+        if start is not None:
+            self.mined = _with_hard_half(self.mined, start)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + 1)
             self.network = MarkerClassifier()
@@ -236,8 +240,18 @@ def mined_crops(backgrounds: Backgrounds, locator: MarkerLocator) -> NDArray[np.
         pixels = picture.astype(np.float32) / np.float32(255)
         film, scale = reduced_film(pixels)
         proposals = proposals_of(locator(film)[0], scale, most=MINED_PER_PICTURE, threshold=MIN_MINED_SCORE)
-        crops.append((marker_crops(pixels, proposals)[:, 0] * 255).round().to(torch.uint8).numpy())
+        for zoom in ZOOMS:
+            crops.append((marker_crops(pixels, proposals, zoom)[:, 0] * 255).round().to(torch.uint8).numpy())
     return np.concatenate(crops) if crops else np.empty((0, CROP_PX, CROP_PX), dtype=np.uint8)
+
+
+@torch.no_grad()
+def _with_hard_half(crops: NDArray[np.uint8], classifier: MarkerClassifier) -> NDArray[np.uint8]:
+    """The crops, and those that a classifier may take for letters so often that they are half of all."""
+    parts = (torch.from_numpy(crops[i : i + 256]).unsqueeze(1).float() / 255 for i in range(0, len(crops), 256))
+    letter = np.concatenate([1 - classifier(part).softmax(1)[:, 0].numpy() for part in parts] or [np.empty(0)])
+    hard = crops[letter > MIN_HARD]
+    return np.concatenate([crops, *([hard] * (len(crops) // max(1, len(hard))) if len(hard) else ())])
 
 
 def _generator(*key: int) -> np.random.Generator:
