@@ -26,7 +26,7 @@ def test_layers_and_their_content(bilateral):
         "JSN M 0  JSN L 0",
         "OST FM 0  FL 0  TM 0  TL 0",
         "JSW medial 3.6 +/- 0.3 mm",
-        "JSW lateral 6.8 +/- 0.3 mm",
+        "JSW lateral 6.7 +/- 0.3 mm",
         "To be decided by a reader",
         "Left knee: KL 2",
         "JSN M 1  JSN L 0",
