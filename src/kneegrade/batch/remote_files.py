@@ -15,6 +15,7 @@ from kneegrade.imaging import Limits, Source
 from kneegrade.imaging.other_files import is_passed_over, kind_of_other_file
 from kneegrade.imaging.sources import shown_name
 
+SILENT_SECONDS = 60.0  # without a byte from a web server
 _WEB = ("http", "https")
 
 
@@ -123,6 +124,17 @@ def _is_web(url: str) -> bool:
     return urlsplit(url).scheme in _WEB
 
 
+def _web_options() -> dict[str, Any]:
+    """Options of fsspec with which a server that falls silent gives an error; a slow one may take its time."""
+    try:
+        from aiohttp import ClientTimeout
+    except ImportError:  # fsspec names the missing package
+        return {}
+    return {
+        "client_kwargs": {"timeout": ClientTimeout(total=None, sock_connect=SILENT_SECONDS, sock_read=SILENT_SECONDS)}
+    }
+
+
 def _store_of(url: str) -> tuple[Any, str]:
     """The fsspec file system of a URL, and the path in it.
 
@@ -132,7 +144,7 @@ def _store_of(url: str) -> tuple[Any, str]:
     from fsspec.core import url_to_fs
 
     try:
-        store, path = url_to_fs(url)
+        store, path = url_to_fs(url, **(_web_options() if _is_web(url) else {}))
     except (ImportError, ValueError) as error:
         scheme = urlsplit(url).scheme
         hint = str(error) if isinstance(error, ImportError) else "known kinds are file, s3, gs, abfs, http and https"
