@@ -151,7 +151,9 @@ def new_array(path: Path, dtype: Any, shape: tuple[int, ...]) -> Any:
 
     if math.prod(shape) * np.dtype(dtype).itemsize > MAX_FILE_BYTES:
         numbers = " x ".join(map(str, shape))
-        raise UsageError(f"{path.name} would be too large ({numbers} numbers); choose less.", code="not_writable")
+        raise UsageError(
+            f"{path.name} would be too large ({numbers} numbers); choose a smaller number.", code="not_writable"
+        )
     try:
         array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
         with suppress(AttributeError), path.open("r+b") as stream:

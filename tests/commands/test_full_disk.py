@@ -55,7 +55,8 @@ def test_a_report_that_does_not_fit_leaves_the_others_and_is_named(tmp_path):
     assert "Written: report.json, grades.csv. Still of an earlier run: report.html." in text
     assert len(json.loads((tmp_path / "report.json").read_text())["radiographs"]) == 1
     assert len(list(csv.reader((tmp_path / "grades.csv").read_text("utf-8-sig").splitlines()))) == 2
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["grades.csv", "report.html", "report.json"]
+    names = ["films.partial.jsonl", "grades.csv", "report.html", "report.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
 
 
 def test_a_journal_that_does_not_fit_remains_with_the_films_before(tmp_path):

@@ -53,16 +53,23 @@ class RemoteFile:
         try:
             with open_url(self.url) as stream:
                 data = stream.read(self.max_bytes + 1)
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            cause = error.__cause__  # fsspec says the same of a server that does not answer or refuses
+            if not (cause is None or isinstance(cause, FileNotFoundError) or getattr(cause, "status", 0) in (404, 410)):
+                raise _unreadable(cause) from None
             raise UsageError("The file does not exist; check the URL.", code="no_such_file") from None
         except KneeGradeError:
             raise
         except Exception as error:  # each store raises its own exceptions
-            message = f"The file cannot be read from its store ({type(error).__name__}); run again to try it again."
-            raise UnreadableFileError(message, code="cannot_open") from None
+            raise _unreadable(error) from None
         if len(data) > self.max_bytes:
             raise LimitExceededError(f"The file is larger than the allowed {self.max_bytes} bytes.", code="file_size")
         return data
+
+
+def _unreadable(error: BaseException) -> UnreadableFileError:
+    message = f"The file cannot be read from its store ({type(error).__name__}); run again to try it again."
+    return UnreadableFileError(message, code="cannot_open")
 
 
 def open_url(url: str) -> BinaryIO:
