@@ -69,7 +69,7 @@ def phantom(
         typer.Option(
             metavar="PX", min=64, max=20_000, help="Longer side of the films in pixels.",
             show_default="full resolution",
-        ),  # fmt: skip
+        ),
     ] = None,
     quiet: QuietOption = False,
 ) -> None:  # fmt: skip
