@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kneegrade.errors import UsageError
-from kneegrade.files import make_directory, replacing, short_name
+from kneegrade.files import make_directory, new_array, replacing, short_name
 from kneegrade.weights import save_weights
 
 
@@ -103,6 +103,13 @@ def test_characters_that_utf_8_cannot_encode_become_question_marks(tmp_path):
     with replacing(tmp_path / "a") as stream:
         stream.write("film\udcff.dcm")
     assert (tmp_path / "a").read_text(encoding="utf-8") == "film?.dcm"
+
+
+def test_an_array_that_no_file_can_hold_is_a_usage_error(tmp_path):
+    for number in (10**15, 10**19):
+        with pytest.raises(UsageError, match="too large"):
+            new_array(tmp_path / "crops.npy", "uint8", (number, 320, 320))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_error_that_a_library_raised_from_the_systems_states_the_systems_reason(tmp_path):

@@ -6,6 +6,7 @@ temporary names.
 
 import errno
 import hashlib
+import math
 import os
 import secrets
 from collections.abc import Iterable, Iterator
@@ -15,6 +16,7 @@ from typing import IO, Any, BinaryIO, Final, Literal, TextIO, overload
 
 from kneegrade.errors import UsageError
 
+MAX_FILE_BYTES: Final = 2**60  # no file system has more; numpy computes sizes in 64 bits
 MAX_NAME_BYTES: Final = 255  # of one file name; usual file systems allow no more
 
 
@@ -143,10 +145,15 @@ def new_array(path: Path, dtype: Any, shape: tuple[int, ...]) -> Any:
         shape: of the array.
 
     Raises:
-        UsageError: there is not enough free space.
+        UsageError: there is not enough free space, or no file can be so large.
     """
     import numpy as np
 
+    if math.prod(shape) * np.dtype(dtype).itemsize > MAX_FILE_BYTES:
+        numbers = " x ".join(map(str, shape))
+        raise UsageError(
+            f"{path.name} would be too large ({numbers} numbers); choose a smaller number.", code="not_writable"
+        )
     try:
         array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
         with suppress(AttributeError), path.open("r+b") as stream:

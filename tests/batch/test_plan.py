@@ -2,7 +2,9 @@
 
 import functools
 import pickle
+import socket
 import threading
+import time
 import zipfile
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -12,11 +14,12 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from kneegrade.batch import remote_files
 from kneegrade.batch.film_task import content_version
 from kneegrade.batch.plan import plan_films
-from kneegrade.batch.remote_files import without_secrets
+from kneegrade.batch.remote_files import RemoteFile, without_secrets
 from kneegrade.batch.shard import Shard, position
-from kneegrade.errors import KneeGradeError, UsageError
+from kneegrade.errors import KneeGradeError, UnreadableFileError, UsageError
 from kneegrade.imaging.sources import sha256_of
 
 NAMES = [f"s{i}/film{i}.png" for i in range(12)]
@@ -185,3 +188,14 @@ def test_no_film_is_an_error(tmp_path):
 def test_a_signal_ends_the_listing(folder):
     with pytest.raises(KeyboardInterrupt):
         plan_films([str(folder)], stop=lambda: 1)
+
+
+def test_a_web_server_that_falls_silent_gives_an_error(monkeypatch):
+    pytest.importorskip("aiohttp", reason="reads http")
+    monkeypatch.setattr(remote_files, "SILENT_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts connections and never answers
+        load = RemoteFile(f"http://127.0.0.1:{silent.getsockname()[1]}/film.dcm")
+        began = time.monotonic()
+        with pytest.raises(UnreadableFileError, match="cannot be read from its store"):
+            load()
+    assert time.monotonic() - began < 30

@@ -17,8 +17,12 @@ NOT_IN_PYDICOM = {  # named in a template or by LOINC, but not in pydicom's dict
     ("260753009", "SCT"), ("18748-4", "LN"), ("{pixels}", "UCUM"),
 }  # fmt: skip
 NOT_ABOUT_A_READABLE_FILM = {
-    "interrupted", "worker_died", "confident_disagreement", "falls_over_visits", "narrowing_against_width",
-}  # fmt: skip
+    "interrupted",
+    "worker_died",
+    "confident_disagreement",
+    "falls_over_visits",
+    "narrowing_against_width",
+}
 
 
 @pytest.mark.parametrize("row", STANDARD, ids=lambda row: row.code.value)

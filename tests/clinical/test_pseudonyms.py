@@ -59,6 +59,14 @@ def test_a_damaged_secret_is_refused_and_not_replaced(tmp_path, content):
     assert path.read_text(encoding="utf-8") == content
 
 
+def test_a_secret_that_is_a_pipe_or_a_folder_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "pipe", tmp_path / "folder", tmp_path):
+        with pytest.raises(UsageError, match="is not a regular file"):
+            read_secret(path)
+
+
 def test_a_secret_in_a_missing_folder_is_a_usage_error(tmp_path):
     with pytest.raises(UsageError, match="cannot be read or created"):
         read_secret(tmp_path / "missing" / "secret")

@@ -7,6 +7,7 @@ tests run as root, a small file system in memory is a disk that is really full.
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -54,7 +55,21 @@ def test_a_report_that_does_not_fit_leaves_the_others_and_is_named(tmp_path):
     assert "Written: report.json, grades.csv. Still of an earlier run: report.html." in text
     assert len(json.loads((tmp_path / "report.json").read_text())["radiographs"]) == 1
     assert len(list(csv.reader((tmp_path / "grades.csv").read_text("utf-8-sig").splitlines()))) == 2
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["grades.csv", "report.html", "report.json"]
+    names = ["films.partial.jsonl", "grades.csv", "report.html", "report.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+
+
+def test_a_journal_that_does_not_fit_remains_with_the_films_before(tmp_path):
+    folder, output = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for i in range(4):
+        shutil.copy(EXAMPLES / "single_right.dcm", folder / f"film{i}.dcm")
+    with largest_file(20_000):
+        text = sentence(run("grade", folder, "-o", output, "-q"))
+    assert "films.partial.jsonl could not be written (File too large)" in text
+    assert "films.partial.jsonl has the films that were graded before." in text
+    first = json.loads((output / "films.partial.jsonl").read_text().splitlines()[0])
+    assert (first["source"], first["status"]) == ("film0.dcm", "graded")
 
 
 def test_landmarks_that_do_not_fit_are_named_with_what_is_missing(tmp_path):

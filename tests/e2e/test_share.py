@@ -1,6 +1,7 @@
 """`kneegrade share` as a user runs it."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,15 @@ def test_the_recipient_gets_the_same_results(shared, kneegrade_here):
     assert done.returncode == 0, done.stderr
     once, again = (json.loads((folder / name / "report.json").read_text()) for name in ("out", "again"))
     assert once["radiographs"] == again["radiographs"]
+
+
+def test_the_output_may_not_be_inside_the_input(kneegrade_here, tmp_path):
+    (tmp_path / "in").mkdir()
+    shutil.copy(EXAMPLES / "single_right.dcm", tmp_path / "in")
+    for output in (tmp_path / "in", tmp_path / "in" / "out"):
+        done = kneegrade_here("share", tmp_path / "in", "--output", output, "--secret", tmp_path / "secret")
+        assert (done.returncode, "inside an input folder" in done.stderr) == (2, True)
+    assert [path.name for path in (tmp_path / "in").iterdir()] == ["single_right.dcm"]
 
 
 @pytest.mark.parametrize(

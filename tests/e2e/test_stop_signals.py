@@ -17,12 +17,13 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "single_right.dcm"
 STOPPED_AT = """
 import os, sys
 from kneegrade import grader
+from kneegrade.reporting import landmark_export
 read, (film, number) = grader.detect_film, sys.argv[1:3]
 def detect_film(source, *rest):
     if source.name == film:
         os.kill(os.getpid(), int(number))
     return read(source, *rest)
-grader.detect_film = detect_film
+grader.detect_film = landmark_export.detect_film = detect_film
 del sys.argv[1:3]
 from kneegrade.commands import main
 main()
@@ -41,16 +42,20 @@ def films(folder, number):
     return folder
 
 
-def grade_until(film, number, folder, output, *options):
-    command = [sys.executable, "-c", STOPPED_AT, film, str(int(number)), "grade", str(folder), "-o", str(output)]
+def run_until(film, number, verb, folder, output, *options):
+    command = [sys.executable, "-c", STOPPED_AT, film, str(int(number)), verb, str(folder), "-o", str(output)]
     return subprocess.run(
         [*command, *options], capture_output=True, text=True, timeout=120, check=False, preexec_fn=default_sigint
     )
 
 
+def grade_until(film, number, folder, output, *options):
+    return run_until(film, number, "grade", folder, output, *options)
+
+
 @pytest.mark.parametrize(
     ("number", "code", "name", "options"),
-    [(signal.SIGINT, 130, "Ctrl-C", ()), (signal.SIGTERM, 143, "SIGTERM", ("-q",))],
+    [(signal.SIGINT, 130, "Ctrl-C", ()), (signal.SIGTERM, 143, "SIGTERM", ("-q",)), (signal.SIGHUP, 129, "SIGHUP", ())],
 )
 def test_the_films_graded_before_a_signal_are_in_the_report(number, code, name, options, tmp_path):
     done = grade_until("film03.dcm", number, films(tmp_path / "in", 5), tmp_path / "out", *options)
@@ -63,6 +68,22 @@ def test_the_films_graded_before_a_signal_are_in_the_report(number, code, name, 
     assert [row["source"] for row in rows] == [f"film{i:02}.dcm" for i in range(5)]
     assert [row["status"] for row in rows] == ["graded"] * 3 + ["failed"] * 2
     assert {row["reason"]["code"] for row in rows[3:]} == {"interrupted"}
+
+
+def test_the_tables_of_landmarks_have_the_films_before_a_signal(tmp_path):
+    output = tmp_path / "out"
+    done = run_until(
+        "film02.dcm", signal.SIGTERM, "landmarks", films(tmp_path / "in", 4), output, "--format", "csv,coco,pts"
+    )
+    assert (done.returncode, done.stderr.strip()) == (
+        143, "kneegrade: Stopped by SIGTERM: the files have 2 of 4 films."
+    )  # fmt: skip
+    assert sorted(path.name for path in output.iterdir()) == [
+        "film00.pts", "film01.pts", "landmarks.csv", "landmarks.json"
+    ]  # fmt: skip
+    images = json.loads((output / "landmarks.json").read_text())["images"]
+    assert [image["file_name"] for image in images] == ["film00.dcm", "film01.dcm"]
+    assert len((output / "landmarks.csv").read_text().splitlines()) == 3
 
 
 def test_a_killed_run_leaves_a_line_for_every_graded_film(tmp_path):

@@ -125,6 +125,18 @@ def test_a_coded_view_that_is_not_frontal_gives_a_warning(meaning: str, warned: 
     assert codes(decoded_image(dataset(ViewCodeSequence=[code])).warnings) == warned
 
 
+ORIENTATION_CASES = [
+    (["L", "F"], []), (["R", "H"], []), (["H", "L"], []), (["A", "F"], []), (["L"], []), ([], []),
+    (["R", "F"], ["orientation_mirrored"]), (["L", "H"], ["orientation_mirrored"]),
+    (["RA", "FP"], ["orientation_mirrored"]), (["F", "L"], ["orientation_mirrored"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("orientation", "warned"), ORIENTATION_CASES)
+def test_a_mirrored_orientation_gives_a_warning(orientation, warned) -> None:
+    assert codes(decoded_image(dataset(PatientOrientation=orientation)).warnings) == warned
+
+
 @pytest.mark.parametrize("number", [0, 1, ""])
 def test_one_frame_or_none_declared_is_one_frame(number) -> None:
     assert decoded_image(dataset(NumberOfFrames=number)).pixels.shape == (150, 160)

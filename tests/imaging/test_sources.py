@@ -45,7 +45,7 @@ def test_a_file_given_as_input_is_never_skipped(tmp_path: Path) -> None:
     notes = tmp_path / "notes.txt"
     notes.write_text("notes")
     assert names(notes) == ["notes.txt"]
-    assert names(str(notes), notes) == ["notes.txt", "notes.txt"]
+    assert names(str(notes), tmp_path) == [f"{tmp_path.name}/notes.txt"]
     with pytest.raises(UnreadableFileError, match="not DICOM"):
         read_radiograph(next(find_sources([notes])))
 
@@ -90,8 +90,18 @@ def test_films_of_one_name_from_several_inputs_have_different_names(
     assert names(c, d, a) == ["patC.zip/film.dcm", "patD.zip/film.dcm", "patA/film.dcm"]
     monkeypatch.chdir(a)
     assert names(".", "../patB") == ["patA/film.dcm", "patB/left/film.dcm"]
-    assert names("film.dcm", "film.dcm") == ["film.dcm", "film.dcm"]
     assert names(a) == ["film.dcm"]
+
+
+def test_a_file_that_several_inputs_contain_is_one_source(tmp_path: Path) -> None:
+    folder, link = tmp_path / "in" / "patA", tmp_path / "link"
+    folder.mkdir(parents=True)
+    link.symlink_to(folder)
+    film = folder / "film.dcm"
+    film.write_bytes(FILM)
+    archive = zipped(folder / "study.zip", {"film.dcm": FILM})
+    assert names(folder, film, film, archive, link, folder / "..") == ["in/patA/film.dcm", "in/patA/study.zip/film.dcm"]
+    assert names(film, folder) == ["patA/film.dcm", "patA/study.zip/film.dcm"]
 
 
 def test_the_checksum_of_a_source_is_that_of_its_content(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
 import json
+import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -68,6 +70,17 @@ def test_wrong_kind_missing_file_and_invalid_description_are_errors(saved):
         load_weights(path, "grader")
     path.with_suffix(".json").unlink()
     with pytest.raises(WeightsError, match="description"):
+        load_weights(path, "grader")
+
+
+def test_a_folder_or_a_pipe_in_place_of_weights_is_an_error_at_once(saved):
+    path, _ = saved
+    for wrong in (Path(), Path(".."), path.parent):
+        with pytest.raises(WeightsError, match="not a regular file"):
+            load_weights(wrong, "grader")
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(WeightsError, match="not a regular file"):
         load_weights(path, "grader")
 
 

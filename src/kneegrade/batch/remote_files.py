@@ -15,6 +15,7 @@ from kneegrade.imaging import Limits, Source
 from kneegrade.imaging.other_files import is_passed_over, kind_of_other_file
 from kneegrade.imaging.sources import shown_name
 
+SILENT_SECONDS = 60.0  # without a byte from a web server
 _WEB = ("http", "https")
 
 
@@ -52,16 +53,23 @@ class RemoteFile:
         try:
             with open_url(self.url) as stream:
                 data = stream.read(self.max_bytes + 1)
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            cause = error.__cause__  # fsspec says the same of a server that does not answer or refuses
+            if not (cause is None or isinstance(cause, FileNotFoundError) or getattr(cause, "status", 0) in (404, 410)):
+                raise _unreadable(cause) from None
             raise UsageError("The file does not exist; check the URL.", code="no_such_file") from None
         except KneeGradeError:
             raise
         except Exception as error:  # each store raises its own exceptions
-            message = f"The file cannot be read from its store ({type(error).__name__}); run again to try it again."
-            raise UnreadableFileError(message, code="cannot_open") from None
+            raise _unreadable(error) from None
         if len(data) > self.max_bytes:
             raise LimitExceededError(f"The file is larger than the allowed {self.max_bytes} bytes.", code="file_size")
         return data
+
+
+def _unreadable(error: BaseException) -> UnreadableFileError:
+    message = f"The file cannot be read from its store ({type(error).__name__}); run again to try it again."
+    return UnreadableFileError(message, code="cannot_open")
 
 
 def open_url(url: str) -> BinaryIO:
@@ -123,6 +131,17 @@ def _is_web(url: str) -> bool:
     return urlsplit(url).scheme in _WEB
 
 
+def _web_options() -> dict[str, Any]:
+    """Options of fsspec with which a server that falls silent gives an error; a slow one may take its time."""
+    try:
+        from aiohttp import ClientTimeout
+    except ImportError:  # fsspec names the missing package
+        return {}
+    return {
+        "client_kwargs": {"timeout": ClientTimeout(total=None, sock_connect=SILENT_SECONDS, sock_read=SILENT_SECONDS)}
+    }
+
+
 def _store_of(url: str) -> tuple[Any, str]:
     """The fsspec file system of a URL, and the path in it.
 
@@ -132,7 +151,7 @@ def _store_of(url: str) -> tuple[Any, str]:
     from fsspec.core import url_to_fs
 
     try:
-        store, path = url_to_fs(url)
+        store, path = url_to_fs(url, **(_web_options() if _is_web(url) else {}))
     except (ImportError, ValueError) as error:
         scheme = urlsplit(url).scheme
         hint = str(error) if isinstance(error, ImportError) else "known kinds are file, s3, gs, abfs, http and https"

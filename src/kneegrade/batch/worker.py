@@ -1,8 +1,8 @@
 """A worker process of `local_engine`: it answers each film with its rows until its connection ends.
 
 It is started as plain `python -c`, so that scripts need no `if __name__ == "__main__"`. It has a session of its own and
-ignores Ctrl-C and SIGTERM: only the parent decides when it stops, so that a signal to all processes of a job, as
-terminals and schedulers send it, damages no film. If the parent dies, the connection ends, and so does the worker.
+ignores Ctrl-C, SIGTERM and SIGHUP: only the parent decides when it stops, so that a signal to all processes of a job,
+as terminals and schedulers send it, damages no film. If the parent dies, the connection ends, and so does the worker.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ class Task(Protocol):
 
 def main(handle: int) -> None:
     """Serve the connection with this file descriptor."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
         signal.signal(number, signal.SIG_IGN)
     connection: Connection = Connection(handle)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):

@@ -236,6 +236,7 @@ FINDINGS: Final = {
             ("laterality_unclear", "LATUNCLEAR", "Stated side not understood"),
             ("knees_stacked", "KNEESSTACKED", "Two knees one above the other"),
             ("mirrored_film", "MIRROREDFILM", "Film probably mirrored"),
+            ("orientation_mirrored", "ORIENTMIRROR", "Declared orientation is a mirror image"),
             ("mirrored_marker", "MIRROREDMARKER", "Side marker mirrored"),
             ("marker_contradicts_side", "MARKERSIDE", "Side marker and side disagree"),
             ("burned_in_text", "BURNEDIN", "Text burned into pixels, or possibly so"),

@@ -59,6 +59,8 @@ def read_secret(path: Path) -> bytes:
     try:
         _create(path)
         status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe or a device would never end
+            raise UsageError(f"The secret, {path.name or path}, is not a regular file; give the path of a file.")
         content = path.read_text(encoding="ascii").strip()
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__

@@ -74,7 +74,7 @@ def grade(
 
     Writes report.json, report.html and grades.csv; the DICOM objects of film.dcm as dicom/film.sr.dcm and so on, if
     --format lists them. While it runs, each film is added to films.partial.jsonl as soon as it is graded; this file
-    remains if the process is killed.
+    remains if the process is killed or the report cannot be written.
 
     Other files in folders and zip files, such as programs, documents and DICOM reports, are left out and counted.
 
@@ -83,7 +83,7 @@ def grade(
     SIGTERM; the report has the films graded until then.
     """
     from kneegrade.files import prepare_output
-    from kneegrade.reporting import JOURNAL, film_journal, report_files
+    from kneegrade.reporting import JOURNAL, film_journal, report_files, write_report
 
     when = datetime.now().astimezone()
     wanted, object_formats = _formats(formats)
@@ -120,7 +120,11 @@ def grade(
                 job = Job.of(report, grader.detector.sha256, when, options_of(hints))
                 objects = write_objects(report, sources, output, object_formats, job)
                 report = objects.report
-            written = _write(report, output, wanted, stop=stop, left=left)
+            if left == len(report.radiographs):
+                raise KeyboardInterrupt
+            written = write_report(report, output, wanted)
+        if left:
+            _stopped(report, stop, left)
         _finish(report, written, others, objects, quiet=quiet)
 
 
@@ -133,24 +137,18 @@ def _check_landmarks(path: Path, films: int) -> None:
         )
 
 
-def _write(report: "Report", output: Path, formats: tuple[str, ...], *, stop: Stop, left: int) -> dict[str, Path]:
-    """Writes the report; if `left` films were not reached after a signal, ends with the exit code."""
-    from kneegrade.reporting import write_report
+def _stopped(report: "Report", stop: Stop, left: int) -> None:
+    """Says that `left` films were not reached before the signal, and ends with the exit code."""
     from kneegrade.reporting.report_labels import printable
 
     total = len(report.radiographs)
-    if left == total:
-        raise KeyboardInterrupt
-    written = write_report(report, output, formats)
-    if left:
-        first = report.radiographs[total - left].source
-        typer.echo(
-            f"kneegrade: Stopped by {stop.name}: {total - left} of {total} films were processed and are in the report. "
-            f"{left} were left, from {printable(first)!r} on; they have the reason `interrupted`.",
-            err=True,
-        )
-        raise typer.Exit(stop.exit_code)
-    return written
+    first = report.radiographs[total - left].source
+    typer.echo(
+        f"kneegrade: Stopped by {stop.name}: {total - left} of {total} films were processed and are in the report. "
+        f"{left} were left, from {printable(first)!r} on; they have the reason `interrupted`.",
+        err=True,
+    )
+    raise typer.Exit(stop.exit_code)
 
 
 def _finish(

@@ -21,6 +21,7 @@ from kneegrade.commands.options import (
     sources_in,
     spacing_of,
 )
+from kneegrade.commands.stop_signals import stop_signals
 
 if TYPE_CHECKING:
     from kneegrade.reporting.landmark_export import ExportedFilm
@@ -47,7 +48,7 @@ def landmarks(
     """Detect 74 landmarks per knee and measure the joint space.
 
     Exit code 0: a knee was detected on every film. 1: a film has no knee or could not be read, or a picture shows more
-    knees than a film has. 2: wrong usage.
+    knees than a film has. 2: wrong usage. 130, 143: stopped by Ctrl-C or SIGTERM; the files have the films until then.
     """
     from kneegrade.files import prepare_output
 
@@ -59,11 +60,23 @@ def landmarks(
     from kneegrade.weights.compute import Compute
 
     hints = UserHints(None if side is None else SIDES[side], spacing_of(spacing))
-    with progress_bar("Detecting landmarks", quiet or len(sources) < 2) as advance:
-        films = write_landmarks(
-            sources, output, wanted, LandmarkDetector(detector, Compute.choose(device.value)), hints,
-            advance,
-        )  # fmt: skip
+    found = LandmarkDetector(detector, Compute.choose(device.value))
+    written = 0
+    with stop_signals() as stop, progress_bar("Detecting landmarks", quiet or len(sources) < 2) as advance:
+
+        def progress(done: int, total: int, loss: float | None = None) -> None:
+            nonlocal written
+            written = done
+            stop.check()
+            advance(done, total)
+
+        try:
+            films = write_landmarks(sources, output, wanted, found, hints, progress)
+        except KeyboardInterrupt:
+            typer.echo(
+                f"kneegrade: Stopped by {stop.name}: the files have {written} of {len(sources)} films.", err=True
+            )
+            raise typer.Exit(stop.exit_code) from None
     if quiet:
         for line in _reasons(films):
             typer.echo(line, err=True)

@@ -66,7 +66,10 @@ def phantom(
     ] = False,
     longest_px: Annotated[
         int | None,
-        typer.Option(metavar="PX", min=64, help="Longer side of the films in pixels.", show_default="full resolution"),
+        typer.Option(
+            metavar="PX", min=64, max=20_000, help="Longer side of the films in pixels.",
+            show_default="full resolution",
+        ),
     ] = None,
     quiet: QuietOption = False,
 ) -> None:  # fmt: skip

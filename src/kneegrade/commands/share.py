@@ -17,6 +17,7 @@ from kneegrade.commands.options import (
     progress_bar,
     sources_in,
 )
+from kneegrade.commands.stop_signals import stop_signals
 from kneegrade.errors import UsageError
 
 if TYPE_CHECKING:
@@ -63,13 +64,18 @@ def share(
     sources = sources_in(inputs)
     if secret.absolute().is_relative_to(output.absolute()):
         raise UsageError("The secret is inside the output folder and would be shared with it; choose another path.")
+    if any(one.is_dir() and output.resolve().is_relative_to(one.resolve()) for one in inputs):
+        raise UsageError(
+            "The output folder is inside an input folder: the next run would read the shared films as further films, "
+            "and films with and without the patient would lie side by side. Choose another folder."
+        )
     prepare_output(output)
     pseudonyms = Pseudonyms(read_secret(secret))
     from kneegrade.clinical.sharing import share as share_films
     from kneegrade.grader import Grader
 
     grader = Grader(device.value, weights, detector=detector)
-    with progress_bar("Sharing", quiet or len(sources) < 2) as advance:
+    with stop_signals(), progress_bar("Sharing", quiet or len(sources) < 2) as advance:
         films = share_films(
             sources, output, grader, pseudonyms, formats=wanted, whole_film=whole_film, progress=advance
         )

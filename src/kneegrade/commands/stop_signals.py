@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM during a command that writes what it has done so far."""
+"""Ctrl-C, SIGTERM and SIGHUP during a command that writes what it has done so far."""
 
 import signal
 import threading
@@ -7,6 +7,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import typer
+
+STOPPING = tuple(  # SIGHUP: the terminal was closed, or the connection to it was lost; Windows has none
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
 
 
 class Stop:
@@ -21,7 +25,7 @@ class Stop:
 
     @property
     def exit_code(self) -> int:
-        """128 plus the number of the signal: 130 for Ctrl-C, 143 for SIGTERM."""
+        """128 plus the number of the signal: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP."""
         return 128 + (self.number or signal.SIGINT)
 
     @property
@@ -38,7 +42,7 @@ class Stop:
 
 @contextmanager
 def stop_signals() -> Iterator[Stop]:
-    """Yields a `Stop`; within the block Ctrl-C and SIGTERM raise KeyboardInterrupt in the main thread.
+    """Yields a `Stop`; within the block Ctrl-C, SIGTERM and SIGHUP raise KeyboardInterrupt in the main thread.
 
     A signal that was ignored before stays ignored, as `nohup` and background jobs of a shell expect. A
     KeyboardInterrupt that leaves the block becomes a sentence on standard error and `typer.Exit`.
@@ -51,7 +55,7 @@ def stop_signals() -> Iterator[Stop]:
 
     previous = {}
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in STOPPING:
             if signal.getsignal(number) not in (signal.SIG_IGN, None):
                 previous[number] = signal.signal(number, handle)
     try:
@@ -95,7 +99,9 @@ class StopCount:
 
 @contextmanager
 def stop_count() -> Iterator[StopCount]:
-    """Yields a `StopCount`; within the block Ctrl-C and SIGTERM are only counted, and the command looks at the number.
+    """Yields a `StopCount`; within the block Ctrl-C, SIGTERM and SIGHUP are only counted.
+
+    The command looks at the number.
 
     A signal that was ignored before stays ignored. A KeyboardInterrupt that leaves the block becomes a sentence on
     standard error and `typer.Exit`.
@@ -103,7 +109,7 @@ def stop_count() -> Iterator[StopCount]:
     stop = StopCount()
     previous = {}
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in STOPPING:
             if signal.getsignal(number) not in (signal.SIG_IGN, None):
                 previous[number] = signal.signal(number, lambda number, frame: stop.add(number))
     try:

@@ -107,6 +107,7 @@ def _read(data: bytes, limits: Limits) -> DecodedImage:
             *spacing_findings,
             *header.laterality_findings(dataset),
             *header.projection_findings(dataset),
+            *header.orientation_findings(dataset),
             *header.burned_in_findings(dataset),
         ),
         declared_polarity=polarity,

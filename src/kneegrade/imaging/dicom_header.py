@@ -103,6 +103,9 @@ SIDE_CODES: dict[str, Laterality] = {  # SNOMED CT and SRT codes
     "51440002": "both",
     "G-A102": "both",
 }
+MIRRORED_ORIENTATIONS = frozenset(  # the directions of rows and columns of a mirrored frontal film, by quarter turns
+    [("R", "F"), ("H", "R"), ("L", "H"), ("F", "L")]
+)
 
 MODALITY_UNUSUAL = Finding(
     "modality_unusual",
@@ -317,6 +320,20 @@ def projection_findings(dataset: Dataset) -> tuple[Finding, ...]:
     if part in OTHER_BODY_PARTS:
         findings += (Finding("body_part", f"The file declares the body part {part}; expected a knee."),)
     return findings
+
+
+def orientation_findings(dataset: Dataset) -> tuple[Finding, ...]:
+    """A warning when PatientOrientation (PS3.3, C.7.6.1.1.1) declares a mirror image: a film seen from behind."""
+    texts = get_texts(dataset, "PatientOrientation")
+    declared = tuple("".join(letter for letter in text if letter in "RLHF") for text in texts)
+    if declared not in MIRRORED_ORIENTATIONS:
+        return ()
+    message = (
+        f"The file declares a mirror image (PatientOrientation {declared[0]}\\{declared[1]}), a film seen from behind. "
+        "Sides that follow from the position on the film assume a film seen from the front and may be exchanged; check "
+        "them."
+    )
+    return (Finding("orientation_mirrored", message),)
 
 
 def burned_in_findings(dataset: Dataset) -> tuple[Finding, ...]:

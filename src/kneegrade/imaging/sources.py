@@ -87,8 +87,9 @@ def find_sources(
     Within folders and archives, hidden files and the pictures that kneegrade writes are skipped, and files that are not
     films (`kneegrade.imaging.other_files`: programs, documents, DICOM objects without a film) are left out. Every other
     file becomes a source, with an error if it cannot be read, like a folder that cannot be read. Symbolic links to
-    folders are followed; each folder is read once. The names of the sources of several inputs begin at the nearest
-    folder that contains these inputs, so that films of one name from two folders differ.
+    folders are followed; each folder is read once. A file that several inputs contain is one source, of the first of
+    them. The names of the sources of several inputs begin at the nearest folder that contains these inputs, so that
+    films of one name from two folders differ.
 
     Args:
         inputs: paths of files, folders or zip archives.
@@ -109,12 +110,23 @@ def find_sources(
 
 
 def _iterate(paths: list[Path], limits: Limits, others: Counter[str]) -> Iterator[Source]:
+    seen: set[str] | None = set() if len(paths) > 1 else None  # one input contains each file once
     for path, name in zip(paths, _input_names(paths), strict=True):
         prefix = f"{name}/" if len(paths) > 1 else ""
         if path.is_dir():
-            yield from _in_folder(path, prefix, limits, others)
-        else:
+            yield from _in_folder(path, prefix, limits, others, seen)
+        elif _is_new(path, seen):
             yield from _in_file(path, name, prefix, limits, others, is_folder_input=False)
+
+
+def _is_new(path: Path, seen: set[str] | None) -> bool:
+    """Whether a file was not seen before; it is added to `seen`. A symbolic link and its target are two files."""
+    if seen is None:
+        return True
+    place = os.path.join(os.path.realpath(path.parent), path.name)
+    is_new = place not in seen
+    seen.add(place)
+    return is_new
 
 
 def _input_names(paths: list[Path]) -> list[str]:
@@ -171,8 +183,12 @@ def unique_stem(name: str, taken: set[str], ending_bytes: int) -> str:
     return stem
 
 
-def _in_folder(folder: Path, prefix: str, limits: Limits, others: Counter[str]) -> Iterator[Source]:
+def _in_folder(
+    folder: Path, prefix: str, limits: Limits, others: Counter[str], seen: set[str] | None
+) -> Iterator[Source]:
     for path, is_readable in files_below(folder, is_passed_over):
+        if not _is_new(path, seen):
+            continue
         shown = prefix + shown_name(path.relative_to(folder).as_posix())
         if is_readable:
             yield from _in_file(path, shown, f"{shown}/", limits, others, is_folder_input=True)

@@ -67,7 +67,7 @@ def write_landmarks(
     `pts` and `png` write a file per film with knees: `NAME.pts` (of two knees, the 74 points of the right one come
     first) and `NAME.landmarks.png`, which shows a film whose pixels are not square without its stretch. `csv` writes
     `landmarks.csv`, `coco` writes `landmarks.json`. Each file appears complete or not at all. A film that cannot be
-    read is returned with its reason.
+    read is returned with its reason. If a KeyboardInterrupt stops it, the tables have the films until then.
 
     Args:
         sources: from `kneegrade.imaging.find_sources`.
@@ -89,32 +89,53 @@ def write_landmarks(
     coco: list[CocoFilm] = []
     stems: set[str] = set()
     listed = list(sources)
-    for source in listed:
-        detected = detect_film(source, detector, hints or UserHints())
-        film = _exported_film(detected, stems)
-        try:
-            _write_film(directory, formats, film, detected)
-        except UsageError as error:
-            tables = [name for key, name in (("csv", KNEEL_FILE), ("coco", COCO_FILE)) if key in formats]
-            missing = f" {' and '.join(tables)} {'is' if len(tables) == 1 else 'are'} missing." if tables else ""
-            written = f"The files of {len(films)} of {len(listed)} films were written before."
-            raise UsageError(f"{error.message} {written}{missing}", code=error.code) from error
-        if detected.radiograph is not None:
-            knees = (k.knee for k in film.knees)
-            annotations = tuple(
-                CocoKnee(k.side, k.landmarks_px, k.landmarks.seen, k.landmark_confidence) for k in knees
-            )
-            height, width = detected.radiograph.pixels.shape
-            coco.append(CocoFilm(detected.source, (height, width), annotations))
-        films.append(film)
-        if progress:
-            progress(len(films), len(listed))
+    try:
+        for source in listed:
+            detected = detect_film(source, detector, hints or UserHints())
+            film = _exported_film(detected, stems)
+            try:
+                _write_film(directory, formats, film, detected)
+            except UsageError as error:
+                raise _incomplete(error, formats, len(films), len(listed)) from error
+            films.append(film)
+            coco += _coco_film(film, detected)
+            if progress:
+                progress(len(films), len(listed))
+    except KeyboardInterrupt:
+        if films:
+            _write_tables(directory, formats, films, coco)
+        raise
+    _write_tables(directory, formats, films, coco)
+    return films
+
+
+def _incomplete(error: UsageError, formats: Sequence[str], written: int, total: int) -> UsageError:
+    """The error with what was written before it."""
+    tables = [name for key, name in (("csv", KNEEL_FILE), ("coco", COCO_FILE)) if key in formats]
+    missing = f" {' and '.join(tables)} {'is' if len(tables) == 1 else 'are'} missing." if tables else ""
+    before = f"The files of {written} of {total} films were written before."
+    return UsageError(f"{error.message} {before}{missing}", code=error.code)
+
+
+def _coco_film(film: ExportedFilm, detected: DetectedRadiograph) -> list[CocoFilm]:
+    """The entry of a film in the COCO file, if it could be read."""
+    if detected.radiograph is None:
+        return []
+    knees = (k.knee for k in film.knees)
+    annotations = tuple(CocoKnee(k.side, k.landmarks_px, k.landmarks.seen, k.landmark_confidence) for k in knees)
+    height, width = detected.radiograph.pixels.shape
+    return [CocoFilm(detected.source, (height, width), annotations)]
+
+
+def _write_tables(
+    directory: Path, formats: Sequence[str], films: Sequence[ExportedFilm], coco: Sequence[CocoFilm]
+) -> None:
+    """Write the files that hold all films."""
     if "coco" in formats:
         write_coco(directory / COCO_FILE, coco)
     if "csv" in formats:
         rows = [kneel_row(f.stem, k.knee.side, k.knee.landmarks_px) for f in films for k in f.knees]
         write_kneel_csv(directory / KNEEL_FILE, rows)
-    return films
 
 
 def _write_film(directory: Path, formats: Sequence[str], film: ExportedFilm, detected: DetectedRadiograph) -> None:

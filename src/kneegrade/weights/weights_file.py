@@ -54,7 +54,11 @@ def read_description(path: Path) -> dict[str, Any]:
     Raises:
         WeightsError: the sidecar is missing, or is not a JSON object with `name`, `kind` and `sha256`.
     """
+    if not path.name or (path.exists() and not path.is_file()):  # a folder, a pipe or a device
+        raise WeightsError(f"The weights {path} are not a regular file; give a safetensors file.")
     sidecar = path.with_suffix(".json")
+    if sidecar.exists() and not sidecar.is_file():
+        raise WeightsError(f"The description of the weights, {sidecar.name}, is not a regular file; give another one.")
     try:
         description = json.loads(sidecar.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
