@@ -36,7 +36,7 @@ from kneegrade.commands.stop_signals import Stop, stop_signals
 from kneegrade.errors import UsageError
 
 if TYPE_CHECKING:
-    from kneegrade.clinical import WrittenObjects
+    from kneegrade.clinical import ObjectWriter
     from kneegrade.results import Report
 
 
@@ -109,17 +109,15 @@ def grade(
                 stop.check()
                 advance(done, total)
 
-            try:
-                report, left = grader.grade_sources(sources, hints, progress, add_film), 0
-            except GradingInterrupted as interrupted:
-                report, left = interrupted.report, interrupted.left
             objects = None
             if object_formats:
-                from kneegrade.clinical import Job, options_of, write_objects
+                from kneegrade.clinical import Job, ObjectWriter
 
-                job = Job.of(report, grader.detector.sha256, when, options_of(hints))
-                objects = write_objects(report, sources, output, object_formats, job)
-                report = objects.report
+                objects = ObjectWriter(output, object_formats, Job.of(grader, when, hints))
+            try:
+                report, left = grader.grade_sources(sources, hints, progress, add_film, objects), 0
+            except GradingInterrupted as interrupted:
+                report, left = interrupted.report, interrupted.left
             written = _write(report, output, wanted, stop=stop, left=left)
         _finish(report, written, others, objects, quiet=quiet)
 
@@ -154,7 +152,7 @@ def _write(report: "Report", output: Path, formats: tuple[str, ...], *, stop: St
 
 
 def _finish(
-    report: "Report", written: dict[str, Path], others: Counter[str], objects: "WrittenObjects | None", *, quiet: bool
+    report: "Report", written: dict[str, Path], others: Counter[str], objects: "ObjectWriter | None", *, quiet: bool
 ) -> None:
     """Prints the report, and ends with the exit code."""
     from kneegrade.reporting.terminal import ungraded_lines
@@ -185,7 +183,7 @@ def _formats(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _print_report(
-    report: "Report", written: dict[str, Path], others: Counter[str], objects: "WrittenObjects | None"
+    report: "Report", written: dict[str, Path], others: Counter[str], objects: "ObjectWriter | None"
 ) -> None:
     from rich.console import Console
 
@@ -207,7 +205,7 @@ def _print_report(
         console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
-def _object_lines(objects: "WrittenObjects") -> list[str]:
+def _object_lines(objects: "ObjectWriter") -> list[str]:
     """What was written to which folder, and one line for each reason why films got no objects."""
     from kneegrade.reporting.report_labels import printable
 
