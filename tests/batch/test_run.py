@@ -12,6 +12,7 @@ from worker_faults import FaultyTask, planned
 from kneegrade import Grader
 from kneegrade.batch import BatchOptions, RunSettings, Shard, read_table, run, run_batch
 from kneegrade.batch.ray_engine import RayEngine
+from kneegrade.clinical import read_sr
 from kneegrade.errors import UsageError
 from kneegrade.imaging import find_sources
 from kneegrade.schema import TARGET_NAMES
@@ -135,3 +136,38 @@ def test_a_film_that_kills_its_actor_gets_a_row_on_ray(tmp_path):
     assert {name: (rows.film["status"], rows.log["attempts"]) for name, rows in found.items()} == {
         "a": ("graded", 1), "b": ("graded", 1), "once": ("graded", 2), "kill": ("failed", 3),
     }  # fmt: skip
+
+
+def test_objects_are_written_before_the_row_and_a_later_run_gives_the_same_bytes(tmp_path):
+    pytest.importorskip("highdicom", reason='highdicom is missing: pip install "kneegrade[dicom]"')
+    (tmp_path / "in").mkdir()
+    shutil.copy(EXAMPLES / "single_right.dcm", tmp_path / "in")
+    options = BatchOptions(settings=CPU, workers=1, formats=("sr", "fhir"))
+    run_batch([str(tmp_path / "in")], tmp_path / "out", options)
+    once = {path: path.read_bytes() for path in (tmp_path / "out").glob("*/single_right.dcm.*")}
+    assert sorted(path.name for path in once) == ["single_right.dcm.fhir.json", "single_right.dcm.sr.dcm"]
+    knee = rows(tmp_path / "out", "knees")["single_right.dcm", 0]
+    read = read_sr(tmp_path / "out" / "dicom" / "single_right.dcm.sr.dcm")
+    assert read["knees"][0]["grades"]["kl"]["grade"] == knee["kl"]
+    for path in (*once, *(tmp_path / "out" / "films").glob("*.parquet")):  # as if killed before the row was written
+        path.unlink()
+    progress = run_batch([str(tmp_path / "in")], tmp_path / "out", options)
+    assert progress.graded == 1
+    assert {path: path.read_bytes() for path in (tmp_path / "out").glob("*/single_right.dcm.*")} == once
+
+
+def test_objects_that_cannot_be_written_are_a_reason_and_the_film_is_tried_again(tmp_path):
+    pytest.importorskip("highdicom", reason='highdicom is missing: pip install "kneegrade[dicom]"')
+    films, out = str(EXAMPLES / "single_right.dcm"), tmp_path / "out"
+    out.mkdir()
+    (out / "fhir").write_text("a file in the way")
+    options = BatchOptions(settings=CPU, workers=1, formats=("fhir",))
+    assert run_batch([films], out, options).failed == 1
+    (out / "fhir").unlink()
+    progress = run_batch([films], out, options)
+    assert (progress.again, progress.graded, len(list((out / "fhir").iterdir()))) == (1, 1, 1)
+
+
+def test_ray_writes_no_objects(tmp_path):
+    with pytest.raises(UsageError, match="use --engine local"):
+        run_batch([str(EXAMPLES)], tmp_path, BatchOptions(engine="ray", formats=("fhir",)))

@@ -8,6 +8,8 @@ from clinical_films import JOB, VARIANTS, ClinicalVariant, PhantomPair, phantom_
 
 from kneegrade.clinical import ClinicalFilm, Job, read_clinical_film
 from kneegrade.grader import Grader
+from kneegrade.imaging import Radiograph, Source, find_sources
+from kneegrade.results import GradedRadiograph
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -53,6 +55,11 @@ def single(grader: Grader) -> ClinicalFilm:
 
 
 def graded_example(grader: Grader, name: str) -> ClinicalFilm:
-    report = grader.grade(EXAMPLES / name)
-    job = Job.of(report, grader.detector.sha256, JOB.when)
-    return read_clinical_film(report.radiographs[0], EXAMPLES / name, job)
+    films = list[ClinicalFilm]()
+
+    def keep(source: Source, film: GradedRadiograph, radiograph: Radiograph | None) -> GradedRadiograph:
+        films.append(read_clinical_film(film, source, Job.of(grader, JOB.when), radiograph))
+        return film
+
+    grader.grade_sources(find_sources([EXAMPLES / name]), derive=keep)
+    return films[0]
