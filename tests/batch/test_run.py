@@ -12,13 +12,13 @@ from worker_faults import FaultyTask, planned
 from kneegrade import Grader
 from kneegrade.batch import BatchOptions, RunSettings, Shard, read_table, run, run_batch
 from kneegrade.batch.ray_engine import RayEngine
-from kneegrade.clinical import read_sr
 from kneegrade.errors import UsageError
 from kneegrade.imaging import find_sources
 from kneegrade.schema import TARGET_NAMES
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 CPU = RunSettings(device="cpu")
+OPTIONS = BatchOptions(settings=CPU, workers=1, formats=("fhir",))
 
 
 def make_films(folder):
@@ -42,7 +42,7 @@ def finished(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run, "plan_films", plan_and_lose)
-        progress = run_batch([str(films)], root / "out", BatchOptions(settings=CPU, workers=1))
+        progress = run_batch([str(films)], root / "out", OPTIONS)
     return root, progress
 
 
@@ -67,7 +67,7 @@ def test_a_resumed_run_grades_what_is_missing_and_the_rows_are_those_of_grade(fi
     (root / "away").rename(root / "in" / "two.dcm")
     os.utime(root / "in" / "a" / "one.dcm")  # another time of change, the same bytes
     parts = set((root / "out" / "films").iterdir())
-    progress = run_batch([str(root / "in")], root / "out", BatchOptions(settings=CPU, workers=1))
+    progress = run_batch([str(root / "in")], root / "out", OPTIONS)
     assert (progress.again, progress.skipped, progress.graded, progress.done) == (1, 2, 1, 1)
     assert len(set((root / "out" / "films").iterdir()) - parts) == 1
     films, knees = rows(root / "out", "films"), rows(root / "out", "knees")
@@ -78,6 +78,17 @@ def test_a_resumed_run_grades_what_is_missing_and_the_rows_are_those_of_grade(fi
         assert films[film.source, None]["sha256"] == film.sha256
         for number, knee in enumerate(film.knees):
             assert_same(knees[film.source, number], knee)
+    assert_objects_state_the_start_of_the_first_run(root / "out")
+
+
+def assert_objects_state_the_start_of_the_first_run(output):
+    bundles = {
+        path.relative_to(output).as_posix(): json.loads(path.read_text()) for path in output.rglob("*.fhir.json")
+    }
+    assert sorted(bundles) == ["fhir/a/one.dcm.fhir.json", "fhir/two.dcm.fhir.json"]
+    started = json.loads((output / "run.json").read_text())["started"]
+    issued = {entry["resource"].get("issued") for bundle in bundles.values() for entry in bundle["entry"]}
+    assert issued - {None} == {started}
 
 
 def assert_same(row, knee):
@@ -136,36 +147,6 @@ def test_a_film_that_kills_its_actor_gets_a_row_on_ray(tmp_path):
     assert {name: (rows.film["status"], rows.log["attempts"]) for name, rows in found.items()} == {
         "a": ("graded", 1), "b": ("graded", 1), "once": ("graded", 2), "kill": ("failed", 3),
     }  # fmt: skip
-
-
-def test_objects_are_written_before_the_row_and_a_later_run_gives_the_same_bytes(tmp_path):
-    pytest.importorskip("highdicom", reason='highdicom is missing: pip install "kneegrade[dicom]"')
-    (tmp_path / "in").mkdir()
-    shutil.copy(EXAMPLES / "single_right.dcm", tmp_path / "in")
-    options = BatchOptions(settings=CPU, workers=1, formats=("sr", "fhir"))
-    run_batch([str(tmp_path / "in")], tmp_path / "out", options)
-    once = {path: path.read_bytes() for path in (tmp_path / "out").glob("*/single_right.dcm.*")}
-    assert sorted(path.name for path in once) == ["single_right.dcm.fhir.json", "single_right.dcm.sr.dcm"]
-    knee = rows(tmp_path / "out", "knees")["single_right.dcm", 0]
-    read = read_sr(tmp_path / "out" / "dicom" / "single_right.dcm.sr.dcm")
-    assert read["knees"][0]["grades"]["kl"]["grade"] == knee["kl"]
-    for path in (*once, *(tmp_path / "out" / "films").glob("*.parquet")):  # as if killed before the row was written
-        path.unlink()
-    progress = run_batch([str(tmp_path / "in")], tmp_path / "out", options)
-    assert progress.graded == 1
-    assert {path: path.read_bytes() for path in (tmp_path / "out").glob("*/single_right.dcm.*")} == once
-
-
-def test_objects_that_cannot_be_written_are_a_reason_and_the_film_is_tried_again(tmp_path):
-    pytest.importorskip("highdicom", reason='highdicom is missing: pip install "kneegrade[dicom]"')
-    films, out = str(EXAMPLES / "single_right.dcm"), tmp_path / "out"
-    out.mkdir()
-    (out / "fhir").write_text("a file in the way")
-    options = BatchOptions(settings=CPU, workers=1, formats=("fhir",))
-    assert run_batch([films], out, options).failed == 1
-    (out / "fhir").unlink()
-    progress = run_batch([films], out, options)
-    assert (progress.again, progress.graded, len(list((out / "fhir").iterdir()))) == (1, 1, 1)
 
 
 def test_ray_writes_no_objects(tmp_path):

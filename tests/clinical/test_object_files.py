@@ -29,7 +29,7 @@ def folder(tmp_path: Path, pair: PhantomPair) -> Path:
     (films / "b" / "film.dcm").write_bytes(content)
     (films / "no_uid.dcm").write_bytes(ClinicalVariant("", without("StudyInstanceUID")).file(pair))
     (films / "film.dicom").write_bytes(content)
-    Image.fromarray(np.zeros((64, 64), np.uint8)).save(films / "picture.png")
+    Image.fromarray(np.zeros((256, 256), np.uint8)).save(films / "picture.png")
     return films
 
 
