@@ -24,6 +24,7 @@ def test_layers_and_their_content(bilateral):
     widths = [width_texts(knee.joint_space) for knee in bilateral.film.knees]
     assert [line.text for line in contents["GRADES"].lines] == [
         RESEARCH_USE,
+        "Film: Spacing at detector, magnification not corrected",
         "Right knee: KL 1 (90 %: 0-2)",
         "JSN M 0  JSN L 0",
         "OST FM 0  FL 0  TM 0  TL 0",
