@@ -75,9 +75,9 @@ def graded(grader: Grader, path: Path) -> tuple[GradedRadiograph, Radiograph | N
 def sizes_of(grader: Grader, path: Path) -> dict[str, int]:
     """Bytes of each object and of all together."""
     film, radiograph = graded(grader, path)
-    contents, reason = film_objects(film, path, Job.of(grader, WHEN), OBJECT_FORMATS, radiograph)
-    if reason is not None:
-        raise SystemExit(f"{path.name}: {reason.message}")
+    contents, reasons = film_objects(film, path, Job.of(grader, WHEN), OBJECT_FORMATS, radiograph)
+    if reasons:
+        raise SystemExit(f"{path.name}: {reasons[0].message}")
     sizes = {name: len(content) for name, content in contents.items()}
     return {**sizes, "objects": sum(sizes.values())}
 

@@ -22,7 +22,7 @@ def pair() -> PhantomPair:
 
 SLOW = {  # much like others; the rest are more than 36
     "side_odd", "no_orientation", "greek", "cyrillic", "gb18030", "one_component_name", "instance_number_0",
-    "burned_in", "age_and_weight", "odd_time", "deidentified", "clinical_trial",
+    "side_of_series", "unknown_charset", "japanese_half", "private", "burned_in", "age_and_weight", "odd_time", "deidentified", "clinical_trial",
 }  # fmt: skip
 
 

@@ -125,9 +125,9 @@ def test_a_colour_film_has_no_grey_state(single, tmp_path):
 
 def test_a_colour_film_gets_the_other_objects_and_a_reason(single, tmp_path):
     graded = changed(single, tmp_path, SamplesPerPixel=3)
-    contents, reason = film_objects(graded.film, graded.content, graded.job, ["gsps", "fhir"])
+    contents, reasons = film_objects(graded.film, graded.content, graded.job, ["gsps", "fhir"])
     assert list(contents) == ["fhir"]
-    assert reason.code == "colour_film"
+    assert [reason.code for reason in reasons] == ["colour_film"]
 
 
 def test_the_state_refers_to_the_film_and_belongs_to_its_patient(bilateral):

@@ -1,6 +1,6 @@
 """`ClinicalFilm`: the input of every writer of derived objects."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from kneegrade.clinical.job import Job
 from kneegrade.errors import UnsupportedFileError
 from kneegrade.imaging import Radiograph, Source, read_radiograph
 from kneegrade.imaging.photometry import INVERTED
-from kneegrade.results import GradedRadiograph
+from kneegrade.results import Finding, GradedRadiograph
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,7 +17,7 @@ class ClinicalFilm:
     """A graded DICOM film with its header and its job.
 
     Attributes:
-        film: its results, as in the report.
+        film: its results, as in the report, with a warning if attributes of its header are left out.
         header: of the film; kept out of logs.
         job: what graded it, and when.
         content: path or bytes of the film.
@@ -33,11 +33,25 @@ class ClinicalFilm:
     @cached_property
     def radiograph(self) -> Radiograph:
         """The film with bone bright; decoded again if it was not handed on from grading."""
-        if self.decoded is not None:
-            return self.decoded
-        radiograph = read_radiograph(self.content)
-        is_inverted = radiograph.polarity is not None and radiograph.polarity.inverted
-        return radiograph if is_inverted == was_inverted(self.film) else radiograph.in_other_polarity()
+        return read_as_graded(self.content, self.film) if self.decoded is None else self.decoded
+
+
+def read_as_graded(content: Path | bytes, film: GradedRadiograph) -> Radiograph:
+    """The radiograph in the polarity in which it was graded.
+
+    Args:
+        content: path or bytes of the film.
+        film: its results, whose warnings state the polarity.
+
+    Raises:
+        KneeGradeError: the file cannot be read.
+    """
+    radiograph = read_radiograph(content)
+    polarity = radiograph.polarity
+    is_undecided = any(warning.code == "polarity_undecided" for warning in film.warnings)
+    if polarity is None or (is_undecided and polarity.declared_by is None):  # then it was graded as the pixels suggest
+        return radiograph
+    return radiograph if polarity.inverted == was_inverted(film) else radiograph.in_other_polarity()
 
 
 def was_inverted(film: GradedRadiograph) -> bool:
@@ -68,4 +82,16 @@ def read_clinical_film(
             "The file changed after it was graded, so no object was derived from it. Grade it again.",
             code="file_changed",
         )
+    if header.withheld:
+        film = replace(film, warnings=(*film.warnings, _withheld(header)))
     return ClinicalFilm(film, header, job, content, radiograph)
+
+
+def _withheld(header: FilmHeader) -> Finding:
+    """The warning that names attributes, not their values, which may name the patient."""
+    keywords = sorted(set(header.withheld))
+    return Finding(
+        "attributes_withheld",
+        f"The DICOM and FHIR objects of this film lack {', '.join(keywords)}: the values in the film do not conform to "
+        "DICOM or are too long. Correct the film in the archive.",
+    )

@@ -90,7 +90,7 @@ class ObjectWriter:
 
     Attributes:
         paths: of the files, in the order of films and formats.
-        skipped: the films without objects, by name in the report, and the reasons.
+        missing: films by name in the report, and what of their objects is missing and why.
 
     Raises:
         UsageError: a format is unknown, or a package is missing.
@@ -102,7 +102,7 @@ class ObjectWriter:
         self._longest = max((len(f".{OBJECT_FORMATS[name].ending}") for name in self._formats), default=0)
         self._stems = set[str]()
         self.paths: list[Path] = []
-        self.skipped: list[tuple[str, Finding]] = []
+        self.missing: list[tuple[str, Finding]] = []
 
     def __call__(
         self, source: Source, film: GradedRadiograph, radiograph: Radiograph | None = None
@@ -120,17 +120,15 @@ class ObjectWriter:
         stem = self._stem(film.source)
         if film.failed:
             return film
-        contents, reason = film_objects(film, source, self._job, self._formats, radiograph)
+        contents, findings = film_objects(film, source, self._job, self._formats, radiograph)
         for name, content in contents.items():
             path = self._directory / OBJECT_FORMATS[name].folder / f"{stem}.{OBJECT_FORMATS[name].ending}"
             make_directory(path.parent)
             with replacing(path, "wb") as stream:
                 stream.write(content)
             self.paths.append(path)
-        if reason is None:
-            return film
-        self.skipped.append((film.source, reason))
-        return replace(film, warnings=(*film.warnings, reason))
+        self.missing += [(film.source, finding) for finding in findings]
+        return replace(film, warnings=(*film.warnings, *findings))
 
     def _stem(self, name: str) -> str:
         return short_name(name, self._longest) if self._full_names else unique_stem(name, self._stems, self._longest)
@@ -139,8 +137,8 @@ class ObjectWriter:
 def film_objects(
     film: GradedRadiograph, source: "str | Path | bytes | Source", job: Job, formats: Iterable[str],
     radiograph: Radiograph | None = None,
-) -> tuple[dict[str, bytes], Finding | None]:  # fmt: skip
-    """The derived objects of a film by format, and the reason why one or all of them are missing, or None.
+) -> tuple[dict[str, bytes], tuple[Finding, ...]]:  # fmt: skip
+    """The derived objects of a film by format, and what of them is missing and why.
 
     Args:
         film: its results.
@@ -152,14 +150,16 @@ def film_objects(
     clinical_film, reason = _attempt(partial(read_clinical_film, film, source, job, radiograph), NO_OBJECTS)
     contents = dict[str, bytes]()
     if clinical_film is None:
-        return contents, reason
+        return contents, () if reason is None else (reason,)
+    findings = list(clinical_film.film.warnings[len(film.warnings) :])
     for name in formats:
         make = partial(OBJECT_FORMATS[name].content, clinical_film)
         content, problem = _attempt(make, f"No {name} object was written for this film. ")
         if content is not None:
             contents[name] = content
-        reason = reason or problem
-    return contents, reason
+        if problem is not None:
+            findings.append(problem)
+    return contents, tuple(findings)
 
 
 def _attempt(make: Callable[[], T], consequence: str) -> tuple[T | None, Finding | None]:

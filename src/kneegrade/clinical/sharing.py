@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from kneegrade.clinical.clinical_film import read_as_graded
 from kneegrade.clinical.film_header import FilmHeader, read_film_header
 from kneegrade.clinical.job import Job
 from kneegrade.clinical.object_files import OBJECT_FORMATS, ObjectWriter
@@ -18,7 +19,7 @@ from kneegrade.clinical.shared_film import SharedFile, shared_dicom, shared_pict
 from kneegrade.errors import KneeGradeError
 from kneegrade.files import make_directory, replacing
 from kneegrade.grader import Grader
-from kneegrade.imaging import Source, read_radiograph
+from kneegrade.imaging import Source
 from kneegrade.imaging.sources import sha256_of
 from kneegrade.progress import Progress
 from kneegrade.reporting import FORMATS, write_report
@@ -127,7 +128,7 @@ def share_film(
         KneeGradeError: the file cannot be read, or no knee was detected on it.
     """
     content = source.open()
-    radiograph, header = read_radiograph(content), _header(content)
+    radiograph, header = read_as_graded(content, graded), _header(content)
     is_whole = whole_film and header is not None and header.image.get("BurnedInAnnotation") == "NO"
     values = shared_pixels(radiograph, graded.knees, whole_film=is_whole)
     if header is None:

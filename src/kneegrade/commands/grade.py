@@ -206,13 +206,13 @@ def _print_report(
 
 
 def _object_lines(objects: "ObjectWriter") -> list[str]:
-    """What was written to which folder, and one line for each reason why films got no objects."""
+    """What was written to which folder, and one line for each reason why objects are missing."""
     from kneegrade.reporting.report_labels import printable
 
     folders = dict.fromkeys(path.parent for path in objects.paths)
     lines = [f"Wrote {sum(path.parent == folder for path in objects.paths)} files to {folder}" for folder in folders]
-    for reason in dict.fromkeys(reason for _, reason in objects.skipped):
-        names = [printable(name) for name, other in objects.skipped if other == reason]
+    for reason in dict.fromkeys(reason for _, reason in objects.missing):
+        names = [printable(name) for name, other in objects.missing if other == reason]
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         lines.append(f"{names[0]}{more}: {reason.message}")
     return lines
