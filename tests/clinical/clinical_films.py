@@ -108,6 +108,10 @@ Change = Callable[[Dataset], object]
 FilmChange = Callable[[GradedRadiograph], GradedRadiograph]
 
 
+def first_knee(film: GradedRadiograph) -> GradedRadiograph:
+    return replace(film, knees=film.knees[:1])
+
+
 @dataclass(frozen=True)
 class ClinicalVariant:
     """A kind of source film.
@@ -121,7 +125,7 @@ class ClinicalVariant:
 
     name: str
     header: Change = lambda dataset: None
-    results: FilmChange = lambda film: replace(film, knees=film.knees[:1])
+    results: FilmChange = first_knee
     job: Job = JOB
 
     def file(self, pair: PhantomPair) -> bytes:
@@ -215,8 +219,8 @@ def no_knee(film: GradedRadiograph) -> GradedRadiograph:
     return replace(film, knees=(), reason=NO_KNEE)
 
 
-def single(film: GradedRadiograph) -> GradedRadiograph:
-    return replace(film, knees=film.knees[:1])
+def first_knee_refused(film: GradedRadiograph) -> GradedRadiograph:
+    return replace(film, knees=(refused(film.knees[0]),))
 
 
 def no_spacing(knee: GradedKnee) -> GradedKnee:
@@ -246,7 +250,7 @@ VARIANTS = (
     V("empty_type_2", having(
         PatientID="", PatientName="", PatientBirthDate="", PatientSex="", AccessionNumber="", StudyID="",
         StudyDate="", StudyTime="", ReferringPhysicianName="")),
-    V("side_right", having(ImageLaterality="R"), single),
+    V("side_right", having(ImageLaterality="R"), lambda film: first_knee(film)),
     V("no_side", without("ImageLaterality", "AnatomicRegionSequence")),
     V("side_of_series", all_of(without("ImageLaterality"), having(Laterality="L"))),
     V("side_odd", having(ImageLaterality="BOTH")),
