@@ -138,3 +138,18 @@ def test_the_state_refers_to_the_film_and_belongs_to_its_patient(bilateral):
     for keyword in ("PatientID", "PatientName", "PatientBirthDate", "StudyInstanceUID", "AccessionNumber", "StudyDate"):
         assert state[keyword].value == film[keyword].value
     assert (state.SeriesNumber, state.Modality) == (9902, "PR")
+
+
+@pytest.mark.parametrize(
+    ("elements", "ratio"),
+    [
+        ({}, [1, 1]),
+        ({"PixelAspectRatio": [4, 3]}, [4, 3]),
+        ({"PixelSpacing": [0.2, 0.15]}, [20000, 15000]),
+        ({"PixelSpacing": [0.2, 0.2], "PixelAspectRatio": [4, 3]}, [1, 1]),
+    ],
+)
+def test_the_shape_of_the_pixels_is_that_of_the_film(single, tmp_path, elements, ratio):
+    (area,) = presentation_state(changed(single, tmp_path, **elements)).DisplayedAreaSelectionSequence
+    assert area.PresentationPixelAspectRatio == ratio
+    assert "PixelOriginInterpretation" not in area

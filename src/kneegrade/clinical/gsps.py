@@ -53,6 +53,7 @@ def presentation_state(graded: ClinicalFilm) -> "Dataset":
         ),
         **highdicom_arguments("GSPS", header, job),
     )
+    _set_displayed_area(made, header)
     made.Laterality = header.laterality if header.laterality in ("R", "L") else ""  # no value for both sides
     return finish(made, header, job)
 
@@ -64,6 +65,14 @@ def is_inverse(film: GradedRadiograph, header: FilmHeader) -> bool:
     """
     declared = header.inverse or str(header.image.get("PresentationLUTShape") or "") == "INVERSE"
     return declared != was_inverted(film)
+
+
+def _set_displayed_area(made: "Dataset", header: FilmHeader) -> None:
+    """State the shape of the pixels, which highdicom takes to be square."""
+    for area in made.DisplayedAreaSelectionSequence:
+        area.PresentationPixelAspectRatio = list(header.aspect_ratio)
+        if "PixelOriginInterpretation" in area:  # for images in tiles
+            del area.PixelOriginInterpretation
 
 
 def _source(film: GradedRadiograph, header: FilmHeader) -> "Dataset":
