@@ -71,8 +71,8 @@ def test_dcmtk_applies_the_state_to_the_same_picture(name, request, tmp_path):
         ("MONOCHROME1", None, (NEGATIVE,), "IDENTITY"),
     ],
 )
-def test_polarity_follows_declaration_and_pixels(bilateral, tmp_path, photometric, shape, warnings, expected):
-    graded = changed(bilateral, tmp_path, PhotometricInterpretation=photometric, PresentationLUTShape=shape)
+def test_polarity_follows_declaration_and_pixels(single, tmp_path, photometric, shape, warnings, expected):
+    graded = changed(single, tmp_path, PhotometricInterpretation=photometric, PresentationLUTShape=shape)
     graded = replace(graded, film=replace(graded.film, warnings=warnings))
     assert presentation_state(graded).PresentationLUTShape == expected
 
@@ -113,8 +113,8 @@ def test_a_window_that_kneegrade_ignored_is_not_repeated(bilateral):
 
 
 @pytest.mark.parametrize(("stated", "written"), [("R", "R"), ("L", "L"), ("B", ""), ("U", ""), (None, "")])
-def test_laterality(bilateral, tmp_path, stated, written):
-    assert presentation_state(changed(bilateral, tmp_path, ImageLaterality=stated)).Laterality == written
+def test_laterality(single, tmp_path, stated, written):
+    assert presentation_state(changed(single, tmp_path, ImageLaterality=stated)).Laterality == written
 
 
 def test_a_colour_film_has_no_grey_state(single, tmp_path):
