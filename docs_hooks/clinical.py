@@ -17,7 +17,9 @@ from kneegrade.anatomy import Landmarks, measure
 from kneegrade.clinical import OBJECT_FORMATS, ClinicalFilm, Job, read_clinical_film
 from kneegrade.clinical.codes import SCHEME, SCHEME_NAME, SCHEME_VERSION, TABLE
 from kneegrade.clinical.derived_object import IMPLEMENTATION_VERSION, SERIES
+from kneegrade.clinical.gsps import presentation_state
 from kneegrade.clinical.job import MANUFACTURER, MODEL
+from kneegrade.clinical.secondary_capture import secondary_capture
 from kneegrade.clinical.uids import IMPLEMENTATION_UID, SCHEME_UID
 from kneegrade.imaging.dicom_codecs import PACKAGES
 from kneegrade.imaging.dicom_header import MODALITIES, UNUSUAL_MODALITIES
@@ -182,11 +184,10 @@ def read_only() -> str:
     return ", ".join(_described(keyword) for keyword in (*INSTANCE, *IMAGE))
 
 
-def written() -> str:
-    """Attributes of a structured report that kneegrade writes itself, in the order of their tags."""
-    report = _example_report()
+def written(made: Dataset) -> str:
+    """Attributes of an object that kneegrade writes itself, in the order of their tags."""
     lines = ["| attribute | tag | VR | value |", "|---|---|---|---|"]
-    for element in (*report.file_meta, *report):
+    for element in (*made.file_meta, *made):
         if element.keyword in (*IDENTITY, "StudyInstanceUID", "FileMetaInformationGroupLength"):
             continue
         lines.append(f"| {element.name} | {_tag(element.tag)} | {element.VR} | {_value(element)} |")
@@ -204,7 +205,9 @@ GENERATED_VALUES = {
 def _value(element: Any) -> str:
     if element.keyword in GENERATED_VALUES:
         return GENERATED_VALUES[element.keyword]
-    if element.keyword.endswith(("Date", "Time")):
+    if element.VR in ("OB", "OW") and element.keyword == "PixelData":
+        return "the picture"
+    if element.VR in ("DA", "TM"):
         return "moment of the job"
     if element.VR == "SQ":
         return "empty" if not element.value else f"{len(element.value)} item(s)"
@@ -239,6 +242,8 @@ def _tag(tag: int) -> str:
 
 GENERATED = {
     "sr-tree": tree, "sr-codes": codes, "sop-classes": classes, "transfer-syntaxes": transfer_syntaxes,
-    "modalities": modalities, "copied-attributes": copied, "read-attributes": read_only, "sr-attributes": written,
-    "identifiers": identifiers,
+    "modalities": modalities, "copied-attributes": copied, "read-attributes": read_only, "identifiers": identifiers,
+    "sr-attributes": lambda: written(_example_report()),
+    "gsps-attributes": lambda: written(presentation_state(_example_film())),
+    "sc-attributes": lambda: written(secondary_capture(_example_film())),
 }  # fmt: skip

@@ -59,6 +59,8 @@ from kneegrade.weights.compute import Compute, Precision, Runtime, one_thread
 if TYPE_CHECKING:
     import pydicom
 
+Derive = Callable[[Source, GradedRadiograph, Radiograph | None], GradedRadiograph]  # see `Grader.grade_sources`
+
 
 def detect_film(source: Source, detector: LandmarkDetector, hints: UserHints) -> DetectedRadiograph:
     """The knees of a file (stages 1 to 3). Nothing is raised: a problem becomes the film's reason."""
@@ -171,7 +173,7 @@ class Grader:
 
     def grade_sources(
         self, sources: Iterable[Source], hints: UserHints | None = None, progress: Progress | None = None,
-        on_film: Callable[[GradedRadiograph], None] | None = None,
+        on_film: Callable[[GradedRadiograph], None] | None = None, derive: Derive | None = None,
     ) -> Report:  # fmt: skip
         """The report on many inputs, in their order. A bad file becomes a row with its reason.
 
@@ -180,6 +182,9 @@ class Grader:
             hints: information about all of them that the user provides.
             progress: called with (films done, number of films) after each film has been graded.
             on_film: called with each film as soon as it is graded.
+            derive: called before that with each film, its source and its pixels (None if it could not be read), which
+                are not kept; returns the film for the report, for example with a further warning. What it raises ends
+                the run.
 
         Raises:
             GradingInterrupted: instead of KeyboardInterrupt; it has the report on the films graded until then.
@@ -190,7 +195,7 @@ class Grader:
         graded: list[GradedRadiograph] = []
         try:
             for source in listed:
-                graded.append(self.grade_film(source, hints))
+                graded.append(self.grade_film(source, hints, derive))
                 if on_film:
                     on_film(graded[-1])
                 if progress:
@@ -200,13 +205,16 @@ class Grader:
             raise GradingInterrupted(self._report([*graded, *left]), len(left)) from interrupt
         return self._report(graded)
 
-    def grade_film(self, source: Source, hints: UserHints | None = None) -> GradedRadiograph:
-        """The graded film of a file. Nothing is raised: a problem becomes the film's reason."""
+    def grade_film(
+        self, source: Source, hints: UserHints | None = None, derive: Derive | None = None
+    ) -> GradedRadiograph:
+        """The graded film of a file. A problem becomes the film's reason; only `derive` may raise."""
         film = detect_film(source, self.detector, hints or UserHints())
         try:
-            return self._grade_detected(film)
+            graded = self._grade_detected(film)
         except Exception as error:  # one film must never end a run of many
-            return GradedRadiograph(film.source, reason=internal_error(error), failed=True, sha256=film.sha256)
+            graded = GradedRadiograph(film.source, reason=internal_error(error), failed=True, sha256=film.sha256)
+        return graded if derive is None else derive(source, graded, film.radiograph)
 
     def _grade_detected(self, film: DetectedRadiograph) -> GradedRadiograph:
         """The graded film: stages 4 to 8 on its accepted knees together."""

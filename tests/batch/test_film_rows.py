@@ -2,6 +2,7 @@
 
 import json
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,12 @@ import pytest
 from kneegrade import Grader
 from kneegrade.anatomy import UserHints
 from kneegrade.batch import film_task, read_table, write_summary
-from kneegrade.batch.film_task import content_version, film_rows
+from kneegrade.batch.film_task import FilmTask, ObjectSettings, content_version, film_rows
 from kneegrade.batch.plan import PlannedFilm
 from kneegrade.batch.result_parts import PartWriter
 from kneegrade.batch.shard import Shard
 from kneegrade.batch.summary import ReviewedKnee, choose
+from kneegrade.clinical import Job, ObjectWriter
 from kneegrade.imaging import Source
 from kneegrade.schema import TARGET_NAMES
 
@@ -82,6 +84,25 @@ def test_an_error_while_rows_are_made_is_a_row(grader, monkeypatch):
     monkeypatch.setattr(film_task, "rows_of", broken)
     rows = film_rows(grader, planned("missing.dcm"), UserHints())
     assert (rows.film["status"], rows.film["reason_code"], rows.knees) == ("failed", "internal", [])
+
+
+def test_a_worker_writes_objects_and_gives_the_same_bytes_again(tmp_path, monkeypatch, grader):
+    monkeypatch.setattr("kneegrade.grader.Grader", lambda *arguments, **options: grader)
+    when, film = datetime(2026, 1, 1, tzinfo=UTC), planned("single_right.dcm")
+    contents = []
+    for name in ("once", "again"):
+        task = FilmTask(objects=ObjectSettings(tmp_path / name, ("fhir",), when))
+        assert task.start()(film).film["status"] == "graded"
+        contents.append((tmp_path / name / "fhir" / "single_right.dcm.fhir.json").read_bytes())
+    assert contents[0] == contents[1]
+
+
+def test_a_film_whose_objects_cannot_be_written_is_tried_again_by_the_next_run(tmp_path, grader):
+    (tmp_path / "fhir").write_text("a file in the way")
+    write = ObjectWriter(tmp_path, ["fhir"], Job.of(grader, datetime(2026, 1, 1, tzinfo=UTC)))
+    rows = film_rows(grader, planned("single_right.dcm"), UserHints(), write)
+    assert (rows.film["status"], rows.film["sha256"], rows.knees) == ("failed", None, [])
+    assert rows.film["reason_code"] == "not_writable"
 
 
 def test_the_summary_counts_the_rows_and_shows_the_knees_to_look_at(written):

@@ -18,6 +18,7 @@ from kneegrade.schema import TARGET_NAMES
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 CPU = RunSettings(device="cpu")
+OPTIONS = BatchOptions(settings=CPU, workers=1, formats=("fhir",))
 
 
 def make_films(folder):
@@ -41,7 +42,7 @@ def finished(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run, "plan_films", plan_and_lose)
-        progress = run_batch([str(films)], root / "out", BatchOptions(settings=CPU, workers=1))
+        progress = run_batch([str(films)], root / "out", OPTIONS)
     return root, progress
 
 
@@ -66,7 +67,7 @@ def test_a_resumed_run_grades_what_is_missing_and_the_rows_are_those_of_grade(fi
     (root / "away").rename(root / "in" / "two.dcm")
     os.utime(root / "in" / "a" / "one.dcm")  # another time of change, the same bytes
     parts = set((root / "out" / "films").iterdir())
-    progress = run_batch([str(root / "in")], root / "out", BatchOptions(settings=CPU, workers=1))
+    progress = run_batch([str(root / "in")], root / "out", OPTIONS)
     assert (progress.again, progress.skipped, progress.graded, progress.done) == (1, 2, 1, 1)
     assert len(set((root / "out" / "films").iterdir()) - parts) == 1
     films, knees = rows(root / "out", "films"), rows(root / "out", "knees")
@@ -77,6 +78,17 @@ def test_a_resumed_run_grades_what_is_missing_and_the_rows_are_those_of_grade(fi
         assert films[film.source, None]["sha256"] == film.sha256
         for number, knee in enumerate(film.knees):
             assert_same(knees[film.source, number], knee)
+    assert_objects_state_the_start_of_the_first_run(root / "out")
+
+
+def assert_objects_state_the_start_of_the_first_run(output):
+    bundles = {
+        path.relative_to(output).as_posix(): json.loads(path.read_text()) for path in output.rglob("*.fhir.json")
+    }
+    assert sorted(bundles) == ["fhir/a/one.dcm.fhir.json", "fhir/two.dcm.fhir.json"]
+    started = json.loads((output / "run.json").read_text())["started"]
+    issued = {entry["resource"].get("issued") for bundle in bundles.values() for entry in bundle["entry"]}
+    assert issued - {None} == {started}
 
 
 def assert_same(row, knee):
@@ -135,3 +147,8 @@ def test_a_film_that_kills_its_actor_gets_a_row_on_ray(tmp_path):
     assert {name: (rows.film["status"], rows.log["attempts"]) for name, rows in found.items()} == {
         "a": ("graded", 1), "b": ("graded", 1), "once": ("graded", 2), "kill": ("failed", 3),
     }  # fmt: skip
+
+
+def test_ray_writes_no_objects(tmp_path):
+    with pytest.raises(UsageError, match="use --engine local"):
+        run_batch([str(EXAMPLES)], tmp_path, BatchOptions(engine="ray", formats=("fhir",)))

@@ -26,8 +26,9 @@ def description(**changes):
 
 def test_another_value_is_refused_with_its_name(tmp_path):
     lock = OutputLock(tmp_path)
-    assert not lock.fix(description())
-    assert lock.fix(description())
+    first = description()
+    assert lock.fix(first | {"started": "2026-01-01T00:00:00+01:00"})["started"] == "2026-01-01T00:00:00+01:00"
+    assert lock.fix(description())["started"] == "2026-01-01T00:00:00+01:00"  # objects of a resumed run state it
     with pytest.raises(UsageError, match=r"device \(cpu then, cuda now\); side \(None then, R now\)"):
         lock.fix(description(device="cuda", side="R"))
     written = json.loads((tmp_path / "run.json").read_text())

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from kneegrade.anatomy import Landmarks, measure
+from kneegrade.anatomy.pixel_aspect import NOT_SQUARE
 from kneegrade.clinical import ClinicalFilm, Job, read_clinical_film
 from kneegrade.phantom.film import FilmOptions, render_film
 from kneegrade.phantom.film_dicom import DicomOptions, film_dataset
@@ -38,6 +39,13 @@ UNSURE = Finding("unlike_training", "The features of the knee differ from those 
 METAL = Finding("implant", "The knee contains a metal implant; grades would be meaningless.")
 COHERENCE = Finding("kl2_with_oarsi_zero", "KL 2 or more with all OARSI grades zero.")
 MAGNIFIED = Finding("magnification_uncorrected", "Lengths are not corrected for magnification.")
+FILM_WARNINGS = (
+    NOT_SQUARE,
+    Finding("more_knees", "The picture shows 4 knees."),
+    Finding("mirrored_marker", "A side marker is mirrored."),
+    Finding("marker_contradicts_side", "A side marker names the other side."),
+    Finding("polarity_undecided", "Neither polarity shows a knee for certain."),
+)
 NO_KNEE = Finding("no_knee", "No knee in a frontal view was detected on this film.")
 
 
@@ -100,6 +108,10 @@ Change = Callable[[Dataset], object]
 FilmChange = Callable[[GradedRadiograph], GradedRadiograph]
 
 
+def first_knee(film: GradedRadiograph) -> GradedRadiograph:
+    return replace(film, knees=film.knees[:1])
+
+
 @dataclass(frozen=True)
 class ClinicalVariant:
     """A kind of source film.
@@ -113,7 +125,7 @@ class ClinicalVariant:
 
     name: str
     header: Change = lambda dataset: None
-    results: FilmChange = lambda film: replace(film, knees=film.knees[:1])
+    results: FilmChange = first_knee
     job: Job = JOB
 
     def file(self, pair: PhantomPair) -> bytes:
@@ -207,8 +219,8 @@ def no_knee(film: GradedRadiograph) -> GradedRadiograph:
     return replace(film, knees=(), reason=NO_KNEE)
 
 
-def single(film: GradedRadiograph) -> GradedRadiograph:
-    return replace(film, knees=film.knees[:1])
+def first_knee_refused(film: GradedRadiograph) -> GradedRadiograph:
+    return replace(film, knees=(refused(film.knees[0]),))
 
 
 def no_spacing(knee: GradedKnee) -> GradedKnee:
@@ -238,7 +250,7 @@ VARIANTS = (
     V("empty_type_2", having(
         PatientID="", PatientName="", PatientBirthDate="", PatientSex="", AccessionNumber="", StudyID="",
         StudyDate="", StudyTime="", ReferringPhysicianName="")),
-    V("side_right", having(ImageLaterality="R"), single),
+    V("side_right", having(ImageLaterality="R"), lambda film: first_knee(film)),
     V("no_side", without("ImageLaterality", "AnatomicRegionSequence")),
     V("side_of_series", all_of(without("ImageLaterality"), having(Laterality="L"))),
     V("side_odd", having(ImageLaterality="BOTH")),
@@ -287,6 +299,7 @@ VARIANTS = (
     V("no_knee", results=no_knee),
     V("no_optional_results", results=each_knee(bare)),
     V("site_scale", results=each_knee(on_site_scale), job=SITE_JOB),
+    V("stretched", having(PixelAspectRatio=[4, 3]), lambda film: replace(film, warnings=FILM_WARNINGS)),
     V("unknown_finding", results=lambda film: replace(film, warnings=(Finding("new_code", "Größer als 3 mm."),))),
 )  # fmt: skip
 LONG_NAME = V("long_name", having(PatientName="A" * 64 + "^" + "B" * 60))

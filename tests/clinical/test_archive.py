@@ -32,8 +32,8 @@ def objects(pair: PhantomPair) -> dict[str, bytes]:
     """The film and its DICOM objects as files."""
     content = VARIANTS[0].file(pair)
     formats = [name for name, one in OBJECT_FORMATS.items() if one.ending.endswith(".dcm")]
-    made, reason = film_objects(pair.film, content, JOB, formats)
-    assert reason is None
+    made, reasons = film_objects(pair.film, content, JOB, formats)
+    assert reasons == ()
     return {"film": content, **made}
 
 

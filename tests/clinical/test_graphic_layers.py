@@ -5,6 +5,7 @@ import pytest
 
 from kneegrade.clinical.graphic_layers import layer_contents
 from kneegrade.clinical.job import RESEARCH_USE
+from kneegrade.clinical.result_text import width_texts
 from kneegrade.results import Finding, GradedRadiograph
 
 SIZE = (1179, 1700)  # of the bilateral example
@@ -20,19 +21,19 @@ def test_layers_and_their_content(bilateral):
         "OUTLINES": 4, "CALIPERS": 4, "GRADES": 0,
     }  # fmt: skip
     assert [line.text for line in contents["CALIPERS"].lines] == ["medial", "lateral"] * 2
+    widths = [width_texts(knee.joint_space) for knee in bilateral.film.knees]
     assert [line.text for line in contents["GRADES"].lines] == [
         RESEARCH_USE,
+        "Film: Spacing at detector, magnification not corrected",
         "Right knee: KL 1 (90 %: 0-2)",
         "JSN M 0  JSN L 0",
         "OST FM 0  FL 0  TM 0  TL 0",
-        "JSW medial 3.6 +/- 0.3 mm",
-        "JSW lateral 6.7 +/- 0.3 mm",
+        *(f"JSW {text}" for text in widths[0]),
         "To be decided by a reader",
         "Left knee: KL 2",
         "JSN M 1  JSN L 0",
         "OST FM 1  FL 0  TM 1  TL 1",
-        "JSW medial 3.5 +/- 0.3 mm",
-        "JSW lateral 6.8 +/- 0.4 mm",
+        *(f"JSW {text}" for text in widths[1]),
     ]
 
 

@@ -71,8 +71,8 @@ def test_dcmtk_applies_the_state_to_the_same_picture(name, request, tmp_path):
         ("MONOCHROME1", None, (NEGATIVE,), "IDENTITY"),
     ],
 )
-def test_polarity_follows_declaration_and_pixels(bilateral, tmp_path, photometric, shape, warnings, expected):
-    graded = changed(bilateral, tmp_path, PhotometricInterpretation=photometric, PresentationLUTShape=shape)
+def test_polarity_follows_declaration_and_pixels(single, tmp_path, photometric, shape, warnings, expected):
+    graded = changed(single, tmp_path, PhotometricInterpretation=photometric, PresentationLUTShape=shape)
     graded = replace(graded, film=replace(graded.film, warnings=warnings))
     assert presentation_state(graded).PresentationLUTShape == expected
 
@@ -113,8 +113,8 @@ def test_a_window_that_kneegrade_ignored_is_not_repeated(bilateral):
 
 
 @pytest.mark.parametrize(("stated", "written"), [("R", "R"), ("L", "L"), ("B", ""), ("U", ""), (None, "")])
-def test_laterality(bilateral, tmp_path, stated, written):
-    assert presentation_state(changed(bilateral, tmp_path, ImageLaterality=stated)).Laterality == written
+def test_laterality(single, tmp_path, stated, written):
+    assert presentation_state(changed(single, tmp_path, ImageLaterality=stated)).Laterality == written
 
 
 def test_a_colour_film_has_no_grey_state(single, tmp_path):
@@ -125,9 +125,9 @@ def test_a_colour_film_has_no_grey_state(single, tmp_path):
 
 def test_a_colour_film_gets_the_other_objects_and_a_reason(single, tmp_path):
     graded = changed(single, tmp_path, SamplesPerPixel=3)
-    contents, reason = film_objects(graded.film, graded.content, graded.job, ["gsps", "fhir"])
+    contents, reasons = film_objects(graded.film, graded.content, graded.job, ["gsps", "fhir"])
     assert list(contents) == ["fhir"]
-    assert reason.code == "colour_film"
+    assert [reason.code for reason in reasons] == ["colour_film"]
 
 
 def test_the_state_refers_to_the_film_and_belongs_to_its_patient(bilateral):
@@ -138,3 +138,18 @@ def test_the_state_refers_to_the_film_and_belongs_to_its_patient(bilateral):
     for keyword in ("PatientID", "PatientName", "PatientBirthDate", "StudyInstanceUID", "AccessionNumber", "StudyDate"):
         assert state[keyword].value == film[keyword].value
     assert (state.SeriesNumber, state.Modality) == (9902, "PR")
+
+
+@pytest.mark.parametrize(
+    ("elements", "ratio"),
+    [
+        ({}, [1, 1]),
+        ({"PixelAspectRatio": [4, 3]}, [4, 3]),
+        ({"PixelSpacing": [0.2, 0.15]}, [20000, 15000]),
+        ({"PixelSpacing": [0.2, 0.2], "PixelAspectRatio": [4, 3]}, [1, 1]),
+    ],
+)
+def test_the_shape_of_the_pixels_is_that_of_the_film(single, tmp_path, elements, ratio):
+    (area,) = presentation_state(changed(single, tmp_path, **elements)).DisplayedAreaSelectionSequence
+    assert area.PresentationPixelAspectRatio == ratio
+    assert "PixelOriginInterpretation" not in area

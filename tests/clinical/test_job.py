@@ -5,12 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from clinical_films import JOB, WEIGHTS, ClinicalVariant, PhantomPair, having, report_of
+from clinical_films import JOB, WEIGHTS, ClinicalVariant, PhantomPair, having
 
 from kneegrade.anatomy import UserHints, UserLandmarks
 from kneegrade.clinical import FilmHeader, Job, options_of, read_film_header
 from kneegrade.clinical.uids import IMPLEMENTATION_UID, tracking_uid, uid_of
 from kneegrade.errors import UsageError
+from kneegrade.grader import Grader
 
 
 @pytest.fixture(scope="module")
@@ -66,9 +67,13 @@ def test_a_moment_without_time_zone_is_refused() -> None:
         replace(JOB, when=datetime.datetime(2026, 1, 1))
 
 
-def test_a_job_has_the_software_of_the_report() -> None:
-    job = Job.of(report_of(), JOB.detector_sha256, JOB.when)
-    assert job == JOB
+def test_a_job_has_the_software_of_the_report(grader: Grader) -> None:
+    report = grader.grade_sources([])
+    job = Job.of(grader, JOB.when, UserHints("R"))
+    assert (job.version, job.weights, job.set_level, job.site) == (
+        report.version, report.weights, report.set_level, report.site,
+    )  # fmt: skip
+    assert (job.detector_sha256, job.options, job.when) == (grader.detector.sha256, "side=R", JOB.when)
 
 
 def test_options_are_what_the_user_stated(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from kneegrade.clinical.pseudonyms import Pseudonyms
 from kneegrade.clinical.sharing import share, share_film
 from kneegrade.errors import KneeGradeError
 from kneegrade.imaging import Source, find_sources, read_radiograph
+from kneegrade.imaging.photometry import INVERTED
 from kneegrade.reporting import write_report
 from kneegrade.results import GradedRadiograph
 
@@ -80,17 +82,15 @@ def test_reports_of_grade_hold_no_canary_either(marked, grader, tmp_path):
     assert marked.left_in(repr(report).encode()) == {}
 
 
-def test_shared_films_are_graded_alike(grader, tmp_path):
-    before = grader.grade(EXAMPLES).radiographs
-    films = share(list(find_sources([EXAMPLES])), tmp_path, grader, PSEUDONYMS, formats=["json"])
-    assert [film.changes for film in films] == [(), ()]
-    after = json.loads((tmp_path / "report.json").read_text())["radiographs"]
-    for film, original, shared in zip(films, before, after, strict=True):
-        assert shared["source"] == film.path.name
-        for knee, again in zip(original.knees, shared["knees"], strict=True):
-            for name, grade in knee.grades.items():
-                change = np.abs(np.subtract(grade.probabilities, again["grades"][name]["probabilities"])).max()
-                assert change < 0.1, (name, change)
+def test_shared_films_are_graded_alike(grader, bilateral, tmp_path):
+    (film,) = share(list(find_sources([EXAMPLES / "bilateral.dcm"])), tmp_path, grader, PSEUDONYMS, formats=["json"])
+    assert film.changes == ()
+    (shared,) = json.loads((tmp_path / "report.json").read_text())["radiographs"]
+    assert shared["source"] == film.path.name
+    for knee, again in zip(bilateral.film.knees, shared["knees"], strict=True):
+        for name, grade in knee.grades.items():
+            change = np.abs(np.subtract(grade.probabilities, again["grades"][name]["probabilities"])).max()
+            assert change < 0.1, (name, change)
 
 
 def test_a_later_run_takes_the_shared_film_and_not_the_objects_for_a_film(shared_marked):
@@ -129,21 +129,25 @@ def test_a_picture_loses_its_metadata(grader, tmp_path):
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"films", "report.json", "report.html", "grades.csv"}
 
 
-def test_a_film_without_a_knee_is_not_shared(grader, tmp_path):
-    rng = np.random.default_rng(0)
-    noise = Image.fromarray(rng.integers(0, 255, (400, 400), dtype=np.uint8))
-    noise.save(tmp_path / "noise.png")
-    sources = list(find_sources([tmp_path / "noise.png", EXAMPLES / "single_right.dcm"]))
+def test_a_film_without_a_knee_and_the_second_copy_of_a_film_are_not_shared(grader, tmp_path):
+    Image.fromarray(np.zeros((400, 400), np.uint8)).save(tmp_path / "blank.png")
+    sources = list(find_sources([tmp_path / "blank.png", EXAMPLES / "single_right.dcm"]))
+    sources.append(sources[1])
     films = share(sources, tmp_path / "out", grader, PSEUDONYMS, formats=["json"])
-    assert [film.path is None for film in films] == [True, False]
-    assert films[0].reason is not None
+    assert [film.reason and film.reason.code for film in films] == ["no_knee", None, "duplicate"]
     assert len(list((tmp_path / "out" / "films").iterdir())) == 1
 
 
-def test_the_same_film_twice_is_shared_once(grader, tmp_path):
-    sources = list(find_sources([EXAMPLES / "single_right.dcm"])) * 2
-    films = share(sources, tmp_path, grader, PSEUDONYMS, formats=["json"])
-    assert [film.reason and film.reason.code for film in films] == [None, "duplicate"]
+def test_a_film_that_was_graded_inverted_is_shared_so(single):
+    as_stored, inverted = (
+        share_film(Source("a", single.content), film, PSEUDONYMS)
+        for film in (single.film, replace(single.film, warnings=(INVERTED,)))
+    )
+    first, second = (
+        pydicom.dcmread(BytesIO(shared.content)).pixel_array.astype(int) for shared in (as_stored, inverted)
+    )
+    kept = (first > 0) & (second > 0)
+    assert np.array_equal(first[kept] + second[kept], np.full(kept.sum(), 65535))
 
 
 @pytest.mark.parametrize(("burned_in", "is_masked"), [("NO", False), ("YES", True), (None, True)])

@@ -2,24 +2,35 @@
 
 import json
 import shutil
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import pytest
+
+from kneegrade.commands import main
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 pytest.importorskip("highdicom", reason='highdicom is missing: pip install "kneegrade[dicom]"')
 
 
 @pytest.fixture(scope="module")
-def shared(kneegrade, tmp_path_factory):
-    """A run on a film whose name is that of a patient, and on a file that is no film."""
+def shared(tmp_path_factory):
+    """A run, in this process, on a film whose name is that of a patient, and on a file that is no film."""
     folder = tmp_path_factory.mktemp("share")
     films = folder / "input"
     films.mkdir()
     (films / "MUELLER_JOERG.dcm").write_bytes((EXAMPLES / "single_right.dcm").read_bytes())
     (films / "broken.dcm").write_bytes(b"\0" * 128 + b"DICM broken")
-    done = kneegrade("share", films, "--output", folder / "out", "--secret", folder / "secret")
-    return done, folder
+    command = ["kneegrade", "share", films, "--output", folder / "out", "--secret", folder / "secret"]
+    stdout, stderr = StringIO(), StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(stdout), redirect_stderr(stderr):
+        patch.setattr(sys, "argv", list(map(str, command)))
+        with pytest.raises(SystemExit) as end:
+            main()
+    return subprocess.CompletedProcess(command, end.value.code, stdout.getvalue(), stderr.getvalue()), folder
 
 
 def test_the_film_is_shared_and_the_broken_file_named(shared):

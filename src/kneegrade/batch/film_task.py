@@ -14,13 +14,31 @@ from kneegrade.batch.plan import PlannedFilm
 from kneegrade.batch.remote_files import RemoteFile
 from kneegrade.batch.rows import FilmRows, Row
 from kneegrade.batch.run_file import RunSettings
+from kneegrade.errors import KneeGradeError
 from kneegrade.imaging.sources import sha256_of
 from kneegrade.imaging.zip_members import ZipMember
 from kneegrade.results import Finding, GradedRadiograph
 from kneegrade.ungraded import internal_error
 
 if TYPE_CHECKING:
+    from kneegrade.clinical import ObjectWriter
     from kneegrade.grader import Grader
+
+
+@dataclass(frozen=True)
+class ObjectSettings:
+    """Which DICOM and FHIR objects a worker writes for each film.
+
+    Attributes:
+        directory: output folder of the run.
+        formats: of `clinical.OBJECT_FORMATS`.
+        when: moment that the objects state: the start of the first run into the folder, so that a film that is graded
+            again after a kill gets the same bytes.
+    """
+
+    directory: Path
+    formats: tuple[str, ...]
+    when: datetime
 
 
 @dataclass(frozen=True)
@@ -31,11 +49,13 @@ class FilmTask:
         weights: safetensors file of the grader; None: the shipped weights.
         detector: safetensors file of the landmark detector; None: the shipped weights.
         settings: device, runtime and precision, and what the user states about all films.
+        objects: what to write for each film beside its rows, or None.
     """
 
     weights: Path | None = None
     detector: Path | None = None
     settings: RunSettings = field(default_factory=RunSettings)
+    objects: ObjectSettings | None = None
 
     @property
     def hints(self) -> UserHints:
@@ -56,14 +76,27 @@ class FilmTask:
             settings.device, self.weights, self.detector, threads=settings.threads, runtime=settings.runtime,
             precision=settings.precision,
         )  # fmt: skip
-        return lambda film: film_rows(grader, film, hints)
+        write = None if self.objects is None else _object_writer(self.objects, grader, hints)
+        return lambda film: film_rows(grader, film, hints, write)
 
 
-def film_rows(grader: "Grader", film: PlannedFilm, hints: UserHints) -> FilmRows:
-    """The rows of a film. Nothing is raised: a problem becomes the film's reason."""
+def _object_writer(objects: ObjectSettings, grader: "Grader", hints: UserHints) -> "ObjectWriter":
+    from kneegrade.clinical import Job, ObjectWriter
+
+    job = Job.of(grader, objects.when, hints)
+    return ObjectWriter(objects.directory, objects.formats, job, full_names=True)  # workers do not know other names
+
+
+def film_rows(
+    grader: "Grader", film: PlannedFilm, hints: UserHints, write_objects: "ObjectWriter | None" = None
+) -> FilmRows:
+    """The rows of a film, after its objects were written. Nothing is raised: a problem becomes the film's reason."""
     version = content_version(film)
     start, cpu_start = time.perf_counter(), time.process_time()
-    graded = grader.grade_film(film.source, hints)
+    try:
+        graded = grader.grade_film(film.source, hints, write_objects)
+    except KneeGradeError as error:  # its objects cannot be written; without a checksum, the next run tries it again
+        graded = GradedRadiograph(film.source.name, reason=Finding(error.code, error.message), failed=True)
     try:
         rows = rows_of(film, graded)
     except Exception as error:  # one film must never end a run of many

@@ -5,18 +5,20 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from kneegrade.batch.film_task import FilmTask, content_version
+from kneegrade.batch.film_task import FilmTask, ObjectSettings, content_version
 from kneegrade.batch.local_engine import LocalEngine
 from kneegrade.batch.plan import Plan, PlannedFilm, plan_films
 from kneegrade.batch.remote_files import is_url, without_secrets
 from kneegrade.batch.result_parts import PartWriter, clean, finished_films, read_table
 from kneegrade.batch.rows import FilmRows, Row
-from kneegrade.batch.run_file import OutputLock, RunSettings, run_description
+from kneegrade.batch.run_file import STARTED, OutputLock, RunSettings, run_description
 from kneegrade.batch.shard import Shard
 from kneegrade.batch.summary import write_summary
+from kneegrade.errors import UsageError
 from kneegrade.imaging.sources import sha256_of
 from kneegrade.weights import load_weights, shipped_path
 from kneegrade.weights.compute import Compute
@@ -98,6 +100,7 @@ class BatchOptions:
         path_column: column of a table of films that holds the paths.
         columns: columns of a table of films that travel to the results; None: all.
         pictures: greatest number of pictures in the summary.
+        formats: DICOM and FHIR objects to write for each film, of `clinical.OBJECT_FORMATS`.
     """
 
     weights: Path | None = None
@@ -109,6 +112,7 @@ class BatchOptions:
     path_column: str | None = None
     columns: Sequence[str] | None = None
     pictures: int = 200
+    formats: tuple[str, ...] = ()
 
 
 def run_batch(
@@ -126,12 +130,14 @@ def run_batch(
         on_progress: called after each film, and every moment in between.
 
     Raises:
-        UsageError: the folder cannot be written, is in use or belongs to another run; there is no film; or the device
-            or runtime cannot be used.
+        UsageError: the folder cannot be written, is in use or belongs to another run; there is no film; the device or
+            runtime cannot be used; or a format of objects is unknown, lacks its package or is wanted of Ray.
         KneeGradeError: the weights cannot be used, or workers die one after the other.
         KeyboardInterrupt: there was a signal while the films were listed.
     """
     mine = shard or Shard()
+    if options.formats:
+        _check_formats(options)
     given = options.settings
     device = Compute.choose(given.device, given.runtime, given.precision, given.threads).device
     options = replace(options, settings=replace(given, device=device))  # run.json states what "auto" means here
@@ -139,23 +145,39 @@ def run_batch(
     with closing(lock):
         lock.lock_shard(mine)
         plan = plan_films(inputs, shard=mine, path_column=options.path_column, columns=options.columns, stop=stop)
-        lock.fix(_description(inputs, options, plan))
+        run = lock.fix(_description(inputs, options, plan))
         progress = BatchProgress(len(plan.films), again=clean(output, mine))
-        _grade(plan, output, options, mine, stop, on_progress, progress)
+        task = FilmTask(options.weights, options.detector, options.settings)
+        if options.formats:
+            when = datetime.fromisoformat(run[STARTED])
+            task = replace(task, objects=ObjectSettings(output.absolute(), options.formats, when))
+        _grade(plan, output, _engine(task, options, stop), mine, on_progress, progress)
         if not progress.left and len(read_table(output, "films", ["source"])) >= plan.total:
             with lock.summary():
                 progress.summary = write_summary(output, plan.films, pictures=options.pictures)
         return progress
 
 
+def _check_formats(options: BatchOptions) -> None:
+    """Raises a UsageError if the objects cannot be written."""
+    from kneegrade.clinical.object_files import checked_formats
+
+    checked_formats(options.formats)
+    if options.engine == "ray":
+        raise UsageError(
+            "Actors of Ray may run on computers that do not have the output folder, so they write no DICOM or FHIR "
+            "objects; use --engine local, with --shard on several computers."
+        )
+
+
 def _grade(
-    plan: Plan, output: Path, options: BatchOptions, shard: Shard, stop: Callable[[], int],
-    on_progress: Callable[[BatchProgress], None], progress: BatchProgress,
+    plan: Plan, output: Path, engine: Any, shard: Shard, on_progress: Callable[[BatchProgress], None],
+    progress: BatchProgress,
 ) -> None:  # fmt: skip
     writer = PartWriter(output, shard, plan.fields)
     films = _unfinished(plan.films, finished_films(output, shard), progress)
     try:
-        with closing(_engine(options, stop).run(films)) as results:
+        with closing(engine.run(films)) as results:
             for rows in results:
                 if rows is not None:
                     writer.add(rows)
@@ -168,8 +190,7 @@ def _grade(
     on_progress(progress)
 
 
-def _engine(options: BatchOptions, stop: Callable[[], int]) -> Any:
-    task = FilmTask(options.weights, options.detector, options.settings)
+def _engine(task: FilmTask, options: BatchOptions, stop: Callable[[], int]) -> Any:
     if options.engine == "local":
         return LocalEngine(task, workers=options.workers, stop=stop)
     from kneegrade.batch.ray_engine import RayEngine
@@ -212,4 +233,5 @@ def _description(inputs: Sequence[str], options: BatchOptions, plan: Plan) -> di
         {kind: {"name": one.name, "sha256": one.sha256} for kind, one in loaded.items()},
         [without_secrets(one) if is_url(one) else os.path.realpath(one) for one in inputs],
         [f"{column.name}: {column.type}" for column in plan.fields],
+        options.formats,
     )

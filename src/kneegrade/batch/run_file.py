@@ -4,9 +4,10 @@ import json
 import os
 import platform
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -20,6 +21,7 @@ from kneegrade.weights.compute import Precision, Runtime
 
 RUN_FILE: Final = "run.json"
 _LIBRARIES: Final = ("torch", "numpy", "scipy")  # that compute
+STARTED: Final = "started"  # key of the time of the first run, which later runs keep
 LOCK_FILE: Final = ".lock"
 _RUN_FILE_BYTE = POSITIONS  # the byte of the lock file that is locked while run.json is compared or written
 _SUMMARY_BYTE = POSITIONS + 1
@@ -47,8 +49,9 @@ class RunSettings:
 
 
 def run_description(
-    settings: RunSettings, weights: Mapping[str, Mapping[str, str]], inputs: list[str], columns: list[str]
-) -> dict[str, Any]:
+    settings: RunSettings, weights: Mapping[str, Mapping[str, str]], inputs: list[str], columns: list[str],
+    formats: Sequence[str] = (),
+) -> dict[str, Any]:  # fmt: skip
     """The content of run.json.
 
     Args:
@@ -56,6 +59,7 @@ def run_description(
         weights: "grader" and "detector" → `name` and `sha256`.
         inputs: absolute paths, or URLs without secrets.
         columns: names and types of the columns of the user's table.
+        formats: of the DICOM and FHIR objects.
     """
     return {
         "schema_version": SCHEMA_VERSION,
@@ -70,6 +74,8 @@ def run_description(
         "weights": weights,
         "inputs": inputs,
         "columns": columns,
+        "formats": list(formats),
+        STARTED: datetime.now().astimezone().isoformat(timespec="seconds"),
     }
 
 
@@ -137,8 +143,8 @@ class OutputLock:
             with suppress(OSError):
                 fcntl.lockf(self._file, fcntl.LOCK_UN, 1, number)
 
-    def fix(self, description: dict[str, Any]) -> bool:
-        """Whether the folder already had a run.json, which must agree with the description; otherwise it is written.
+    def fix(self, description: dict[str, Any]) -> dict[str, Any]:
+        """The content of run.json: the description, or that of an earlier run, which differs in `started` only.
 
         Raises:
             UsageError: an entry has another value.
@@ -147,21 +153,21 @@ class OutputLock:
         with self._byte(_RUN_FILE_BYTE):
             if not path.exists():
                 write_text(path, json.dumps(description, indent=1, ensure_ascii=False) + "\n")
-                return False
+                return description
             try:
                 earlier = json.loads(path.read_text(encoding="utf-8"))
             except (OSError, ValueError):
                 earlier = None
         if not isinstance(earlier, dict):
             raise UsageError(f"{path.name} in {self._directory.name} is damaged; choose another output folder.")
-        differing = list(_differences(earlier, description))
+        differing = list(_differences(earlier, description | {STARTED: earlier.get(STARTED)}))
         if differing:
             raise UsageError(
                 f"{self._directory.name} was begun with another value of {'; '.join(differing)}. Results of two kinds "
                 "are not mixed: use the earlier values, or another output folder.",
                 code="other_run",
             )
-        return True
+        return earlier
 
 
 def _differences(earlier: Mapping[str, Any], now: Mapping[str, Any], path: str = "") -> Iterator[str]:

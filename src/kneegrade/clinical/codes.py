@@ -234,6 +234,8 @@ FINDINGS: Final = {
             ("display_curve_applied", "DISPLAYCURVE", "Display curve of the file applied"),
             ("stored_bits", "STOREDBITS", "Bits or sign of stored values not as declared"),
             ("laterality_unclear", "LATUNCLEAR", "Stated side not understood"),
+            ("more_knees", "MOREKNEES", "More knees on the picture than were graded"),
+            ("attributes_withheld", "ATTRWITHHELD", "Attributes of the film left out of its objects"),
             ("knees_stacked", "KNEESSTACKED", "Two knees one above the other"),
             ("mirrored_film", "MIRROREDFILM", "Film probably mirrored"),
             ("orientation_mirrored", "ORIENTMIRROR", "Declared orientation is a mirror image"),

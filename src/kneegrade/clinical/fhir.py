@@ -89,7 +89,7 @@ class _Bundle:
         members = [self._add_grade(number, knee, name, grade) for name, grade in (knee.grades or {}).items()]
         members += self._add_widths(number, knee)
         reason = reason_of(knee)
-        components = [_component(codes.STATUS, _status(knee)), *_findings(knee, reason)]
+        components = [_component(codes.STATUS, _status(knee)), *_findings(self.film, knee, reason)]
         body: Json = {"code": concept(codes.ASSESSMENT), "component": components}
         if members:
             body["hasMember"] = [{"reference": member} for member in members]
@@ -225,16 +225,20 @@ def _status(knee: GradedKnee) -> Code:
     return codes.STATUS_VALUES["reader" if knee.abstain else "graded"]
 
 
-def _findings(knee: GradedKnee, reason: Finding | None) -> list[Json]:
-    """Components for the findings of quality control and the reason, each once."""
-    findings = [*(knee.quality.findings if knee.quality else ()), *([] if reason is None else [reason])]
-    return [
-        {
-            "code": concept(codes.QUALITY_FINDING),
-            "valueCodeableConcept": {"coding": [coding(codes.finding_code(finding))], "text": finding.message},
-        }
-        for finding in dict.fromkeys(findings)
-    ]
+def _findings(film: GradedRadiograph, knee: GradedKnee, reason: Finding | None) -> list[Json]:
+    """Components for the findings of quality control with the reason, among the grades, and about the film."""
+    quality = [*(knee.quality.findings if knee.quality else ()), *([] if reason is None else [reason])]
+    kinds = {
+        codes.QUALITY_FINDING: quality,
+        codes.COHERENCE: knee.coherence.findings if knee.coherence else (),
+        codes.FILM_FINDING: film.warnings,
+    }
+    return [_finding(name, finding) for name, findings in kinds.items() for finding in dict.fromkeys(findings)]
+
+
+def _finding(name: Code, finding: Finding) -> Json:
+    value = {"coding": [coding(codes.finding_code(finding))], "text": finding.message or finding.code}
+    return {"code": concept(name), "valueCodeableConcept": value}
 
 
 def _conclusion(film: GradedRadiograph) -> str:

@@ -92,6 +92,17 @@ class FilmHeader:
         return None
 
     @property
+    def aspect_ratio(self) -> tuple[int, int]:
+        """Height and width of a pixel as integers, from the spacing or else from Pixel Aspect Ratio."""
+        if self.spacing_mm is not None:
+            height, width = (round(1e5 * value) for value in self.spacing_mm)
+        else:
+            stated = self.image.get("PixelAspectRatio")
+            is_pair = stated and not isinstance(stated, str) and len(stated) == 2
+            height, width = (int(value) for value in stated) if is_pair else (1, 1)
+        return (height, width) if height != width and min(height, width) > 0 else (1, 1)
+
+    @property
     def inverse(self) -> bool:
         """True if low stored values are shown white (MONOCHROME1)."""
         return str(self.image.get("PhotometricInterpretation", "")) == "MONOCHROME1"

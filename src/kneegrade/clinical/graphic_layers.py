@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from kneegrade.clinical.drawing import knee_drawing
 from kneegrade.clinical.film_points import dicom_points
 from kneegrade.clinical.job import RESEARCH_USE
-from kneegrade.clinical.result_text import film_lines, knee_lines
+from kneegrade.clinical.result_text import film_lines, knee_lines, warning_lines
 from kneegrade.results import GradedRadiograph
 
 LINE_HEIGHT: Final = 0.026  # height of a line of text and of the gap below it, as fractions of the film's longer side
@@ -57,7 +57,7 @@ def layer_contents(film: GradedRadiograph, size: Size, set_level: float | None) 
         set_level: of `Report`.
     """
     outlines, calipers = LayerContent(OUTLINES, [], []), LayerContent(CALIPERS, [], [])
-    grades = LayerContent(GRADES, [], [_research_line(size)])
+    grades = LayerContent(GRADES, [], _bottom_lines([RESEARCH_USE, *reversed(warning_lines(film))], size))
     for number, knee in enumerate(film.knees):
         drawing, left = knee_drawing(knee), size[1] * number / len(film.knees)
         if drawing is not None:
@@ -89,8 +89,10 @@ def _caliper_label(where: str, ends: NDArray[np.float64], size: Size) -> TextLin
     return _line(where, float(x) - width / 4, float(y) + 2 * LINE_GAP * max(size), width, size)
 
 
-def _research_line(size: Size) -> TextLine:
-    return _line(RESEARCH_USE, 1.0, size[0] - 1.5 * LINE_HEIGHT * max(size), size[1] - 2.0, size)
+def _bottom_lines(texts: list[str], size: Size) -> list[TextLine]:
+    """Lines from the lower edge of the film upwards."""
+    lowest, step = size[0] - 1.5 * LINE_HEIGHT * max(size), (LINE_HEIGHT + LINE_GAP) * max(size)
+    return [_line(text, 1.0, lowest - number * step, size[1] - 2.0, size) for number, text in enumerate(texts)]
 
 
 def _line(text: str, left: float, top: float, width: float, size: Size) -> TextLine:

@@ -7,7 +7,7 @@ values are bright.
 
 from typing import TYPE_CHECKING, Final
 
-from kneegrade.clinical.clinical_film import ClinicalFilm
+from kneegrade.clinical.clinical_film import ClinicalFilm, was_inverted
 from kneegrade.clinical.derived_object import SERIES, finish, highdicom_arguments, require_highdicom
 from kneegrade.clinical.film_header import FilmHeader
 from kneegrade.clinical.graphic_layers import LayerContent, layer_contents
@@ -53,6 +53,7 @@ def presentation_state(graded: ClinicalFilm) -> "Dataset":
         ),
         **highdicom_arguments("GSPS", header, job),
     )
+    _set_displayed_area(made, header)
     made.Laterality = header.laterality if header.laterality in ("R", "L") else ""  # no value for both sides
     return finish(made, header, job)
 
@@ -63,7 +64,15 @@ def is_inverse(film: GradedRadiograph, header: FilmHeader) -> bool:
     Declared by MONOCHROME1 or an inverse presentation LUT, and toggled where kneegrade found an undeclared negative.
     """
     declared = header.inverse or str(header.image.get("PresentationLUTShape") or "") == "INVERSE"
-    return declared != any(warning.code == "inverted_by_pixels" for warning in film.warnings)
+    return declared != was_inverted(film)
+
+
+def _set_displayed_area(made: "Dataset", header: FilmHeader) -> None:
+    """State the shape of the pixels, which highdicom takes to be square."""
+    for area in made.DisplayedAreaSelectionSequence:
+        area.PresentationPixelAspectRatio = list(header.aspect_ratio)
+        if "PixelOriginInterpretation" in area:  # for images in tiles
+            del area.PixelOriginInterpretation
 
 
 def _source(film: GradedRadiograph, header: FilmHeader) -> "Dataset":

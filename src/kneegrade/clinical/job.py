@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Final
 from kneegrade.clinical.film_header import FilmHeader
 from kneegrade.clinical.uids import uid_of
 from kneegrade.errors import UsageError
-from kneegrade.results import Report, SiteReader, WeightsIdentity
+from kneegrade.results import SiteReader, WeightsIdentity
+from kneegrade.version import __version__
 
 if TYPE_CHECKING:
     from kneegrade.anatomy import UserHints
+    from kneegrade.grader import Grader
 
 MANUFACTURER: Final = "kneegrade project"
 MODEL: Final = "kneegrade"
@@ -55,17 +57,23 @@ class Job:
 
     @classmethod
     def of(
-        cls, report: Report, detector_sha256: str, when: datetime.datetime, options: str = "",
+        cls, grader: "Grader", when: datetime.datetime, hints: "UserHints | None" = None, *,
+        institution: str | None = None,
     ) -> "Job":  # fmt: skip
-        """The job that made a report.
+        """The job of a grader.
 
         Args:
-            report: its software and weights.
-            detector_sha256: `Grader.detector.sha256`.
+            grader: its weights, and the site that it is calibrated to.
             when: moment of grading.
-            options: `options_of(hints)`.
+            hints: information about the films that the user provides.
+            institution: Institution Name of the objects, or None.
         """
-        return cls(report.version, report.weights, detector_sha256, when, report.set_level, report.site, options)
+        decisions = grader.postprocessor
+        site = None if decisions.site is None else decisions.site.reader
+        return cls(
+            __version__, grader.identity, grader.detector.sha256, when, decisions.set_level, site, options_of(hints),
+            institution=institution,
+        )  # fmt: skip
 
     @cached_property
     def made_by(self) -> tuple[str, str, str, str]:

@@ -4,7 +4,7 @@
 functions import what they need when they are called, because highdicom takes half a second.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,10 +13,10 @@ from typing import Final, TypeVar
 from kneegrade.clinical.clinical_film import ClinicalFilm, read_clinical_film
 from kneegrade.clinical.job import Job
 from kneegrade.errors import KneeGradeError, UsageError
-from kneegrade.files import make_directory, replacing
-from kneegrade.imaging import Source
+from kneegrade.files import make_directory, replacing, short_name
+from kneegrade.imaging import Radiograph, Source
 from kneegrade.imaging.sources import unique_stem
-from kneegrade.results import Finding, GradedRadiograph, Report
+from kneegrade.results import Finding, GradedRadiograph
 
 T = TypeVar("T")
 
@@ -75,81 +75,91 @@ OBJECT_FORMATS: Final[Mapping[str, ObjectFormat]] = {
 NO_OBJECTS: Final = "No DICOM or FHIR object was written for this film. "  # followed by the reason
 
 
-@dataclass(frozen=True)
-class WrittenObjects:
-    """What `write_objects` wrote.
+class ObjectWriter:
+    """Writes the objects of films, each as soon as the film is graded: `grader.grade_sources(sources, derive=writer)`.
 
-    Attributes:
-        report: the report, in which each film without objects has a warning that says why.
-        paths: of the files, in the order of films and formats.
-        skipped: the films without objects, by name in the report, and the reasons; files that could not be graded are
-            left out.
-    """
-
-    report: Report
-    paths: tuple[Path, ...]
-    skipped: tuple[tuple[str, Finding], ...]
-
-
-def write_objects(
-    report: Report, sources: Sequence[Source], directory: Path, formats: Iterable[str], job: Job
-) -> WrittenObjects:
-    """The files of the derived objects of all films of a report.
-
-    A film from which no object can be derived (a plain picture, a film without UIDs, a file that cannot be read) gets
-    none; a warning in the returned report says why.
+    A film from which no object can be derived (a plain picture, a film without UIDs) gets none, and a warning that says
+    why. A film that could not be read gets neither.
 
     Args:
-        report: the results.
-        sources: the films, in the order of `report.radiographs`.
-        directory: the output folder; objects go into its folder `dicom` or `fhir`.
+        directory: the output folder; objects go into its folders `dicom` and `fhir`.
         formats: of `OBJECT_FORMATS`.
-        job: what graded them, and when.
+        job: what grades the films, and when.
+        full_names: name the files of `film.dcm` `film.dcm.sr.dcm` instead of `film.sr.dcm`, so that a name does not
+            depend on the films before it.
+
+    Attributes:
+        paths: of the files, in the order of films and formats.
+        missing: films by name in the report, and what of their objects is missing and why.
 
     Raises:
-        UsageError: a format is unknown, a package is missing, or a file cannot be written.
+        UsageError: a format is unknown, or a package is missing.
     """
-    wanted = checked_formats(formats)
-    radiographs, paths, stems = list[GradedRadiograph](), list[Path](), set[str]()
-    skipped = list[tuple[str, Finding]]()
-    longest = max((len(f".{OBJECT_FORMATS[name].ending}") for name in wanted), default=0)
-    for film, source in zip(report.radiographs, sources, strict=True):
-        stem = unique_stem(film.source, stems, longest)
-        contents, reason = ({}, None) if film.failed else film_objects(film, source, job, wanted)
+
+    def __init__(self, directory: Path, formats: Iterable[str], job: Job, *, full_names: bool = False) -> None:
+        self._directory, self._job, self._full_names = directory, job, full_names
+        self._formats = checked_formats(formats)
+        self._longest = max((len(f".{OBJECT_FORMATS[name].ending}") for name in self._formats), default=0)
+        self._stems = set[str]()
+        self.paths: list[Path] = []
+        self.missing: list[tuple[str, Finding]] = []
+
+    def __call__(
+        self, source: Source, film: GradedRadiograph, radiograph: Radiograph | None = None
+    ) -> GradedRadiograph:
+        """The film, with a warning if an object is missing, after its objects were written.
+
+        Args:
+            source: the file that was graded.
+            film: its results.
+            radiograph: the film as it was graded; None: it is decoded again if a picture needs it.
+
+        Raises:
+            UsageError: a file cannot be written.
+        """
+        stem = self._stem(film.source)
+        if film.failed:
+            return film
+        contents, findings = film_objects(film, source, self._job, self._formats, radiograph)
         for name, content in contents.items():
-            path = directory / OBJECT_FORMATS[name].folder / f"{stem}.{OBJECT_FORMATS[name].ending}"
+            path = self._directory / OBJECT_FORMATS[name].folder / f"{stem}.{OBJECT_FORMATS[name].ending}"
             make_directory(path.parent)
             with replacing(path, "wb") as stream:
                 stream.write(content)
-            paths.append(path)
-        if reason is not None:
-            skipped.append((film.source, reason))
-        radiographs.append(film if reason is None else replace(film, warnings=(*film.warnings, reason)))
-    return WrittenObjects(replace(report, radiographs=tuple(radiographs)), tuple(paths), tuple(skipped))
+            self.paths.append(path)
+        self.missing += [(film.source, finding) for finding in findings]
+        return replace(film, warnings=(*film.warnings, *findings))
+
+    def _stem(self, name: str) -> str:
+        return short_name(name, self._longest) if self._full_names else unique_stem(name, self._stems, self._longest)
 
 
 def film_objects(
-    film: GradedRadiograph, source: "str | Path | bytes | Source", job: Job, formats: Iterable[str]
-) -> tuple[dict[str, bytes], Finding | None]:
-    """The derived objects of a film by format, and the reason why one or all of them are missing, or None.
+    film: GradedRadiograph, source: "str | Path | bytes | Source", job: Job, formats: Iterable[str],
+    radiograph: Radiograph | None = None,
+) -> tuple[dict[str, bytes], tuple[Finding, ...]]:  # fmt: skip
+    """The derived objects of a film by format, and what of them is missing and why.
 
     Args:
         film: its results.
         source: the file that was graded.
         job: what graded it.
         formats: of `OBJECT_FORMATS`.
+        radiograph: the film as it was graded; None: it is decoded again if a picture needs it.
     """
-    clinical_film, reason = _attempt(partial(read_clinical_film, film, source, job), NO_OBJECTS)
+    clinical_film, reason = _attempt(partial(read_clinical_film, film, source, job, radiograph), NO_OBJECTS)
     contents = dict[str, bytes]()
     if clinical_film is None:
-        return contents, reason
+        return contents, () if reason is None else (reason,)
+    findings = list(clinical_film.film.warnings[len(film.warnings) :])
     for name in formats:
         make = partial(OBJECT_FORMATS[name].content, clinical_film)
         content, problem = _attempt(make, f"No {name} object was written for this film. ")
         if content is not None:
             contents[name] = content
-        reason = reason or problem
-    return contents, reason
+        if problem is not None:
+            findings.append(problem)
+    return contents, tuple(findings)
 
 
 def _attempt(make: Callable[[], T], consequence: str) -> tuple[T | None, Finding | None]:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from kneegrade.clinical.codes import ascii_text
 from kneegrade.clinical.drawing import knee_drawing
 from kneegrade.clinical.job import RESEARCH_USE
-from kneegrade.clinical.result_text import width_texts
+from kneegrade.clinical.result_text import LINE_CHARACTERS, warning_lines, width_texts
 from kneegrade.reporting.report_labels import SIDE_LABELS, reason_of
 from kneegrade.results import Finding, GradedKnee, GradedRadiograph, GradeResult
 
@@ -30,8 +31,8 @@ BACKGROUND, TEXT, FAINT, WARNING = (16, 20, 24), (240, 240, 240), (150, 158, 166
 OUTLINE, CALIPER, GRADE, SET = (60, 220, 90), (255, 255, 90), (255, 255, 255), (90, 170, 255)
 TITLE_PX, TEXT_PX, SMALL_PX = 34, 25, 21  # font sizes
 TABLE_WIDTH, ROW_HEIGHT, MARGIN, CELL_WIDTH = 640, 33, 18, 66
-FOOTER_HEIGHT = 68
-NOTE_CHARACTERS, MAX_NOTE_LINES = 56, 4
+SMALL_LINE = SMALL_PX + 8
+MAX_NOTE_LINES = 4
 ROWS: Final = {
     "kl": "Kellgren-Lawrence",
     "jsn_medial": "JSN medial",
@@ -41,7 +42,7 @@ ROWS: Final = {
     "osteophyte_tibia_medial": "Osteophyte tibia med.",
     "osteophyte_tibia_lateral": "Osteophyte tibia lat.",
 }
-TABLE_HEIGHT = MARGIN + TITLE_PX + 8 + ROW_HEIGHT * (len(ROWS) + 1) + 8 + 2 * (SMALL_PX + 8)
+TABLE_HEIGHT = MARGIN + TITLE_PX + 8 + ROW_HEIGHT * (len(ROWS) + 1) + 8 + 2 * SMALL_LINE
 
 Colour = tuple[int, int, int]
 
@@ -74,7 +75,10 @@ def result_picture(
 
     height, width = pixels.shape
     tables = max(1, len(film.knees))
-    layout = max((_below(width, height, tables), _beside(width, height, tables)), key=lambda layout: layout.scale)
+    footer = [*((line, WARNING) for line in (*warning_lines(film), RESEARCH_USE)), (note, FAINT)]
+    footer_height = SMALL_LINE * len(footer) + 10
+    layouts = (arrange(width, height, tables, footer_height) for arrange in (_below, _beside))
+    layout = max(layouts, key=lambda layout: layout.scale)
     size = (max(1, round(width * layout.scale)), max(1, round(height * layout.scale)))
     grey = Image.fromarray(np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8))
     picture = Image.new("RGB", layout.size, BACKGROUND)
@@ -85,9 +89,9 @@ def result_picture(
         _draw_refusal(draw, "No knee graded", reason_of(film), layout.tables[0])
     for knee, corner in zip(film.knees, layout.tables, strict=False):
         _draw_knee(draw, knee, corner, set_level)
-    top = layout.size[1] - FOOTER_HEIGHT + 6
-    draw.text((MARGIN, top), RESEARCH_USE, WARNING, _font(SMALL_PX))
-    draw.text((MARGIN, top + SMALL_PX + 8), note, FAINT, _font(SMALL_PX))
+    for number, (text, colour) in enumerate(footer):
+        top = layout.size[1] - footer_height + 6 + SMALL_LINE * number
+        draw.text((MARGIN, top), text, colour, _font(SMALL_PX))
     return ResultPicture(np.asarray(picture), layout.scale)
 
 
@@ -100,21 +104,21 @@ class _Layout:
     tables: tuple[tuple[int, int], ...]
 
 
-def _below(width: int, height: int, tables: int) -> _Layout:
+def _below(width: int, height: int, tables: int, footer_height: int) -> _Layout:
     """The tables side by side below the film, from left to right like the knees."""
-    scale = min(1.0, LONGEST_PX / width, (LONGEST_PX - TABLE_HEIGHT - FOOTER_HEIGHT) / height)
+    scale = min(1.0, LONGEST_PX / width, (LONGEST_PX - TABLE_HEIGHT - footer_height) / height)
     shown_width, shown_height = round(width * scale), round(height * scale)
     total = min(LONGEST_PX, max(shown_width, TABLE_WIDTH * tables))
     step = total // tables
     corners = tuple((i * step, shown_height) for i in range(tables))
-    return _Layout((total, shown_height + TABLE_HEIGHT + FOOTER_HEIGHT), scale, corners)
+    return _Layout((total, shown_height + TABLE_HEIGHT + footer_height), scale, corners)
 
 
-def _beside(width: int, height: int, tables: int) -> _Layout:
+def _beside(width: int, height: int, tables: int, footer_height: int) -> _Layout:
     """The tables one below the other to the right of the film."""
-    scale = min(1.0, (LONGEST_PX - TABLE_WIDTH) / width, (LONGEST_PX - FOOTER_HEIGHT) / height)
+    scale = min(1.0, (LONGEST_PX - TABLE_WIDTH) / width, (LONGEST_PX - footer_height) / height)
     shown_width, shown_height = round(width * scale), round(height * scale)
-    total = max(shown_height, TABLE_HEIGHT * tables) + FOOTER_HEIGHT
+    total = max(shown_height, TABLE_HEIGHT * tables) + footer_height
     corners = tuple((shown_width, i * TABLE_HEIGHT) for i in range(tables))
     return _Layout((shown_width + TABLE_WIDTH, min(LONGEST_PX, total)), scale, corners)
 
@@ -160,7 +164,7 @@ def _draw_knee(draw: "ImageDraw", knee: GradedKnee, corner: tuple[int, int], set
     if knee.joint_space is not None:
         draw.text((x, y), "JSW " + ", ".join(width_texts(knee.joint_space)), TEXT, _font(SMALL_PX))
     level = "" if set_level is None else f", underlined: {100 * set_level:.0f} % set"
-    draw.text((x, y + SMALL_PX + 8), f"Probability in %, boxed: grade{level}", FAINT, _font(SMALL_PX))
+    draw.text((x, y + SMALL_LINE), f"Probability in %, boxed: grade{level}", FAINT, _font(SMALL_PX))
 
 
 def _first_cell(x: int) -> int:
@@ -203,13 +207,12 @@ def _draw_refusal(draw: "ImageDraw", title: str, reason: Finding | None, corner:
     draw.text((x, y), title, WARNING, _font(TITLE_PX))
     for line in _wrapped("" if reason is None else reason.message):
         draw.text((x, y + TITLE_PX + 12), line, TEXT, _font(SMALL_PX))
-        y += SMALL_PX + 8
+        y += SMALL_LINE
 
 
 def _wrapped(text: str) -> Sequence[str]:
     """`text` in short lines of ASCII."""
-    ascii_text = text.replace("\N{PLUS-MINUS SIGN}", "+/-").encode("ascii", "replace").decode()
-    return textwrap.wrap(ascii_text, NOTE_CHARACTERS, max_lines=MAX_NOTE_LINES, placeholder=" ...")
+    return textwrap.wrap(ascii_text(text), LINE_CHARACTERS, max_lines=MAX_NOTE_LINES, placeholder=" ...")
 
 
 def _font(size_px: int) -> "Font":

@@ -1,11 +1,15 @@
 """Short ASCII lines on a knee, as pictures and presentation states show them."""
 
+import textwrap
 from typing import Final
 
+from kneegrade.clinical.codes import OTHER_FINDING, finding_code
 from kneegrade.measurements import JointSpace, Measurement
 from kneegrade.reporting.report_labels import SHORT_LABELS, SIDE_LABELS, reason_of
 from kneegrade.results import GradedKnee, GradedRadiograph, GradeResult
 
+LINE_CHARACTERS: Final = 56
+MAX_WARNING_LINES: Final = 3
 _OARSI_LINES: Final = (
     ("jsn_medial", "jsn_lateral"),
     ("osteophyte_femur_medial", "osteophyte_femur_lateral", "osteophyte_tibia_medial", "osteophyte_tibia_lateral"),
@@ -57,6 +61,16 @@ def _width(space: JointSpace, width: Measurement) -> str:
     mm = space.mm(width)
     value, scale, unit = (width, 100, "% of tibia") if mm is None else (mm, 1, "mm")
     return f"{scale * value.value:.1f} +/- {scale * value.error:.1f} {unit}"
+
+
+def warning_lines(film: GradedRadiograph) -> list[str]:
+    """The warnings about a film, by the meanings of their codes, in at most `MAX_WARNING_LINES` lines."""
+    codes = ((warning, finding_code(warning)) for warning in film.warnings)
+    words = (warning.code if code == OTHER_FINDING else code.meaning for warning, code in codes)
+    text = "; ".join(dict.fromkeys(words))
+    return textwrap.wrap(
+        f"Film: {text}" if text else "", LINE_CHARACTERS, max_lines=MAX_WARNING_LINES, placeholder=" ..."
+    )
 
 
 def film_lines(film: GradedRadiograph) -> list[str]:

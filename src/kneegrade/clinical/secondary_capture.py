@@ -64,7 +64,7 @@ def _describe(made: "Dataset", header: FilmHeader, scale: float) -> None:
     made.LossyImageCompression = "01" if source.get("LossyImageCompression") == "01" else "00"
     made.SourceImageSequence = [_reference(header)]
     if header.spacing_mm is not None:  # at the detector; Pixel Spacing would claim that it is calibrated
-        made.NominalScannedPixelSpacing = [f"{value / scale:.6g}" for value in header.spacing_mm]
+        made.NominalScannedPixelSpacing = [f"{value / scale:.9g}" for value in header.spacing_mm]
 
 
 def _reference(header: FilmHeader) -> "Dataset":

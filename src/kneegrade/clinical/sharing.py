@@ -10,15 +10,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from kneegrade.clinical.clinical_film import read_as_graded
 from kneegrade.clinical.film_header import FilmHeader, read_film_header
 from kneegrade.clinical.job import Job
-from kneegrade.clinical.object_files import OBJECT_FORMATS, write_objects
+from kneegrade.clinical.object_files import OBJECT_FORMATS, ObjectWriter
 from kneegrade.clinical.pseudonyms import Pseudonyms
 from kneegrade.clinical.shared_film import SharedFile, shared_dicom, shared_picture, shared_pixels
 from kneegrade.errors import KneeGradeError
 from kneegrade.files import make_directory, replacing
 from kneegrade.grader import Grader
-from kneegrade.imaging import Source, read_radiograph
+from kneegrade.imaging import Source
 from kneegrade.imaging.sources import sha256_of
 from kneegrade.progress import Progress
 from kneegrade.reporting import FORMATS, write_report
@@ -81,8 +82,7 @@ def share(
         if progress:
             progress(number, len(sources))
     shared_sources = [Source(film.path.name, film.path) for film in films if film.path is not None]
-    report = grader.grade_sources(shared_sources)
-    _write_results(report, shared_sources, directory, tuple(formats), grader)
+    report = _grade_shared(shared_sources, directory, tuple(formats), grader)
     graded = iter(report.radiographs)
     return [
         film if film.path is None else replace(film, changes=_changes(original, next(graded)))
@@ -128,7 +128,7 @@ def share_film(
         KneeGradeError: the file cannot be read, or no knee was detected on it.
     """
     content = source.open()
-    radiograph, header = read_radiograph(content), _header(content)
+    radiograph, header = read_as_graded(content, graded), _header(content)
     is_whole = whole_film and header is not None and header.image.get("BurnedInAnnotation") == "NO"
     values = shared_pixels(radiograph, graded.knees, whole_film=is_whole)
     if header is None:
@@ -147,15 +147,13 @@ def _header(content: Path | bytes) -> FilmHeader | None:
         raise
 
 
-def _write_results(
-    report: Report, sources: Sequence[Source], directory: Path, formats: tuple[str, ...], grader: Grader
-) -> None:
-    """Write reports and objects as `kneegrade grade` does."""
+def _grade_shared(sources: Sequence[Source], directory: Path, formats: tuple[str, ...], grader: Grader) -> Report:
+    """The report on the shared films, after it and their objects were written as `kneegrade grade` does."""
     objects = [name for name in formats if name in OBJECT_FORMATS]
-    if objects:
-        job = Job.of(report, grader.detector.sha256, MOMENT)
-        report = write_objects(report, sources, directory, objects, job).report
+    writer = ObjectWriter(directory, objects, Job.of(grader, MOMENT)) if objects else None
+    report = grader.grade_sources(sources, derive=writer)
     write_report(report, directory, [name for name in formats if name not in OBJECT_FORMATS])
+    return report
 
 
 def _changes(original: GradedRadiograph, shared: GradedRadiograph) -> tuple[str, ...]:

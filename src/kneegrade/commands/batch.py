@@ -81,6 +81,13 @@ def batch(
         str | None,
         typer.Option(metavar="LIST", help="Columns of the table that are copied to the results.", show_default="all"),
     ] = None,
+    formats: Annotated[
+        str | None,
+        typer.Option(
+            "--format", metavar="LIST", show_default="none",
+            help="Objects to write for each DICOM film, as grade does: sr, gsps, sc, fhir.",
+        ),
+    ] = None,
     side: SideOption = None,
     spacing: SpacingOption = None,
     weights: WeightsOption = None,
@@ -94,7 +101,8 @@ def batch(
     """Grade any number of films and write tables; the same command again goes on where it ended.
 
     Writes knees/*.parquet (a row per knee), films/*.parquet (a row per film), log/*.parquet, run.json and, when all
-    films are done, summary.html and summary.json.
+    films are done, summary.html and summary.json; with --format, also the objects of film.dcm as
+    dicom/film.dcm.sr.dcm and so on.
 
     Exit code 0: every knee of every film was graded. 1: a film could not be read, has no gradable knee, or a knee was
     not graded. 2: wrong usage, or the run ended with an error. 130, 143: stopped by Ctrl-C or SIGTERM; the first signal
@@ -112,7 +120,7 @@ def batch(
         )
         options = BatchOptions(
             weights, detector, settings, workers or processors(), engine.value, ray_address, path_column,
-            None if columns is None else listed(columns),
+            None if columns is None else listed(columns), formats=() if formats is None else listed(formats),
         )  # fmt: skip
         part = None if shard is None else Shard.parse(shard)
         with stop_count() as stop, _progress(log_format, quiet) as show:

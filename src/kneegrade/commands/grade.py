@@ -36,7 +36,7 @@ from kneegrade.commands.stop_signals import Stop, stop_signals
 from kneegrade.errors import UsageError
 
 if TYPE_CHECKING:
-    from kneegrade.clinical import WrittenObjects
+    from kneegrade.clinical import ObjectWriter
     from kneegrade.results import Report
 
 
@@ -109,17 +109,15 @@ def grade(
                 stop.check()
                 advance(done, total)
 
-            try:
-                report, left = grader.grade_sources(sources, hints, progress, add_film), 0
-            except GradingInterrupted as interrupted:
-                report, left = interrupted.report, interrupted.left
             objects = None
             if object_formats:
-                from kneegrade.clinical import Job, options_of, write_objects
+                from kneegrade.clinical import Job, ObjectWriter
 
-                job = Job.of(report, grader.detector.sha256, when, options_of(hints))
-                objects = write_objects(report, sources, output, object_formats, job)
-                report = objects.report
+                objects = ObjectWriter(output, object_formats, Job.of(grader, when, hints))
+            try:
+                report, left = grader.grade_sources(sources, hints, progress, add_film, objects), 0
+            except GradingInterrupted as interrupted:
+                report, left = interrupted.report, interrupted.left
             if left == len(report.radiographs):
                 raise KeyboardInterrupt
             written = write_report(report, output, wanted)
@@ -152,7 +150,7 @@ def _stopped(report: "Report", stop: Stop, left: int) -> None:
 
 
 def _finish(
-    report: "Report", written: dict[str, Path], others: Counter[str], objects: "WrittenObjects | None", *, quiet: bool
+    report: "Report", written: dict[str, Path], others: Counter[str], objects: "ObjectWriter | None", *, quiet: bool
 ) -> None:
     """Prints the report, and ends with the exit code."""
     from kneegrade.reporting.terminal import ungraded_lines
@@ -183,7 +181,7 @@ def _formats(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _print_report(
-    report: "Report", written: dict[str, Path], others: Counter[str], objects: "WrittenObjects | None"
+    report: "Report", written: dict[str, Path], others: Counter[str], objects: "ObjectWriter | None"
 ) -> None:
     from rich.console import Console
 
@@ -205,14 +203,14 @@ def _print_report(
         console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
-def _object_lines(objects: "WrittenObjects") -> list[str]:
-    """What was written to which folder, and one line for each reason why films got no objects."""
+def _object_lines(objects: "ObjectWriter") -> list[str]:
+    """What was written to which folder, and one line for each reason why objects are missing."""
     from kneegrade.reporting.report_labels import printable
 
     folders = dict.fromkeys(path.parent for path in objects.paths)
     lines = [f"Wrote {sum(path.parent == folder for path in objects.paths)} files to {folder}" for folder in folders]
-    for reason in dict.fromkeys(reason for _, reason in objects.skipped):
-        names = [printable(name) for name, other in objects.skipped if other == reason]
+    for reason in dict.fromkeys(reason for _, reason in objects.missing):
+        names = [printable(name) for name, other in objects.missing if other == reason]
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         lines.append(f"{names[0]}{more}: {reason.message}")
     return lines
