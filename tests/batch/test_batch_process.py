@@ -14,6 +14,7 @@ import pytest
 
 from kneegrade.batch import read_table
 
+WARNINGS = os.environ.get("KNEEGRADE_TEST_WARNINGS", "error")  # `make test-oldest`: default
 PROGRAM = "import worker_faults; worker_faults.main()"
 
 
@@ -25,7 +26,7 @@ def make_films(folder, number):
 
 
 def start(folder, output, *options, seconds=0.1):
-    command = [sys.executable, "-W", "error", "-c", PROGRAM, str(seconds), "batch", folder, "-o", output, *options]
+    command = [sys.executable, "-W", WARNINGS, "-c", PROGRAM, str(seconds), "batch", folder, "-o", output, *options]
     return subprocess.Popen(
         [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         cwd=output.parent, start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),

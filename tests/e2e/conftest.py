@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 
-WARNINGS = os.environ.get(
-    "KNEEGRADE_TEST_WARNINGS", "error"
-)  # of programs that tests start; `make test-oldest`: default
+WARNINGS = os.environ.get("KNEEGRADE_TEST_WARNINGS", "error")  # of started programs; `make test-oldest`: default
 
 
 @pytest.fixture(scope="session")
