@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from worker_faults import FaultyTask, planned
 
 from kneegrade import Grader
 from kneegrade.batch import BatchOptions, RunSettings, Shard, read_table, run, run_batch
+from kneegrade.batch.plan import plan_films
 from kneegrade.batch.ray_engine import RayEngine
 from kneegrade.errors import UsageError
 from kneegrade.imaging import find_sources
@@ -104,6 +106,20 @@ def assert_same(row, knee):
     assert row["joint_space_lateral_mm"] == (None if width is None else pytest.approx(width.lateral, abs=1e-3))
     assert row["convergence_angle_error_deg"] == pytest.approx(knee.joint_space.convergence_deg.error, abs=1e-3)
     assert row["coherence_decoding_shift"] == knee.coherence.decoding_shift
+
+
+def test_a_film_whose_content_has_changed_is_graded_again_and_counted(tmp_path):
+    for name in ("old.dcm", "new.dcm"):
+        (tmp_path / name).write_bytes(b"now")
+    films = plan_films([str(tmp_path)]).films
+    earlier = {"version": "3:0", "all_graded": True}
+    finished = {
+        "old.dcm": [{**earlier, "sha256": sha256(b"now").hexdigest()}],  # only its time has changed
+        "new.dcm": [{**earlier, "sha256": sha256(b"before").hexdigest()}],
+    }
+    progress = run.BatchProgress(2)
+    assert [film.source.name for film in run._unfinished(films, finished, progress)] == ["new.dcm"]
+    assert (progress.skipped, progress.replaced) == (1, 1)
 
 
 def test_other_settings_are_refused_in_the_same_folder(finished):

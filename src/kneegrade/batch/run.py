@@ -34,6 +34,7 @@ class BatchProgress:
         total: number of films of the shard.
         skipped: films that an earlier run had finished.
         again: rows of unreadable films that were removed to try these films again.
+        replaced: films whose content has changed since an earlier run; their earlier rows stay, with another SHA-256.
         graded: films with at least one graded knee, of this run.
         not_gradable: films that were read but have no graded knee.
         failed: films that could not be read or graded.
@@ -45,6 +46,7 @@ class BatchProgress:
     total: int
     skipped: int = 0
     again: int = 0
+    replaced: int = 0
     graded: int = 0
     not_gradable: int = 0
     failed: int = 0
@@ -208,6 +210,7 @@ def _unfinished(
     for film in films:
         earlier = finished.get(film.source.name)
         if earlier is None or not _is_known(film, earlier):
+            progress.replaced += earlier is not None
             yield film
         else:
             progress.skipped += 1

@@ -160,6 +160,11 @@ def _sentences(progress: "BatchProgress", output: Path) -> str:
         lines.append(f"{progress.skipped:,} films had been finished by an earlier run and were not graded again.")
     if progress.again:
         lines.append(f"{progress.again:,} films that could not be read by an earlier run were tried again.")
+    if progress.replaced:
+        lines.append(
+            f"{progress.replaced:,} films have changed since an earlier run and were graded again; their earlier rows "
+            "stay, with another sha256."
+        )
     if progress.done:
         lines.append(
             f"{progress.done:,} films in {duration(progress.seconds)}: {progress.graded:,} graded, "
@@ -177,6 +182,7 @@ def facts(progress: "BatchProgress") -> dict[str, object]:
     return {
         "total": progress.total,
         "skipped": progress.skipped,
+        "replaced": progress.replaced,
         "graded": progress.graded,
         "not_gradable": progress.not_gradable,
         "failed": progress.failed,
