@@ -46,7 +46,7 @@ def test_eight_knees_of_four_films_are_counted(detector):
     assert len(sides) == 2
     assert codes == ["more_knees"]
     assert messages[0].startswith("8 knees were seen")
-    assert "2 knees are in the results and 6 are not." in messages[0]
+    assert "Only 2 of them are in the results." in messages[0]
 
 
 def test_a_film_of_one_knee_beside_a_film_of_two_is_counted(detector):

@@ -14,6 +14,7 @@ from kneegrade import Grader
 from kneegrade.batch import BatchOptions, RunSettings, Shard, read_table, run, run_batch
 from kneegrade.batch.plan import plan_films
 from kneegrade.batch.ray_engine import RayEngine
+from kneegrade.batch.summary import ungraded_lines
 from kneegrade.errors import UsageError
 from kneegrade.imaging import find_sources
 from kneegrade.schema import TARGET_NAMES
@@ -59,6 +60,7 @@ def test_bad_and_vanished_films_are_rows_with_their_reasons(finished):
     assert films == {"a/one.dcm": None, "bad.dcm": "format", "two.dcm": "no_such_file"}
     assert (progress.total, progress.graded, progress.failed, progress.left) == (3, 1, 2, 0)
     assert not progress.all_graded
+    assert ungraded_lines(root / "out") == ["2 of 3 films could not be read or graded: 1 format, 1 no such file."]
     summary = json.loads((root / "out" / "summary.json").read_text())
     assert summary["films"] == {"all": 3, "failed": 2, "graded": 1}
     assert {one["source"] for one in summary["review"]["shown"]} >= {"bad.dcm", "two.dcm"}

@@ -24,7 +24,7 @@ def several_films(poses: Sequence[Pose], seen: int) -> Finding | None:
         return Finding(
             MORE_KNEES,
             f"{seen} knees were seen on this picture. A film has at most two, so the picture shows several films. "
-            f"{len(poses)} knees are in the results and {seen - len(poses)} are not. Sides are from the anatomy alone. "
+            f"Only {len(poses)} of them are in the results. Sides are from the anatomy alone. "
             "Save each film as a file of its own, and grade these files.",
         )
     if len(poses) == MAX_KNEES and not _side_by_side(*poses):

@@ -93,6 +93,25 @@ def summarise(directory: Path) -> dict[str, Any]:
     }
 
 
+def ungraded_lines(directory: Path) -> list[str]:
+    """One sentence per kind of item without grades in the tables, with the counts of the reasons."""
+    films = read_table(directory, "films", ["status", "reason_code"])
+    knees = read_table(directory, "knees", ["status", "reason_code"])
+    lines = []
+    for table, status, what in (
+        (films, "failed", "{} of {} films could not be read or graded"),
+        (films, "not_gradable", "{} of {} films have no gradable knee"),
+        (knees, "not_gradable", "{} of {} knees were not graded"),
+    ):
+        found = table.filter(pc.equal(table["status"], status))
+        if found.num_rows:
+            reasons = ", ".join(
+                f"{number:,} {code.replace('_', ' ')}" for code, number in _counts(found["reason_code"]).items()
+            )
+            lines.append(f"{what.format(f'{found.num_rows:,}', f'{table.num_rows:,}')}: {reasons}.")
+    return lines
+
+
 def _counts(column: Any) -> dict[str, int]:
     """Number of each value, the most frequent first; without null."""
     found = Counter({row["values"]: row["counts"] for row in pc.value_counts(column).to_pylist()})

@@ -31,6 +31,8 @@ def read_table(path: Path) -> pd.DataFrame:
         CohortError: the file cannot be read, a line has more or fewer cells than the header, or a column name occurs
             twice.
     """
+    if path.exists() and not _is_finite(path):
+        raise CohortError(f"{path.name} cannot be read as a table: it is a device or a named pipe. Give a file.")
     try:
         if path.suffix.lower() == ".sas7bdat":
             table = _as_text(pd.read_sas(path, format="sas7bdat", encoding="latin-1"))
@@ -47,6 +49,11 @@ def read_table(path: Path) -> pd.DataFrame:
     if len(duplicates):
         raise CohortError(f"{path.name} has the column {duplicates[0]} twice. Rename or remove one of them.")
     return table
+
+
+def _is_finite(path: Path) -> bool:
+    """Whether a path has an end: a file, or a pipe that a shell opened, as in `<(command)`."""
+    return path.is_file() or path.is_dir() or (path.is_fifo() and path.is_relative_to("/dev/fd"))
 
 
 def read_header(path: Path) -> frozenset[str]:

@@ -151,6 +151,10 @@ def _finish(progress: "BatchProgress", stop: StopCount, output: Path, log_format
     if stopped:
         raise typer.Exit(stop.exit_code)
     if not progress.all_graded:
+        from kneegrade.batch.summary import ungraded_lines
+
+        for reasons in ungraded_lines(output):
+            typer.echo(reasons, err=True)
         raise typer.Exit(1)
 
 
