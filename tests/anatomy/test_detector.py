@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from kneegrade.anatomy import LandmarkDetector
-from kneegrade.anatomy import detector as detector_module
+from kneegrade.anatomy import LandmarkDetector, detected_knees
+from kneegrade.anatomy.knee_localizer import localize_knees
 from kneegrade.anatomy.landmark_scheme import ARTICULAR
 from kneegrade.imaging import read_radiograph
 from kneegrade.phantom import FilmOptions, render_film
@@ -78,12 +78,12 @@ def two_knees():
 
 
 def test_the_second_look_reads_the_knees_below_the_threshold_alone(detector, two_knees, monkeypatch):
-    monkeypatch.setattr(detector_module, "SURE_CONFIDENCE", 0.0)
+    monkeypatch.setattr(detected_knees, "SURE_CONFIDENCE", 0.0)
     with crops_read_by_the_fine_network(detector) as numbers:
         once = detector.search(two_knees)
     assert numbers == [2]
     low, high = sorted(knee.confidence for knee in once)
-    monkeypatch.setattr(detector_module, "SURE_CONFIDENCE", (low + high) / 2)
+    monkeypatch.setattr(detected_knees, "SURE_CONFIDENCE", (low + high) / 2)
     with crops_read_by_the_fine_network(detector) as numbers:
         mixed = detector.search(two_knees)
     assert numbers == [2, 1]
@@ -94,9 +94,9 @@ def test_the_second_look_reads_the_knees_below_the_threshold_alone(detector, two
 
 def test_landmarks_of_a_sure_knee_are_near_those_of_two_looks(detector, two_knees, monkeypatch):
     """Within 0.5 % of the tibial width on average over the joint surfaces; half of that is usual."""
-    monkeypatch.setattr(detector_module, "SURE_CONFIDENCE", 0.0)
+    monkeypatch.setattr(detected_knees, "SURE_CONFIDENCE", 0.0)
     once = detector.search(two_knees)
-    monkeypatch.setattr(detector_module, "SURE_CONFIDENCE", 1.1)
+    monkeypatch.setattr(detected_knees, "SURE_CONFIDENCE", 1.1)
     twice = detector.search(two_knees)
     for a, b in zip(once, twice, strict=True):
         distance = np.linalg.norm(a.landmarks.points_px - b.landmarks.points_px, axis=1)[list(ARTICULAR)]
@@ -106,11 +106,11 @@ def test_landmarks_of_a_sure_knee_are_near_those_of_two_looks(detector, two_knee
 
 
 def test_the_fine_network_reads_no_candidate_with_hopeless_coarse_landmarks(detector, two_knees):
-    candidates = detector_module.localize_knees(detector.knee_localizer, two_knees, 0.15, detector.device)
+    candidates = localize_knees(detector.knee_localizer, two_knees, 0.15, detector.device)
     empty = replace(candidates[0].pose, centre=(0.0, 0.0), width=candidates[0].pose.width / 4)
     low = replace(candidates[0], pose=empty, score=0.3)
     looks = detector._look_coarsely(two_knees, [*candidates, low])
-    assert [look.candidate for look in detector_module._promising(looks)] == candidates
+    assert [look.candidate for look in detected_knees.promising(looks)] == candidates
     confident = replace(looks[-1], candidate=replace(low, score=0.7))
-    assert detector_module._promising([*looks[:-1], confident])[-1] is confident
-    assert detector_module._promising(looks[-1:] * 2) == looks[-1:] * 2
+    assert detected_knees.promising([*looks[:-1], confident])[-1] is confident
+    assert detected_knees.promising(looks[-1:] * 2) == looks[-1:] * 2
