@@ -26,7 +26,7 @@ from kneegrade.commands.options import (
     WeightsOption,
     listed,
 )
-from kneegrade.commands.stop_signals import StopCount, stop_count, stop_signals
+from kneegrade.commands.stop_signals import Stop, stop_count, stop_signals
 
 if TYPE_CHECKING:
     from kneegrade.batch import BatchProgress
@@ -124,7 +124,7 @@ def batch(
         )  # fmt: skip
         part = None if shard is None else Shard.parse(shard)
         with stop_count() as stop, _progress(log_format, quiet) as show:
-            progress = run_batch(inputs, output, options, shard=part, stop=lambda: stop.number, on_progress=show)
+            progress = run_batch(inputs, output, options, shard=part, stop=lambda: stop.count, on_progress=show)
     _finish(progress, stop, output, log_format, quiet=quiet)
 
 
@@ -135,8 +135,8 @@ def processors() -> int:
     return int(joblib.cpu_count())
 
 
-def _finish(progress: "BatchProgress", stop: StopCount, output: Path, log_format: LogFlag, *, quiet: bool) -> None:
-    stopped = stop.number > 0 and progress.left > 0
+def _finish(progress: "BatchProgress", stop: Stop, output: Path, log_format: LogFlag, *, quiet: bool) -> None:
+    stopped = stop.count > 0 and progress.left > 0
     if log_format is LogFlag.json:
         if not quiet:
             typer.echo(json.dumps({"event": "stopped" if stopped else "finished", **facts(progress)}))
