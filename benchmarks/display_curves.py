@@ -107,7 +107,7 @@ def kl_grades(
     graded = []
     for first in range(0, len(knees), BATCH):
         batch = knees[first : first + BATCH]
-        graded += grader._grade_knees(batch, [None] * len(batch))  # at given landmarks
+        graded += grader._grade_knees(batch, None)  # at given landmarks
     return [None if knee.grades is None else knee.grades["kl"].grade for knee in graded], readers
 
 

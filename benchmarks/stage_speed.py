@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from kneegrade import Grader, grader
-from kneegrade.anatomy import detector, knee, landmark_networks
+from kneegrade.anatomy import detector, knee, knee_localizer
 from kneegrade.imaging import file_reader, find_sources
 from kneegrade.uncertainty import ood_features
 
 STAGES: list[tuple[Any, tuple[str, ...]]] = [
     (grader, ("read_radiograph", "check_film", "measure", "ood_features_of", "evidence_of", "refusal")),
-    (file_reader, ("normalise",)),
-    (landmark_networks, ("localizer_input", "read_candidates")),
+    (file_reader, ("normalised_image",)),
+    (knee_localizer, ("localizer_input", "read_candidates")),
     (
         detector,
         ("extract_crop", "stretch_contrast", "regularize_by_shape", "read_points", "build_knee", "search_square"),

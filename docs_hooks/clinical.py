@@ -14,14 +14,13 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from kneegrade.anatomy import Landmarks, measure
-from kneegrade.clinical import OBJECT_FORMATS, ClinicalFilm, Job, read_clinical_film
+from kneegrade.clinical import ClinicalFilm, Job, read_clinical_film
 from kneegrade.clinical.codes import SCHEME, SCHEME_NAME, SCHEME_VERSION, TABLE
 from kneegrade.clinical.derived_object import IMPLEMENTATION_VERSION, SERIES
 from kneegrade.clinical.gsps import presentation_state
 from kneegrade.clinical.job import MANUFACTURER, MODEL
 from kneegrade.clinical.secondary_capture import secondary_capture
 from kneegrade.clinical.uids import IMPLEMENTATION_UID, SCHEME_UID
-from kneegrade.imaging.dicom_codecs import PACKAGES
 from kneegrade.imaging.dicom_header import MODALITIES, UNUSUAL_MODALITIES
 from kneegrade.imaging.header_keywords import IDENTITY, IMAGE, INSTANCE, REQUIRED
 from kneegrade.results import Finding, GradedKnee, GradedRadiograph, GradeResult, Quality, WeightsIdentity
@@ -29,7 +28,6 @@ from kneegrade.schema import TARGETS
 from kneegrade.version import __version__
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-UNCOMPRESSED = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.5")
 SHOWN_IN_FULL = {"KL", "JSW-M-MIN"}  # of the grades and measurements of the tree
 
 
@@ -96,7 +94,6 @@ def _short(text: str) -> str:
     return text if len(text) <= 40 else f"{text[:36]}…"
 
 
-@cache
 def _example_report() -> Dataset:
     """The structured report of the bilateral example, with made-up probabilities around the true grades."""
     from kneegrade.clinical.sr import structured_report
@@ -104,6 +101,7 @@ def _example_report() -> Dataset:
     return structured_report(_example_film())
 
 
+@cache
 def _example_film() -> ClinicalFilm:
     truth = json.loads((EXAMPLES / "truth.json").read_text(encoding="utf-8"))["bilateral.dcm"]
     knees = tuple(_example_knee(knee, truth["pixel_spacing_mm"]) for knee in truth["knees"])
@@ -151,17 +149,9 @@ def classes() -> str:
     ]
     lines = ["| SOP class | UID | `--format` | Series Number | Series Description |", "|---|---|---|---|---|"]
     for sop_class, kind, how in rows:
-        if kind == "SR" or kind.lower() in OBJECT_FORMATS:
-            number, description = SERIES[kind]
-            lines.append(f"| {UID(sop_class).name} | {sop_class} | {how} | {number} | {description} |")
+        number, description = SERIES[kind]
+        lines.append(f"| {UID(sop_class).name} | {sop_class} | {how} | {number} | {description} |")
     return "\n".join(lines)
-
-
-def transfer_syntaxes() -> str:
-    """Transfer syntaxes that are read."""
-    lines = ["| transfer syntax | UID |", "|---|---|"]
-    rows = (f"| {UID(syntax).name} | {syntax} |" for syntax in (*UNCOMPRESSED, *map(str, PACKAGES)))
-    return "\n".join([*lines, *rows])
 
 
 def modalities() -> str:
@@ -241,7 +231,7 @@ def _tag(tag: int) -> str:
 
 
 GENERATED = {
-    "sr-tree": tree, "sr-codes": codes, "sop-classes": classes, "transfer-syntaxes": transfer_syntaxes,
+    "sr-tree": tree, "sr-codes": codes, "sop-classes": classes,
     "modalities": modalities, "copied-attributes": copied, "read-attributes": read_only, "identifiers": identifiers,
     "sr-attributes": lambda: written(_example_report()),
     "gsps-attributes": lambda: written(presentation_state(_example_film())),

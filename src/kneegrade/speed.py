@@ -4,7 +4,6 @@ Timed are the networks and what lies between them, from the pixels in memory to 
 knee (phantom). Other work on the machine slows some settings more than others, so measure on an idle machine.
 """
 
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -42,8 +41,10 @@ class Speed:
 
 def measured_speeds() -> Iterator[Speed]:
     """Yield the speed of each setting on the CPU: one thread, and one per processor."""
+    import joblib
+
     image = np.ascontiguousarray(render_rois([sample_knee(1, 0)], IMAGE_PX)[0][0].numpy())
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    processors = joblib.cpu_count()
     settings: list[tuple[Runtime, Precision]] = [("torch", "float32"), ("torch", "bf16")]
     if find_spec("openvino") is not None:
         settings.append(("openvino", "float32"))

@@ -3,6 +3,7 @@
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -115,10 +116,8 @@ def rows_of(film: PlannedFilm, graded: GradedRadiograph) -> FilmRows:
 def failed_rows(film: PlannedFilm, reason: Finding, attempts: int) -> FilmRows:
     """The rows of a film that no worker could finish; its checksum is computed here."""
     sha256 = None
-    try:
+    with suppress(Exception):  # the file cannot be read either
         sha256 = sha256_of(film.source.open())
-    except Exception:  # the file cannot be read either
-        sha256 = None
     rows = rows_of(film, GradedRadiograph(film.source.name, reason=reason, failed=True, sha256=sha256))
     return FilmRows(rows.film, [], log_row(rows.film, None, content_version(film)) | {"attempts": attempts})
 

@@ -95,11 +95,11 @@ class LocalEngine:
     def _outcomes(self, films: Iterator[PlannedFilm], number: int) -> Iterator[FilmRows | PlannedFilm | None]:
         """The rows of each film or, if a worker died on it, the film; None while there is nothing."""
         while True:
-            while not self._stop() and (worker := self._free_worker(number)) is not None:
+            while not self._stop() and sum(worker.film is not None for worker in self._workers) < number:
                 film = self._returned.popleft() if self._returned else next(films, None)
                 if film is None:
                     break
-                worker.give(film)
+                self._free_worker().give(film)
             busy = {worker.connection: worker for worker in self._workers if worker.film is not None}
             if not busy or self._stop() > 1:
                 return
@@ -112,16 +112,14 @@ class LocalEngine:
             if not ready:
                 yield None
 
-    def _free_worker(self, number: int) -> Worker | None:
-        """A worker without a film, started if fewer than `number` run; None if all have one."""
+    def _free_worker(self) -> Worker:
+        """A worker without a film, started if there is none."""
         for worker in [one for one in self._workers if one.film is None]:
             if worker.films < self._films_per_worker:
                 return worker
             self._workers.remove(worker)
             worker.let_go()
             worker.wait()
-        if len(self._workers) >= number:
-            return None
         worker = Worker(self._task, self._film_seconds)
         self._workers.append(worker)
         return worker

@@ -60,10 +60,9 @@ def _grade_columns() -> Iterable[Column]:
 
 
 def _measured(name: str, unit: str, meaning: str) -> tuple[Column, Column]:
-    suffix = f"_{unit}" if unit else ""
     return (
-        Column(f"{name}{suffix}", pa.float32(), meaning),
-        Column(f"{name}_error{suffix}", pa.float32(), "its standard error"),
+        Column(f"{name}_{unit}", pa.float32(), meaning),
+        Column(f"{name}_error_{unit}", pa.float32(), "its standard error"),
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from kneegrade.batch.film_table import TABLE_SUFFIXES, FilmTable, read_film_table
-from kneegrade.batch.remote_files import is_url, remote_sources
+from kneegrade.batch.remote_files import is_url, remote_source, remote_sources
 from kneegrade.batch.shard import Shard
 from kneegrade.errors import UsageError
 from kneegrade.imaging import Source, find_sources
@@ -100,9 +100,8 @@ def _sources(inputs: Sequence[str]) -> Iterator[Source]:
 
 def _table_films(table: FilmTable) -> Iterator[PlannedFilm]:
     for name, location, values in table.rows:
-        source = next(remote_sources(location, name), None) if is_url(location) else Source(name, Path(location))
-        if source is not None:
-            yield PlannedFilm(source, tuple(zip(table.names, values, strict=True)))
+        source = remote_source(name, location) if is_url(location) else Source(name, Path(location))
+        yield PlannedFilm(source, tuple(zip(table.names, values, strict=True)))
 
 
 def _with_unique_names(films: Iterable[PlannedFilm]) -> Iterator[PlannedFilm]:

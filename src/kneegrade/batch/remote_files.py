@@ -78,7 +78,7 @@ def open_url(url: str) -> BinaryIO:
     return cast(BinaryIO, store.open(path, "rb"))
 
 
-def remote_sources(url: str, name: str | None = None) -> Iterator[Source]:
+def remote_sources(url: str) -> Iterator[Source]:
     """The films behind a URL: one file, or all files below a folder, sorted by path.
 
     As in local folders, hidden files and files of other types are skipped. A URL of a web server is one file, unless it
@@ -86,18 +86,14 @@ def remote_sources(url: str, name: str | None = None) -> Iterator[Source]:
 
     Args:
         url: of a file or a folder.
-        name: if it is known that the URL is a file, the film's name.
 
     Raises:
         UsageError: nothing is there, or the store cannot be reached.
     """
-    if name is not None:
-        yield _source(name, url)
-        return
     store, path = _store_of(url)
     try:
         if (_is_web(url) and not url.endswith("/")) or store.isfile(path):
-            yield _source(shown_name(PurePosixPath(urlsplit(url).path).name), url)
+            yield remote_source(shown_name(PurePosixPath(urlsplit(url).path).name), url)
             return
         found = sorted(store.find(path, detail=True).items())
     except Exception as error:  # each store raises its own exceptions
@@ -111,7 +107,7 @@ def remote_sources(url: str, name: str | None = None) -> Iterator[Source]:
         parts = PurePosixPath(urlsplit(below).path if _is_web(url) else below).parts
         is_skipped = not parts or any(is_passed_over(part) for part in parts)
         if not is_skipped and kind_of_other_file(parts[-1], b"") is None:
-            yield _source(shown_name("/".join(parts)), store.unstrip_protocol(file), _version(about))
+            yield remote_source(shown_name("/".join(parts)), store.unstrip_protocol(file), _version(about))
 
 
 def _version(about: Mapping[str, Any]) -> str:
@@ -120,7 +116,8 @@ def _version(about: Mapping[str, Any]) -> str:
     return f"{about.get('size')}:{state}" if state else ""
 
 
-def _source(name: str, url: str, version: str = "") -> Source:
+def remote_source(name: str, url: str, version: str = "") -> Source:
+    """The film behind the URL of a file, by a name."""
     if PurePosixPath(name).suffix.lower() == ".zip":
         message = "A zip archive behind a URL is not opened; download it, and give its path."
         return Source(name, error=UnsupportedFileError(message, code="format"))

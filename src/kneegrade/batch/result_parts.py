@@ -101,9 +101,14 @@ def read_part(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
         ) from None
 
 
+def _finished(directory: Path) -> set[str]:
+    """Names of the complete parts of `films`, which are written last."""
+    return {path.name for path in (directory / "films").glob("[!.]*.parquet")}
+
+
 def parts(directory: Path, table: str) -> dict[str, Path]:
     """Name → path of the complete parts of a table, sorted; parts without a part of `films` are left out."""
-    finished = {path.name for path in (directory / "films").glob("[!.]*.parquet")}
+    finished = _finished(directory)
     return {path.name: path for path in sorted((directory / table).glob("[!.]*.parquet")) if path.name in finished}
 
 
@@ -126,8 +131,7 @@ def clean(directory: Path, shard: Shard) -> int:
     Removed are parts of `knees` and `log` without a part of `films`, temporary files, and rows of films that could not
     be read at all (they have no SHA-256), perhaps because a disk or network was away.
     """
-    finished = {path.name for path in (directory / "films").glob("[!.]*.parquet")}
-    again = 0
+    finished, again = _finished(directory), 0
     for table in TABLES:
         for path in (directory / table).glob("*"):
             name = path.name.removeprefix(".")
@@ -163,7 +167,7 @@ def _is_of(name: str, shard: Shard) -> bool:
 def finished_films(directory: Path, shard: Shard) -> Mapping[str, list[Row]]:
     """Name → the finished films of this name (several if the file was replaced) of a shard.
 
-    A film has `sha256`, `version` of the file, `status`, and `all_graded`, whether each of its knees has grades.
+    A film has `sha256`, `version` of the file, and `all_graded`, whether each of its knees has grades.
     """
     versions = {}
     log = read_table(directory, "log", ["source", "sha256", "version"])
@@ -176,6 +180,6 @@ def finished_films(directory: Path, shard: Shard) -> Mapping[str, list[Row]]:
         *(films[name].to_pylist() for name in films.column_names), strict=True
     ):
         if source in shard:
-            row = {"sha256": sha256, "version": versions.get((source, sha256)), "status": status}
+            row = {"sha256": sha256, "version": versions.get((source, sha256))}
             found.setdefault(source, []).append(row | {"all_graded": status == "graded" and knees == graded})
     return found

@@ -61,18 +61,20 @@ def write_summary(directory: Path, films: Sequence[PlannedFilm], *, pictures: in
     Raises:
         KneeGradeError: a file cannot be read or written.
     """
-    facts = summarise(directory)
-    shown, number = choose(candidates(directory), pictures)
+    tables = (
+        read_table(directory, "films", ["source", "status", "reason_code", "warnings", "knees"]),
+        read_table(directory, "knees", list(_KNEE_COLUMNS)),
+    )
+    facts = summarise(directory, *tables)
+    shown, number = choose(candidates(*tables), pictures)
     facts["review"] = {"number": number, "shown": [asdict(one) for one in shown]}
     write_text(directory / SUMMARY_JSON, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
     write_page(facts, shown, directory, films, directory / SUMMARY_HTML)
     return directory / SUMMARY_HTML
 
 
-def summarise(directory: Path) -> dict[str, Any]:
+def summarise(directory: Path, films: pa.Table, knees: pa.Table) -> dict[str, Any]:
     """Counts over all rows, times, and the settings of the run, as plain JSON values."""
-    films = read_table(directory, "films", ["status", "reason_code", "warnings", "knees"])
-    knees = read_table(directory, "knees", list(_KNEE_COLUMNS))
     graded = knees.filter(pc.equal(knees["status"], "graded"))
     return {
         "schema_version": SCHEMA_VERSION,
@@ -145,14 +147,12 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 3)
 
 
-def candidates(directory: Path) -> Iterable[ReviewedKnee]:
+def candidates(films: pa.Table, knees: pa.Table) -> Iterable[ReviewedKnee]:
     """The knees on which kneegrade abstains or whose grades break a rule, and the films without knees."""
-    knees = read_table(directory, "knees", list(_KNEE_COLUMNS))
     found = pc.fill_null(pc.list_value_length(knees["coherence_findings"]), 0)
     for row in knees.filter(pc.or_(knees["abstain"], pc.greater(found, 0))).to_pylist():
         if row["abstain"] or set(row["coherence_findings"]) - set(NOT_MOST_PROBABLE):
             yield _knee(row)
-    films = read_table(directory, "films", ["source", "reason_code", "knees"])
     for row in films.filter(pc.equal(films["knees"], 0)).to_pylist():
         yield ReviewedKnee(row["source"], None, None, (row["reason_code"] or "",), None, None)
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from kneegrade.anatomy import knees_from_landmarks
 from kneegrade.batch.plan import PlannedFilm
-from kneegrade.batch.result_parts import read_table
+from kneegrade.batch.result_parts import parts, read_part
 from kneegrade.errors import KneeGradeError
 from kneegrade.files import replacing
 from kneegrade.imaging import read_radiograph
@@ -60,13 +60,14 @@ def _pictures(shown: Sequence["ReviewedKnee"], directory: Path, films: Sequence[
 
 
 def _landmarks(directory: Path, sources: set[str]) -> dict[tuple[str, int | None], NDArray[np.float64]]:
-    table = read_table(directory, "knees", ["source", "knee", "landmarks_px"])
-    rows = table.filter(pc.is_in(table["source"], value_set=pa.array(sorted(sources), pa.string())))
-    return {
-        (row["source"], row["knee"]): np.array(row["landmarks_px"], dtype=np.float64).reshape(-1, 2)
-        for row in rows.to_pylist()
-        if row["landmarks_px"] is not None
-    }
+    """Landmarks of the knees of these films, read part by part, because those of all knees take much memory."""
+    wanted, found = pa.array(sorted(sources), pa.string()), {}
+    for path in parts(directory, "knees").values() if sources else ():
+        table = read_part(path, ["source", "knee", "landmarks_px"])
+        for row in table.filter(pc.is_in(table["source"], value_set=wanted)).to_pylist():
+            if row["landmarks_px"] is not None:
+                found[row["source"], row["knee"]] = np.array(row["landmarks_px"], dtype=np.float64).reshape(-1, 2)
+    return found
 
 
 def _picture(film: PlannedFilm | None, landmarks_px: NDArray[np.float64] | None) -> str | None:

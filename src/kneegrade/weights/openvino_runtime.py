@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from kneegrade.errors import UsageError
+from kneegrade.weights.compute import joined, one_by_one
 
 
 def check_openvino() -> None:
@@ -55,8 +56,6 @@ class OpenVinoNetwork(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Any:
         """The outputs of the network for B images."""
-        from kneegrade.weights.compute import joined, one_by_one
-
         return joined([self._read(image) for image in one_by_one(inputs)])
 
     def _read(self, image: Sequence[Tensor]) -> Tensor | tuple[Tensor, ...]:
