@@ -14,7 +14,7 @@ Landmarks that a person marked show the whole stretch. Such outlines vary more t
 for them (`NATURAL_RATIOS_MARKED`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Generic, Protocol, TypeVar
@@ -176,6 +176,11 @@ class Detection(Protocol):
 Detected = TypeVar("Detected", bound=Detection)
 
 
+def best_confidence(knees: Iterable[Detection]) -> float:
+    """Return the highest confidence of a knee, 0 if there is none."""
+    return max((knee.confidence for knee in knees), default=0.0)
+
+
 @dataclass(frozen=True, eq=False)
 class SquareSearch(Generic[Detected]):
     """A film without its stretch, the knees found on it, and the factor by which it was made narrower.
@@ -191,7 +196,7 @@ class SquareSearch(Generic[Detected]):
     @property
     def confidence(self) -> float:
         """Highest confidence of a knee, 0 if there is none."""
-        return max((knee.confidence for knee in self.knees), default=0.0)
+        return best_confidence(self.knees)
 
     @property
     def ratio(self) -> float:

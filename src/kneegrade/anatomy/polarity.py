@@ -19,7 +19,7 @@ from typing import Protocol, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from kneegrade.anatomy.pixel_aspect import MIN_CONFIDENCE_TO_RESAMPLE, Detection
+from kneegrade.anatomy.pixel_aspect import MIN_CONFIDENCE_TO_RESAMPLE, Detection, best_confidence
 from kneegrade.anatomy.several_films import MAX_KNEES
 from kneegrade.imaging.photometry import INVERTED, INVERTED_BELOW, film_in_surround
 from kneegrade.imaging.radiograph import Polarity, Radiograph
@@ -57,11 +57,11 @@ def search_both_polarities(radiograph: Radiograph, search: Search[Detected]) -> 
         return radiograph, knees
     if len(knees) < MAX_KNEES or has_doubtful_polarity(radiograph):
         knees = _search_in_surround(radiograph, search, knees, white_only=not has_doubtful_polarity(radiograph))
-    if _confidence(knees) >= CERTAIN_KNEE and not has_doubtful_polarity(radiograph):
+    if best_confidence(knees) >= CERTAIN_KNEE and not has_doubtful_polarity(radiograph):
         return radiograph, knees
     other = radiograph.in_other_polarity()
     other_knees = _search_in_surround(other, search, search(other.pixels))
-    ours, theirs = _confidence(knees), _confidence(other_knees)
+    ours, theirs = best_confidence(knees), best_confidence(other_knees)
     is_other = theirs >= CERTAIN_KNEE and theirs >= DECISIVE * ours
     is_ours = ours >= MIN_KNEE and ours >= DECISIVE * theirs
     is_against_tag = polarity.declared_by is not None and polarity.inverted
@@ -90,12 +90,8 @@ def _search_in_surround(
     found = [knee.shifted(columns.start, rows.start) for knee in search(film.pixels[rows, columns])]
     certain, certain_found = (sum(k.confidence >= CERTAIN_KNEE for k in some) for some in (knees, found))
     if certain == certain_found == 0:
-        return max(knees, found, key=_confidence)
+        return max(knees, found, key=best_confidence)
     return found if certain_found > certain else knees
-
-
-def _confidence(knees: list[Detected]) -> float:
-    return max((knee.confidence for knee in knees), default=0.0)
 
 
 def _with_warning(radiograph: Radiograph, *, is_decided: bool) -> Radiograph:

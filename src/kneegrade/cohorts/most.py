@@ -13,11 +13,10 @@ import pandas as pd
 
 from kneegrade.cohorts.oai_film_lists import is_hidden
 from kneegrade.cohorts.readings import Counts, decode_grades, problems_at, raise_problems
-from kneegrade.cohorts.table_files import read_header, read_table
+from kneegrade.cohorts.table_files import TEXT_TABLE, read_header, read_table
 from kneegrade.errors import CohortError
 
 READING_TABLE = re.compile(r"mostv01235xray\.(txt|csv|tsv|sas7bdat)", re.IGNORECASE)
-TEXT_TABLE = re.compile(r".+\.(txt|csv|tsv)", re.IGNORECASE)
 READING_COLUMN = re.compile(r"V[01235]X[RL]KL")
 PERSON = re.compile(r"M[A-Z]\d{5}", re.IGNORECASE)
 VISIT = re.compile(r"V([01235])(?!\d)", re.IGNORECASE)
@@ -78,8 +77,8 @@ def _table_of(root: Path) -> Path:
         elif TEXT_TABLE.fullmatch(path.name) and path.is_file():
             texts.append(path)
     named.sort(key=lambda path: path.suffix.lower() == ".sas7bdat")
-    for path in named:
-        return path
+    if named:
+        return named[0]
     for path in texts:
         header = read_header(path)
         if "MOSTID" in header and any(READING_COLUMN.fullmatch(name) for name in header):
@@ -104,10 +103,10 @@ def most_films(root: Path, counts: Counts | None = None) -> pd.DataFrame:
         people = [match[0].upper() for part in folders if (match := PERSON.match(part))]
         visits = [match[1] for part in folders if (match := VISIT.match(part))]
         is_view = any(VIEW_FOLDER in part.upper() for part in folders)
-        seen += Counter(
-            {"person": bool(people), "visit": bool(people and visits), "all": bool(people and visits and is_view)}
-        )
-        if people and visits and is_view and "__MACOSX" not in folders:
+        is_visit = bool(people and visits)
+        is_film = is_visit and is_view
+        seen.update(person=bool(people), visit=is_visit, all=is_film)
+        if is_film and "__MACOSX" not in folders:
             rows.append({"subject_id": people[0], "visit": VISIT_MONTHS[visits[0]], "path": str(path), "view": "PA"})
     if not rows:
         raise CohortError(

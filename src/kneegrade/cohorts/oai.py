@@ -26,12 +26,11 @@ from kneegrade.cohorts.readings import (
     raise_problems,
     unique_readings,
 )
-from kneegrade.cohorts.table_files import read_header, read_table
+from kneegrade.cohorts.table_files import TEXT_TABLE, read_header, read_table
 from kneegrade.errors import CohortError
 
 READING_TABLE = re.compile(r"kxr_sq_bu(\d\d)\.(txt|csv|tsv|sas7bdat)", re.IGNORECASE)
 WIDTH_TABLE = re.compile(r"kxr_qjsw_duryea(\d\d)\.(txt|csv|tsv|sas7bdat)", re.IGNORECASE)
-TEXT_TABLE = re.compile(r".+\.(txt|csv|tsv)", re.IGNORECASE)
 READING_COLUMN = re.compile(r"V(\d\d)XRKL")
 RELEASE_FOLDER = re.compile(r"\d+\.[A-Z]\.\d+")
 VISIT_MONTHS = {"00": 0, "01": 12, "03": 24, "05": 36, "06": 48, "08": 72, "10": 96}

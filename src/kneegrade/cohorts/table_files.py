@@ -12,6 +12,7 @@ from kneegrade.errors import CohortError
 
 SEPARATORS = ("|", "\t", ";", ",")
 HEADER_BYTES = 1 << 16
+TEXT_TABLE = re.compile(r".+\.(txt|csv|tsv)", re.IGNORECASE)  # name of a file that may be a text table
 _UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _EXCEL_SEPARATOR = re.compile(r'"?sep=(.)"?\s*')  # Excel reads and writes such a line before the header
 

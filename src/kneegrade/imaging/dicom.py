@@ -74,11 +74,19 @@ def _is_recursion_error(error: BaseException | None) -> bool:
     return error is not None
 
 
-def _read(data: bytes, limits: Limits) -> DecodedImage:
+def data_set(data: bytes, limits: Limits) -> pydicom.FileDataset:
+    """The data set of a DICOM file, inflated within limits if it is deflated.
+
+    Raises:
+        LimitExceededError: it expands to more than allowed.
+        UnreadableFileError: the compressed data are damaged or cut off.
+    """
     declared, end = file_meta(data)
-    if declared == DEFLATED:
-        data = inflated(data, end, limits)
-    dataset = parse(data)
+    return parse(inflated(data, end, limits) if declared == DEFLATED else data)
+
+
+def _read(data: bytes, limits: Limits) -> DecodedImage:
+    dataset = data_set(data, limits)
     transfer_syntax = _transfer_syntax(dataset)
     header.check_nesting(dataset, limits)
     repairs = header.check_is_radiograph(dataset, limits)

@@ -15,9 +15,8 @@ from pydicom.dataset import Dataset
 
 from kneegrade.errors import KneeGradeError, LimitExceededError, UnreadableFileError, UnsupportedFileError
 from kneegrade.imaging import dicom_header
-from kneegrade.imaging.dicom import file_meta, is_dicom
-from kneegrade.imaging.dicom_defects import UNDEFINED_LENGTH, parse
-from kneegrade.imaging.dicom_deflate import DEFLATED, inflated
+from kneegrade.imaging.dicom import data_set, is_dicom
+from kneegrade.imaging.dicom_defects import UNDEFINED_LENGTH
 from kneegrade.imaging.header_keywords import FILM_KEYWORDS, MAX_DOCUMENT_BYTES, MAX_FILM_BYTES
 from kneegrade.imaging.limits import Limits
 
@@ -47,12 +46,9 @@ def read_elements(data: bytes, kind: str, limits: Limits) -> bytes:
         raise UnsupportedFileError(
             "The file is not DICOM; a plain picture names no study to file an object under.", code="not_dicom"
         )
-    declared, end = file_meta(data)
-    if declared == DEFLATED:
-        data = inflated(data, end, limits)
     try:
         with pydicom.config.disable_value_validation():
-            dataset = parse(data)
+            dataset = data_set(data, limits)
             if kind == "document":
                 _check_is_complete(dataset)
             dicom_header.check_nesting(dataset, limits)

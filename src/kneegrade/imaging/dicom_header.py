@@ -12,6 +12,7 @@ from typing import Any, cast
 from pydicom.dataset import Dataset
 
 from kneegrade.errors import LimitExceededError, UnreadableFileError, UnsupportedFileError
+from kneegrade.imaging.header_keywords import INSTANCE
 from kneegrade.imaging.limits import Limits
 from kneegrade.imaging.radiograph import Identity, Laterality
 from kneegrade.results import Finding
@@ -303,8 +304,7 @@ def laterality_findings(dataset: Dataset) -> tuple[Finding, ...]:
 
 def identity(dataset: Dataset) -> Identity:
     """The UIDs of the file."""
-    keywords = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
-    return Identity(*(get_text(dataset, keyword) for keyword in keywords))
+    return Identity(*(get_text(dataset, keyword) for keyword in INSTANCE))
 
 
 def projection_findings(dataset: Dataset) -> tuple[Finding, ...]:

@@ -6,7 +6,9 @@ negative are equal, the percentiles are exchanged, and the polarity score change
 therefore give the same normalised pixels.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,7 @@ from kneegrade.imaging.box_filters import block_means, box_mean
 from kneegrade.results import Finding
 
 FloatImage = NDArray[np.float32]
+Lines = tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]
 
 REDUCED_SIDE_PX = 128  # long side of the reduced image on which field and polarity are estimated
 SAMPLE_SIDE_PX = 1024  # long side of the sample from which percentiles are computed
@@ -146,32 +149,52 @@ def collimated_field(pixels: NDArray[np.generic]) -> CollimatedField:
     kept = ~blades if (~blades).mean() >= MIN_FIELD else np.ones_like(blades)
     mask = np.zeros(reduced.shape, dtype=np.bool_)
     mask[rows, columns] = kept
-    row_scale, column_scale = pixels.shape[0] / reduced.shape[0], pixels.shape[1] / reduced.shape[1]
-    return CollimatedField(
-        slice(round(rows.start * row_scale), round(rows.stop * row_scale)),
-        slice(round(columns.start * column_scale), round(columns.stop * column_scale)),
-        mask,
-    )
+    return CollimatedField(*_in_full_size((rows, columns), reduced, pixels), mask)
 
 
 def _content_box(reduced: NDArray[np.float64]) -> tuple[slice, slice]:
     """Rows and columns that remain after blank border lines are removed, one after the other."""
     low, high = np.percentile(reduced, [1, 99])
     flat = FLAT_LINE * (high - low)
-    top, bottom, left, right = 0, reduced.shape[0], 0, reduced.shape[1]
-    while bottom - top > MIN_BOX_PX and right - left > MIN_BOX_PX:
-        inside = reduced[top:bottom, left:right]
-        border_lines = inside[0], inside[-1], inside[:, 0], inside[:, -1]
-        is_blank = [bool(np.ptp(np.percentile(line, [3, 97])) < flat) for line in border_lines]
-        if not any(is_blank):
-            break
-        top, bottom = top + is_blank[0], bottom - is_blank[1]
-        left, right = left + is_blank[2], right - is_blank[3]
+    top, bottom, left, right = _trimmed(
+        reduced, lambda lines: [bool(np.ptp(np.percentile(line, [3, 97])) < flat) for line in lines]
+    )
     rows, columns = reduced.shape  # a line next to a blank border mixes border and image: it is removed too
     return (
         slice(top + (top > 0), bottom - (bottom < rows)),
         slice(left + (left > 0), right - (right < columns)),
     )
+
+
+def _borders(image: NDArray[Any]) -> Lines:
+    """The first and the last row, the first and the last column."""
+    return image[0], image[-1], image[:, 0], image[:, -1]
+
+
+def _trimmed(image: NDArray[Any], removes: Callable[[Lines], list[bool]]) -> tuple[int, int, int, int]:
+    """Top, bottom, left and right of what remains after border lines are removed, one after the other.
+
+    Args:
+        image: (H, W).
+        removes: for the four border lines of a part of the image, whether each is removed.
+    """
+    top, bottom, left, right = 0, image.shape[0], 0, image.shape[1]
+    while bottom - top > MIN_BOX_PX and right - left > MIN_BOX_PX:
+        removed = removes(_borders(image[top:bottom, left:right]))
+        if not any(removed):
+            break
+        top, bottom = top + removed[0], bottom - removed[1]
+        left, right = left + removed[2], right - removed[3]
+    return top, bottom, left, right
+
+
+def _in_full_size(part: tuple[slice, slice], reduced: NDArray[Any], image: NDArray[Any]) -> tuple[slice, slice]:
+    """Rows and columns of the image for those of its reduced copy."""
+    scales = (whole / small for whole, small in zip(image.shape, reduced.shape, strict=True))
+    rows, columns = (
+        slice(round(s.start * scale), round(s.stop * scale)) for s, scale in zip(part, scales, strict=True)
+    )
+    return rows, columns
 
 
 def _touches_border(saturated: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -194,27 +217,18 @@ def film_in_surround(pixels: FloatImage, *, white_only: bool = False) -> tuple[s
         white_only: leave out surrounds that are not white, which a leg that fills the image resembles.
     """
     reduced = block_means(pixels, REDUCED_SIDE_PX)
-    borders = (reduced[0], reduced[-1], reduced[:, 0], reduced[:, -1])
+    borders = _borders(reduced)
     level = np.median(np.concatenate(borders))
     is_bright = level >= MIN_SURROUND and not white_only
     may_trim = [is_bright or bool(np.percentile(line, 10) >= WHITE_BORDER) for line in borders]
     bright = reduced > (max(level, MIN_SURROUND) + np.percentile(reduced, 5)) / 2
-    top, bottom, left, right = 0, reduced.shape[0], 0, reduced.shape[1]
-    while any(may_trim) and bottom - top > MIN_BOX_PX and right - left > MIN_BOX_PX:
-        inside = bright[top:bottom, left:right]
-        lines = (inside[0], inside[-1], inside[:, 0], inside[:, -1])
-        is_surround = [may and bool(line.mean() >= SURROUND_LINE) for may, line in zip(may_trim, lines, strict=True)]
-        if not any(is_surround):
-            break
-        top, bottom = top + is_surround[0], bottom - is_surround[1]
-        left, right = left + is_surround[2], right - is_surround[3]
+    top, bottom, left, right = _trimmed(
+        bright,
+        lambda lines: [may and bool(line.mean() >= SURROUND_LINE) for may, line in zip(may_trim, lines, strict=True)],
+    )
     if bottom - top <= MIN_BOX_PX or right - left <= MIN_BOX_PX:
         return slice(0, pixels.shape[0]), slice(0, pixels.shape[1])
-    row_scale, column_scale = pixels.shape[0] / reduced.shape[0], pixels.shape[1] / reduced.shape[1]
-    return (
-        slice(round(top * row_scale), round(bottom * row_scale)),
-        slice(round(left * column_scale), round(right * column_scale)),
-    )
+    return _in_full_size((slice(top, bottom), slice(left, right)), reduced, pixels)
 
 
 def looks_inverted(pixels: NDArray[np.generic]) -> bool:

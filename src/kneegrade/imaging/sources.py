@@ -22,7 +22,7 @@ from kneegrade.errors import (
 )
 from kneegrade.files import short_name
 from kneegrade.imaging.folder_files import files_below
-from kneegrade.imaging.limits import MEBIBYTE, Limits
+from kneegrade.imaging.limits import Limits
 from kneegrade.imaging.other_files import HEAD_BYTES, is_passed_over, kind_of_other_file
 from kneegrade.imaging.own_pictures import is_own_picture
 from kneegrade.imaging.zip_members import ZipMember, member_error, read_member
@@ -31,7 +31,6 @@ from kneegrade.imaging.zip_names import member_names
 DEFAULT_LIMITS = Limits()
 IMAGE_EXTENSIONS = frozenset({"dcm", "dicom", "png", "jpg", "jpeg", "tif", "tiff"})
 ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
-CHUNK_BYTES = MEBIBYTE
 
 
 @dataclass(frozen=True, eq=False, slots=True)
