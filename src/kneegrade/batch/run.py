@@ -19,6 +19,7 @@ from kneegrade.batch.run_file import STARTED, OutputLock, RunSettings, run_descr
 from kneegrade.batch.shard import Shard
 from kneegrade.batch.summary import write_summary
 from kneegrade.errors import UsageError
+from kneegrade.files import is_shell_pipe
 from kneegrade.imaging.sources import sha256_of
 from kneegrade.weights import load_weights, shipped_path
 from kneegrade.weights.compute import Compute
@@ -234,7 +235,14 @@ def _description(inputs: Sequence[str], options: BatchOptions, plan: Plan) -> di
     return run_description(
         options.settings,
         {kind: {"name": one.name, "sha256": one.sha256} for kind, one in loaded.items()},
-        [without_secrets(one) if is_url(one) else os.path.realpath(one) for one in inputs],
+        [_lasting_name(one) for one in inputs],
         [f"{column.name}: {column.type}" for column in plan.fields],
         options.formats,
     )
+
+
+def _lasting_name(given: str) -> str:
+    """An input as run.json states it, the same in every run: a shell gives its pipes other numbers each time."""
+    if is_url(given):
+        return without_secrets(given)
+    return "a pipe" if is_shell_pipe(Path(given)) else os.path.realpath(given)
