@@ -79,8 +79,8 @@ def grade(
     Other files in folders and zip files, such as programs, documents and DICOM reports, are left out and counted.
 
     Exit code 0: every knee of every film was graded. 1: a film could not be read, has no gradable knee, or a knee was
-    not graded; one line for each of these gives the reasons with counts. 2: wrong usage. 130, 143: stopped by Ctrl-C or
-    SIGTERM; the report has the films graded until then.
+    not graded; one line for each of these gives the reasons with counts. 2: wrong usage. 130, 143, 129: stopped by
+    Ctrl-C, SIGTERM or SIGHUP; the report has the films graded until then.
     """
     from kneegrade.files import prepare_output
     from kneegrade.reporting import JOURNAL, film_journal, report_files, write_report

@@ -48,7 +48,8 @@ def landmarks(
     """Detect 74 landmarks per knee and measure the joint space.
 
     Exit code 0: a knee was detected on every film. 1: a film has no knee or could not be read, or a picture shows more
-    knees than a film has. 2: wrong usage. 130, 143: stopped by Ctrl-C or SIGTERM; the files have the films until then.
+    knees than a film has. 2: wrong usage. 130, 143, 129: stopped by Ctrl-C, SIGTERM or SIGHUP; the files have the films
+    until then.
     """
     from kneegrade.files import prepare_output
 

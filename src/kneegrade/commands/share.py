@@ -55,7 +55,8 @@ def share(
     the pixels outside the knees are black. The results are those of the shared films. Look at the films before you
     publish them: text next to a knee is not recognised.
 
-    Exit code 0: every film was shared. 1: a film was not shared. 2: wrong usage.
+    Exit code 0: every film was shared. 1: a film was not shared. 2: wrong usage. 130, 143, 129: stopped by Ctrl-C,
+    SIGTERM or SIGHUP.
     """
     from kneegrade.clinical.pseudonyms import Pseudonyms, read_secret
     from kneegrade.files import prepare_output
