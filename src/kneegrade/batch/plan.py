@@ -19,6 +19,8 @@ from kneegrade.errors import UsageError
 from kneegrade.imaging import Source, find_sources
 from kneegrade.imaging.sources import shown_name
 
+StopCount = Callable[[], int]  # number of signals so far: 0 go on, 1 finish what is under way, 2 stop at once
+
 
 @dataclass(frozen=True, slots=True)
 class PlannedFilm:
@@ -50,7 +52,7 @@ class Plan:
 
 def plan_films(
     inputs: Sequence[str], *, shard: Shard | None = None, path_column: str | None = None,
-    columns: Sequence[str] | None = None, stop: Callable[[], int] = lambda: 0,
+    columns: Sequence[str] | None = None, stop: StopCount = lambda: 0,
 ) -> Plan:  # fmt: skip
     """The plan for some inputs.
 
