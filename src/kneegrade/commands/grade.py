@@ -27,8 +27,8 @@ from kneegrade.commands.options import (
     UnitFlag,
     UnitOption,
     WeightsOption,
-    listed,
     progress_bar,
+    report_and_object_formats,
     sources_in,
     spacing_of,
 )
@@ -86,7 +86,7 @@ def grade(
     from kneegrade.reporting import JOURNAL, film_journal, report_files, write_report
 
     when = datetime.now().astimezone()
-    wanted, object_formats = _formats(formats)
+    wanted, object_formats = report_and_object_formats(formats)
     others = Counter[str]()
     sources = sources_in(inputs, others)
     prepare_output(output, [*report_files(wanted), JOURNAL])
@@ -162,22 +162,6 @@ def _finish(
         _print_report(report, written, others, objects)
     if not report.all_graded:
         raise typer.Exit(1)
-
-
-def _formats(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The formats of reports and those of derived objects in the value of `--format`."""
-    from kneegrade.clinical import OBJECT_FORMATS
-    from kneegrade.clinical.object_files import checked_formats
-    from kneegrade.reporting import FORMATS
-
-    wanted = listed(text)
-    if not wanted or set(wanted) - {*FORMATS, *OBJECT_FORMATS}:
-        raise typer.BadParameter(
-            f"{text!r} is not a list of report formats; choose from {', '.join((*FORMATS, *OBJECT_FORMATS))}.",
-            param_hint="--format",
-        )
-    reports = tuple(name for name in wanted if name in FORMATS)
-    return reports, checked_formats(name for name in wanted if name in OBJECT_FORMATS)
 
 
 def _print_report(

@@ -15,7 +15,7 @@ PIPE_CLOSED: Final = 141  # exit code that a shell shows for a program that SIGP
 class _EndingPipe(io.FileIO):
     """A pipe whose `write` raises SystemExit if its reader has ended; what is written later is dropped."""
 
-    def write(self, data: Any) -> int | None:
+    def write(self, data: Any, /) -> int:
         """As `io.FileIO.write`."""
         try:
             return super().write(data)
