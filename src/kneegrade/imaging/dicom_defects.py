@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 
 from kneegrade.errors import UnreadableFileError
-from kneegrade.imaging.dicom_header import get_integer, get_numbers, get_text
+from kneegrade.imaging.dicom_values import get_integer, get_numbers, get_text
 from kneegrade.results import Finding
 
 ITEM = b"\xfe\xff\x00\xe0"

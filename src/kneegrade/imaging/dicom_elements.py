@@ -17,6 +17,7 @@ from kneegrade.errors import KneeGradeError, LimitExceededError, UnreadableFileE
 from kneegrade.imaging import dicom_header
 from kneegrade.imaging.dicom import data_set, is_dicom
 from kneegrade.imaging.dicom_defects import check_elements_are_complete
+from kneegrade.imaging.dicom_values import check_nesting
 from kneegrade.imaging.header_keywords import FILM_KEYWORDS, MAX_DOCUMENT_BYTES, MAX_FILM_BYTES
 from kneegrade.imaging.limits import Limits
 
@@ -51,7 +52,7 @@ def read_elements(data: bytes, kind: str, limits: Limits) -> bytes:
             dataset = data_set(data, limits)
             if kind == "document":
                 check_elements_are_complete(dataset)
-            dicom_header.check_nesting(dataset, limits)
+            check_nesting(dataset, limits)
             answer = _film(dataset) if kind == "film" else _document(dataset)
     except (KneeGradeError, MemoryError):
         raise
