@@ -8,17 +8,15 @@ in the decoding process), and of each format; and the sizes. The first round, wh
 
 import argparse
 import datetime
-import os
-import resource
 from pathlib import Path
 
 import numpy as np
 import torch
+from cpu_clock import cpu_seconds
 
 from kneegrade import Grader
 from kneegrade.clinical import OBJECT_FORMATS, Job, film_objects, read_clinical_film
 from kneegrade.imaging import Radiograph, Source
-from kneegrade.imaging.decoding_process import decoding_process
 from kneegrade.results import GradedRadiograph
 
 WHEN = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
@@ -80,21 +78,6 @@ def sizes_of(grader: Grader, path: Path) -> dict[str, int]:
         raise SystemExit(f"{path.name}: {reasons[0].message}")
     sizes = {name: len(content) for name, content in contents.items()}
     return {**sizes, "objects": sum(sizes.values())}
-
-
-def cpu_seconds() -> float:
-    """CPU seconds of this process and of the running decoding process."""
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime + child_seconds(decoding_process().pid)
-
-
-def child_seconds(pid: int | None) -> float:
-    """CPU seconds of a running child process (Linux); 0 elsewhere."""
-    path = Path(f"/proc/{pid}/stat")
-    if pid is None or not path.exists():
-        return 0.0
-    fields = path.read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":

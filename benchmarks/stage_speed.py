@@ -7,14 +7,12 @@ that of everything else but decoding, which runs in a process of its own.
 """
 
 import argparse
-import functools
 import json
 import random
-import time
-from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from cpu_clock import Clock
 
 from kneegrade import Grader, grader
 from kneegrade.anatomy import detector, knee, knee_localizer
@@ -32,33 +30,6 @@ STAGES: list[tuple[Any, tuple[str, ...]]] = [
     (knee, ("extract_crop", "stretch_contrast", "check_crop")),
     (ood_features, ("photometry_features", "implant_input")),
 ]
-
-
-class Clock:
-    """CPU seconds of each stage, without the stages that it calls."""
-
-    def __init__(self) -> None:
-        self.spent: dict[str, float] = defaultdict(float)
-        self._inner: list[float] = []
-
-    def watch(self, owner: Any, name: str, label: str) -> None:
-        """Replace a function by one that is timed."""
-        setattr(owner, name, self._timed(getattr(owner, name), label))
-
-    def _timed(self, function: Callable[..., Any], label: str) -> Callable[..., Any]:
-        @functools.wraps(function)
-        def timed(*arguments: Any, **options: Any) -> Any:
-            start = time.process_time()
-            self._inner.append(0.0)
-            try:
-                return function(*arguments, **options)
-            finally:
-                spent = time.process_time() - start
-                self.spent[label] += spent - self._inner.pop()
-                if self._inner:
-                    self._inner[-1] += spent
-
-        return timed
 
 
 def main() -> None:
@@ -81,7 +52,7 @@ def main() -> None:
     clock.watch(subject.network, "attribute", "attribute")
     if subject.quality_control is not None:
         clock.watch(subject.quality_control.implant_network, "forward", "network implants")
-    subject.grade_sources = clock._timed(subject.grade_sources, "rest")  # type: ignore[method-assign]
+    subject.grade_sources = clock.timed("rest", subject.grade_sources)  # type: ignore[method-assign]
     for path in paths[:3]:
         subject.grade(path)
     clock.spent.clear()

@@ -17,13 +17,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
+from cpu_clock import Clock, cpu_seconds
 
 from kneegrade.batch import BatchOptions, RunSettings, read_table, run_batch
 from kneegrade.batch.film_task import rows_of
@@ -98,47 +99,6 @@ def sharing(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     return {"films": options.number, "films_per_second_two_workers": round(alone, 2), "shares_side_by_side": shares}
 
 
-class Stages:
-    """CPU seconds by stage; the time of a stage inside another one counts for the inner one."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = defaultdict(float)
-        self._open: list[str] = []
-        self._last = 0.0
-
-    def timed(self, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function, whose time counts for a stage."""
-
-        def call(*arguments: Any, **named: Any) -> Any:
-            self._switch()
-            self._open.append(stage)
-            try:
-                return function(*arguments, **named)
-            finally:
-                self._switch()
-                self._open.pop()
-
-        return call
-
-    def _switch(self) -> None:
-        now = cpu_seconds()
-        if self._open:
-            self.seconds[self._open[-1]] += now - self._last
-        self._last = now
-
-
-def cpu_seconds() -> float:
-    """CPU time of this process and of its decoding process."""
-    from kneegrade.imaging.decoding_process import decoding_process
-
-    pid = decoding_process().pid
-    child = 0.0
-    if pid is not None:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        child = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    return time.process_time() + child
-
-
 def stages(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     import torch
 
@@ -147,7 +107,7 @@ def stages(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     from kneegrade.batch.rows import FilmRows
 
     torch.set_num_threads(1)
-    films, grader, clock = choose(options, options.number, work / "in"), stage_module.Grader("cpu"), Stages()
+    films, grader, clock = choose(options, options.number, work / "in"), stage_module.Grader("cpu"), Clock(cpu_seconds)
     planned = plan_films([str(films)]).films
     for film in planned[:5]:  # starts the decoding process, and what libraries set up at their first call
         grader.grade_film(film.source)
@@ -172,7 +132,7 @@ def stages(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     for film in planned:
         clock.timed("write", write)(film, grade(film.source))
     clock.timed("write", writer.flush)()
-    times = {name: round(1000 * value / len(planned), 2) for name, value in sorted(clock.seconds.items())}
+    times = {name: round(1000 * value / len(planned), 2) for name, value in sorted(clock.spent.items())}
     outside = round(sum(times[name] for name in OUTSIDE), 2)
     return {"films": len(planned), "cpu_ms_per_film": times, "outside_decoding_and_networks": outside}
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from markers import filled
 from pydicom import uid
 from pydicom.datadict import dictionary_description, dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
@@ -33,11 +34,7 @@ SHOWN_IN_FULL = {"KL", "JSW-M-MIN"}  # of the grades and measurements of the tre
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """The page with its generated parts in place of the markers."""
-    for name, make in GENERATED.items():
-        marker = f"<!-- generated: {name} -->"
-        if marker in markdown:
-            markdown = markdown.replace(marker, make())
-    return markdown
+    return filled(markdown, GENERATED)
 
 
 def tree() -> str:

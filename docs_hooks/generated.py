@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 import typer
+from markers import filled
 from pydantic import BaseModel
 
 from kneegrade.batch import TABLES
@@ -15,11 +16,7 @@ from kneegrade.training.detector_recipe import DetectorRecipe
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """The page with its generated part in place of the marker."""
-    for name, make in (("commands", commands), ("recipes", recipes), ("batch_tables", batch_tables)):
-        marker = f"<!-- generated: {name} -->"
-        if marker in markdown:
-            markdown = markdown.replace(marker, make())
-    return markdown
+    return filled(markdown, {"commands": commands, "recipes": recipes, "batch_tables": batch_tables})
 
 
 def commands() -> str:

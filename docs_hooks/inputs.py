@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import typer
+from markers import filled
 from pydicom import uid
 from pydicom._uid_dict import UID_dictionary
 from pydicom.pixels.decoders.base import get_decoder
@@ -56,11 +57,7 @@ class Code:
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """The page with its generated parts in place of the markers."""
-    for name, make in PARTS.items():
-        marker = f"<!-- generated: inputs {name} -->"
-        if marker in markdown:
-            markdown = markdown.replace(marker, make())
-    return markdown
+    return filled(markdown, PARTS, "inputs ")
 
 
 def all_codes() -> list[Code]:

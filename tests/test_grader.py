@@ -68,6 +68,17 @@ def test_a_spacing_that_makes_a_tibia_of_impossible_width_is_not_used(grader, wi
     assert film.knees[0].joint_space.medial.value > 0  # relative to the width of the tibia
 
 
+def test_the_magnification_of_a_spacing_that_is_not_used_needs_no_warning(grader):
+    film = pydicom.dcmread(EXAMPLES / "single_right.dcm")
+    assert "PixelSpacing" not in film
+    used = {}
+    for mm in (0.14, 0.5):
+        film.ImagerPixelSpacing = [mm, mm]
+        used[mm] = {each.code for each in grader.grade(film).radiographs[0].warnings}
+    assert used[0.14] == {"magnification_uncorrected"}
+    assert used[0.5] == {"spacing_implausible"}
+
+
 def test_joint_space_is_measured_without_the_stretch_of_a_film(grader):
     """Within 12 %, as knees have different natural ratios of scales; on the stretched outline it changes by 24 %."""
     pixels = read_radiograph(EXAMPLES / "single_right.dcm").pixels

@@ -82,6 +82,14 @@ def _short_part(part: str, limit: int) -> str:
     return f"{part}-{digest}"
 
 
+def is_shell_pipe(path: Path) -> bool:
+    """Whether a path is a pipe that a shell opened, as in `<(command)` or `command | kneegrade … /dev/stdin`.
+
+    Other named pipes may never have a writer, and reading them would wait for ever.
+    """
+    return path.is_fifo() and (path == Path("/dev/stdin") or path.parent in (Path("/dev/fd"), Path("/proc/self/fd")))
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a whole text file through `replacing`.
 

@@ -30,7 +30,13 @@ def interrupted_films(sources: Iterable[Source]) -> list[GradedRadiograph]:
     return [GradedRadiograph(source.name, reason=INTERRUPTED, failed=True) for source in sources]
 
 
-def internal_error(error: Exception) -> Finding:
-    """The reason of a film that an error in kneegrade itself prevented from being graded."""
-    message = f"An error in kneegrade ({type(error).__name__}) prevented the grading of this film. Report it."
+def internal_error(error: Exception, consequence: str | None = None) -> Finding:
+    """The reason of what an error in kneegrade itself prevented, without the error's text, which may name the patient.
+
+    Args:
+        error: that was raised.
+        consequence: what is missing, as a sentence with a space behind it; default: the grading of a film.
+    """
+    what = "the grading of this film" if consequence is None else "it"
+    message = f"{consequence or ''}An error in kneegrade ({type(error).__name__}) prevented {what}. Report it."
     return Finding("internal", message)

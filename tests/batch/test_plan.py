@@ -1,6 +1,7 @@
 """INPUT → films: folders, archives, tables and URLs."""
 
 import functools
+import os
 import pickle
 import socket
 import threading
@@ -18,6 +19,7 @@ from kneegrade.batch import remote_files
 from kneegrade.batch.film_task import content_version
 from kneegrade.batch.plan import plan_films
 from kneegrade.batch.remote_files import RemoteFile, without_secrets
+from kneegrade.batch.run import _lasting_name
 from kneegrade.batch.shard import Shard, position
 from kneegrade.errors import KneeGradeError, UnreadableFileError, UsageError
 from kneegrade.imaging.sources import sha256_of
@@ -116,6 +118,51 @@ def test_a_table_that_cannot_be_used_is_refused(text, options, message, tmp_path
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(UsageError, match=message):
         plan_films([str(tmp_path / "t.csv")], **options)
+
+
+@pytest.fixture
+def pipe():
+    """A function that returns the path of a pipe with these bytes, as `<(command)` of a shell."""
+    if not os.path.exists("/dev/fd/0"):
+        pytest.skip("the system has no /dev/fd")
+    readers = []
+
+    def filled(content):
+        reader, writer = os.pipe()
+        os.write(writer, content)
+        os.close(writer)
+        readers.append(reader)
+        return f"/dev/fd/{reader}"
+
+    yield filled
+    for reader in readers:
+        os.close(reader)
+
+
+def test_a_pipe_of_the_shell_is_a_table_whose_paths_begin_at_the_current_folder(pipe, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    first = sorted(path.name for path in folder.iterdir() if path.is_file())[0]
+    (film,) = plan_films([pipe(f"path;visit\n{first};2\n".encode())]).films
+    assert (film.source.name, film.source.open().read_bytes()) == (first, (folder / first).read_bytes())
+    assert film.columns == (("visit", "2"),)
+    with pytest.raises(UsageError, match=r"The table in the pipe /dev/fd/\d+ has no column path or image_path"):
+        plan_films([pipe(b"a,b\n1,2\n")])
+    with pytest.raises(UsageError, match=r"The table in the pipe .* give it as the only input"):
+        plan_films([pipe(b""), str(folder)])
+
+
+def test_two_runs_with_a_table_in_a_pipe_have_the_same_input(pipe):
+    first, second = pipe(b"1"), pipe(b"2")
+    assert first != second
+    assert _lasting_name(first) == _lasting_name(second) == "a pipe"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "latin-1"])
+def test_a_table_may_have_any_usual_encoding(encoding, tmp_path):
+    table = tmp_path / "films.csv"
+    table.write_bytes("path,clinic\nknee.dcm,Köln\n".encode(encoding))
+    (film,) = plan_films([str(table)]).films
+    assert (film.source.name, film.columns) == ("knee.dcm", (("clinic", "Köln"),))
 
 
 def test_a_table_is_the_only_input(folder, tmp_path):

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from worker_faults import FaultyTask, planned
+from worker_faults import FaultyTask, planned, rows_of
 
 from kneegrade import Grader
 from kneegrade.batch import BatchOptions, RunSettings, Shard, read_table, run, run_batch
 from kneegrade.batch.plan import plan_films
 from kneegrade.batch.ray_engine import RayEngine
+from kneegrade.batch.result_parts import PartWriter, finished_films
 from kneegrade.batch.summary import ungraded_lines
 from kneegrade.errors import UsageError
 from kneegrade.imaging import find_sources
@@ -122,6 +123,44 @@ def test_a_film_whose_content_has_changed_is_graded_again_and_counted(tmp_path):
     progress = run.BatchProgress(2)
     assert [film.source.name for film in run._unfinished(films, finished, progress)] == ["new.dcm"]
     assert (progress.skipped, progress.replaced) == (1, 1)
+
+
+def test_a_replaced_film_does_not_count_for_a_film_of_another_shard(tmp_path, monkeypatch):
+    """Its two rows are as many as there are films."""
+    monkeypatch.setattr(run, "FilmTask", lambda *settings: FaultyTask(tmp_path))
+    first, second = (Shard(number, 2) for number in (1, 2))
+    names = [next(name for i in range(99) if (name := f"film{i}.png") in shard) for shard in (first, second)]
+    (tmp_path / "in").mkdir()
+    for name in names:
+        (tmp_path / "in" / name).write_bytes(b"\x89PNG")
+
+    def grade(shard):
+        return run_batch([str(tmp_path / "in")], tmp_path / "out", BatchOptions(settings=CPU), shard=shard)
+
+    assert grade(first).summary is None
+    (tmp_path / "in" / names[0]).write_bytes(b"\x89PNG of another knee")
+    again = grade(first)
+    assert (again.replaced, again.summary) == (1, None)
+    assert len(read_table(tmp_path / "out", "films")) == 2
+    assert grade(second).summary == tmp_path / "out" / "summary.html"
+
+
+def test_a_picture_with_more_knees_than_were_graded_counts_as_not_all_graded(tmp_path):
+    """As in `grade`; in the run that grades it and in later ones."""
+    crowded, plain = rows_of("sheet.png"), rows_of("film.png")
+    crowded.film["warnings"] = ["more_knees"]
+    progress = run.BatchProgress(2)
+    progress.count(plain)
+    assert progress.all_graded
+    progress.count(crowded)
+    assert not progress.all_graded
+    writer = PartWriter(tmp_path, Shard())
+    for film in (plain, crowded):
+        writer.add(film)
+    writer.flush()
+    earlier = finished_films(tmp_path, Shard())
+    assert {name: row["all_graded"] for name, (row,) in earlier.items()} == {"film.png": True, "sheet.png": False}
+    assert ungraded_lines(tmp_path) == ["1 of 2 pictures shows more knees than were graded."]
 
 
 def test_other_settings_are_refused_in_the_same_folder(finished):

@@ -4,7 +4,7 @@ import pytest
 
 from kneegrade.anatomy import LandmarkDetector
 from kneegrade.cohorts import Counts, check_manifest, csv_manifest
-from kneegrade.cohorts.own_tables import manifest_from_films
+from kneegrade.cohorts.film_manifests import manifest_from_films
 from kneegrade.errors import CohortError
 from kneegrade.phantom import DicomOptions, FilmOptions, render_film, write_film
 

@@ -15,7 +15,9 @@ SOURCE = ROOT / "src" / "kneegrade"
 def hook():
     spec = importlib.util.spec_from_file_location("inputs", ROOT / "docs_hooks" / "inputs.py")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "docs_hooks")  # as mkdocs does
+        spec.loader.exec_module(module)
     return module
 
 

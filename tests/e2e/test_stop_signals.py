@@ -30,9 +30,10 @@ main()
 """  # a real signal at a known film
 
 
-def default_sigint():
-    """A background job of a shell ignores SIGINT, and so would its children."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+def default_signals():
+    """A background job of a shell ignores SIGINT, `nohup` ignores SIGHUP, and so would their children."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def films(folder, number):
@@ -45,7 +46,7 @@ def films(folder, number):
 def run_until(film, number, verb, folder, output, *options):
     command = [sys.executable, "-c", STOPPED_AT, film, str(int(number)), verb, str(folder), "-o", str(output)]
     return subprocess.run(
-        [*command, *options], capture_output=True, text=True, timeout=120, check=False, preexec_fn=default_sigint
+        [*command, *options], capture_output=True, text=True, timeout=120, check=False, preexec_fn=default_signals
     )
 
 
@@ -107,7 +108,7 @@ def test_ctrl_c_also_reaches_the_decoding_process(tmp_path):
     command = [sys.executable, "-m", "kneegrade", "grade", str(films(tmp_path / "in", 40)), "-o", str(tmp_path / "out")]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        preexec_fn=default_sigint,
+        preexec_fn=default_signals,
     ) as process:  # fmt: skip
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
         deadline = time.monotonic() + 60

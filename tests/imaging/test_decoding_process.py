@@ -54,6 +54,18 @@ def faulty_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(child, "PROGRAM", program)
 
 
+def answering(answer: str) -> str:
+    """The program of a decoding process that answers a request with this statement."""
+    return (
+        "import os, struct, sys, time; sys.path.append(sys.argv[1])\n"
+        "import numpy as np\n"
+        "from kneegrade.imaging.radiograph import DecodedImage\n"
+        "from kneegrade.imaging.decoding_process import receive, send\n"
+        "out = os.fdopen(os.dup(1), 'wb'); send(out, {'ready': True})\n"
+        f"receive(sys.stdin.buffer); {answer}; time.sleep(600)\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("answer", "code"),
     [
@@ -68,21 +80,27 @@ def faulty_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_invalid_answer_is_reported_as_unreadable_file(
     process: DecodingProcess, monkeypatch: pytest.MonkeyPatch, answer: str, code: str
 ) -> None:
-    program = (
-        "import os, struct, sys, time; sys.path.append(sys.argv[1])\n"
-        "import numpy as np\n"
-        "from kneegrade.imaging.radiograph import DecodedImage\n"
-        "from kneegrade.imaging.decoding_process import receive, send\n"
-        "out = os.fdopen(os.dup(1), 'wb'); send(out, {'ready': True})\n"
-        f"receive(sys.stdin.buffer); {answer}; time.sleep(600)\n"
-    )
     with monkeypatch.context() as patch:
-        patch.setattr(child, "PROGRAM", program)
+        patch.setattr(child, "PROGRAM", answering(answer))
         with pytest.raises(UnreadableFileError) as caught:
             process.decode(FILM, Limits())
     assert caught.value.code == code
     process.close()
     assert_reads(process)
+
+
+@pytest.mark.parametrize(
+    "answer", ["send(out, {'error': 'UsageError'})", "send(out, {}, b'[1]')", "send(out, [], b'{')"]
+)
+def test_an_invalid_answer_about_elements_is_reported_too(
+    process: DecodingProcess, monkeypatch: pytest.MonkeyPatch, answer: str
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(child, "PROGRAM", answering(answer))
+        with pytest.raises(UnreadableFileError) as caught:
+            process.elements(FILM, "film", Limits())
+    assert caught.value.code == "damaged"
+    process.close()
 
 
 def test_files_and_bytes_are_decoded_with_their_header_attributes(process: DecodingProcess, tmp_path: Path) -> None:

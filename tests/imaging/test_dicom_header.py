@@ -5,8 +5,8 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
 from kneegrade.errors import KneeGradeError, LimitExceededError, UnreadableFileError, UnsupportedFileError
-from kneegrade.imaging import dicom_header as header
 from kneegrade.imaging.decoding_worker import decode
+from kneegrade.imaging.dicom_values import check_nesting, get_items, get_numbers, get_text
 from kneegrade.imaging.limits import Limits
 
 
@@ -226,12 +226,12 @@ def test_values_that_cannot_be_converted_are_treated_as_absent() -> None:
             raise ValueError("patient's name")
 
     broken = Broken()
-    assert header.get_text(broken, "Modality") == ""
-    assert header.get_numbers(broken, "PixelSpacing") == ()
-    assert header.get_items(broken, "VOILUTSequence") == ()
+    assert get_text(broken, "Modality") == ""
+    assert get_numbers(broken, "PixelSpacing") == ()
+    assert get_items(broken, "VOILUTSequence") == ()
     made = Dataset()
     made[0x00280030] = DataElement(0x00280030, "OB", b"\1\2")
-    assert header.get_numbers(made, "PixelSpacing") == ()
+    assert get_numbers(made, "PixelSpacing") == ()
 
 
 def test_broken_sequences_do_not_prevent_reading_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,14 +244,14 @@ def test_broken_sequences_do_not_prevent_reading_the_image(monkeypatch: pytest.M
         return original(self, key)
 
     monkeypatch.setattr(Dataset, "__getitem__", broken)
-    header.check_nesting(made, Limits(nesting=1))
+    check_nesting(made, Limits(nesting=1))
 
     def endless(self, key):
         raise RecursionError
 
     monkeypatch.setattr(Dataset, "__getitem__", endless)
     with pytest.raises(RecursionError):
-        header.check_nesting(made, Limits())
+        check_nesting(made, Limits())
 
 
 def test_messages_contain_no_patient_data() -> None:

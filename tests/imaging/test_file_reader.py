@@ -131,6 +131,7 @@ def test_invalid_sources_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         read_radiograph(tmp_path)
     assert caught.value.code == "not_a_file"
+    assert caught.value.message == "The path is a folder; give the path of a file."
     with pytest.raises(UsageError) as caught:
         read_radiograph(42)  # type: ignore[arg-type]
     assert caught.value.code == "source"

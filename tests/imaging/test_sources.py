@@ -148,6 +148,17 @@ def test_a_named_pipe_is_rejected_without_blocking(tmp_path: Path) -> None:
     assert caught.value.code == "not_a_file"
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/fd/0"), reason="the system has no /dev/fd")
+def test_a_pipe_of_the_shell_is_refused_with_what_to_do() -> None:
+    reader, writer = os.pipe()
+    try:
+        with pytest.raises(UsageError, match=r"is a pipe, not a film; .*`kneegrade batch` reads a table"):
+            find_sources([f"/dev/fd/{reader}"])
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
 def test_files_that_cannot_be_opened_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "film.dcm").write_bytes(FILM)
 

@@ -130,6 +130,12 @@ def test_two_cohorts_in_one_folder_and_invalid_cohorts_raise_errors(tmp_path):
         Cohort(1, implants=2.0)
 
 
+def test_a_cohort_that_no_disk_holds_leaves_nothing_behind(tmp_path):
+    with pytest.raises(UsageError, match="would be too large"):
+        write_cohort(tmp_path, Cohort(2**50, seed=1, kind="rois"))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_films_of_a_given_size_show_the_same_knees(tmp_path):
     cohort = Cohort(2, seed=9, longest_px=300)
     write_cohort(tmp_path, cohort)

@@ -5,8 +5,9 @@ import pytest
 
 from kneegrade.reporting import write_html
 from kneegrade.reporting.html_pages import picture_of
-from kneegrade.reporting.html_report import KNEES_PER_PAGE, contributions_to
+from kneegrade.reporting.html_report import KNEES_PER_PAGE
 from kneegrade.reporting.report_labels import LANDMARK_CONFIDENCE
+from kneegrade.reporting.report_views import contributions_to
 from kneegrade.results import GradedRadiograph, SiteReader
 from kneegrade.schema import TARGETS
 

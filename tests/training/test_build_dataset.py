@@ -7,7 +7,7 @@ from kneegrade.anatomy import LandmarkDetector, UserLandmarks
 from kneegrade.anatomy.geometry import ROI_PLATEAU_WIDTHS
 from kneegrade.anatomy.landmark_files import write_pts
 from kneegrade.anatomy.landmark_scheme import ARTICULAR
-from kneegrade.cohorts.own_tables import manifest_from_films, manifest_from_landmarks
+from kneegrade.cohorts.film_manifests import manifest_from_films, manifest_from_landmarks
 from kneegrade.errors import RecipeError
 from kneegrade.imaging import read_radiograph
 from kneegrade.phantom import DicomOptions, FilmOptions, render_film, render_roi, sample_knee, write_film

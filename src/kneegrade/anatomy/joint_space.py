@@ -46,7 +46,7 @@ NUM_SAMPLES = 32
 CORRELATION_LENGTH = 3.0  # ℓ, in landmarks
 WIDTH_ERROR_FACTOR = 0.46
 
-_MEDIAL_STEPS = 61
+_MEDIAL_AT = np.linspace(*MEDIAL_RANGE, 61)
 _TANGENT_ITERATIONS = 4
 
 Points = NDArray[np.float64]
@@ -84,11 +84,11 @@ def _measurements(outlines: Points) -> Points:
         (K, 20).
     """
     width, femur, tibia = _articular_curves(outlines)
-    x = np.concatenate([np.linspace(*MEDIAL_RANGE, _MEDIAL_STEPS), [LATERAL_AT], FIXED_AT])
+    x = np.concatenate([_MEDIAL_AT, [LATERAL_AT], FIXED_AT])
     gap = _gap(width, femur, tibia, x) / width
-    minimum = gap[:, :_MEDIAL_STEPS].min(1, keepdims=True)
+    minimum = gap[:, : len(_MEDIAL_AT)].min(1, keepdims=True)
     angle = _convergence_deg(width, femur, tibia)[:, None]
-    return np.concatenate([minimum, gap[:, _MEDIAL_STEPS:], angle, width], axis=1)
+    return np.concatenate([minimum, gap[:, len(_MEDIAL_AT) :], angle, width], axis=1)
 
 
 @cache
@@ -108,9 +108,18 @@ def joint_space_width(landmarks_mm: Points) -> JointSpaceWidth:
     Args:
         landmarks_mm: (74, 2) in millimetres.
     """
-    medial = gap_at(landmarks_mm, np.linspace(*MEDIAL_RANGE, _MEDIAL_STEPS)).min()
+    medial = gap_at(landmarks_mm, _MEDIAL_AT).min()
     lateral = gap_at(landmarks_mm, np.array([LATERAL_AT]))[0]
     return JointSpaceWidth(float(medial), float(lateral))
+
+
+def narrowest_medial_at(landmarks: Points) -> float:
+    """Return the position of the medial minimum, as a fraction of the tibial width from the medial edge.
+
+    Args:
+        landmarks: (74, 2), in any unit.
+    """
+    return float(_MEDIAL_AT[np.argmin(gap_at(landmarks, _MEDIAL_AT))])
 
 
 def gap_at(landmarks: Points, x: Points) -> Points:

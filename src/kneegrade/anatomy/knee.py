@@ -135,7 +135,8 @@ def with_plausible_spacing(film: DetectedRadiograph) -> DetectedRadiograph:
     """Return the film, without its spacing if that makes a tibia of an impossible width.
 
     A spacing of 1 mm that a program filled in, or that of a film before it was made smaller, gives wrong lengths that
-    look like any others. Knees that are refused are left out, because their landmarks may be wrong.
+    look like any others. Its magnification needs no warning then. Knees that are refused are left out, because their
+    landmarks may be wrong.
     """
     if film.spacing_mm is None:
         return film
@@ -151,7 +152,8 @@ def with_plausible_spacing(film: DetectedRadiograph) -> DetectedRadiograph:
                 f"{PLAUSIBLE_TIBIA_MM[0]:.0f} to {PLAUSIBLE_TIBIA_MM[1]:.0f} mm is plausible. The spacing is not used, "
                 "and no lengths in mm are reported.",
             )
-            return replace(film, spacing_mm=None, warnings=(*film.warnings, finding))
+            others = (one for one in film.warnings if one.code != "magnification_uncorrected")  # of lengths in mm
+            return replace(film, spacing_mm=None, warnings=(*others, finding))
     return film
 
 

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
+from io import StringIO
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,10 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from kneegrade.batch.remote_files import is_url, open_url
+from kneegrade.cohorts.table_files import decoded
 from kneegrade.errors import UsageError
+from kneegrade.files import is_shell_pipe
 from kneegrade.imaging.sources import shown_name
 
 TABLE_SUFFIXES: Final = frozenset({".csv", ".parquet"})
+_PARQUET_MAGIC: Final = b"PAR1"
 PATH_COLUMNS: Final = ("path", "image_path", "file", "film", "filename", "url")
 
 
@@ -37,11 +40,25 @@ class FilmTable:
         return tuple(field.name for field in self.fields)
 
 
+def is_film_table(location: str) -> bool:
+    """Whether an input is a table of films: a CSV or Parquet file, or a pipe that a shell opened."""
+    path = Path(location.partition("?")[0])
+    return path.suffix.lower() in TABLE_SUFFIXES or is_shell_pipe(path)
+
+
+def table_name(location: str) -> str:
+    """The name of a table of films for messages."""
+    if is_shell_pipe(Path(location)):
+        return f"The table in the pipe {location}"
+    return shown_name(Path(location.partition("?")[0]).name)
+
+
 def read_film_table(location: str, path_column: str | None, columns: Sequence[str] | None) -> FilmTable:
     """The films of a table.
 
-    A relative path is relative to the folder of the table. It is also the film's name; a path outside of this folder is
-    the name as a whole. Rows that repeat a path (a row per knee, say) are one film.
+    A relative path is relative to the folder of the table, or to the current folder if a shell's pipe holds the table.
+    It is also the film's name; a path outside of this folder is the name as a whole. Rows that repeat a path (a row per
+    knee, say) are one film.
 
     Args:
         location: path or URL of the table.
@@ -51,7 +68,7 @@ def read_film_table(location: str, path_column: str | None, columns: Sequence[st
     Raises:
         UsageError: the table cannot be read, lacks a column or a path, or rows of one path differ in another column.
     """
-    table, name = _read(location), shown_name(Path(location.partition("?")[0]).name)
+    table, name = _read(location), table_name(location)
     known = path_column or next((one for one in PATH_COLUMNS if one in table.column_names), " or ".join(PATH_COLUMNS))
     kept = [one for one in table.column_names if one != known] if columns is None else list(columns)
     missing = [one for one in (known, *kept) if one not in table.column_names]
@@ -79,20 +96,20 @@ def _read(location: str) -> pa.Table:
     try:
         with open_url(location) if is_url(location) else Path(location).open("rb") as stream:
             data = stream.read()
-        if Path(path).suffix.lower() == ".parquet":
+        if Path(path).suffix.lower() == ".parquet" or data.startswith(_PARQUET_MAGIC):
             return pyarrow.parquet.read_table(pa.BufferReader(data))
-        header = data.partition(b"\n")[0].decode("utf-8-sig")
-        cells = pd.read_csv(
-            BytesIO(data), sep=max(",;\t", key=header.count), dtype=str, keep_default_na=False, index_col=False,
-            encoding="utf-8-sig",
-        )  # fmt: skip
+        text = decoded(data)
+        separator = max(",;\t", key=text.partition("\n")[0].count)
+        cells = pd.read_csv(StringIO(text), sep=separator, dtype=str, keep_default_na=False, index_col=False)
         return pa.Table.from_pandas(cells, pa.schema([(one, pa.string()) for one in cells.columns]))
     except FileNotFoundError:
         raise UsageError(f"{shown_name(path)} does not exist; check the path.", code="no_such_file") from None
+    except UnicodeError:
+        raise UsageError(f"{table_name(location)} is no text in UTF-8, UTF-16 or Latin-1; save it as UTF-8.") from None
     except (OSError, ValueError, pa.ArrowException) as error:
         kind = type(error).__name__
         raise UsageError(
-            f"{shown_name(Path(path).name)} cannot be read as a table ({kind}); check its format."
+            f"{table_name(location)} cannot be read as a table ({kind}); give CSV with a header, or Parquet."
         ) from None
 
 
@@ -102,7 +119,7 @@ def _name_and_location(path: str, table: str) -> tuple[str, str]:
         return shown_name(path.partition("://")[2].partition("?")[0]), path
     if is_url(table):
         return shown_name(path), f"{table.partition('?')[0].rpartition('/')[0]}/{path}"
-    folder = os.path.dirname(os.path.abspath(table))
+    folder = os.getcwd() if is_shell_pipe(Path(table)) else os.path.dirname(os.path.abspath(table))
     location = os.path.join(folder, path)  # an absolute path remains as it is
     inside = Path(location).is_relative_to(folder)
     return shown_name(os.path.relpath(location, folder) if inside else path), location

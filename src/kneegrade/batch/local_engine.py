@@ -6,13 +6,13 @@ cause. Only a film on which a worker died twice while no other film was in work 
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from typing import Final
 
 from kneegrade.batch.film_task import failed_rows
-from kneegrade.batch.plan import PlannedFilm
+from kneegrade.batch.plan import PlannedFilm, StopCount
 from kneegrade.batch.rows import FilmRows
 from kneegrade.batch.worker import Task, Worker
 from kneegrade.errors import KneeGradeError
@@ -23,8 +23,6 @@ DEATHS_ALONE: Final = 2  # after which a film is blamed
 MAX_DEATHS: Final = 10  # of workers in a row without a finished film, after which the run ends
 POLL_SECONDS: Final = 0.2  # between two looks at the signals
 FILMS_PER_WORKER: Final = 2000  # after which a worker is replaced, so that no library can fill the memory
-
-Stop = Callable[[], int]  # number of signals so far: 0 go on, 1 finish what is under way, 2 stop at once
 
 
 class LocalEngine:
@@ -39,7 +37,7 @@ class LocalEngine:
     """
 
     def __init__(
-        self, task: Task, *, workers: int, stop: Stop = lambda: 0, film_seconds: float = FILM_SECONDS,
+        self, task: Task, *, workers: int, stop: StopCount = lambda: 0, film_seconds: float = FILM_SECONDS,
         films_per_worker: int = FILMS_PER_WORKER,
     ) -> None:  # fmt: skip
         self._task = task

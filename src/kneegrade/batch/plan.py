@@ -12,12 +12,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from kneegrade.batch.film_table import TABLE_SUFFIXES, FilmTable, read_film_table
+from kneegrade.batch.film_table import FilmTable, is_film_table, read_film_table, table_name
 from kneegrade.batch.remote_files import is_url, remote_source, remote_sources
 from kneegrade.batch.shard import Shard
 from kneegrade.errors import UsageError
 from kneegrade.imaging import Source, find_sources
 from kneegrade.imaging.sources import shown_name
+
+StopCount = Callable[[], int]  # number of signals so far: 0 go on, 1 finish what is under way, 2 stop at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +52,12 @@ class Plan:
 
 def plan_films(
     inputs: Sequence[str], *, shard: Shard | None = None, path_column: str | None = None,
-    columns: Sequence[str] | None = None, stop: Callable[[], int] = lambda: 0,
+    columns: Sequence[str] | None = None, stop: StopCount = lambda: 0,
 ) -> Plan:  # fmt: skip
     """The plan for some inputs.
 
     Args:
-        inputs: paths or URLs of films, folders, archives; or one table (CSV, Parquet), alone.
+        inputs: paths or URLs of films, folders, archives; or one table (CSV, Parquet), alone; it may be a pipe.
         shard: keep these films only.
         path_column: column of the table that holds paths or URLs; None: the first of `film_table.PATH_COLUMNS`.
         columns: columns of the table that travel to the results; None: all others.
@@ -65,9 +67,9 @@ def plan_films(
         KeyboardInterrupt: there was a signal.
         UsageError: an input does not exist or cannot be read, or there is no film.
     """
-    tables = [one for one in inputs if Path(one.partition("?")[0]).suffix.lower() in TABLE_SUFFIXES]
+    tables = [one for one in inputs if is_film_table(one)]
     if tables and len(inputs) > 1:
-        raise UsageError(f"{shown_name(tables[0])} is a table of films; give it as the only input.")
+        raise UsageError(f"{table_name(tables[0])} is a table of films; give it as the only input.")
     if not tables and (path_column or columns is not None):
         raise UsageError("The input is no table (CSV, Parquet); a column of paths can only be given with a table.")
     table = read_film_table(tables[0], path_column, columns) if tables else FilmTable()

@@ -5,12 +5,12 @@ its film is tried again by another one. After three deaths the film gets a row w
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any, Final
 
 from kneegrade.batch.film_task import failed_rows
-from kneegrade.batch.plan import PlannedFilm
+from kneegrade.batch.plan import PlannedFilm, StopCount
 from kneegrade.batch.rows import FilmRows
 from kneegrade.batch.worker import Task
 from kneegrade.errors import KneeGradeError, UsageError
@@ -59,9 +59,7 @@ class RayEngine:
         UsageError: Ray is not installed, or the cluster does not answer.
     """
 
-    def __init__(
-        self, task: Task, *, workers: int, stop: Callable[[], int] = lambda: 0, address: str | None = None
-    ) -> None:
+    def __init__(self, task: Task, *, workers: int, stop: StopCount = lambda: 0, address: str | None = None) -> None:
         try:
             import ray
         except ImportError:

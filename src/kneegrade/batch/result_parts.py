@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kneegrade.batch.parquet import TABLES, table_schema
-from kneegrade.batch.rows import FilmRows, Row
+from kneegrade.batch.rows import FilmRows, Row, is_all_graded
 from kneegrade.batch.shard import Shard
 from kneegrade.errors import KneeGradeError
 from kneegrade.files import make_directory, replacing
@@ -167,7 +167,7 @@ def _is_of(name: str, shard: Shard) -> bool:
 def finished_films(directory: Path, shard: Shard) -> Mapping[str, list[Row]]:
     """Name → the finished films of this name (several if the file was replaced) of a shard.
 
-    A film has `sha256`, `version` of the file, and `all_graded`, whether each of its knees has grades.
+    A film has `sha256`, `version` of the file, and `all_graded` (`is_all_graded`).
     """
     versions = {}
     log = read_table(directory, "log", ["source", "sha256", "version"])
@@ -175,11 +175,11 @@ def finished_films(directory: Path, shard: Shard) -> Mapping[str, list[Row]]:
         if source in shard:
             versions[source, sha256] = version
     found: dict[str, list[Row]] = {}
-    films = read_table(directory, "films", ["source", "sha256", "status", "knees", "knees_graded"])
-    for source, sha256, status, knees, graded in zip(
-        *(films[name].to_pylist() for name in films.column_names), strict=True
-    ):
+    films = read_table(directory, "films", ["source", "sha256", "status", "knees", "knees_graded", "warnings"])
+    for values in zip(*(films[name].to_pylist() for name in films.column_names), strict=True):
+        film = dict(zip(films.column_names, values, strict=True))
+        source, sha256 = film["source"], film["sha256"]
         if source in shard:
-            row = {"sha256": sha256, "version": versions.get((source, sha256))}
-            found.setdefault(source, []).append(row | {"all_graded": status == "graded" and knees == graded})
+            row = {"sha256": sha256, "version": versions.get((source, sha256)), "all_graded": is_all_graded(film)}
+            found.setdefault(source, []).append(row)
     return found

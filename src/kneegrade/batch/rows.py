@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from kneegrade.results import MORE_KNEES
+
 Row = dict[str, Any]
 
 
@@ -13,3 +15,15 @@ class FilmRows:
     film: Row
     knees: list[Row]
     log: Row
+
+
+def is_all_graded(film: Row) -> bool:
+    """Whether every knee on a film has grades and none was left out of a picture of several films.
+
+    It decides about the exit code of `batch`, as `Report.all_graded` does for `grade`.
+
+    Args:
+        film: a row of `films`, or its `status`, `knees`, `knees_graded` and `warnings`.
+    """
+    is_graded = film["status"] == "graded" and film["knees"] == film["knees_graded"]
+    return is_graded and MORE_KNEES not in film["warnings"]

@@ -9,18 +9,21 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow.compute as pc
+
 from kneegrade.batch.film_task import FilmTask, ObjectSettings, content_version
 from kneegrade.batch.local_engine import LocalEngine
-from kneegrade.batch.plan import Plan, PlannedFilm, plan_films
+from kneegrade.batch.plan import Plan, PlannedFilm, StopCount, plan_films
 from kneegrade.batch.remote_files import is_url, without_secrets
 from kneegrade.batch.result_parts import PartWriter, clean, finished_films, read_table
-from kneegrade.batch.rows import FilmRows, Row
+from kneegrade.batch.rows import FilmRows, Row, is_all_graded
 from kneegrade.batch.run_file import STARTED, OutputLock, RunSettings, run_description
 from kneegrade.batch.shard import Shard
 from kneegrade.batch.summary import write_summary
 from kneegrade.errors import UsageError
+from kneegrade.files import is_shell_pipe
 from kneegrade.imaging.sources import sha256_of
-from kneegrade.weights import load_weights, shipped_path
+from kneegrade.weights import load_weights, shipped_path, weights_reference
 from kneegrade.weights.compute import Compute
 
 Engine = Literal["local", "ray"]
@@ -38,7 +41,7 @@ class BatchProgress:
         graded: films with at least one graded knee, of this run.
         not_gradable: films that were read but have no graded knee.
         failed: films that could not be read or graded.
-        all_graded: whether every knee of every film so far, of earlier runs too, has grades.
+        all_graded: whether every knee of every film so far, of earlier runs too, has grades; see `is_all_graded`.
         left: number of films without rows, at the end of the run.
         summary: path of the page, if it was written.
     """
@@ -85,7 +88,7 @@ class BatchProgress:
         self._first = self._first or time.monotonic()
         status = rows.film["status"]
         setattr(self, status, getattr(self, status) + 1)
-        self.all_graded &= status == "graded" and rows.film["knees"] == rows.film["knees_graded"]
+        self.all_graded &= is_all_graded(rows.film)
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,7 @@ class BatchOptions:
 
 def run_batch(
     inputs: Sequence[str], output: Path, options: BatchOptions, *, shard: Shard | None = None,
-    stop: Callable[[], int] = lambda: 0, on_progress: Callable[[BatchProgress], None] = lambda progress: None,
+    stop: StopCount = lambda: 0, on_progress: Callable[[BatchProgress], None] = lambda progress: None,
 ) -> BatchProgress:  # fmt: skip
     """How far the run came. Its rows are in the tables of `output`; the summary too, if all shards are finished.
 
@@ -154,7 +157,10 @@ def run_batch(
             when = datetime.fromisoformat(run[STARTED])
             task = replace(task, objects=ObjectSettings(output.absolute(), options.formats, when))
         _grade(plan, output, _engine(task, options, stop), mine, on_progress, progress)
-        if not progress.left and len(read_table(output, "films", ["source"])) >= plan.total:
+        names = pc.count_distinct(
+            read_table(output, "films", ["source"])["source"]
+        ).as_py()  # a replaced film has two rows
+        if not progress.left and names >= plan.total:
             with lock.summary():
                 progress.summary = write_summary(output, plan.films, pictures=options.pictures)
         return progress
@@ -192,7 +198,7 @@ def _grade(
     on_progress(progress)
 
 
-def _engine(task: FilmTask, options: BatchOptions, stop: Callable[[], int]) -> Any:
+def _engine(task: FilmTask, options: BatchOptions, stop: StopCount) -> Any:
     if options.engine == "local":
         return LocalEngine(task, workers=options.workers, stop=stop)
     from kneegrade.batch.ray_engine import RayEngine
@@ -233,8 +239,15 @@ def _description(inputs: Sequence[str], options: BatchOptions, plan: Plan) -> di
     loaded = {kind: load_weights(path or shipped_path(kind), kind) for kind, path in kinds}
     return run_description(
         options.settings,
-        {kind: {"name": one.name, "sha256": one.sha256} for kind, one in loaded.items()},
-        [without_secrets(one) if is_url(one) else os.path.realpath(one) for one in inputs],
+        {kind: weights_reference(one.description) for kind, one in loaded.items()},
+        [_lasting_name(one) for one in inputs],
         [f"{column.name}: {column.type}" for column in plan.fields],
         options.formats,
     )
+
+
+def _lasting_name(given: str) -> str:
+    """An input as run.json states it, the same in every run: a shell gives its pipes other numbers each time."""
+    if is_url(given):
+        return without_secrets(given)
+    return "a pipe" if is_shell_pipe(Path(given)) else os.path.realpath(given)

@@ -17,7 +17,7 @@ from kneegrade.batch.rows import Row
 from kneegrade.batch.run_file import RUN_FILE
 from kneegrade.batch.summary_page import write_page
 from kneegrade.files import write_text
-from kneegrade.results import UNCERTAIN_GRADE
+from kneegrade.results import MORE_KNEES, UNCERTAIN_GRADE
 from kneegrade.schema import TARGETS
 
 SUMMARY_JSON: Final = "summary.json"
@@ -97,7 +97,7 @@ def summarise(directory: Path, films: pa.Table, knees: pa.Table) -> dict[str, An
 
 def ungraded_lines(directory: Path) -> list[str]:
     """One sentence per kind of item without grades in the tables, with the counts of the reasons."""
-    films = read_table(directory, "films", ["status", "reason_code"])
+    films = read_table(directory, "films", ["status", "reason_code", "warnings"])
     knees = read_table(directory, "knees", ["status", "reason_code"])
     lines = []
     for table, status, what in (
@@ -111,6 +111,10 @@ def ungraded_lines(directory: Path) -> list[str]:
                 f"{number:,} {code.replace('_', ' ')}" for code, number in _counts(found["reason_code"]).items()
             )
             lines.append(f"{what.format(f'{found.num_rows:,}', f'{table.num_rows:,}')}: {reasons}.")
+    if more := _counts(pc.list_flatten(films["warnings"])).get(MORE_KNEES):
+        lines.append(
+            f"{more:,} of {films.num_rows:,} pictures {'shows' if more == 1 else 'show'} more knees than were graded."
+        )
     return lines
 
 

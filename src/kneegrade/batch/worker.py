@@ -14,18 +14,16 @@ import sys
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Final, Protocol
 
 from kneegrade.batch.plan import PlannedFilm
 from kneegrade.batch.rows import FilmRows
 from kneegrade.errors import KneeGradeError
-from kneegrade.imaging.decoding_process import SINGLE_THREAD_ENV
+from kneegrade.imaging.decoding_process import PACKAGE_ROOT, SINGLE_THREAD_ENV
 
 READY: Final = "ready"
 START_SECONDS: Final = 300.0  # to load the networks
 END_SECONDS: Final = 10.0  # to end after the connection was closed
-_PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 _PROGRAM = "import sys; sys.path.append(sys.argv[1]); from kneegrade.batch.worker import main; main(int(sys.argv[2]))"
 
 
@@ -65,7 +63,7 @@ class Worker:
 
     def __init__(self, task: Task, film_seconds: float) -> None:
         ours, theirs = socket.socketpair()
-        command = [sys.executable, "-P", "-c", _PROGRAM, str(_PACKAGE_ROOT), str(theirs.fileno())]
+        command = [sys.executable, "-P", "-c", _PROGRAM, str(PACKAGE_ROOT), str(theirs.fileno())]
         with theirs:
             self._process = subprocess.Popen(
                 command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True,

@@ -127,6 +127,13 @@ STATUS_VALUES: Final = {
     "reader": _own("READER", "Graded, to be decided by a reader", "`status` is graded, `abstain` is true."),
     "not_gradable": _own("NOTGRADED", "Not graded", "`status` is not_gradable."),
 }
+
+
+def status_code(*, is_graded: bool, abstain: bool) -> Code:
+    """The code of what kneegrade did with a knee, one of `STATUS_VALUES`."""
+    return STATUS_VALUES["not_gradable" if not is_graded else "reader" if abstain else "graded"]
+
+
 REASON: Final = _own("REASON", "Reason why not graded or left to a reader", "`reason` of a knee or film, `open_grade`.")
 FILM_FINDING: Final = _own("FILMFINDING", "Finding about the film", "One of `warnings` of a film.")
 COHERENCE: Final = _own("COHERENCE", "Finding among grades", "One of `coherence.findings` of a knee.")

@@ -17,9 +17,9 @@ from kneegrade.clinical.clinical_film import ClinicalFilm
 from kneegrade.clinical.film_header import FilmHeader
 from kneegrade.clinical.job import MANUFACTURER, MODEL, RESEARCH_USE
 from kneegrade.clinical.uids import SCHEME_UID, uid_of, uuid_of
-from kneegrade.measurements import JointSpace, Measurement
+from kneegrade.reporting.json_report import knee_dict
 from kneegrade.reporting.report_labels import SIDE_LABELS, reason_of
-from kneegrade.results import Finding, GradedKnee, GradedRadiograph, GradeResult
+from kneegrade.results import Finding, GradedKnee, GradedRadiograph
 
 Json = dict[str, Any]
 
@@ -37,7 +37,10 @@ IMAGING: Final = {"coding": [{"system": f"{TERMINOLOGY}/observation-category", "
 RADIOLOGY: Final = {"coding": [{"system": f"{TERMINOLOGY}/v2-0074", "code": "RAD"}]}
 ACCESSION: Final = {"coding": [{"system": f"{TERMINOLOGY}/v2-0203", "code": "ACSN"}]}
 NOT_PERFORMED: Final = {"system": f"{TERMINOLOGY}/data-absent-reason", "code": "not-performed"}
-DIGITS: Final = {"mm": 4, "1": 6}  # unit → decimals, as in report.json
+WIDTHS: Final = {  # compartment → names of the width in mm and as a fraction
+    "medial": (codes.JSW_MEDIAL, codes.JSW_MEDIAL_REL),
+    "lateral": (codes.JSW_LATERAL, codes.JSW_LATERAL_REL),
+}
 
 
 def fhir_bundle(graded: ClinicalFilm, *, patient_system: str | None = None, final: bool = False) -> Json:
@@ -86,10 +89,15 @@ class _Bundle:
 
     def add_knee(self, number: int, knee: GradedKnee) -> str:
         """The Observation of a knee and those of its grades and widths; returns its URL."""
-        members = [self._add_grade(number, knee, name, grade) for name, grade in (knee.grades or {}).items()]
-        members += self._add_widths(number, knee)
+        values = knee_dict(knee)  # the numbers of report.json
+        members = [self._add_grade(number, knee, name, grade) for name, grade in (values["grades"] or {}).items()]
+        members += [
+            self._add_observation(number, knee, f"joint_space_{where}", body)
+            for where, body in _width_bodies(values["joint_space"]).items()
+        ]
         reason = reason_of(knee)
-        components = [_component(codes.STATUS, _status(knee)), *_findings(self.film, knee, reason)]
+        status = codes.status_code(is_graded=knee.grades is not None, abstain=knee.abstain)
+        components = [_component(codes.STATUS, status), *_findings(self.film, knee, reason)]
         body: Json = {"code": concept(codes.ASSESSMENT), "component": components}
         if members:
             body["hasMember"] = [{"reference": member} for member in members]
@@ -100,22 +108,15 @@ class _Bundle:
             }
         return self._add_observation(number, knee, "knee", body)
 
-    def _add_grade(self, number: int, knee: GradedKnee, name: str, result: GradeResult) -> str:
+    def _add_grade(self, number: int, knee: GradedKnee, name: str, result: Json) -> str:
+        """The Observation of a grade, from its entry in report.json; returns its URL."""
         classes = codes.GRADE_VALUES[name]
-        components = [_probability(*pair) for pair in zip(classes, result.probabilities, strict=True)]
-        for grade in result.prediction_set or ():
+        components = [_probability(*pair) for pair in zip(classes, result["probabilities"], strict=True)]
+        for grade in result["set"] or ():
             components.append(_component(codes.SET_MEMBER, classes[grade], grade))
-        value = concept(classes[result.grade], result.grade)
+        value = concept(classes[result["grade"]], result["grade"])
         body = {"code": concept(codes.GRADES[name]), "valueCodeableConcept": value, "component": components}
         return self._add_observation(number, knee, name, body)
-
-    def _add_widths(self, number: int, knee: GradedKnee) -> list[str]:
-        if knee.joint_space is None:
-            return []
-        return [
-            self._add_observation(number, knee, f"joint_space_{where}", body)
-            for where, body in _width_bodies(knee.joint_space).items()
-        ]
 
     def _add_observation(self, number: int, knee: GradedKnee, what: str, body: Json) -> str:
         body = {
@@ -197,32 +198,26 @@ def _probability(value: Code, probability: float) -> Json:
 
 
 def _quantity(value: float, unit: str) -> Json:
-    return {"value": round(float(value), DIGITS[unit]), "unit": unit, "system": SYSTEMS["UCUM"], "code": unit}
+    return {"value": value, "unit": unit, "system": SYSTEMS["UCUM"], "code": unit}
 
 
-def _width_bodies(space: JointSpace) -> dict[str, Json]:
-    """Compartment → value and standard error of its width, in mm if the spacing is trusted, else as a fraction."""
-    medial, lateral = space.mm(space.medial), space.mm(space.lateral)
-    if medial is None or lateral is None:
-        return {
-            "medial": _width_body(codes.JSW_MEDIAL_REL, space.medial, "1"),
-            "lateral": _width_body(codes.JSW_LATERAL_REL, space.lateral, "1"),
-        }
-    return {
-        "medial": _width_body(codes.JSW_MEDIAL, medial, "mm"),
-        "lateral": _width_body(codes.JSW_LATERAL, lateral, "mm"),
-    }
+def _width_bodies(space: Json | None) -> dict[str, Json]:
+    """Compartment → value and standard error of its width, in mm if the spacing is trusted, else as a fraction.
 
-
-def _width_body(name: Code, width: Measurement, unit: str) -> Json:
-    error = {"code": concept(codes.STANDARD_ERROR), "valueQuantity": _quantity(width.error, unit)}
-    return {"code": concept(name), "valueQuantity": _quantity(width.value, unit), "component": [error]}
-
-
-def _status(knee: GradedKnee) -> Code:
-    if knee.grades is None:
-        return codes.STATUS_VALUES["not_gradable"]
-    return codes.STATUS_VALUES["reader" if knee.abstain else "graded"]
+    Args:
+        space: `joint_space` of a knee in report.json.
+    """
+    bodies = dict[str, Json]()
+    if space is None:
+        return bodies
+    for where, (in_mm, as_fraction) in WIDTHS.items():
+        width = space[where]
+        name, key, unit = (as_fraction, "fraction", "1") if width["mm"] is None else (in_mm, "mm", "mm")
+        error = {"code": concept(codes.STANDARD_ERROR), "valueQuantity": _quantity(width[f"{key}_error"], unit)}
+        bodies[where] = {
+            "code": concept(name), "valueQuantity": _quantity(width[key], unit), "component": [error]
+        }  # fmt: skip
+    return bodies
 
 
 def _findings(film: GradedRadiograph, knee: GradedKnee, reason: Finding | None) -> list[Json]:

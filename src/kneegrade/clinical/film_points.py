@@ -5,14 +5,12 @@ from collections.abc import Collection
 import numpy as np
 from numpy.typing import NDArray
 
-from kneegrade.anatomy.joint_space import LATERAL_AT, MEDIAL_RANGE, gap_at, gap_line
+from kneegrade.anatomy.joint_space import LATERAL_AT, gap_line, narrowest_medial_at
 from kneegrade.anatomy.landmark_scheme import TIBIA_PLATEAU_LATERAL, TIBIA_PLATEAU_MEDIAL
 from kneegrade.results import FEMUR, TIBIA
 
 Points = NDArray[np.float64]
 BONES = {"femur": FEMUR, "tibia": TIBIA}
-
-_MEDIAL_STEPS = 61  # as in `anatomy.joint_space.measure`
 
 
 def dicom_points(points_px: Points, size: tuple[int, int]) -> Points:
@@ -45,10 +43,8 @@ def outline_runs(points: Points, outside: Collection[int], bone: slice) -> list[
 
 def calipers(landmarks_px: Points) -> dict[str, Points]:
     """(2, 2) lines along which the medial and lateral joint space and the plateau are measured, in the same pixels."""
-    positions = np.linspace(*MEDIAL_RANGE, _MEDIAL_STEPS)
-    narrowest = float(positions[np.argmin(gap_at(landmarks_px, positions))])
     return {
-        "medial": gap_line(landmarks_px, narrowest),
+        "medial": gap_line(landmarks_px, narrowest_medial_at(landmarks_px)),
         "lateral": gap_line(landmarks_px, LATERAL_AT),
         "plateau": landmarks_px[[TIBIA_PLATEAU_MEDIAL, TIBIA_PLATEAU_LATERAL]],
     }

@@ -17,6 +17,7 @@ from kneegrade.files import make_directory, replacing, short_name
 from kneegrade.imaging import Radiograph, Source
 from kneegrade.imaging.sources import unique_stem
 from kneegrade.results import Finding, GradedRadiograph
+from kneegrade.ungraded import internal_error
 
 T = TypeVar("T")
 
@@ -170,9 +171,8 @@ def _attempt(make: Callable[[], T], consequence: str) -> tuple[T | None, Finding
         if error.code == "missing_package":
             raise
         return None, Finding(error.code, consequence + error.message)
-    except Exception as error:  # the text of the error may name the patient
-        message = f"{consequence}An error in kneegrade ({type(error).__name__}) prevented it. Report it."
-        return None, Finding("internal", message)
+    except Exception as error:
+        return None, internal_error(error, consequence)
 
 
 def checked_formats(formats: Iterable[str]) -> tuple[str, ...]:

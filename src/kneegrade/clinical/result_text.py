@@ -5,8 +5,9 @@ from typing import Final
 
 from kneegrade.clinical.codes import OTHER_FINDING, finding_code
 from kneegrade.measurements import JointSpace, Measurement
-from kneegrade.reporting.report_labels import SHORT_LABELS, SIDE_LABELS, reason_of
+from kneegrade.reporting.report_labels import SHORT_LABELS, SIDE_LABELS, format_width, reason_of
 from kneegrade.results import GradedKnee, GradedRadiograph, GradeResult
+from kneegrade.terminal_text import fitting
 
 LINE_CHARACTERS: Final = 56
 MAX_WARNING_LINES: Final = 3
@@ -58,9 +59,8 @@ def width_texts(space: JointSpace) -> list[str]:
 
 
 def _width(space: JointSpace, width: Measurement) -> str:
-    mm = space.mm(width)
-    value, scale, unit = (width, 100, "% of tibia") if mm is None else (mm, 1, "mm")
-    return f"{scale * value.value:.1f} +/- {scale * value.error:.1f} {unit}"
+    text = fitting(format_width(space, width), "ascii")
+    return f"{text} of tibia" if space.mm_per_px is None else text
 
 
 def warning_lines(film: GradedRadiograph) -> list[str]:

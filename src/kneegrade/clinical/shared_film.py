@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from kneegrade.anatomy.landmark_scheme import TIBIA_PLATEAU_LATERAL, TIBIA_PLATEAU_MEDIAL
 from kneegrade.clinical.codes import BASIC_PROFILE, CLEAN_PIXELS, KNEE, VIEWS
-from kneegrade.clinical.derived_object import IMPLEMENTATION_VERSION, coded_item
+from kneegrade.clinical.derived_object import IMPLEMENTATION_VERSION, coded_item, file_bytes
 from kneegrade.clinical.film_header import FilmHeader
 from kneegrade.clinical.pseudonyms import Pseudonyms
 from kneegrade.clinical.uids import uid_of
@@ -193,10 +193,8 @@ def shared_dicom(
     _set_class(made, header, radiograph)
     _set_image(made, values)
     _set_deidentification(made, is_masked=is_masked)
-    stream = BytesIO()
-    made.save_as(stream, enforce_file_format=True)
     name = pseudonyms.name("film", header.sop_instance_uid)
-    return SharedFile(f"{name}.dcm", stream.getvalue(), is_masked)
+    return SharedFile(f"{name}.dcm", file_bytes(made), is_masked)
 
 
 def _kept_elements(header: FilmHeader) -> "Dataset":

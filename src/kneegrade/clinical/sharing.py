@@ -5,8 +5,9 @@ that results come from nothing but what is shared, and whoever receives the film
 """
 
 import datetime
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -19,11 +20,11 @@ from kneegrade.clinical.shared_film import SharedFile, shared_dicom, shared_pict
 from kneegrade.errors import KneeGradeError
 from kneegrade.files import make_directory, replacing
 from kneegrade.grader import Grader
-from kneegrade.imaging import Source
-from kneegrade.imaging.sources import sha256_of
+from kneegrade.imaging import Radiograph, Source
 from kneegrade.progress import Progress
 from kneegrade.reporting import FORMATS, write_report
 from kneegrade.results import Finding, GradedRadiograph, Report
+from kneegrade.ungraded import internal_error
 
 FILMS: Final = "films"  # folder of the shared films
 MOMENT: Final = datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)  # of all objects: the day could be that of the visit
@@ -73,14 +74,14 @@ def share(
         UsageError: a format is unknown, a package is missing, or a file cannot be written.
     """
     make_directory(directory / FILMS)
-    films, originals, taken = list[SharedFilm](), list[GradedRadiograph](), set[str]()
-    for number, source in enumerate(sources, start=1):
-        original = grader.grade_sources([source]).radiographs[0]
-        film = _share_film(number, source, original, directory / FILMS, pseudonyms, taken, whole_film=whole_film)
-        films.append(film)
-        originals.append(original)
-        if progress:
-            progress(number, len(sources))
+    films, taken = list[SharedFilm](), set[str]()
+
+    def write(source: Source, original: GradedRadiograph, radiograph: Radiograph | None) -> GradedRadiograph:
+        make = partial(share_film, source, original, pseudonyms, whole_film=whole_film, radiograph=radiograph)
+        films.append(_share_film(len(films) + 1, original, make, directory / FILMS, taken))
+        return original
+
+    originals = grader.grade_sources(sources, progress=progress, derive=write).radiographs
     shared_sources = [Source(film.path.name, film.path) for film in films if film.path is not None]
     report = _grade_shared(shared_sources, directory, tuple(formats), grader)
     graded = iter(report.radiographs)
@@ -91,31 +92,31 @@ def share(
 
 
 def _share_film(
-    number: int, source: Source, original: GradedRadiograph, directory: Path, pseudonyms: Pseudonyms, taken: set[str],
-    *, whole_film: bool,
-) -> SharedFilm:  # fmt: skip
+    number: int, original: GradedRadiograph, make: Callable[[], SharedFile], directory: Path, taken: set[str]
+) -> SharedFilm:
     """The film after its shared copy was written, or the reason why there is none."""
+    name = original.source
     try:
         if original.failed and original.reason is not None:
             raise KneeGradeError(original.reason.message, original.reason.code)
-        shared = share_film(source, original, pseudonyms, whole_film=whole_film)
+        shared = make()
     except KneeGradeError as error:
-        return SharedFilm(number, source.name, reason=Finding(error.code, error.message))
-    except Exception as error:  # the text of the error may name the patient
-        message = f"{NOT_SHARED}An error in kneegrade ({type(error).__name__}) prevented it. Report it."
-        return SharedFilm(number, source.name, reason=Finding("internal", message))
+        return SharedFilm(number, name, reason=Finding(error.code, error.message))
+    except Exception as error:
+        return SharedFilm(number, name, reason=internal_error(error, NOT_SHARED))
     path = directory / shared.name
     if path.name in taken:
-        return SharedFilm(number, source.name, reason=DUPLICATE)
+        return SharedFilm(number, name, reason=DUPLICATE)
     taken.add(path.name)
     with replacing(path, "wb") as stream:
         stream.write(shared.content)
-    return SharedFilm(number, source.name, path, shared.is_masked)
+    return SharedFilm(number, name, path, shared.is_masked)
 
 
 def share_film(
-    source: Source, graded: GradedRadiograph, pseudonyms: Pseudonyms, *, whole_film: bool = False
-) -> SharedFile:
+    source: Source, graded: GradedRadiograph, pseudonyms: Pseudonyms, *, whole_film: bool = False,
+    radiograph: Radiograph | None = None,
+) -> SharedFile:  # fmt: skip
     """A film without its patient: DICOM, or PNG for a plain picture and for a DICOM film without UIDs.
 
     Args:
@@ -123,16 +124,17 @@ def share_film(
         graded: its results, which state where the knees are.
         pseudonyms: for the patient, the film and its UIDs.
         whole_film: keep the pixels outside the knees if the film declares that no text is burned in.
+        radiograph: the film as it was graded; None: it is decoded again.
 
     Raises:
         KneeGradeError: the file cannot be read, or no knee was detected on it.
     """
     content = source.open()
-    radiograph, header = read_as_graded(content, graded), _header(content)
+    radiograph, header = radiograph or read_as_graded(content, graded), _header(content)
     is_whole = whole_film and header is not None and header.image.get("BurnedInAnnotation") == "NO"
     values = shared_pixels(radiograph, graded.knees, whole_film=is_whole)
     if header is None:
-        pseudonym = pseudonyms.name("film", sha256_of(content) or "")
+        pseudonym = pseudonyms.name("film", graded.sha256 or "")
         return shared_picture(values, pseudonym, is_masked=not is_whole)
     return shared_dicom(values, radiograph, header, pseudonyms, is_masked=not is_whole)
 

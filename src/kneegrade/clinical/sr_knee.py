@@ -108,8 +108,8 @@ def _film_group(film: ClinicalFilm) -> MeasurementsAndQualitativeEvaluations:
 
 def _status(values: Mapping[str, Any]) -> QualitativeEvaluation:
     """The status of a knee, with the score of quality control as a property."""
-    is_for_reader = values["status"] == "graded" and values["abstain"]
-    status = QualitativeEvaluation(c.STATUS, c.STATUS_VALUES["reader" if is_for_reader else values["status"]])
+    code = c.status_code(is_graded=values["status"] == "graded", abstain=values["abstain"])
+    status = QualitativeEvaluation(c.STATUS, code)
     if values["quality"] is not None:
         _add_properties(status, [_number(c.QUALITY_SCORE, values["quality"]["score"], c.UNITY)])
     return status

@@ -16,7 +16,6 @@ from highdicom.sr import (
     TextContentItem,
 )
 from pydicom.sr.codedict import codes
-from pydicom.sr.coding import Code
 
 from kneegrade.clinical.codes import (
     IMAGE_LIBRARY,
@@ -41,13 +40,11 @@ def insert_image_library(report: MeasurementReport, header: FilmHeader) -> None:
 
     Viewers need it. That of highdicom needs Patient Orientation and Imager Pixel Spacing, which many films lack.
     """
-    image = ImageContentItem(
-        _concept(SOURCE), header.image.SOPClassUID, header.image.SOPInstanceUID, relationship_type=CONTAINS
-    )
+    image = ImageContentItem(SOURCE, header.image.SOPClassUID, header.image.SOPInstanceUID, relationship_type=CONTAINS)
     image.ContentSequence = ContentSequence(list(_descriptors(header)))
-    group = ContainerContentItem(_concept(IMAGE_LIBRARY_GROUP), relationship_type=CONTAINS)
+    group = ContainerContentItem(IMAGE_LIBRARY_GROUP, relationship_type=CONTAINS)
     group.ContentSequence = ContentSequence([image])
-    library = ContainerContentItem(_concept(IMAGE_LIBRARY), relationship_type=CONTAINS)
+    library = ContainerContentItem(IMAGE_LIBRARY, relationship_type=CONTAINS)
     library.ContentSequence = ContentSequence([group])
     items = report[0].ContentSequence
     position = next(i for i, item in enumerate(items) if item.name == codes.DCM.ImagingMeasurements)
@@ -59,17 +56,17 @@ def _descriptors(header: FilmHeader) -> Iterator[ContentItem]:
     rows, columns = header.size
     modality = MODALITIES.get(str(header.image.Modality), codes.DCM.RadiographicImaging)
     yield CodeContentItem(codes.DCM.Modality, modality, CONTEXT)
-    yield NumContentItem(codes.DCM.PixelDataRows, rows, _concept(PIXELS), relationship_type=CONTEXT)
-    yield NumContentItem(codes.DCM.PixelDataColumns, columns, _concept(PIXELS), relationship_type=CONTEXT)
+    yield NumContentItem(codes.DCM.PixelDataRows, rows, PIXELS, relationship_type=CONTEXT)
+    yield NumContentItem(codes.DCM.PixelDataColumns, columns, PIXELS, relationship_type=CONTEXT)
     if header.laterality is not None:
-        yield CodeContentItem(codes.DCM.ImageLaterality, _concept(SIDES[header.laterality]), CONTEXT)
+        yield CodeContentItem(codes.DCM.ImageLaterality, SIDES[header.laterality], CONTEXT)
     if header.orientation is not None:
         yield TextContentItem(codes.DCM.PatientOrientationRow, header.orientation[0], CONTEXT)
         yield TextContentItem(codes.DCM.PatientOrientationColumn, header.orientation[1], CONTEXT)
     if header.spacing_mm is not None:
         row, column = header.spacing_mm
-        yield NumContentItem(codes.DCM.HorizontalPixelSpacing, column, _concept(MM), relationship_type=CONTEXT)
-        yield NumContentItem(codes.DCM.VerticalPixelSpacing, row, _concept(MM), relationship_type=CONTEXT)
+        yield NumContentItem(codes.DCM.HorizontalPixelSpacing, column, MM, relationship_type=CONTEXT)
+        yield NumContentItem(codes.DCM.VerticalPixelSpacing, row, MM, relationship_type=CONTEXT)
 
 
 def procedure_reported(header: FilmHeader) -> CodedConcept:
@@ -80,8 +77,4 @@ def procedure_reported(header: FilmHeader) -> CodedConcept:
             len(part) <= most for part, most in zip(parts, (MAX_VALUE, 16, MAX_MEANING), strict=True)
         ):
             return CodedConcept(*parts)
-    return _concept(PLAIN_RADIOGRAPHY)
-
-
-def _concept(code: Code) -> CodedConcept:
-    return CodedConcept(code.value, code.scheme_designator, code.meaning)
+    return CodedConcept.from_code(PLAIN_RADIOGRAPHY)

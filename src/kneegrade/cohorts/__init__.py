@@ -7,6 +7,7 @@ a manifest with a train, validation and test split. `manifest` describes the for
 from kneegrade.cohorts.build_manifest import cohort_summary, csv_manifest, most_manifest, oai_manifest, phantom_manifest
 from kneegrade.cohorts.chen2018 import chen2018_folder, chen2018_manifest
 from kneegrade.cohorts.fake_studies import FakeOptions, write_fake_most, write_fake_oai
+from kneegrade.cohorts.film_manifests import manifest_from_landmarks
 from kneegrade.cohorts.manifest import (
     check_manifest,
     has_landmarks,
@@ -16,7 +17,6 @@ from kneegrade.cohorts.manifest import (
     rows_of_split,
     target_distributions,
 )
-from kneegrade.cohorts.own_tables import manifest_from_landmarks
 from kneegrade.cohorts.readings import Counts
 
 __all__ = [

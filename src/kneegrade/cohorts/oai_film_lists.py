@@ -24,6 +24,7 @@ import pandas as pd
 from kneegrade.cohorts.readings import Counts
 from kneegrade.cohorts.table_files import read_table
 from kneegrade.errors import CohortError
+from kneegrade.imaging.other_files import is_passed_over
 
 CONTENTS_COLUMNS = {
     "folder": "FOLDER", "subject": "PARTICIPANTID", "barcode": "BARCODE", "series": "SERIESDESCRIPTION"
@@ -47,7 +48,7 @@ def is_film_list(header: frozenset[str]) -> bool:
 
 def is_hidden(name: str) -> bool:
     """True for the files that macOS and Windows leave in folders, and for other hidden files."""
-    return name.startswith(".") or name.casefold() in ("thumbs.db", "desktop.ini", "__macosx")
+    return is_passed_over(name) or name.casefold() in ("thumbs.db", "desktop.ini")
 
 
 def read_film_list(path: Path) -> pd.DataFrame:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from kneegrade.errors import CohortError
+from kneegrade.files import is_shell_pipe
 
 SEPARATORS = ("|", "\t", ";", ",")
 HEADER_BYTES = 1 << 16
@@ -54,7 +55,7 @@ def read_table(path: Path) -> pd.DataFrame:
 
 def _is_finite(path: Path) -> bool:
     """Whether a path has an end: a file, or a pipe that a shell opened, as in `<(command)`."""
-    return path.is_file() or path.is_dir() or (path.is_fifo() and path.is_relative_to("/dev/fd"))
+    return path.is_file() or path.is_dir() or is_shell_pipe(path)
 
 
 def read_header(path: Path) -> frozenset[str]:
@@ -62,14 +63,15 @@ def read_header(path: Path) -> frozenset[str]:
     try:
         with path.open("rb") as stream:
             start = stream.read(HEADER_BYTES)
-        line = _decode(start).partition("\n")[0]
+        line = decoded(start).partition("\n")[0]
         reader, _ = _rows_of(line)
         return frozenset(cell.strip().upper() for cell in next(reader, []))
     except (OSError, ValueError, csv.Error):
         return frozenset()
 
 
-def _decode(data: bytes) -> str:
+def decoded(data: bytes) -> str:
+    """The text of a table: UTF-16 with a byte order mark or zero bytes, UTF-8, or else Latin-1; without the mark."""
     if data.startswith(_UTF_16_MARKS):
         return data.decode("utf-16", "replace")
     if b"\0" in data[:HEADER_BYTES]:
@@ -101,7 +103,7 @@ def _parse_text(data: bytes) -> pd.DataFrame:
     Raises:
         ValueError: a line has more or fewer cells than the header.
     """
-    reader, lines_before = _rows_of(_decode(data))
+    reader, lines_before = _rows_of(decoded(data))
     header: list[str] = next(reader, [])
     lines, cells = [], []
     for row in reader:

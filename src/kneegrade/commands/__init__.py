@@ -33,6 +33,7 @@ from kneegrade.commands import (
     tables,
     train,
 )
+from kneegrade.commands.output_pipes import ending_with_reader
 from kneegrade.errors import KneeGradeError, UsageError
 from kneegrade.terminal_text import HANDLER
 from kneegrade.version import __version__
@@ -115,8 +116,6 @@ class Program(Group):
         except KeyboardInterrupt:
             _say("The command was interrupted.")
             raise typer.Exit(130) from None
-        except BrokenPipeError:  # the reader of standard output, for example `head`, has ended
-            raise
         except OSError as error:
             _say(
                 f"{error.filename or 'A file'} could not be read or written ({error.strerror or error}); "
@@ -168,4 +167,5 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=HANDLER)  # a terminal that cannot show "±" must not end a run
+    sys.stdout, sys.stderr = ending_with_reader(sys.stdout), ending_with_reader(sys.stderr)
     app(prog_name="kneegrade")

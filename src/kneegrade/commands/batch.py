@@ -105,8 +105,8 @@ def batch(
     dicom/film.dcm.sr.dcm and so on.
 
     Exit code 0: every knee of every film was graded. 1: a film could not be read, has no gradable knee, or a knee was
-    not graded. 2: wrong usage, or the run ended with an error. 130, 143: stopped by Ctrl-C or SIGTERM; the first signal
-    finishes the films under way, a second one does not.
+    not graded. 2: wrong usage, or the run ended with an error. 130, 143, 129: stopped by Ctrl-C, SIGTERM or SIGHUP; the
+    first signal finishes the films under way, a second one does not.
     """
     with stop_signals():
         from kneegrade.batch import BatchOptions, RunSettings, Shard, run_batch

@@ -27,8 +27,8 @@ from kneegrade.commands.options import (
     UnitFlag,
     UnitOption,
     WeightsOption,
-    listed,
     progress_bar,
+    report_and_object_formats,
     sources_in,
     spacing_of,
 )
@@ -79,14 +79,14 @@ def grade(
     Other files in folders and zip files, such as programs, documents and DICOM reports, are left out and counted.
 
     Exit code 0: every knee of every film was graded. 1: a film could not be read, has no gradable knee, or a knee was
-    not graded; one line for each of these gives the reasons with counts. 2: wrong usage. 130, 143: stopped by Ctrl-C or
-    SIGTERM; the report has the films graded until then.
+    not graded; one line for each of these gives the reasons with counts. 2: wrong usage. 130, 143, 129: stopped by
+    Ctrl-C, SIGTERM or SIGHUP; the report has the films graded until then.
     """
     from kneegrade.files import prepare_output
     from kneegrade.reporting import JOURNAL, film_journal, report_files, write_report
 
     when = datetime.now().astimezone()
-    wanted, object_formats = _formats(formats)
+    wanted, object_formats = report_and_object_formats(formats)
     others = Counter[str]()
     sources = sources_in(inputs, others)
     prepare_output(output, [*report_files(wanted), JOURNAL])
@@ -162,22 +162,6 @@ def _finish(
         _print_report(report, written, others, objects)
     if not report.all_graded:
         raise typer.Exit(1)
-
-
-def _formats(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The formats of reports and those of derived objects in the value of `--format`."""
-    from kneegrade.clinical import OBJECT_FORMATS
-    from kneegrade.clinical.object_files import checked_formats
-    from kneegrade.reporting import FORMATS
-
-    wanted = listed(text)
-    if not wanted or set(wanted) - {*FORMATS, *OBJECT_FORMATS}:
-        raise typer.BadParameter(
-            f"{text!r} is not a list of report formats; choose from {', '.join((*FORMATS, *OBJECT_FORMATS))}.",
-            param_hint="--format",
-        )
-    reports = tuple(name for name in wanted if name in FORMATS)
-    return reports, checked_formats(name for name in wanted if name in OBJECT_FORMATS)
 
 
 def _print_report(

@@ -26,8 +26,6 @@ from kneegrade.commands.stop_signals import stop_signals
 if TYPE_CHECKING:
     from kneegrade.reporting.landmark_export import ExportedFilm
 
-TABLES = {"csv": "landmarks.csv", "coco": "landmarks.json"}  # format → file for all films
-
 
 def landmarks(
     inputs: InputsArgument,
@@ -48,15 +46,17 @@ def landmarks(
     """Detect 74 landmarks per knee and measure the joint space.
 
     Exit code 0: a knee was detected on every film. 1: a film has no knee or could not be read, or a picture shows more
-    knees than a film has. 2: wrong usage. 130, 143: stopped by Ctrl-C or SIGTERM; the files have the films until then.
+    knees than a film has. 2: wrong usage. 130, 143, 129: stopped by Ctrl-C, SIGTERM or SIGHUP; the files have the films
+    until then.
     """
     from kneegrade.files import prepare_output
 
     others = Counter[str]()
     sources, wanted = sources_in(inputs, others), listed(formats)
+    from kneegrade.reporting.landmark_export import TABLES, write_landmarks
+
     prepare_output(output, [file for name, file in TABLES.items() if name in wanted])
     from kneegrade.anatomy import LandmarkDetector, UserHints
-    from kneegrade.reporting.landmark_export import write_landmarks
     from kneegrade.weights.compute import Compute
 
     hints = UserHints(None if side is None else SIDES[side], spacing_of(spacing))
@@ -77,16 +77,17 @@ def landmarks(
                 f"kneegrade: Stopped by {stop.name}: the files have {written} of {len(sources)} films.", err=True
             )
             raise typer.Exit(stop.exit_code) from None
+    reasons = _reasons(films)
     if quiet:
-        for line in _reasons(films):
+        for line in reasons:
             typer.echo(line, err=True)
     else:
-        _print_landmarks(films, output, others)
-    if _reasons(films):
+        _print_landmarks(films, reasons, output, others)
+    if reasons:
         raise typer.Exit(1)
 
 
-def _print_landmarks(films: "list[ExportedFilm]", output: Path, others: Counter[str]) -> None:
+def _print_landmarks(films: "list[ExportedFilm]", reasons: list[str], output: Path, others: Counter[str]) -> None:
     from rich.console import Console
 
     from kneegrade.imaging import other_files_line
@@ -99,7 +100,7 @@ def _print_landmarks(films: "list[ExportedFilm]", output: Path, others: Counter[
         for knee in film.knees
     ]
     console.print(landmarks_table(rows))
-    for line in _reasons(films):
+    for line in reasons:
         console.print(line, highlight=False, markup=False)
     if others:
         console.print(other_files_line(others), soft_wrap=True, highlight=False)

@@ -194,6 +194,26 @@ def listed(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
+def report_and_object_formats(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The formats of reports and those of derived objects in the value of `--format`.
+
+    Raises:
+        BadParameter: there is none, or one is unknown.
+        UsageError: a format needs a package that is not installed.
+    """
+    from kneegrade.clinical.object_files import OBJECT_FORMATS, checked_formats
+    from kneegrade.reporting import FORMATS
+
+    wanted = listed(text)
+    if not wanted or set(wanted) - {*FORMATS, *OBJECT_FORMATS}:
+        raise typer.BadParameter(
+            f"{text!r} is not a list of formats; choose from {', '.join((*FORMATS, *OBJECT_FORMATS))}.",
+            param_hint="--format",
+        )
+    reports = tuple(name for name in wanted if name in FORMATS)
+    return reports, checked_formats(name for name in wanted if name in OBJECT_FORMATS)
+
+
 def predictions_file(path: Path) -> Path:
     """The predictions that a training run or `kneegrade evaluate` wrote to the folder `path`, else `path` itself."""
     found = [path / name for name in ("predictions-test.parquet", "predictions.parquet") if (path / name).is_file()]

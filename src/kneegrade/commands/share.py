@@ -13,8 +13,8 @@ from kneegrade.commands.options import (
     OutputOption,
     QuietOption,
     WeightsOption,
-    listed,
     progress_bar,
+    report_and_object_formats,
     sources_in,
 )
 from kneegrade.commands.stop_signals import stop_signals
@@ -55,12 +55,13 @@ def share(
     the pixels outside the knees are black. The results are those of the shared films. Look at the films before you
     publish them: text next to a knee is not recognised.
 
-    Exit code 0: every film was shared. 1: a film was not shared. 2: wrong usage.
+    Exit code 0: every film was shared. 1: a film was not shared. 2: wrong usage. 130, 143, 129: stopped by Ctrl-C,
+    SIGTERM or SIGHUP.
     """
     from kneegrade.clinical.pseudonyms import Pseudonyms, read_secret
     from kneegrade.files import prepare_output
 
-    wanted = _formats(formats)
+    reports, objects = report_and_object_formats(formats)
     sources = sources_in(inputs)
     if secret.absolute().is_relative_to(output.absolute()):
         raise UsageError("The secret is inside the output folder and would be shared with it; choose another path.")
@@ -77,25 +78,11 @@ def share(
     grader = Grader(device.value, weights, detector=detector)
     with stop_signals(), progress_bar("Sharing", quiet or len(sources) < 2) as advance:
         films = share_films(
-            sources, output, grader, pseudonyms, formats=wanted, whole_film=whole_film, progress=advance
+            sources, output, grader, pseudonyms, formats=(*reports, *objects), whole_film=whole_film, progress=advance
         )
     _print(films, output, quiet=quiet)
     if not films or any(film.path is None for film in films):
         raise typer.Exit(1)
-
-
-def _formats(text: str) -> tuple[str, ...]:
-    from kneegrade.clinical.object_files import OBJECT_FORMATS, checked_formats
-    from kneegrade.reporting import FORMATS
-
-    wanted = listed(text)
-    known = (*FORMATS, *OBJECT_FORMATS)
-    if not wanted or set(wanted) - set(known):
-        raise typer.BadParameter(
-            f"{text!r} is not a list of formats; choose from {', '.join(known)}.", param_hint="--format"
-        )
-    checked_formats(name for name in wanted if name in OBJECT_FORMATS)
-    return wanted
 
 
 def _print(films: "list[SharedFilm]", output: Path, *, quiet: bool) -> None:

@@ -3,8 +3,8 @@
 `find_sources` lists the images in files, folders and zip archives; `read_radiograph` reads one of them, and
 `read_dicom_elements` the listed elements of its header. Untrusted bytes are parsed and decoded in a child process
 (`decoding_process` starts it, `decoding_worker` runs in it). The modules that run only there (`decoding_worker`,
-`dicom`, `dicom_elements`, `dicom_header`, `dicom_codecs`, `grey_levels`, `plain_images`) are not imported here, so that
-importing this package stays cheap.
+`dicom`, `dicom_elements`, `dicom_header`, `dicom_values`, `dicom_codecs`, `grey_levels`, `plain_images`) are not
+imported here, so that importing this package stays cheap.
 """
 
 from kneegrade.imaging.file_reader import read_dicom_elements, read_radiograph

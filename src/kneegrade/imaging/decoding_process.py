@@ -15,8 +15,9 @@ import struct
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, cast
+from typing import Any, BinaryIO, Literal, TypeVar, cast
 
 from kneegrade import errors
 from kneegrade.errors import KneeGradeError, LimitExceededError, UnreadableFileError
@@ -33,6 +34,8 @@ PROGRAM = (
 BYTES_PER_PIXEL = 4
 MAX_HEADER_BYTES = MEBIBYTE
 SINGLE_THREAD_ENV = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+T = TypeVar("T")
 
 
 def send(stream: BinaryIO, header: dict[str, Any], payload: bytes | memoryview = b"") -> None:
@@ -106,16 +109,7 @@ class DecodingProcess:
         Raises:
             KneeGradeError: the file cannot be decoded; the message gives the reason.
         """
-        answer, pixels = self._answer_for(source, limits, {})
-        try:
-            outcome = _error_in(answer) if "error" in answer else DecodedImage.from_metadata(answer, pixels)
-        except (KeyError, TypeError, ValueError):  # a codec overwrote the answer
-            raise UnreadableFileError(
-                "The decoder returned an invalid answer for this file; use another copy of the file.", code="damaged"
-            ) from None
-        if isinstance(outcome, KneeGradeError):
-            raise outcome
-        return outcome
+        return self._outcome(source, limits, {}, DecodedImage.from_metadata)
 
     def elements(self, source: Path | bytes, kind: Literal["film", "document"], limits: Limits) -> dict[str, Any]:
         """Elements of a DICOM file as DICOM JSON (`imaging.dicom_elements`); no pixel is decoded.
@@ -128,26 +122,33 @@ class DecodingProcess:
         Raises:
             KneeGradeError: the file cannot be read; the message gives the reason.
         """
-        answer, text = self._answer_for(source, limits, {"elements": kind})
-        if "error" in answer:
-            raise _error_in(answer)
         largest = MAX_FILM_BYTES if kind == "film" else MAX_DOCUMENT_BYTES
-        try:
-            elements = json.loads(bytes(text)) if len(text) <= 2 * largest else None
-        except ValueError:
-            elements = None
-        if not isinstance(elements, dict):
-            raise UnreadableFileError(
-                "The decoder returned an invalid answer for this file; use another copy of the file.", code="damaged"
-            )
-        return elements
 
-    def _answer_for(
-        self, source: Path | bytes, limits: Limits, wanted: dict[str, Any]
-    ) -> tuple[dict[str, Any], bytearray]:
+        def parsed(answer: dict[str, Any], text: bytearray) -> dict[str, Any]:
+            elements = json.loads(bytes(text)) if len(text) <= 2 * largest else None
+            if not isinstance(elements, dict):
+                raise TypeError
+            return elements
+
+        return self._outcome(source, limits, {"elements": kind}, parsed)
+
+    def _outcome(
+        self, source: Path | bytes, limits: Limits, wanted: dict[str, Any],
+        parsed: Callable[[dict[str, Any], bytearray], T],
+    ) -> T:  # fmt: skip
+        """What `parsed` makes of header and payload of the answer to a request; raises the error that it reports."""
         request = {"limits": limits.as_dict(), "path": None if isinstance(source, bytes) else str(source), **wanted}
         with self._lock:
-            return self._request_with_retry(request, source if isinstance(source, bytes) else b"", limits)
+            answer, payload = self._request_with_retry(request, source if isinstance(source, bytes) else b"", limits)
+        try:
+            outcome = _error_in(answer) if "error" in answer else parsed(answer, payload)
+        except (KeyError, TypeError, ValueError):  # a codec overwrote the answer
+            raise UnreadableFileError(
+                "The decoder returned an invalid answer for this file; use another copy of the file.", code="damaged"
+            ) from None
+        if isinstance(outcome, KneeGradeError):
+            raise outcome
+        return outcome
 
     def close(self) -> None:
         """Stop the process if it is running; a later `decode` starts a new one."""

@@ -16,6 +16,7 @@ from kneegrade.imaging.dicom_codecs import decode_stored_pixels
 from kneegrade.imaging.dicom_defects import add_missing_attributes, check_is_complete, parse, repair_encapsulation
 from kneegrade.imaging.dicom_deflate import DEFLATED, inflated
 from kneegrade.imaging.dicom_spacing import declared_aspect, pixel_spacing
+from kneegrade.imaging.dicom_values import check_nesting, get_text
 from kneegrade.imaging.grey_levels import declared_polarity, to_grey_levels
 from kneegrade.imaging.limits import Limits
 from kneegrade.imaging.radiograph import DecodedImage
@@ -88,7 +89,7 @@ def data_set(data: bytes, limits: Limits) -> pydicom.FileDataset:
 def _read(data: bytes, limits: Limits) -> DecodedImage:
     dataset = data_set(data, limits)
     transfer_syntax = _transfer_syntax(dataset)
-    header.check_nesting(dataset, limits)
+    check_nesting(dataset, limits)
     repairs = header.check_is_radiograph(dataset, limits)
     polarity = declared_polarity(dataset)
     if "PixelData" in dataset:
@@ -107,7 +108,7 @@ def _read(data: bytes, limits: Limits) -> DecodedImage:
         pixel_aspect=None if spacing_mm else declared_aspect(dataset),
         laterality=side,
         laterality_source=side_source,
-        view=header.get_text(dataset, "ViewPosition") or None,
+        view=get_text(dataset, "ViewPosition") or None,
         identity=header.identity(dataset),
         warnings=(
             *repairs,

@@ -21,7 +21,7 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_color_lut
 
 from kneegrade.errors import UnreadableFileError, UnsupportedFileError
-from kneegrade.imaging.dicom_header import get_integer, get_text
+from kneegrade.imaging.dicom_values import get_integer, get_text
 from kneegrade.imaging.stored_bits import read_stored_bits, remove_unused_bits
 from kneegrade.results import Finding
 

@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 
 from kneegrade.errors import UnreadableFileError
-from kneegrade.imaging.dicom_header import get_integer, get_numbers, get_text
+from kneegrade.imaging.dicom_values import get_integer, get_numbers, get_text
 from kneegrade.results import Finding
 
 ITEM = b"\xfe\xff\x00\xe0"
@@ -61,11 +61,26 @@ def check_is_complete(dataset: Dataset) -> None:
         UnreadableFileError: the file ends within its pixel data.
     """
     element: Any = dataset.get_item("PixelData")
-    declared, length = getattr(element, "length", 0), len(element.value or b"")
     keywords = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated")
     bits = math.prod(get_integer(dataset, keyword, 1) for keyword in keywords)
-    if length < declared < UNDEFINED_LENGTH and 8 * length < bits:
+    if _is_cut_off(element) and 8 * len(element.value or b"") < bits:
         raise UnreadableFileError(CUT_OFF, code="truncated")
+
+
+def check_elements_are_complete(dataset: Dataset) -> None:
+    """Raise an error when the file ends within an element; pydicom would read the rest of a report without a word.
+
+    Raises:
+        UnreadableFileError: an element is shorter than it declares.
+    """
+    if any(_is_cut_off(dataset.get_item(tag)) for tag in list(dataset.keys())):
+        raise UnreadableFileError("The DICOM file is cut off; use another copy of the file.", code="truncated")
+
+
+def _is_cut_off(element: Any) -> bool:
+    """Whether an element as it stands in the file has fewer bytes than it declares."""
+    declared = getattr(element, "length", 0)
+    return len(element.value or b"") < declared < UNDEFINED_LENGTH
 
 
 def _fragments(pixel_data: bytes) -> list[bytes]:

@@ -16,7 +16,8 @@ from pydicom.dataset import Dataset
 from kneegrade.errors import KneeGradeError, LimitExceededError, UnreadableFileError, UnsupportedFileError
 from kneegrade.imaging import dicom_header
 from kneegrade.imaging.dicom import data_set, is_dicom
-from kneegrade.imaging.dicom_defects import UNDEFINED_LENGTH
+from kneegrade.imaging.dicom_defects import check_elements_are_complete
+from kneegrade.imaging.dicom_values import check_nesting
 from kneegrade.imaging.header_keywords import FILM_KEYWORDS, MAX_DOCUMENT_BYTES, MAX_FILM_BYTES
 from kneegrade.imaging.limits import Limits
 
@@ -50,8 +51,8 @@ def read_elements(data: bytes, kind: str, limits: Limits) -> bytes:
         with pydicom.config.disable_value_validation():
             dataset = data_set(data, limits)
             if kind == "document":
-                _check_is_complete(dataset)
-            dicom_header.check_nesting(dataset, limits)
+                check_elements_are_complete(dataset)
+            check_nesting(dataset, limits)
             answer = _film(dataset) if kind == "film" else _document(dataset)
     except (KneeGradeError, MemoryError):
         raise
@@ -78,19 +79,6 @@ def _document(dataset: Dataset) -> dict[str, Any]:
     if "ContentSequence" in left_out:
         raise LimitExceededError("The content of the structured report is damaged or too large.", code="document_size")
     return {"elements": elements, "left_out": left_out}
-
-
-def _check_is_complete(dataset: Dataset) -> None:
-    """Raise an error when the file ends within an element; pydicom would read the rest of a report without a word.
-
-    Raises:
-        UnreadableFileError: an element is shorter than it declares.
-    """
-    for tag in list(dataset.keys()):
-        element: Any = dataset.get_item(tag)
-        length = getattr(element, "length", 0)
-        if length < UNDEFINED_LENGTH and len(element.value or b"") < length:
-            raise UnreadableFileError("The DICOM file is cut off; use another copy of the file.", code="truncated")
 
 
 def listed_elements(dataset: Dataset, keywords: Iterable[str], max_bytes: int) -> tuple[Elements, list[str]]:

@@ -7,7 +7,7 @@ import math
 
 from pydicom.dataset import Dataset
 
-from kneegrade.imaging.dicom_header import get_numbers, numbers_with_decimal_comma
+from kneegrade.imaging.dicom_values import get_numbers, numbers_with_decimal_comma
 from kneegrade.results import Finding
 
 PLAUSIBLE_SPACING_MM = (0.02, 1.0)

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from kneegrade.imaging.dicom_header import get_integer, get_items, get_numbers, get_text
+from kneegrade.imaging.dicom_values import get_integer, get_items, get_numbers, get_text
 from kneegrade.imaging.photometry import field_values
 from kneegrade.results import Finding
 

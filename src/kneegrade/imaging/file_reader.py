@@ -142,9 +142,8 @@ def _checked_path(path: Path, limits: Limits) -> Path:
     except (OSError, ValueError):
         raise UnreadableFileError("The file cannot be opened.", code="cannot_open") from None
     if not stat.S_ISREG(status.st_mode):
-        raise UsageError(
-            "The path is not a regular file; give a file, or use find_sources for a folder.", code="not_a_file"
-        )
+        what = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+        raise UsageError(f"The path is {what}; give the path of a file.", code="not_a_file")
     if status.st_size > limits.file_bytes:
         raise _too_large(limits)
     return path.absolute()

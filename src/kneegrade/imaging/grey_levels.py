@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 from scipy import ndimage
 
 from kneegrade.imaging.dicom_codecs import StoredPixels
-from kneegrade.imaging.dicom_header import get_integer, get_items, get_numbers, get_text
+from kneegrade.imaging.dicom_values import get_integer, get_items, get_numbers, get_text
 from kneegrade.imaging.display_curve import apply_lut, apply_voi, read_lut
 from kneegrade.results import Finding
 

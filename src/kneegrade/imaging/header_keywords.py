@@ -80,8 +80,6 @@ IMAGE: Final = (
     "SeriesNumber",
     "BurnedInAnnotation",
     "LossyImageCompression",
-    "LossyImageCompressionRatio",
-    "LossyImageCompressionMethod",
     "ImageType",
     "PresentationIntentType",
     "BodyPartExamined",

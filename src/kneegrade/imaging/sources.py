@@ -20,7 +20,7 @@ from kneegrade.errors import (
     UnsupportedFileError,
     UsageError,
 )
-from kneegrade.files import short_name
+from kneegrade.files import is_shell_pipe, short_name
 from kneegrade.imaging.folder_files import files_below
 from kneegrade.imaging.limits import Limits
 from kneegrade.imaging.other_files import HEAD_BYTES, is_passed_over, kind_of_other_file
@@ -96,7 +96,8 @@ def find_sources(
         other_files: the number of files that were left out is added, by kind.
 
     Raises:
-        UsageError: an input is empty or does not exist. It is raised by this call, before the first source is produced.
+        UsageError: an input is empty, does not exist or is a pipe of a shell. It is raised by this call, before the
+            first source is produced.
     """
     given = [inputs] if isinstance(inputs, str | Path) else list(inputs)
     if "" in given:
@@ -105,6 +106,12 @@ def find_sources(
     for path in paths:
         if not path.exists():
             raise UsageError(f"{shown_name(str(path))} does not exist; check the path.", code="no_such_file")
+        if is_shell_pipe(path):
+            raise UsageError(
+                f"{path} is a pipe, not a film; give files, folders or zip files. `kneegrade batch` reads a table with "
+                "the paths of films from a pipe.",
+                code="not_a_file",
+            )
     return _iterate(paths, limits, Counter() if other_files is None else other_files)
 
 

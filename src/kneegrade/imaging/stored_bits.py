@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from kneegrade.imaging.dicom_header import get_integer
+from kneegrade.imaging.dicom_values import get_integer
 from kneegrade.results import Finding
 
 StoredArray = NDArray[Any]

@@ -1,6 +1,7 @@
 """`write_cohort`: a directory of synthetic knees with their manifest; resumable, and reproducible from its seed."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import chain, islice
@@ -26,7 +27,7 @@ from kneegrade.schema import TARGET_NAMES
 Kind = Literal["films", "rois"]
 
 ROI_SIZE_PX = 320
-ROI_FILE, TABLE_FILE = "rois.npy", "truth.parquet"
+ROI_FILE, TABLE_FILE, MARKER_FILE = "rois.npy", "truth.parquet", "cohort.txt"
 CHUNK = 64  # rows per group of the manifest, and images between two checkpoints
 RENDERER = 2  # increased when the same seed gives different images, so that old and new images are not mixed
 
@@ -102,12 +103,17 @@ def write_cohort(directory: Path, cohort: Cohort, progress: Progress | None = No
     rows = (_film_rows if cohort.kind == "films" else _roi_rows)(
         directory, cohort, progress or (lambda done, total, loss=None: None)
     )
-    return _write_table(directory / TABLE_FILE, rows)
+    try:
+        return _write_table(directory / TABLE_FILE, rows)
+    except UsageError:
+        if os.listdir(directory) == [MARKER_FILE]:  # nothing was written; another cohort may have the folder
+            (directory / MARKER_FILE).unlink()
+        raise
 
 
 def _check_marker(directory: Path, identity: str) -> None:
     """Record the cohort's identity in the folder; raise a UsageError if the folder contains another cohort."""
-    marker = directory / "cohort.txt"
+    marker = directory / MARKER_FILE
     if not marker.exists():
         write_text(marker, identity + "\n")
     elif marker.read_text(encoding="utf-8").strip() != identity:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 LANDMARK_FORMATS = ("pts", "csv", "coco", "png")
 _PICTURE = "landmarks.png"  # ending of the overlays
-KNEEL_FILE, COCO_FILE = "landmarks.csv", "landmarks.json"
+TABLES = {"csv": "landmarks.csv", "coco": "landmarks.json"}  # format → file for all films
 SURE, UNSURE, UNSEEN, WIDTH = (60, 220, 90), (255, 150, 0), (120, 120, 255), (255, 255, 90)  # colours of `overlay`
 CONFIDENT = 0.5  # smallest point confidence drawn as SURE
 
@@ -111,7 +111,7 @@ def write_landmarks(
 
 def _incomplete(error: UsageError, formats: Sequence[str], written: int, total: int) -> UsageError:
     """The error with what was written before it."""
-    tables = [name for key, name in (("csv", KNEEL_FILE), ("coco", COCO_FILE)) if key in formats]
+    tables = [name for key, name in TABLES.items() if key in formats]
     missing = f" {' and '.join(tables)} {'is' if len(tables) == 1 else 'are'} missing." if tables else ""
     before = f"The files of {written} of {total} films were written before."
     return UsageError(f"{error.message} {before}{missing}", code=error.code)
@@ -132,10 +132,10 @@ def _write_tables(
 ) -> None:
     """Write the files that hold all films."""
     if "coco" in formats:
-        write_coco(directory / COCO_FILE, coco)
+        write_coco(directory / TABLES["coco"], coco)
     if "csv" in formats:
         rows = [kneel_row(f.stem, k.knee.side, k.knee.landmarks_px) for f in films for k in f.knees]
-        write_kneel_csv(directory / KNEEL_FILE, rows)
+        write_kneel_csv(directory / TABLES["csv"], rows)
 
 
 def _write_film(directory: Path, formats: Sequence[str], film: ExportedFilm, detected: DetectedRadiograph) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from kneegrade.anatomy import LandmarkDetector
 from kneegrade.cohorts import load_manifest
-from kneegrade.cohorts.own_tables import manifest_from_films
+from kneegrade.cohorts.film_manifests import manifest_from_films
 from kneegrade.errors import RecipeError
 from kneegrade.phantom.phantom_cohort import ROI_FILE, TABLE_FILE
 from kneegrade.progress import Progress

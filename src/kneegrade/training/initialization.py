@@ -7,18 +7,22 @@ The weights of a trunk belong to the input normalization that they were trained 
 - a file with only the tensors of a trunk: that of the recipe; a recipe that does not set it is an error.
 """
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 
 from kneegrade.errors import RecipeError, WeightsError
-from kneegrade.network import GradingNetwork, ModelConfig, load_trunk, model_config_of
+from kneegrade.network import GradingNetwork, load_trunk, model_config_of
 from kneegrade.network.input_normalization import InputNormalization
 from kneegrade.training.config import Model
 from kneegrade.weights import load_weights
 
+Network = TypeVar("Network", bound=nn.Module)
 TRUNK_PREFIX = "network.trunk"  # of a trunk's tensors in the weights of a run
 
 
@@ -34,9 +38,9 @@ def build_network(model: Model, seed: int) -> GradingNetwork:
             or contradicts the description of the weights.
     """
     if model.init is None:
-        return _random_network(model.config_with(model.input_normalization or "none"), seed)
+        return _random_network(model, model.input_normalization or "none", seed)
     state, input_normalization = _load_initial_trunk(model.init, model.input_normalization)
-    network = _random_network(model.config_with(input_normalization), seed)
+    network = _random_network(model, input_normalization, seed)
     try:
         load_trunk(network.trunk, state)
     except (KeyError, RuntimeError) as error:
@@ -46,10 +50,15 @@ def build_network(model: Model, seed: int) -> GradingNetwork:
     return network
 
 
-def _random_network(config: ModelConfig, seed: int) -> GradingNetwork:
+def _random_network(model: Model, input_normalization: InputNormalization, seed: int) -> GradingNetwork:
+    return seeded(partial(GradingNetwork, model.config_with(input_normalization)), seed)
+
+
+def seeded(build: Callable[[], Network], seed: int) -> Network:
+    """The network that `build` makes, with random weights that depend on the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return GradingNetwork(config)
+        return build()
 
 
 def _load_initial_trunk(

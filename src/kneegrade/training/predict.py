@@ -28,7 +28,7 @@ from kneegrade.anatomy import LandmarkDetector
 from kneegrade.anatomy.landmark_scheme import NUM_LANDMARKS
 from kneegrade.coherence import concatenate_probabilities
 from kneegrade.cohorts import has_landmarks, load_manifest, rows_of_split, target_distributions
-from kneegrade.cohorts.own_tables import manifest_from_films
+from kneegrade.cohorts.film_manifests import manifest_from_films
 from kneegrade.errors import RecipeError, UsageError
 from kneegrade.evaluation import Predictions
 from kneegrade.evaluation.two_sample import SiteProfile
@@ -150,7 +150,7 @@ def predict_knees(
         pipeline: take the pipeline route instead of the dataset route.
         features: additional output. "drift": drift features, in the dataset route. "ood": OOD features instead of
             grades, always in the pipeline route and without the quality control of the weights.
-        subject: for a folder of films, see `kneegrade.cohorts.own_tables.manifest_from_films`.
+        subject: for a folder of films, see `kneegrade.cohorts.film_manifests.manifest_from_films`.
         device: "auto", "cpu" or "cuda".
         workers: processes that crop knees.
         progress: called with (films done, films in all).

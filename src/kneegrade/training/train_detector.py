@@ -25,6 +25,7 @@ from kneegrade.training.config import Augmentation
 from kneegrade.training.dataset import KneeDataset, load_datasets
 from kneegrade.training.detector_losses import landmark_loss, localizer_loss
 from kneegrade.training.detector_recipe import DetectorRecipe, NetworkTraining
+from kneegrade.training.initialization import seeded
 from kneegrade.training.scenes import (
     Scenes,
     augment_scenes,
@@ -118,9 +119,7 @@ NETWORKS = {"coarse": coarse_landmark_network, "finder": knee_localizer_network,
 
 def initial_network(name: str, seed: int) -> nn.Module:
     """One of `NETWORKS` with random initial weights, a function of the seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return NETWORKS[name]()
+    return seeded(NETWORKS[name], seed)
 
 
 class DetectorTask(TrainingTask):

@@ -25,6 +25,7 @@ from kneegrade.training.implant_examples import (
     make_examples,
     plain_inputs,
 )
+from kneegrade.training.initialization import seeded
 from kneegrade.training.trainer import LoopSettings, Tensors, TrainingTask, train
 from kneegrade.uncertainty import ImplantLimits, ImplantNetwork
 from kneegrade.uncertainty.implant_network import IMPLANT_PX
@@ -156,9 +157,7 @@ class ImplantTask(TrainingTask):
 
     def __init__(self, examples: ImplantExamples, seed: int, epochs: int, start: ImplantNetwork | None) -> None:
         self.generator = torch.Generator().manual_seed(seed)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            network = ImplantNetwork()
+        network = seeded(ImplantNetwork, seed)
         if start is not None:
             network.load_state_dict(start.state_dict())
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

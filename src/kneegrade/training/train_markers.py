@@ -30,6 +30,7 @@ from kneegrade.anatomy.marker_networks import (
 from kneegrade.anatomy.marker_reader import ZOOMS
 from kneegrade.phantom.film import FilmOptions, compose_film, render_scene
 from kneegrade.progress import Progress
+from kneegrade.training.initialization import seeded
 from kneegrade.training.marker_drawings import (
     DrawnMarker,
     background_patch,
@@ -110,9 +111,7 @@ class LocatorTask(TrainingTask):
 
     def __init__(self, backgrounds: Backgrounds, steps: int, seed: int, start: MarkerLocator | None) -> None:
         self.backgrounds, self.seed, self.settings = backgrounds, seed, _settings(steps, start)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.network = MarkerLocator()
+        self.network = seeded(MarkerLocator, seed)
         if start is not None:
             self.network.load_state_dict(start.state_dict())
 
@@ -185,9 +184,7 @@ class ClassifierTask(TrainingTask):
         self.mined = mined_crops(backgrounds if steps else (), locator)
         if start is not None:
             self.mined = _with_hard_half(self.mined, start)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed + 1)
-            self.network = MarkerClassifier()
+        self.network = seeded(MarkerClassifier, seed + 1)
         if start is not None:
             self.network.load_state_dict(start.state_dict())
 
