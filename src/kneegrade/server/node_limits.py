@@ -7,6 +7,7 @@ the temporary file that pynetdicom opens for a film.
 
 import select
 import socket
+import struct
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -120,8 +121,12 @@ def _received(sock: socket.socket, nr_bytes: int, deadline: float) -> bytearray:
 
 
 def shut(sock: socket.socket) -> None:
-    """End a connection in both directions; threads that wait for it go on."""
+    """End a connection in both directions; threads that wait for it go on, and its closing resets it.
+
+    Without the reset, a peer that still sends would wait for its own timeout.
+    """
     with suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         socket.socket.shutdown(sock, socket.SHUT_RDWR)  # without the farewell of TLS, which could block
 
 
@@ -298,6 +303,12 @@ class Connection:
         if control & _IS_LAST:
             self._bytes[kind] = 0
         return None
+
+    def close(self) -> None:
+        """Close the socket, which pynetdicom leaves open if the peer was cut off, and remove unfinished films."""
+        with suppress(OSError):
+            self.socket.close()
+        self.discard_films()
 
     def cut(self) -> None:
         """End the connection; its threads notice it."""

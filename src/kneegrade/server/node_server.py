@@ -204,7 +204,7 @@ class NodeServer(ThreadedAssociationServer):
     def _remove_ended(self) -> None:
         for key, connection in list(self._connections.items()):
             if connection.has_ended:
-                connection.discard_films()
+                connection.close()
                 del self._connections[key]
 
 

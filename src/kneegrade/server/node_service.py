@@ -143,7 +143,7 @@ class Node:
         while time.monotonic() < deadline and self._server.connections():
             time.sleep(0.05)
         for connection in self._server.connections():
-            connection.discard_films()
+            connection.close()
 
     # Handlers of pynetdicom's events. Exceptions would only be logged there, so those that count end the connection.
 
@@ -169,17 +169,16 @@ class Node:
         connection = self._server.connection_with(event.assoc)
         if connection is None:
             event.assoc.dul.socket.close()
-        elif reason := connection.excess(event.data):
+        elif not connection.is_cut and (reason := connection.excess(event.data)):
             self._server.cut(connection, reason)
 
     def _requested(self, event: Any) -> None:
         connection = self._server.connection_with(event.assoc)
         if connection is None:
             return
-        title = _title(event.assoc)
-        networks = self._networks.get(title, ())
-        if networks and not is_in(connection.address, networks):
-            self.refusals.add("the title may not call from this address", connection.address)
+        networks = self._networks.get(_title(event.assoc))
+        if self._networks and (networks is None or (networks and not is_in(connection.address, networks))):
+            self.refusals.add("the calling title is not listed for this address", connection.address)
             self._reject(event.assoc, _REJECTED_PERMANENT, _BY_USER, _CALLING_TITLE)
         elif not self._server.admit(connection, is_for_films=_is_for_films(event.assoc)):
             self.refusals.add("too many associations", connection.address)
@@ -191,10 +190,10 @@ class Node:
         association.kill()
 
     def _rejected(self, event: Any) -> None:
-        """Count what pynetdicom has rejected: a title that is not listed, or another node's."""
+        """Count what pynetdicom has rejected."""
         if connection := self._server.connection_with(event.assoc):
             connection.is_associated = connection.is_for_films = False
-            self.refusals.add("the calling or called title is not allowed", connection.address)
+            self.refusals.add("the called title is not that of the node", connection.address)
 
     def _message(self, event: Any) -> None:
         """Cut off whoever sends other messages than the two: some of them start threads in pynetdicom."""
@@ -254,8 +253,10 @@ class Node:
 
 
 def _title(association: Any) -> str:
-    return str(association.requestor.ae_title or "").strip()
+    """The calling AE title; pynetdicom sets `requestor.ae_title` only after `EVT_REQUESTED`."""
+    return str(association.requestor.primitive.calling_ae_title or "").strip()
 
 
 def _is_for_films(association: Any) -> bool:
-    return any(context.abstract_syntax != Verification for context in association.requestor.requested_contexts)
+    proposed = association.requestor.primitive.presentation_context_definition_list
+    return any(context.abstract_syntax != Verification for context in proposed)
