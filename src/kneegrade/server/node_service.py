@@ -196,10 +196,14 @@ class Node:
             self.refusals.add("the called title is not that of the node", connection.address)
 
     def _message(self, event: Any) -> None:
-        """Cut off whoever sends other messages than the two: some of them start threads in pynetdicom."""
+        """Cut off whoever sends other messages, some of which start threads in pynetdicom, or one without an answer."""
         connection = self._server.connection_with(event.assoc)
-        if connection is not None and not isinstance(event.message, C_ECHO_RQ | C_STORE_RQ):
+        if connection is None:
+            return
+        if not isinstance(event.message, C_ECHO_RQ | C_STORE_RQ):
             self._server.cut(connection, "a message that is not offered")
+        elif not _is_complete(event.message):
+            self._server.cut(connection, "a message without its necessary elements")
 
     def _store(self, event: Any) -> Dataset:
         connection = self._server.connection_with(event.assoc)
@@ -215,7 +219,8 @@ class Node:
         answer.Status = status
         if status in COMMENTS:
             answer.ErrorComment = COMMENTS[status]
-            log.warning("a film was refused with status 0x%04X", status)
+            address = "an ended connection" if connection is None else connection.address
+            self.refusals.add(f"a film, with status 0x{status:04X}", address)
         return answer
 
     def _accept(self, event: Any, connection: Connection, film: IncomingFilm) -> int:
@@ -260,3 +265,11 @@ def _title(association: Any) -> str:
 def _is_for_films(association: Any) -> bool:
     proposed = association.requestor.primitive.presentation_context_definition_list
     return any(context.abstract_syntax != Verification for context in proposed)
+
+
+def _is_complete(message: Any) -> bool:
+    """Whether pynetdicom answers a request; others it ignores."""
+    try:
+        return bool(message.message_to_primitive().is_valid_request)
+    except Exception:  # of many types, for malformed values
+        return False
