@@ -21,7 +21,7 @@ from kneegrade.errors import UsageError
 from kneegrade.imaging.transfer_syntaxes import readable_transfer_syntaxes
 from kneegrade.server.audit_log import AuditLog
 from kneegrade.server.node_connections import Connection, IncomingFilm
-from kneegrade.server.node_limits import Connection, IncomingFilm, limit_pdus
+from kneegrade.server.node_limits import limit_pdus
 from kneegrade.server.node_options import NodeOptions
 from kneegrade.server.node_server import NodeServer, Refusals, configure_pynetdicom, is_in, networks_of
 from kneegrade.server.own_objects import is_own_object
