@@ -2,6 +2,7 @@
 
     python benchmarks/node_attack.py attacks          # growth of memory and the slowest C-ECHO during each attack
     python benchmarks/node_attack.py load             # films per second from 20 associations
+    python benchmarks/node_attack.py idle             # processor time of 20 associations that say nothing
     python benchmarks/node_attack.py kills            # acknowledged films after 20 SIGKILLs
     python benchmarks/node_attack.py soak --minutes 10
 
@@ -25,7 +26,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,11 @@ class NodeProcess:
     def threads(self) -> int:
         """Number of threads."""
         return len(os.listdir(f"/proc/{self.process.pid}/task"))
+
+    def processor_seconds(self) -> float:
+        """Processor time since its start."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def files(self, folder: str) -> list[Path]:
         """Files in a folder of the spool."""
@@ -615,6 +621,17 @@ def run_load(folder: Path) -> None:
                   f"{len(node.files('tmp'))} in tmp, +{peak:.1f} MiB", flush=True)  # fmt: skip
 
 
+def run_idle(folder: Path, seconds: float = 10.0) -> None:
+    with running_node(folder) as node, ExitStack() as stack:
+        for _ in range(20):
+            stack.enter_context(raw_association(node.port))
+        time.sleep(1)
+        before = node.processor_seconds()
+        time.sleep(seconds)
+        share = (node.processor_seconds() - before) / seconds
+        print(f"20 idle associations take {100 * share:.0f} % of a processor core")
+
+
 def run_kills(folder: Path, trials: int, associations: int = 20) -> int:
     """The number of acknowledged films that were lost."""
     from kneegrade.server.spool import Spool
@@ -670,7 +687,7 @@ def run_soak(folder: Path, minutes: float) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("attacks", "load", "kills", "soak"))
+    parser.add_argument("what", choices=("attacks", "load", "idle", "kills", "soak"))
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--kills", type=int, default=20)
     arguments = parser.parse_args()
@@ -680,6 +697,8 @@ def main() -> None:
             run_attacks(folder)
         elif arguments.what == "load":
             run_load(folder)
+        elif arguments.what == "idle":
+            run_idle(folder)
         elif arguments.what == "kills":
             run_kills(folder, arguments.kills)
         else:

@@ -148,11 +148,12 @@ def test_other_classes_are_not_offered(node, tmp_path):
         (store_command(b"2.25.40; rm -rf /"), bytes(64), 0x0117),
         (store_command(b"../../../etc/passwd"), bytes(64), 0x0117),
         (store_command(b"2.25.\xff"), bytes(64), 0x0117),
+        (store_command(b".."), bytes(64), 0x0117),
         (command_set(1, sop_class=SecondaryCaptureImageStorage, uid=b"2.25.41", has_data=True), bytes(64), 0xA900),
         (command_set(1, sop_class=ComputedRadiographyImageStorage, uid=b"2.25.42"), b"", 0xC000),
         (store_command(b"2.25.43"), bytes(64), 0x0000),
     ],
-    ids=["command", "path", "no text", "other class", "no data", "film"],
+    ids=["command", "path", "no text", "parent folder", "other class", "no data", "film"],
 )
 def test_status_codes(node, command, data, status):
     before = len(node.files("films"))

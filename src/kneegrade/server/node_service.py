@@ -1,6 +1,7 @@
 """`Node`: C-ECHO and C-STORE for radiographs, into the spool. Nothing else is offered."""
 
 import logging
+import re
 import threading
 import time
 from typing import Any, Final
@@ -47,7 +48,7 @@ COMMENTS: Final = {  # Error Comment, at most 64 characters
 }
 _REJECTED_PERMANENT, _REJECTED_TRANSIENT, _BY_USER, _BY_PRESENTATION = 1, 2, 1, 3
 _CALLING_TITLE, _LOCAL_LIMIT = 3, 2
-_UID_CHARACTERS: Final = frozenset("0123456789.")
+_UID: Final = re.compile(r"[0-9]+(\.[0-9]+)*")  # leading zeros are wrong, but some devices write them
 _MAX_UID: Final = 64
 _POLL_SECONDS: Final = 0.005  # pause of the thread that looks for data; pynetdicom's 0.001 takes too much of the CPU
 _END_SECONDS: Final = 5.0  # for films in transfer when the node stops
@@ -230,7 +231,7 @@ class Node:
         if path is None:
             return OUT_OF_RESOURCES
         uid = str(event.request.AffectedSOPInstanceUID or "")
-        if not 0 < len(uid) <= _MAX_UID or not set(uid) <= _UID_CHARACTERS:
+        if len(uid) > _MAX_UID or not _UID.fullmatch(uid):
             return INVALID_INSTANCE
         if str(event.request.AffectedSOPClassUID) != event.context.abstract_syntax:
             return CLASS_MISMATCH
