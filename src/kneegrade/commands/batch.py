@@ -93,7 +93,7 @@ def batch(
         bool,
         typer.Option(
             "--store",
-            help="Store the DICOM objects (sr, gsps, sc, or those of --format) in the archive that the films come from.",
+            help="Store the DICOM objects (of --format; default sr,gsps,sc) in the archive that the films come from.",
         ),
     ] = False,
     side: SideOption = None,

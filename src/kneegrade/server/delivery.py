@@ -1,15 +1,15 @@
 """`run_deliveries`: results from the spool to their destinations, each object to each destination on its own.
 
 Every destination has a thread of its own, so a slow or dead one holds up no other. A delivery that failed waits longer
-each time (`Spool`); when a destination as a whole takes nothing, the round ends with the delivery that met this, and the
-others stay due. An object is `sent` only after the destination said that it has it. If kneegrade is killed in between,
-the object is sent again; its SOP Instance UID is the same, so the destination still has one.
+each time (`Spool`); when a destination as a whole takes nothing, the round ends with the delivery that met this, and
+the others stay due. An object is `sent` only after the destination said that it has it. If kneegrade is killed in
+between, the object is sent again; its SOP Instance UID is the same, so the destination still has one.
 """
 
 import logging
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import Final, Protocol

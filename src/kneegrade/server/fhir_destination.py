@@ -1,8 +1,8 @@
 """`FhirDestination`: results to a FHIR R4 server, each film as one transaction.
 
-A transaction is taken as a whole or not at all, and each of its entries is a conditional update, so that sending it again
-changes nothing. The patient is named by an identifier with its system. Without both, the results could be filed under
-another patient, so they are not sent.
+A transaction is taken as a whole or not at all, and each of its entries is a conditional update, so that sending it
+again changes nothing. The patient is named by an identifier with its system. Without both, the results could be filed
+under another patient, so they are not sent.
 """
 
 import json
