@@ -8,7 +8,8 @@ import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from email.message import Message
-from typing import TYPE_CHECKING, Any, Final, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 from kneegrade.batch.web_session import AnswerTooLongError, WebSession, limited_content
 from kneegrade.clinical.film_header import UID_PATTERN
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pydicom import Dataset
     from requests import HTTPError
 
+DAMAGED: Final = "The file of the result is damaged."
 PAGE: Final = 200  # instances of one answer
 DUPLICATE: Final = 0x0111  # the service has the object already
 _FINAL_CODES: Final = (*range(0xA900, 0xAA00), *range(0xC000, 0xD000), 0x0122, 0x0124)
@@ -167,27 +169,38 @@ class WebArchive:
     def store(self, content: bytes) -> NotStored | None:
         """None if a DICOM object is in the archive now, else why not."""
         import requests
-        from pydicom import dcmread
 
-        dataset = dcmread(io.BytesIO(content))
+        dataset = read_object(io.BytesIO(content))
+        if dataset is None:
+            return NotStored(DAMAGED, is_final=True)
         try:
             answer = self._client().store_instances([dataset])
         except requests.HTTPError as error:
             return _refused(error, str(dataset.SOPInstanceUID))
-        except (requests.ConnectionError, requests.ConnectTimeout) as error:
-            is_read = isinstance(error, requests.ReadTimeout)
-            return NotStored(f"no connection ({type(error).__name__})", is_unavailable=not is_read)
+        except requests.ConnectionError as error:
+            return NotStored(f"No connection ({type(error).__name__}).", is_unavailable=True)
         except (requests.RequestException, AnswerTooLongError) as error:
-            return NotStored(f"no answer ({type(error).__name__})")
+            return NotStored(f"No answer ({type(error).__name__}).")
         except Exception as error:  # the answer is not one of STOW-RS
-            return NotStored(f"answer not understood ({type(error).__name__})")
+            return NotStored(f"The answer is not one of STOW-RS ({type(error).__name__}).")
         return _outcome(answer, str(dataset.SOPInstanceUID))
+
+
+def read_object(file: "BinaryIO | Path") -> "Dataset | None":
+    """An object that kneegrade made, or None if its file is damaged."""
+    from pydicom import dcmread
+
+    try:
+        dataset = dcmread(file)
+        return dataset if "SOPClassUID" in dataset and "SOPInstanceUID" in dataset else None
+    except Exception:  # pydicom raises many kinds
+        return None
 
 
 def http_failure(status: int) -> NotStored:
     """What an HTTP status means for an object that was sent."""
     is_final = 400 <= status < 500 and status not in _RETRIED_HTTP
-    return NotStored(f"HTTP {status}", is_final, is_unavailable=status in _BUSY_HTTP)
+    return NotStored(f"HTTP {status}.", is_final, is_unavailable=status in _BUSY_HTTP)
 
 
 def _status(error: "HTTPError") -> int:
@@ -215,9 +228,9 @@ def _outcome(answer: "Dataset", uid: str) -> NotStored | None:
         code = failed[0].get("FailureReason")
         if code == DUPLICATE:
             return None
-        return NotStored("refused" if code is None else f"refused {code:04X}", code is not None and is_final_code(code))
+        return NotStored("Refused." if code is None else f"Refused with code {code:04X}.", code is not None and is_final_code(code))
     stored = [item.get("ReferencedSOPInstanceUID") for item in answer.get("ReferencedSOPSequence") or ()]
-    return None if uid in stored else NotStored("the answer does not say that the object is stored")
+    return None if uid in stored else NotStored("The answer does not say that the object is stored.")
 
 
 def _uid(item: Mapping[str, Any], tag: str) -> str | None:

@@ -176,7 +176,7 @@ class StoringWriter:
                 break
         if failure is not None:
             raise NotStoredError(
-                f"The archive did not take the results ({failure.reason}); they are in the folder dicom. Run again to "
+                f"The archive did not take the results ({failure.reason.rstrip('.')}); they are in the folder dicom. Run again to "
                 "grade the film and store its results again."
             )
 
