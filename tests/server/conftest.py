@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
-for _folder in (Path(__file__).parent, Path(__file__).parents[1] / "clinical"):
+_TESTS = Path(__file__).parents[1]
+for _folder in (_TESTS / "server", _TESTS / "clinical", _TESTS / "batch"):
     if str(_folder) not in sys.path:
-        sys.path.append(str(_folder))  # `delivery_peers`; `archive`, `clinical_films`
+        sys.path.append(str(_folder))  # `delivery_peers`; `archive`, `clinical_films`; `web_peer`

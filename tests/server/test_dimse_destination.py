@@ -12,9 +12,18 @@ from pathlib import Path
 import pydicom
 import pytest
 from delivery_peers import (
-    FILES, GSPS, SC, SR, Clock, free_port, needs_storescp, put_results, put_three, running_node, running_storescp,
-    small_object, states,
-)  # fmt: skip
+    SC,
+    SR,
+    Clock,
+    free_port,
+    needs_storescp,
+    put_results,
+    put_three,
+    running_node,
+    running_storescp,
+    small_object,
+    states,
+)
 
 pytest.importorskip("pynetdicom", reason='pynetdicom is missing: pip install "kneegrade[dicom]"')
 
@@ -23,13 +32,12 @@ from kneegrade.server.destination_settings import DimseSettings, TlsSettings
 from kneegrade.server.dimse_destination import DimseDestination
 from kneegrade.server.spool import Spool
 
-
 # pynetdicom leaves the socket of a connection that was refused to the garbage collector
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 
 
-@pytest.fixture(autouse=True)
-def _no_sockets_are_left():
+@pytest.fixture
+def no_sockets_are_left():
     yield
     gc.collect()
 
@@ -53,7 +61,7 @@ def stored(folder: Path) -> list[str]:
 
 
 @needs_storescp
-def test_a_node_that_is_away_for_an_hour_gets_each_object_once(spool, tmp_path):
+def test_a_node_that_is_away_for_an_hour_gets_each_object_once(spool, tmp_path, no_sockets_are_left):
     port = free_port()
     destination, clock = pacs(port), spool._clock
     keys = [put_three(spool, "pacs", number=number) for number in (1, 2)]
@@ -245,7 +253,7 @@ def certificates(tmp_path_factory) -> Path:
 
 
 @needs_storescp
-def test_tls_with_certificates_on_both_sides(spool, tmp_path, certificates):
+def test_tls_with_certificates_on_both_sides(spool, tmp_path, certificates, no_sockets_are_left):
     port = free_port()
     put_three(spool, "pacs")
     files = {name: certificates / name for name in ("ca.pem", "other.pem", "us.pem", "us.key")}

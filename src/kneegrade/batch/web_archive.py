@@ -5,11 +5,12 @@ A STOW-RS service may take some objects and refuse others with one and the same 
 """
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.message import Message
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
+from urllib.parse import urlencode
 
 from kneegrade.batch.web_session import AnswerTooLongError, WebSession, limited_content
 from kneegrade.clinical.film_header import UID_PATTERN
@@ -27,6 +28,8 @@ DUPLICATE: Final = 0x0111  # the service has the object already
 _FINAL_CODES: Final = (*range(0xA900, 0xAA00), *range(0xC000, 0xD000), 0x0122, 0x0124)
 _RETRIED_HTTP: Final = (401, 403, 408, 409, 429)
 _BUSY_HTTP: Final = (429, 502, 503, 504)
+Query = Sequence[tuple[str, str]]
+_UNESCAPED: Final = "*,:/-"  # of a query; Orthanc's plugin does not know an escaped asterisk
 _SOP_INSTANCE, _MODEL = "00080018", "00081090"
 _ENVELOPE_BYTES: Final = 1 << 16  # of a multipart answer around a film
 _FILM_CLASSES: Final = (
@@ -89,11 +92,11 @@ class WebArchive:
         client.set_http_retry_params(retry=False)
         return client
 
-    def find(self, query: Mapping[str, str], limit: int | None = None) -> Iterator[InstanceUids]:
+    def find(self, query: Query, limit: int | None = None) -> Iterator[InstanceUids]:
         """The films that a query finds, each once, in the order of the archive.
 
         Args:
-            query: attributes and values, as in a QIDO-RS query.
+            query: attributes and values, as in a QIDO-RS query; an attribute may occur several times.
             limit: the highest number of films.
 
         Raises:
@@ -107,7 +110,7 @@ class WebArchive:
                 found += 1
                 yield uids
 
-    def _new_items(self, query: Mapping[str, str], listed: set[str | None]) -> list[Mapping[str, Any]]:
+    def _new_items(self, query: Query, listed: set[str | None]) -> list[Mapping[str, Any]]:
         """The next instances of the answer; none at the end, or if the service ignores `offset` and repeats itself."""
         new = list[Mapping[str, Any]]()
         for item in self._page(query, len(listed)):
@@ -117,25 +120,23 @@ class WebArchive:
                 new.append(item)
         return new
 
-    def _page(self, query: Mapping[str, str], offset: int) -> list[Mapping[str, Any]]:
+    def _page(self, query: Query, offset: int) -> list[Mapping[str, Any]]:
         import requests
 
-        parameters = {**query, "limit": str(PAGE), "offset": str(offset)}
+        parameters = [*query, ("includefield", _MODEL), ("limit", str(PAGE)), ("offset", str(offset))]
         try:
-            found = self._client().search_for_instances(fields=[_MODEL], additional_params=parameters)
+            answer = self._session.get(f"{self._url}/instances?{urlencode(parameters, safe=_UNESCAPED)}")
+            answer.raise_for_status()
+            found = answer.json() if answer.content else []
         except requests.HTTPError as error:
             status = _status(error)
-            raise UsageError(
-                f"The archive answers HTTP {status} to the query; {_advice(status)}", code="query"
-            ) from None
-        except (requests.RequestException, AnswerTooLongError, ValueError) as error:
+            raise UsageError(f"The archive answers HTTP {status} to the query; {_advice(status)}", "query") from None
+        except (requests.RequestException, AnswerTooLongError) as error:
             message = f"The archive cannot be queried ({type(error).__name__}); check the URL and your access."
             raise UsageError(message, code="cannot_open") from None
         if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
-            raise UsageError(
-                "The answer to the query is not a list of DICOM JSON objects; check the URL.", code="query"
-            )
-        return cast("list[Mapping[str, Any]]", found)
+            raise UsageError("The answer to the query is not a list of DICOM JSON objects; check the URL.", "query")
+        return found
 
     def read(self, film: InstanceUids, max_bytes: int) -> bytes:
         """The file of a film, as it is stored.
@@ -228,7 +229,9 @@ def _outcome(answer: "Dataset", uid: str) -> NotStored | None:
         code = failed[0].get("FailureReason")
         if code == DUPLICATE:
             return None
-        return NotStored("Refused." if code is None else f"Refused with code {code:04X}.", code is not None and is_final_code(code))
+        return NotStored(
+            "Refused." if code is None else f"Refused with code {code:04X}.", code is not None and is_final_code(code)
+        )
     stored = [item.get("ReferencedSOPInstanceUID") for item in answer.get("ReferencedSOPSequence") or ()]
     return None if uid in stored else NotStored("The answer does not say that the object is stored.")
 

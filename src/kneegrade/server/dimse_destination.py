@@ -81,7 +81,7 @@ class DimseDestination:
                     return
 
     def _on_open(self, event: Any) -> None:
-        """Set the limits that pynetdicom lacks: without them, a node that falls silent within a PDU is never given up."""
+        """Set the limits that pynetdicom lacks; without them, a node that falls silent is never given up."""
         limit_pdus(event)
         event.assoc.dul.socket.socket.settimeout(self._answer_seconds)
 

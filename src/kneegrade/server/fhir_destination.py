@@ -77,7 +77,9 @@ class FhirDestination:
         except (requests.RequestException, AnswerTooLongError) as error:
             return NotStored(f"No answer ({type(error).__name__}).")
         return (
-            None if _is_taken(answer, len(bundle["entry"])) else NotStored("The answer does not say that the results were taken.")
+            None
+            if _is_taken(answer, len(bundle["entry"]))
+            else NotStored("The answer does not say that the results were taken.")
         )
 
 
