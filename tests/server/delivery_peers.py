@@ -32,12 +32,14 @@ class Clock:
         return self.now
 
 
-def small_object(uid: str, sop_class: str = SR) -> bytes:
-    """A DICOM object with little in it."""
+def small_object(uid: str, sop_class: str = SR, **elements: str) -> bytes:
+    """A DICOM object with little in it, and elements by keyword."""
     made = pydicom.Dataset()
     made.SOPClassUID, made.SOPInstanceUID = sop_class, uid
     made.StudyInstanceUID, made.SeriesInstanceUID = "1.2.3", f"1.2.3.{sop_class[-1]}"
     made.PatientID, made.PatientName, made.Modality = "P1", "CANARY^NAME", "OT"
+    for keyword, value in elements.items():
+        setattr(made, keyword, value)
     made.file_meta = FileMetaDataset()
     made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     made.file_meta.MediaStorageSOPClassUID, made.file_meta.MediaStorageSOPInstanceUID = sop_class, uid
