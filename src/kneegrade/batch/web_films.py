@@ -2,7 +2,7 @@
 
 The URL is that of the service with a query: "dicomweb+https://archive.example/dicom-web?Modality=DX&StudyDate=20260131".
 A film's name in the tables is a part of the SHA-256 of its SOP Instance UID, so that the tables have no UIDs. Token and
-certificates come from the environment (`ACCESS`), never from the URL.
+certificates come from the environment (`access`), never from the URL.
 """
 
 import hashlib
