@@ -7,6 +7,8 @@ import socket
 import subprocess
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pydicom
@@ -154,25 +156,50 @@ def test_objects_before_a_broken_association_are_not_sent_again(spool):
     assert spool.counts()["deliveries"] == {"due": 0, "sent": 4, "dead": 0}
 
 
-@pytest.mark.parametrize("answer", [b"\x02\x00\x00\x00\x00\x40", b""], ids=["half a PDU", "silence"])
-def test_a_node_that_falls_silent_is_given_up(spool, answer):
+@contextmanager
+def answering(answer: Callable[[socket.socket], object]) -> Iterator[int]:
+    """A peer that answers a connection with bytes, and then reads until the other side closes it; yields its port."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
-        def serve():
+        def serve() -> None:
             connection, _ = listening.accept()
-            with connection:
-                connection.sendall(answer)
+            with connection, suppress(OSError):
+                answer(connection)
                 while connection.recv(4096):
                     pass
 
         thread = threading.Thread(target=serve)
         thread.start()
-        put_three(spool, "pacs")
-        start = time.monotonic()
-        assert deliver_due(spool, pacs(listening.getsockname()[1])) == Round(failed=1, left=2)
-        assert time.monotonic() - start < 5
-        thread.join(5)
+        yield listening.getsockname()[1]
+        thread.join(10)
         assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("answer", [b"\x02\x00\x00\x00\x00\x40", b""], ids=["half a PDU", "silence"])
+def test_a_node_that_falls_silent_is_given_up(spool, answer):
+    put_three(spool, "pacs")
+    with answering(lambda connection: connection.sendall(answer)) as port:
+        start = time.monotonic()
+        assert deliver_due(spool, pacs(port)) == Round(failed=1, left=2)
+        assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize("announced", [700 << 20, (4 << 30) - 1])
+def test_no_answer_of_hundreds_of_megabytes_is_read(spool, announced):
+    """pynetdicom reads as many bytes into memory as a PDU announces."""
+    taken = 0
+
+    def answer(connection: socket.socket) -> None:
+        nonlocal taken
+        connection.sendall(b"\x02\x00" + announced.to_bytes(4, "big"))
+        for _ in range(64):
+            connection.sendall(bytes(1 << 20))
+            taken += 1
+
+    put_three(spool, "pacs")
+    with answering(answer) as port:
+        assert deliver_due(spool, pacs(port)) == Round(failed=1, left=2)
+    assert taken <= 8  # MiB, in the buffers of the system
 
 
 def test_a_node_that_stops_reading_is_given_up(spool):

@@ -13,6 +13,7 @@ from kneegrade.batch.web_archive import DAMAGED, DUPLICATE, is_final_code, read_
 from kneegrade.errors import UsageError
 from kneegrade.server.delivery import Sent
 from kneegrade.server.destination_settings import DimseSettings, TlsSettings
+from kneegrade.server.node_limits import limit_pdus
 from kneegrade.server.spool import Delivery
 
 if TYPE_CHECKING:
@@ -82,8 +83,8 @@ class DimseDestination:
 
     def _on_open(self, event: Any) -> None:
         """Set the limits that pynetdicom lacks; without them, a node that falls silent is never given up."""
-        limit_pdus(event)
-        event.assoc.dul.socket.socket.settimeout(self._answer_seconds)
+        limit_pdus(event.assoc.dul.socket, seconds=self._answer_seconds)
+        event.assoc.dul.socket.socket.settimeout(self._answer_seconds)  # for what is sent
 
     @contextmanager
     def _association(self, datasets: list[Dataset]) -> "Iterator[Association]":
@@ -139,7 +140,3 @@ def tls_context(settings: TlsSettings) -> ssl.SSLContext:
             code="tls",
         ) from None
     return context
-
-
-def limit_pdus(event: Any) -> None:
-    """PLACEHOLDER."""
