@@ -131,6 +131,34 @@ def test_after_twelve_attempts_a_delivery_is_dead_until_it_is_asked_for_again(sp
         assert deliver_due(spool, web) == Round(sent=1)
 
 
+def test_pauses_grow_to_a_minute_and_end_with_the_trouble(spool):
+    """A destination that is away for days is asked once a minute, and no error ends its thread."""
+    put_three(spool, "busy", number=1)
+    pauses = []
+
+    class Stopped(threading.Event):
+        def wait(self, timeout=None):
+            pauses.append(timeout)
+            if len(pauses) == 8:
+                destination.is_busy = False
+            if len(pauses) == 10:
+                self.set()
+            return self.is_set()
+
+    class Busy:
+        name = "busy"
+        is_busy = True
+
+        def send(self, deliveries):
+            if not self.is_busy:
+                yield from map(Sent, deliveries)
+
+    destination = Busy()
+    deliver_until(spool, destination, Stopped())
+    assert pauses == [5, 10, 20, 40, 60, 60, 60, 60, 1, 1]
+    assert spool.counts()["deliveries"]["sent"] == 3
+
+
 class Broken:
     """A destination that raises once, with the patient's name in the text, and then delivers."""
 

@@ -19,7 +19,8 @@ from kneegrade.server.destination_settings import DestinationSettings, DimseSett
 from kneegrade.server.spool import Delivery, Spool
 
 LOOK_SECONDS: Final = 1.0  # between two looks for due deliveries
-PAUSE_SECONDS: Final = 5.0  # after a round that the destination ended
+PAUSE_SECONDS: Final = 5.0  # after a round that the destination ended; doubled each time
+MAX_PAUSE_SECONDS: Final = 60.0
 END_SECONDS: Final = 10.0  # for objects under way, after SIGTERM
 GONE: Final = "The file of the result is missing."
 _log = logging.getLogger(__name__)
@@ -114,19 +115,24 @@ def deliver_until(
     pause_seconds: float = PAUSE_SECONDS,
 ) -> None:  # fmt: skip
     """Deliver to a destination until `stopped` is set. No error ends it."""
+    pause = pause_seconds
     while not stopped.is_set():
+        is_trouble = True
         try:
             done = deliver_due(spool, _Stoppable(destination, stopped))
-            seconds = pause_seconds if done.left else 0.0 if done.sent + done.failed else look_seconds
+            is_trouble = done.left > 0
         except KneeGradeError as error:  # the spool, a token file or a certificate cannot be read at the moment
             _log.error("Deliveries to %s have to wait: %s", destination.name, error.message)
-            seconds = pause_seconds
         except Exception as error:  # the text of the error may name the patient
-            _log.error(
-                "Deliveries to %s have to wait: an error in kneegrade (%s).", destination.name, type(error).__name__
-            )
-            seconds = pause_seconds
-        stopped.wait(seconds)
+            kind = type(error).__name__
+            _log.error("Deliveries to %s have to wait: an error in kneegrade (%s).", destination.name, kind)
+        if is_trouble:
+            stopped.wait(pause)
+            pause = min(2 * pause, MAX_PAUSE_SECONDS)
+            continue
+        pause = pause_seconds
+        if done == Round():
+            stopped.wait(look_seconds)
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,10 @@
 
 import logging
 import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from kneegrade.batch.web_archive import DAMAGED, DUPLICATE, is_final_code, read_object
@@ -56,28 +55,28 @@ class DimseDestination:
 
     def send(self, deliveries: Sequence[Delivery]) -> Iterator[Sent]:
         """What became of each delivery; it ends early when there is no association, or it ends."""
-        objects = list[tuple[Delivery, Dataset]]()
+        readable = dict[Delivery, tuple[str, str]]()  # SOP class and transfer syntax; content is read one by one
         for delivery in deliveries:
             dataset = read_object(delivery.path)
             if dataset is None:
                 yield Sent(delivery, DAMAGED, is_final=True)
             else:
-                objects.append((delivery, dataset))
-        if objects:
-            yield from self._send(objects)
+                readable[delivery] = (dataset.SOPClassUID, dataset.file_meta.TransferSyntaxUID)
+        if readable:
+            yield from self._send(readable)
 
-    def _send(self, objects: Sequence[tuple[Delivery, Dataset]]) -> Iterator[Sent]:
-        with self._association([dataset for _, dataset in objects]) as association:
+    def _send(self, objects: Mapping[Delivery, tuple[str, str]]) -> Iterator[Sent]:
+        with self._association(set(objects.values())) as association:
             if not association.is_established:
                 reason = "The association was rejected." if association.is_rejected else "No connection."
-                yield Sent(objects[0][0], reason)
+                yield Sent(next(iter(objects)), reason)
                 return
             accepted = {context.abstract_syntax for context in association.accepted_contexts}
-            for delivery, dataset in objects:
-                if dataset.SOPClassUID not in accepted:
+            for delivery, (sop_class, _) in objects.items():
+                if sop_class not in accepted:
                     yield Sent(delivery, "The SOP class is not accepted.", is_final=True)
                     continue
-                yield _stored(association, delivery, dataset)
+                yield _stored(association, delivery)
                 if not association.is_established:
                     return
 
@@ -87,13 +86,13 @@ class DimseDestination:
         event.assoc.dul.socket.socket.settimeout(self._answer_seconds)  # for what is sent
 
     @contextmanager
-    def _association(self, datasets: list[Dataset]) -> "Iterator[Association]":
+    def _association(self, contexts: Collection[tuple[str, str]]) -> "Iterator[Association]":
         from pynetdicom import AE, evt
 
         entity = AE(self._settings.calling)
         entity.connection_timeout = CONNECT_SECONDS
         entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = self._answer_seconds
-        for sop_class, syntax in dict.fromkeys((d.SOPClassUID, d.file_meta.TransferSyntaxUID) for d in datasets):
+        for sop_class, syntax in contexts:
             other = [ImplicitVRLittleEndian] if syntax == ExplicitVRLittleEndian else []  # pynetdicom converts
             entity.add_requested_context(sop_class, [syntax, *other])
         tls = self._settings.tls
@@ -109,8 +108,11 @@ class DimseDestination:
                 association.release()
 
 
-def _stored(association: "Association", delivery: Delivery, dataset: Dataset) -> Sent:
+def _stored(association: "Association", delivery: Delivery) -> Sent:
     """What the node answers to an object."""
+    dataset = read_object(delivery.path)
+    if dataset is None:
+        return Sent(delivery, DAMAGED, is_final=True)
     try:
         status = association.send_c_store(dataset).get("Status")
     except Exception as error:  # of pynetdicom
