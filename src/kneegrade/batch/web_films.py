@@ -32,7 +32,7 @@ _PATHS: Final[Mapping[str, str]] = MappingProxyType({
 })  # fmt: skip
 _NAME_DIGITS: Final = 40
 _STORE_WAITS: Final = (2.0, 10.0)  # seconds before the second and third attempt
-_LOOPBACK: Final = ("localhost", "127.0.0.1")
+_LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 
 
 class NotStoredError(KneeGradeError):
