@@ -75,8 +75,11 @@ def require_pynetdicom() -> None:
 
 
 def keep_quiet() -> None:
-    """Print no warning and no traceback of this process: both quote what peers send."""
+    """Print no warning and no traceback of this process, and nothing of pydicom: they quote what peers send."""
     warnings.simplefilter("ignore")
+    pydicom_log = logging.getLogger("pydicom")
+    pydicom_log.propagate = False
+    pydicom_log.setLevel(logging.CRITICAL)
     threading.excepthook = _log_type
 
 

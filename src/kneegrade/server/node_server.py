@@ -20,7 +20,8 @@ from pynetdicom import _config, dimse_messages
 from pynetdicom.transport import ThreadedAssociationServer
 
 from kneegrade.errors import UsageError
-from kneegrade.server.node_limits import Connection, NodeLimits
+from kneegrade.server.node_connections import Connection
+from kneegrade.server.node_limits import NodeLimits
 from kneegrade.server.spool import Spool
 
 log = logging.getLogger(__name__)
@@ -204,7 +205,7 @@ class NodeServer(ThreadedAssociationServer):
     def _remove_ended(self) -> None:
         for key, connection in list(self._connections.items()):
             if connection.has_ended:
-                connection.discard_films()
+                connection.close()
                 del self._connections[key]
 
 

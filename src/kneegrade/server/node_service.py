@@ -20,7 +20,8 @@ from kneegrade.clinical.uids import IMPLEMENTATION_UID
 from kneegrade.errors import UsageError
 from kneegrade.imaging.transfer_syntaxes import readable_transfer_syntaxes
 from kneegrade.server.audit_log import AuditLog
-from kneegrade.server.node_limits import Connection, IncomingFilm, limit_pdus
+from kneegrade.server.node_connections import Connection, IncomingFilm
+from kneegrade.server.node_limits import limit_pdus
 from kneegrade.server.node_options import NodeOptions
 from kneegrade.server.node_server import NodeServer, Refusals, configure_pynetdicom, is_in, networks_of
 from kneegrade.server.own_objects import is_own_object
@@ -143,7 +144,7 @@ class Node:
         while time.monotonic() < deadline and self._server.connections():
             time.sleep(0.05)
         for connection in self._server.connections():
-            connection.discard_films()
+            connection.close()
 
     # Handlers of pynetdicom's events. Exceptions would only be logged there, so those that count end the connection.
 
@@ -169,17 +170,16 @@ class Node:
         connection = self._server.connection_with(event.assoc)
         if connection is None:
             event.assoc.dul.socket.close()
-        elif reason := connection.excess(event.data):
+        elif not connection.is_cut and (reason := connection.excess(event.data)):
             self._server.cut(connection, reason)
 
     def _requested(self, event: Any) -> None:
         connection = self._server.connection_with(event.assoc)
         if connection is None:
             return
-        title = _title(event.assoc)
-        networks = self._networks.get(title, ())
-        if networks and not is_in(connection.address, networks):
-            self.refusals.add("the title may not call from this address", connection.address)
+        networks = self._networks.get(_title(event.assoc))
+        if self._networks and (networks is None or (networks and not is_in(connection.address, networks))):
+            self.refusals.add("the calling title is not listed for this address", connection.address)
             self._reject(event.assoc, _REJECTED_PERMANENT, _BY_USER, _CALLING_TITLE)
         elif not self._server.admit(connection, is_for_films=_is_for_films(event.assoc)):
             self.refusals.add("too many associations", connection.address)
@@ -191,16 +191,20 @@ class Node:
         association.kill()
 
     def _rejected(self, event: Any) -> None:
-        """Count what pynetdicom has rejected: a title that is not listed, or another node's."""
+        """Count what pynetdicom has rejected."""
         if connection := self._server.connection_with(event.assoc):
             connection.is_associated = connection.is_for_films = False
-            self.refusals.add("the calling or called title is not allowed", connection.address)
+            self.refusals.add("the called title is not that of the node", connection.address)
 
     def _message(self, event: Any) -> None:
-        """Cut off whoever sends other messages than the two: some of them start threads in pynetdicom."""
+        """Cut off whoever sends other messages, some of which start threads in pynetdicom, or one without an answer."""
         connection = self._server.connection_with(event.assoc)
-        if connection is not None and not isinstance(event.message, C_ECHO_RQ | C_STORE_RQ):
+        if connection is None:
+            return
+        if not isinstance(event.message, C_ECHO_RQ | C_STORE_RQ):
             self._server.cut(connection, "a message that is not offered")
+        elif not _is_complete(event.message):
+            self._server.cut(connection, "a message without its necessary elements")
 
     def _store(self, event: Any) -> Dataset:
         connection = self._server.connection_with(event.assoc)
@@ -216,7 +220,8 @@ class Node:
         answer.Status = status
         if status in COMMENTS:
             answer.ErrorComment = COMMENTS[status]
-            log.warning("a film was refused with status 0x%04X", status)
+            address = "an ended connection" if connection is None else connection.address
+            self.refusals.add(f"a film, with status 0x{status:04X}", address)
         return answer
 
     def _accept(self, event: Any, connection: Connection, film: IncomingFilm) -> int:
@@ -254,8 +259,18 @@ class Node:
 
 
 def _title(association: Any) -> str:
-    return str(association.requestor.ae_title or "").strip()
+    """The calling AE title; pynetdicom sets `requestor.ae_title` only after `EVT_REQUESTED`."""
+    return str(association.requestor.primitive.calling_ae_title or "").strip()
 
 
 def _is_for_films(association: Any) -> bool:
-    return any(context.abstract_syntax != Verification for context in association.requestor.requested_contexts)
+    proposed = association.requestor.primitive.presentation_context_definition_list
+    return any(context.abstract_syntax != Verification for context in proposed)
+
+
+def _is_complete(message: Any) -> bool:
+    """Whether pynetdicom answers a request; others it ignores."""
+    try:
+        return bool(message.message_to_primitive().is_valid_request)
+    except Exception:  # of many types, for malformed values
+        return False
