@@ -15,6 +15,7 @@ from kneegrade.batch.plan import PlannedFilm
 from kneegrade.batch.remote_files import RemoteFile
 from kneegrade.batch.rows import FilmRows, Row
 from kneegrade.batch.run_file import RunSettings
+from kneegrade.batch.web_films import ArchiveFilm, StoringWriter, read_once
 from kneegrade.errors import KneeGradeError
 from kneegrade.imaging.sources import sha256_of
 from kneegrade.imaging.zip_members import ZipMember
@@ -22,8 +23,7 @@ from kneegrade.results import Finding, GradedRadiograph
 from kneegrade.ungraded import internal_error
 
 if TYPE_CHECKING:
-    from kneegrade.clinical import ObjectWriter
-    from kneegrade.grader import Grader
+    from kneegrade.grader import Derive, Grader
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,13 @@ class ObjectSettings:
         formats: of `clinical.OBJECT_FORMATS`.
         when: moment that the objects state: the start of the first run into the folder, so that a film that is graded
             again after a kill gets the same bytes.
+        store_at: URL of the DICOMweb service that the DICOM objects are stored in, or None.
     """
 
     directory: Path
     formats: tuple[str, ...]
     when: datetime
+    store_at: str | None = None
 
 
 @dataclass(frozen=True)
@@ -81,21 +83,20 @@ class FilmTask:
         return lambda film: film_rows(grader, film, hints, write)
 
 
-def _object_writer(objects: ObjectSettings, grader: "Grader", hints: UserHints) -> "ObjectWriter":
+def _object_writer(objects: ObjectSettings, grader: "Grader", hints: UserHints) -> "Derive":
     from kneegrade.clinical import Job, ObjectWriter
 
     job = Job.of(grader, objects.when, hints)
-    return ObjectWriter(objects.directory, objects.formats, job, full_names=True)  # workers do not know other names
+    write = ObjectWriter(objects.directory, objects.formats, job, full_names=True)  # workers do not know other names
+    return write if objects.store_at is None else StoringWriter(write, objects.store_at)
 
 
-def film_rows(
-    grader: "Grader", film: PlannedFilm, hints: UserHints, write_objects: "ObjectWriter | None" = None
-) -> FilmRows:
+def film_rows(grader: "Grader", film: PlannedFilm, hints: UserHints, write_objects: "Derive | None" = None) -> FilmRows:
     """The rows of a film, after its objects were written. Nothing is raised: a problem becomes the film's reason."""
     version = content_version(film)
     start, cpu_start = time.perf_counter(), time.process_time()
     try:
-        graded = grader.grade_film(film.source, hints, write_objects)
+        graded = grader.grade_film(read_once(film.source), hints, write_objects)
     except KneeGradeError as error:  # its objects cannot be written; without a checksum, the next run tries it again
         graded = GradedRadiograph(film.source.name, reason=Finding(error.code, error.message), failed=True)
     try:
@@ -138,7 +139,7 @@ def log_row(film: Row, seconds: float | None, version: str | None) -> Row:
 def content_version(film: PlannedFilm) -> str | None:
     """A text that changes when the film's file changes: size and time of change; None if they are not known."""
     load = film.source.load
-    if isinstance(load, RemoteFile):
+    if isinstance(load, RemoteFile | ArchiveFilm):
         return load.version
     path = load.path if isinstance(load, ZipMember) else film.source.path
     if path is None:

@@ -1,7 +1,8 @@
 """`plan_films`: INPUT → the films of a shard in a reproducible order, each with a name that occurs once.
 
 An input is a file, folder or zip archive (`kneegrade.imaging.find_sources`), a URL (`remote_files`), or a table with a
-column of paths (`film_table`), whose other columns travel to the results.
+column of paths (`film_table`), whose other columns travel to the results. The URL of an archive is a query
+(`web_films`).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,6 +16,7 @@ import pyarrow as pa
 from kneegrade.batch.film_table import TABLE_SUFFIXES, FilmTable, read_film_table
 from kneegrade.batch.remote_files import is_url, remote_source, remote_sources
 from kneegrade.batch.shard import Shard
+from kneegrade.batch.web_films import archive_films, is_archive
 from kneegrade.errors import UsageError
 from kneegrade.imaging import Source, find_sources
 from kneegrade.imaging.sources import shown_name
@@ -92,7 +94,13 @@ def _sources(inputs: Sequence[str]) -> Iterator[Source]:
     if not any(is_url(one) for one in inputs):
         yield from find_sources(inputs)
         return
+    archived = set[str]()  # several queries may find one film
     for one in inputs:
+        if is_archive(one):
+            new = [source for source in archive_films(one) if source.name not in archived]
+            archived |= {source.name for source in new}
+            yield from new
+            continue
         prefix = f"{shown_name(Path(one.partition('?')[0]).name)}/" if len(inputs) > 1 else ""
         for source in remote_sources(one) if is_url(one) else find_sources([one]):
             yield replace(source, name=source.name if source.name == prefix[:-1] else prefix + source.name)

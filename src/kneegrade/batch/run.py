@@ -18,6 +18,7 @@ from kneegrade.batch.rows import FilmRows, Row
 from kneegrade.batch.run_file import STARTED, OutputLock, RunSettings, run_description
 from kneegrade.batch.shard import Shard
 from kneegrade.batch.summary import write_summary
+from kneegrade.batch.web_films import store_service
 from kneegrade.errors import UsageError
 from kneegrade.imaging.sources import sha256_of
 from kneegrade.weights import load_weights, shipped_path
@@ -103,6 +104,7 @@ class BatchOptions:
         columns: columns of a table of films that travel to the results; None: all.
         pictures: greatest number of pictures in the summary.
         formats: DICOM and FHIR objects to write for each film, of `clinical.OBJECT_FORMATS`.
+        store: store the DICOM objects in the archive that the films come from.
     """
 
     weights: Path | None = None
@@ -115,6 +117,7 @@ class BatchOptions:
     columns: Sequence[str] | None = None
     pictures: int = 200
     formats: tuple[str, ...] = ()
+    store: bool = False
 
 
 def run_batch(
@@ -133,13 +136,15 @@ def run_batch(
 
     Raises:
         UsageError: the folder cannot be written, is in use or belongs to another run; there is no film; the device or
-            runtime cannot be used; or a format of objects is unknown, lacks its package or is wanted of Ray.
+            runtime cannot be used; a format of objects is unknown, lacks its package or is wanted of Ray; or results
+            cannot be stored where the films come from.
         KneeGradeError: the weights cannot be used, or workers die one after the other.
         KeyboardInterrupt: there was a signal while the films were listed.
     """
     mine = shard or Shard()
-    if options.formats:
+    if options.formats or options.store:
         _check_formats(options)
+    service = store_service(inputs) if options.store else None
     given = options.settings
     device = Compute.choose(given.device, given.runtime, given.precision, given.threads).device
     options = replace(options, settings=replace(given, device=device))  # run.json states what "auto" means here
@@ -147,12 +152,12 @@ def run_batch(
     with closing(lock):
         lock.lock_shard(mine)
         plan = plan_films(inputs, shard=mine, path_column=options.path_column, columns=options.columns, stop=stop)
-        run = lock.fix(_description(inputs, options, plan))
+        run = lock.fix(_description(inputs, options, plan, service))
         progress = BatchProgress(len(plan.films), again=clean(output, mine))
         task = FilmTask(options.weights, options.detector, options.settings)
         if options.formats:
             when = datetime.fromisoformat(run[STARTED])
-            task = replace(task, objects=ObjectSettings(output.absolute(), options.formats, when))
+            task = replace(task, objects=ObjectSettings(output.absolute(), options.formats, when, service))
         _grade(plan, output, _engine(task, options, stop), mine, on_progress, progress)
         if not progress.left and len(read_table(output, "films", ["source"])) >= plan.total:
             with lock.summary():
@@ -164,7 +169,9 @@ def _check_formats(options: BatchOptions) -> None:
     """Raises a UsageError if the objects cannot be written."""
     from kneegrade.clinical.object_files import checked_formats
 
-    checked_formats(options.formats)
+    formats = checked_formats(options.formats)
+    if options.store and not {"sr", "gsps", "sc"} & {*formats}:
+        raise UsageError("There is nothing to store: of the formats, archives take sr, gsps and sc only.")
     if options.engine == "ray":
         raise UsageError(
             "Actors of Ray may run on computers that do not have the output folder, so they write no DICOM or FHIR "
@@ -228,7 +235,7 @@ def _is_known(film: PlannedFilm, earlier: Sequence[Row]) -> bool:
     return any(row["sha256"] == sha256 for row in earlier)
 
 
-def _description(inputs: Sequence[str], options: BatchOptions, plan: Plan) -> dict[str, Any]:
+def _description(inputs: Sequence[str], options: BatchOptions, plan: Plan, store_at: str | None) -> dict[str, Any]:
     kinds = (("grader", options.weights), ("detector", options.detector))
     loaded = {kind: load_weights(path or shipped_path(kind), kind) for kind, path in kinds}
     return run_description(
@@ -237,4 +244,5 @@ def _description(inputs: Sequence[str], options: BatchOptions, plan: Plan) -> di
         [without_secrets(one) if is_url(one) else os.path.realpath(one) for one in inputs],
         [f"{column.name}: {column.type}" for column in plan.fields],
         options.formats,
+        store_at,
     )

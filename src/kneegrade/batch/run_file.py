@@ -50,7 +50,7 @@ class RunSettings:
 
 def run_description(
     settings: RunSettings, weights: Mapping[str, Mapping[str, str]], inputs: list[str], columns: list[str],
-    formats: Sequence[str] = (),
+    formats: Sequence[str] = (), store_at: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """The content of run.json.
 
@@ -60,6 +60,7 @@ def run_description(
         inputs: absolute paths, or URLs without secrets.
         columns: names and types of the columns of the user's table.
         formats: of the DICOM and FHIR objects.
+        store_at: URL of the archive that they are stored in; without one, there is no such key.
     """
     return {
         "schema_version": SCHEMA_VERSION,
@@ -75,6 +76,7 @@ def run_description(
         "inputs": inputs,
         "columns": columns,
         "formats": list(formats),
+        **({} if store_at is None else {"store_at": store_at}),
         STARTED: datetime.now().astimezone().isoformat(timespec="seconds"),
     }
 

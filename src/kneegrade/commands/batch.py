@@ -54,7 +54,8 @@ def batch(
         typer.Argument(
             metavar="INPUT",
             help="DICOM, PNG, JPEG or TIFF files, folders or zip files that contain them, URLs (s3://, gs://, "
-            "https://, …), or one table (CSV, Parquet) with a column of paths.",
+            "https://, …), queries to archives (dicomweb+https://HOST/PATH?Modality=DX), or one table (CSV, Parquet) "
+            "with a column of paths.",
         ),
     ],
     output: OutputOption,
@@ -88,6 +89,13 @@ def batch(
             help="Objects to write for each DICOM film, as grade does: sr, gsps, sc, fhir.",
         ),
     ] = None,
+    store: Annotated[
+        bool,
+        typer.Option(
+            "--store",
+            help="Store the DICOM objects (of --format; default sr,gsps,sc) in the archive that the films come from.",
+        ),
+    ] = False,
     side: SideOption = None,
     spacing: SpacingOption = None,
     weights: WeightsOption = None,
@@ -120,12 +128,18 @@ def batch(
         )
         options = BatchOptions(
             weights, detector, settings, workers or processors(), engine.value, ray_address, path_column,
-            None if columns is None else listed(columns), formats=() if formats is None else listed(formats),
+            None if columns is None else listed(columns), formats=_formats(formats, store=store), store=store,
         )  # fmt: skip
         part = None if shard is None else Shard.parse(shard)
         with stop_count() as stop, _progress(log_format, quiet) as show:
             progress = run_batch(inputs, output, options, shard=part, stop=lambda: stop.count, on_progress=show)
     _finish(progress, stop, output, log_format, quiet=quiet)
+
+
+def _formats(formats: str | None, *, store: bool) -> tuple[str, ...]:
+    if formats is not None:
+        return listed(formats)
+    return ("sr", "gsps", "sc") if store else ()
 
 
 def processors() -> int:
