@@ -1,4 +1,4 @@
-"""The STOW-RS subset: `POST /dicomweb/studies` takes CR, DX and SC images into the same spool (PS3.18, section 10.5)."""
+"""The STOW-RS subset: `POST /dicomweb/studies` takes CR, DX and SC images into the spool (PS3.18, 10.5)."""
 
 import asyncio
 import contextlib
@@ -16,8 +16,14 @@ from kneegrade.errors import KneeGradeError
 from kneegrade.imaging import read_dicom_elements
 from kneegrade.server.film_body import SpoolFile, body_chunks, check_headers, too_large
 from kneegrade.server.http_guard import needs
-from kneegrade.server.multipart_related import MultipartError, MultipartParts, PartData, PartEnd, PartStart
-from kneegrade.server.multipart_related import related_boundary
+from kneegrade.server.multipart_related import (
+    MultipartError,
+    MultipartParts,
+    PartData,
+    PartEnd,
+    PartStart,
+    related_boundary,
+)
 from kneegrade.server.problem import Refusal, problems
 from kneegrade.server.spool import SpoolFullError
 from kneegrade.server.tokens import Caller
@@ -108,7 +114,8 @@ def stow_router(gate: "FilmGate") -> APIRouter:
         request: Request,
         caller: Annotated[Caller, Depends(needs("send"))],
         study: Annotated[
-            str, PathParameter(pattern=r"^[0-9.]{1,64}$", description="Study Instance UID that all instances must have.")
+            str,
+            PathParameter(pattern=r"^[0-9.]{1,64}$", description="Study Instance UID that all instances must have."),
         ],
     ) -> JSONResponse:
         """Store films of one study by STOW-RS."""
@@ -188,7 +195,7 @@ async def _take(gate: "FilmGate", file: SpoolFile | None, caller: Caller, study:
 
 
 def _uids(path: Path) -> tuple[str, str, str] | None:
-    """SOP Class, SOP Instance and Study Instance UID of a file, read in the decoding process; None if it is not DICOM."""
+    """SOP Class, SOP Instance and Study Instance UID of a file, by the decoding process; None if not DICOM."""
     try:
         elements = read_dicom_elements(path, "film")["elements"]
         return _uid(elements, _CLASS), _uid(elements, _INSTANCE), _uid(elements, _STUDY)

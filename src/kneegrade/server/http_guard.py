@@ -118,9 +118,7 @@ def _unauthorized(scope: Scope) -> ASGIApp:
 def needs(scope: str) -> Callable[..., Caller]:
     """A dependency of a route: who sent the request, if the token has this scope (`tokens.SCOPES`)."""
 
-    def caller(
-        request: Request, _: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)] = None
-    ) -> Caller:
+    def caller(request: Request, _: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)] = None) -> Caller:
         found: Any = request.scope.get(CALLER)
         if not isinstance(found, Caller):
             raise Refusal(401, headers={"WWW-Authenticate": "Bearer"})

@@ -104,7 +104,9 @@ def answer_problems(app: FastAPI) -> None:
         if not isinstance(error, RequestValidationError):
             raise error
         places = [".".join(map(str, one["loc"])) + f" ({one['type']})" for one in error.errors()]
-        return problem_answer(422, f"Malformed: {', '.join(places[:5])}.")  # without the value, which may name a patient
+        return problem_answer(
+            422, f"Malformed: {', '.join(places[:5])}."
+        )  # without the value, which may name a patient
 
     async def spool_failed(request: Request, error: Exception) -> JSONResponse:
         if not isinstance(error, SpoolError):

@@ -25,7 +25,8 @@ from kneegrade.server.http_guard import HttpGuard, needs
 from kneegrade.server.metrics import MEDIA_TYPE as METRICS_TYPE
 from kneegrade.server.metrics import Metrics
 from kneegrade.server.problem import Problem, Refusal, answer_problems, problems
-from kneegrade.server.rest_models import RESULTS, DeliveryState, FilmState, Key, ResultName, State
+from kneegrade.server.rest_listener import listening_socket
+from kneegrade.server.rest_models import RESULTS, FilmState, Key, ResultName, State
 from kneegrade.server.settings import RestSettings, ServeSettings
 from kneegrade.server.spool import Spool
 from kneegrade.server.tokens import Caller, TokenFile
@@ -262,16 +263,6 @@ def _measured(metrics: Metrics) -> Callable[[Request, Callable[[Request], Awaita
     return measure
 
 
-def listening_socket(settings: RestSettings) -> socket.socket:
-    """A socket that listens on the address of the settings.
-
-    Raises:
-        OSError: the address or the port cannot be used.
-    """
-    family = socket.AF_INET6 if ":" in settings.address else socket.AF_INET
-    return socket.create_server((settings.address, settings.port), family=family, backlog=256)
-
-
 def run_rest(settings: ServeSettings, spool: Spool, listener: socket.socket | None = None) -> None:
     """Serve until SIGTERM.
 
@@ -281,8 +272,7 @@ def run_rest(settings: ServeSettings, spool: Spool, listener: socket.socket | No
         listener: that listens already; None: one is made.
 
     Raises:
-        UsageError: the file of tokens cannot be read.
-        OSError: the address or the port cannot be used.
+        UsageError: the file of tokens cannot be read, or the address or port cannot be used.
     """
     rest = settings.rest
     assert rest is not None

@@ -184,7 +184,7 @@ class RestSettings(Section):
     def _tokens_are_not_sent_in_the_clear(self) -> "RestSettings":
         if not is_loopback(self.address) and self.tls is None and not self.plain_http:
             raise ValueError(
-                f"on the address {self.address} tokens and films would cross the network unencrypted; add [rest.tls], or "
+                f"on the address {self.address} tokens and films would not be encrypted; add [rest.tls], or "
                 "set plain_http = true behind a proxy that adds TLS"
             )
         return self
@@ -258,7 +258,8 @@ def load_settings(path: Path) -> ServeSettings:
     except ValidationError as error:
         lines = [_sentence(path.name, text, one) for one in error.errors(include_url=False)]
         raise UsageError("\n".join(dict.fromkeys(lines)), code="settings") from None
-    return _anchored(settings, path.absolute().parent)
+    anchored: ServeSettings = _anchored(settings, path.absolute().parent)
+    return anchored
 
 
 def example_settings() -> str:
@@ -272,7 +273,7 @@ def _sentence(name: str, text: str, error: Any) -> str:
     shown = ".".join(str(part + 1) if isinstance(part, int) else part for part in keys)
     message = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
-        message = f"this setting does not exist; {_known_keys(error["loc"][:-1])}"
+        message = f"this setting does not exist; {_known_keys(error['loc'][:-1])}"
     elif error["type"] == "missing":
         message = "this setting is missing"
     if not shown:

@@ -109,7 +109,9 @@ def read_tokens(path: Path) -> tuple[tuple[str, Caller], ...]:
 
 def _parsed(parts: list[str], where: str) -> tuple[str, Caller]:
     if len(parts) != 3 or not _NAME.fullmatch(parts[0]) or not _SHA256.fullmatch(parts[2]):
-        raise UsageError(f"{where}: expected `name scopes sha256`, as `kneegrade serve token` writes it.", code="tokens")
+        raise UsageError(
+            f"{where}: expected `name scopes sha256`, as `kneegrade serve token` writes it.", code="tokens"
+        )
     return parts[2], Caller(parts[0], frozenset(checked_scopes(parts[1].split(","), where)))
 
 
@@ -142,9 +144,7 @@ def add_token(path: Path, name: str, scopes: Iterable[str]) -> str:
             "The name of a token has 1 to 64 letters, digits or ._@- and begins with a letter or digit.", code="tokens"
         )
     if path.exists() and any(caller.name == name for _, caller in read_tokens(path)):
-        raise UsageError(
-            f"{path.name} has a token with the name {name} already; remove its line first.", code="tokens"
-        )
+        raise UsageError(f"{path.name} has a token with the name {name} already; remove its line first.", code="tokens")
     token = _PREFIX + secrets.token_urlsafe(32)
     line = f"{name} {','.join(wanted)} {hashlib.sha256(token.encode()).hexdigest()}\n"
     try:  # appended, so that the file keeps its owner
@@ -153,4 +153,3 @@ def add_token(path: Path, name: str, scopes: Iterable[str]) -> str:
     except OSError as error:
         raise not_writable(path.name, error) from error
     return token
-

@@ -32,7 +32,7 @@ def read_toml(path: Path) -> tuple[str, dict[str, Any]]:
 
 
 def line_of(text: str, keys: Sequence[str | int]) -> int:
-    """The number of the line, from 1, on which a key of a valid TOML text begins.
+    r"""The number of the line, from 1, on which a key of a valid TOML text begins.
 
     The beginnings of the text that are valid TOML by themselves are read until the key appears. If the text lacks it,
     the line is that of its section, or 1.
@@ -42,7 +42,7 @@ def line_of(text: str, keys: Sequence[str | int]) -> int:
         keys: names of tables and keys, and indices in arrays, from the outermost.
 
     Example:
-        >>> line_of("[rest]\\n# a comment\\nport = 1\\n", ["rest", "port"])
+        >>> line_of("[rest]\n# a comment\nport = 1\n", ["rest", "port"])
         3
     """
     whole = tomllib.loads(text)
@@ -66,10 +66,8 @@ def line_of(text: str, keys: Sequence[str | int]) -> int:
 
 def _contains(tree: Any, keys: Sequence[str | int]) -> bool:
     for key in keys:
-        if isinstance(tree, dict) and key in tree:
-            tree = tree[key]
-        elif isinstance(tree, list) and isinstance(key, int) and key < len(tree):
-            tree = tree[key]
-        else:
+        is_there = key in tree if isinstance(tree, dict) else isinstance(key, int) and isinstance(tree, list)
+        if not is_there or (isinstance(tree, list) and isinstance(key, int) and key >= len(tree)):
             return False
+        tree = tree[key]
     return True
