@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,7 +42,6 @@ NOT_OF_THE_STUDY: Final = 0xA900
 CANNOT_UNDERSTAND: Final = 0xC000
 NO_SUCH_CLASS: Final = 0x0122
 _STUDY, _INSTANCE, _CLASS = "0020000D", "00080018", "00080016"
-_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -185,13 +183,12 @@ async def _take(gate: "FilmGate", file: SpoolFile | None, caller: Caller, study:
     else:
         size = file.size
         try:
-            key = await file.accept("dicom", instance, caller.name)
+            accepted = await file.accept("dicom", instance, caller.name)
         except SpoolFullError:
             done.failed.append((sop_class, instance, OUT_OF_RESOURCES))
             return
-        gate.metrics.accepted(size)
+        await gate.enter(accepted, caller.name, size, "stow")
         done.stored.append((sop_class, instance))
-        _log.info("Accepted the film %s (%d bytes) from %s by STOW-RS.", key, size, caller.name)
 
 
 def _uids(path: Path) -> tuple[str, str, str] | None:

@@ -11,7 +11,7 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from kneegrade.server.problem import Refusal
-from kneegrade.server.spool import FilmKind, Spool
+from kneegrade.server.spool import Accepted, FilmKind, Spool
 from kneegrade.server.spool_schema import index_error
 
 MEDIA_TYPES: Final[dict[str, FilmKind | None]] = {
@@ -119,17 +119,16 @@ class SpoolFile:
         if len(self._waiting) >= _WRITE_BYTES:
             await self._flush()
 
-    async def accept(self, kind: FilmKind, sop_instance_uid: str | None, sender: str) -> str:
-        """The key of the film, which the spool has taken over.
+    async def accept(self, kind: FilmKind, sop_instance_uid: str | None, sender: str) -> Accepted:
+        """The film as the spool has taken it over.
 
         Raises:
             SpoolError: the spool cannot take it.
         """
         await self.close()
-        accepted = await asyncio.to_thread(
+        return await asyncio.to_thread(
             self._spool.accept, self.path, kind=kind, sop_instance_uid=sop_instance_uid, sender=sender
         )
-        return accepted.key
 
     async def close(self) -> None:
         """Write what is left and close the file."""

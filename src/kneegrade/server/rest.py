@@ -20,6 +20,7 @@ from starlette.types import ASGIApp
 
 from kneegrade.server import dicomweb
 from kneegrade.server.api_page import STYLE, api_page
+from kneegrade.server.audit_log import AuditLog
 from kneegrade.server.film_body import MEDIA_TYPES, SpoolFile, body_chunks, check_headers, kind_of, wait_seconds
 from kneegrade.server.http_guard import HttpGuard, needs
 from kneegrade.server.metrics import MEDIA_TYPE as METRICS_TYPE
@@ -28,11 +29,12 @@ from kneegrade.server.problem import Problem, Refusal, answer_problems, problems
 from kneegrade.server.rest_listener import listening_socket
 from kneegrade.server.rest_models import RESULTS, FilmState, Key, ResultName, State
 from kneegrade.server.settings import RestSettings, ServeSettings
-from kneegrade.server.spool import Spool
+from kneegrade.server.spool import Accepted, Spool
 from kneegrade.server.tokens import Caller, TokenFile
 from kneegrade.server.uvicorn_limits import MAX_HEADER_BYTES, limited_protocol
 from kneegrade.version import __version__
 
+AUDIT_FILE: Final = "audit.jsonl"
 POLL_SECONDS: Final = 0.15  # between two looks at a film that a client waits for
 GRACE_SECONDS: Final = 3  # for requests in work when the service ends
 OPEN_PATHS: Final = ("/healthz", "/viewer/")  # /viewer/: a page without data, which asks for the token itself
@@ -68,6 +70,7 @@ class FilmGate:
         self.max_bytes, self.seconds = settings.film_mib << 20, settings.body_seconds
         self._max_waiting = settings.waiting_films
         self._waiting, self._looked = 0, 0.0
+        self._audit = AuditLog(spool.directory / AUDIT_FILE)
 
     async def check_room(self) -> None:
         """Check that the spool takes films.
@@ -93,11 +96,16 @@ class FilmGate:
                 await file.write(chunk)
             if file.size == 0:
                 raise Refusal(411, "The body is empty; send the bytes of a film.")
-            size, kind = file.size, kind_of(media_type, file.start)
-            key = await file.accept(kind, None, sender)
+            accepted = await file.accept(kind_of(media_type, file.start), None, sender)
+        await self.enter(accepted, sender, file.size, "rest")
+        return accepted.key
+
+    async def enter(self, film: Accepted, sender: str, size: int, via: str) -> None:
+        """Count an accepted film, and write it into log and audit log."""
         self.metrics.accepted(size)
-        _log.info("Accepted the %s film %s (%d bytes) from %s.", kind, key, size, sender)
-        return key
+        _log.info("Accepted the film %s (%d bytes) from %s by %s.", film.key, size, sender, via)
+        if film.is_new:
+            await asyncio.to_thread(self._audit.write, "film_received", film=film.key, sender=sender, via=via)
 
 
 def application(settings: RestSettings, spool: Spool) -> ASGIApp:

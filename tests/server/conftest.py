@@ -1,0 +1,36 @@
+"""Services that several tests of the server share."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))  # `served` and other modules of the tests
+
+import pytest
+
+pytest.importorskip("fastapi", reason='needs pip install "kneegrade[serve]"')
+pytest.importorskip("httpx", reason='needs pip install "kneegrade[dev]"')
+
+from served import EXAMPLES, Rest, Serving
+
+
+@pytest.fixture(scope="session")
+def rest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rest]:
+    """The REST service with an empty spool; tests that share it look only at what they have sent."""
+    service = Rest(tmp_path_factory.mktemp("rest"))
+    yield service
+    service.close()
+
+
+@pytest.fixture(scope="session")
+def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    """`kneegrade serve` with a worker."""
+    service = Serving(tmp_path_factory.mktemp("serving"))
+    yield service
+    service.close()
+
+
+@pytest.fixture(scope="session")
+def film() -> bytes:
+    """The example of a right knee, a DICOM file."""
+    return (EXAMPLES / "single_right.dcm").read_bytes()
