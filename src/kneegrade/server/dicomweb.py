@@ -89,8 +89,7 @@ def _item(sop_class: str | None, instance: str | None) -> dict[str, Any]:
 def stow_router(gate: "FilmGate") -> APIRouter:
     """The routes."""
     router = APIRouter()
-    content = {f'multipart/related; type="{kind}"': {"schema": {"type": "string", "format": "binary"}}
-               for kind in ("application/dicom",)}  # fmt: skip
+    content = {"multipart/related": {"schema": {"type": "string", "format": "binary"}}}
     answers = {
         status: {"description": meaning, "content": {DICOM_JSON: {"schema": {"type": "object"}}}}
         for status, meaning in (

@@ -13,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from kneegrade.server.spool import SpoolError, SpoolFullError
 
@@ -91,14 +92,22 @@ def spool_refusal(error: SpoolError) -> Refusal:
     return Refusal(503, headers={"Retry-After": str(RETRY_SECONDS)})
 
 
+def _methods(app: FastAPI, request: Request) -> list[str]:
+    """The methods of all routes with the path of a request; Starlette names only those of the first one."""
+    fitting = [route for route in app.routes if route.matches(request.scope)[0] != Match.NONE]
+    return sorted({method for route in fitting for method in getattr(route, "methods", None) or ()})
+
+
 def answer_problems(app: FastAPI) -> None:
     """Let every error of an application become a `Problem`."""
 
     async def refused(request: Request, error: Exception) -> JSONResponse:
         if not isinstance(error, HTTPException):
             raise error
-        return problem_answer(error.status_code, MEANINGS[404] if error.detail == "Not Found" else error.detail,
-                              error.headers)  # fmt: skip
+        if error.status_code == 405 and (methods := _methods(app, request)):
+            return problem_answer(405, headers={"Allow": ", ".join(methods)})
+        is_default = error.detail == http.HTTPStatus(error.status_code).phrase
+        return problem_answer(error.status_code, None if is_default else error.detail, error.headers)
 
     async def malformed(request: Request, error: Exception) -> JSONResponse:
         if not isinstance(error, RequestValidationError):
