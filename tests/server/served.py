@@ -105,9 +105,13 @@ class Serving:
     def __init__(self, folder: Path, more: str = "") -> None:
         self.settings, self.tokens = folder_with_settings(folder, more)
         self.folder = folder
+        self.start()
+
+    def start(self) -> None:
+        """Start it, or start it again."""
         self.lines: list[str] = []
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "kneegrade", "serve", "--config", str(folder / "serve.toml")],
+            [sys.executable, "-m", "kneegrade", "serve", "--config", str(self.folder / "serve.toml")],
             stderr=subprocess.PIPE, text=True, start_new_session=True,
         )  # fmt: skip
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -138,7 +142,8 @@ class Serving:
 
     def stop(self, number: int = signal.SIGTERM, seconds: float = 20) -> int:
         """The exit code after a signal."""
-        self.process.send_signal(number)
+        if self.process.poll() is None:
+            self.process.send_signal(number)
         code = self.process.wait(seconds)
         self._reader.join(5)
         assert self.process.stderr is not None
@@ -146,9 +151,8 @@ class Serving:
         return code
 
     def close(self) -> None:
-        """End it, if it runs."""
-        if self.process.poll() is None:
-            self.stop()
+        """End it, if it runs, and close its log."""
+        self.stop()
 
 
 def _parent(pid: int) -> int:

@@ -41,4 +41,4 @@ def test_invented_requests_are_answered_as_described(rest, tmp_path):
 
 @pytest.mark.slow
 def test_five_thousand_invented_requests_are_answered_as_described(rest, tmp_path):
-    assert invent(rest, tmp_path, 700) >= 5000
+    assert invent(rest, tmp_path, 900) >= 5000
