@@ -9,6 +9,9 @@ import pytest
 HERE = str(Path(__file__).parent)
 if HERE not in sys.path:
     sys.path.append(HERE)  # for `worker_faults`, which the worker processes import too
+CLINICAL = str(Path(__file__).parents[1] / "clinical")
+if CLINICAL not in sys.path:
+    sys.path.append(CLINICAL)  # for `archive`
 
 
 @pytest.fixture(autouse=True)

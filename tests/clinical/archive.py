@@ -7,10 +7,12 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import pytest
 
@@ -40,14 +42,14 @@ class Archive:
 
 
 @contextmanager
-def running_archive(folder: Path) -> Iterator[Archive]:
-    """An empty Orthanc that keeps its files in `folder`."""
+def running_archive(folder: Path, more: Mapping[str, Any] = MappingProxyType({})) -> Iterator[Archive]:
+    """An empty Orthanc that keeps its files in `folder`; `more` are settings of orthanc.json."""
     http, dicom = _free_port(), _free_port()
     settings = {
         "Name": "test", "StorageDirectory": str(folder / "storage"), "IndexDirectory": str(folder / "storage"),
         "HttpPort": http, "DicomPort": dicom, "DicomAet": AE_TITLE, "RemoteAccessAllowed": False,
         "AuthenticationEnabled": False, "DicomAlwaysAllowStore": True, "OverwriteInstances": True,
-        "Plugins": [str(PLUGIN)], "DicomWeb": {"Enable": True, "Root": "/dicom-web/"}, "HttpsVerifyPeers": False,
+        "Plugins": [str(PLUGIN)], "DicomWeb": {"Enable": True, "Root": "/dicom-web/"}, "HttpsVerifyPeers": False, **more,
     }  # fmt: skip
     (folder / "orthanc.json").write_text(json.dumps(settings))
     with (folder / "orthanc.log").open("wb") as log:

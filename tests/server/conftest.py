@@ -4,9 +4,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))  # `served` and other modules of the tests
-
 import pytest
+
+_TESTS = Path(__file__).parents[1]
+for _folder in (_TESTS / "server", _TESTS / "clinical", _TESTS / "batch"):
+    if str(_folder) not in sys.path:
+        sys.path.append(str(_folder))  # `served`, `delivery_peers`; `archive`, `clinical_films`; `web_peer`
 
 pytest.importorskip("fastapi", reason='needs pip install "kneegrade[serve]"')
 pytest.importorskip("httpx", reason='needs pip install "kneegrade[dev]"')

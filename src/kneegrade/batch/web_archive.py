@@ -5,10 +5,12 @@ A STOW-RS service may take some objects and refuse others with one and the same 
 """
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.message import Message
-from typing import TYPE_CHECKING, Any, Final, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
+from urllib.parse import urlencode
 
 from kneegrade.batch.web_session import AnswerTooLongError, WebSession, limited_content
 from kneegrade.clinical.film_header import UID_PATTERN
@@ -20,11 +22,14 @@ if TYPE_CHECKING:
     from pydicom import Dataset
     from requests import HTTPError
 
+DAMAGED: Final = "The file of the result is damaged."
 PAGE: Final = 200  # instances of one answer
 DUPLICATE: Final = 0x0111  # the service has the object already
 _FINAL_CODES: Final = (*range(0xA900, 0xAA00), *range(0xC000, 0xD000), 0x0122, 0x0124)
 _RETRIED_HTTP: Final = (401, 403, 408, 409, 429)
 _BUSY_HTTP: Final = (429, 502, 503, 504)
+Query = Sequence[tuple[str, str]]
+_UNESCAPED: Final = "*,:/-"  # of a query; Orthanc's plugin does not know an escaped asterisk
 _SOP_INSTANCE, _MODEL = "00080018", "00081090"
 _ENVELOPE_BYTES: Final = 1 << 16  # of a multipart answer around a film
 _FILM_CLASSES: Final = (
@@ -87,11 +92,11 @@ class WebArchive:
         client.set_http_retry_params(retry=False)
         return client
 
-    def find(self, query: Mapping[str, str], limit: int | None = None) -> Iterator[InstanceUids]:
+    def find(self, query: Query, limit: int | None = None) -> Iterator[InstanceUids]:
         """The films that a query finds, each once, in the order of the archive.
 
         Args:
-            query: attributes and values, as in a QIDO-RS query.
+            query: attributes and values, as in a QIDO-RS query; an attribute may occur several times.
             limit: the highest number of films.
 
         Raises:
@@ -105,7 +110,7 @@ class WebArchive:
                 found += 1
                 yield uids
 
-    def _new_items(self, query: Mapping[str, str], listed: set[str | None]) -> list[Mapping[str, Any]]:
+    def _new_items(self, query: Query, listed: set[str | None]) -> list[Mapping[str, Any]]:
         """The next instances of the answer; none at the end, or if the service ignores `offset` and repeats itself."""
         new = list[Mapping[str, Any]]()
         for item in self._page(query, len(listed)):
@@ -115,25 +120,23 @@ class WebArchive:
                 new.append(item)
         return new
 
-    def _page(self, query: Mapping[str, str], offset: int) -> list[Mapping[str, Any]]:
+    def _page(self, query: Query, offset: int) -> list[Mapping[str, Any]]:
         import requests
 
-        parameters = {**query, "limit": str(PAGE), "offset": str(offset)}
+        parameters = [*query, ("includefield", _MODEL), ("limit", str(PAGE)), ("offset", str(offset))]
         try:
-            found = self._client().search_for_instances(fields=[_MODEL], additional_params=parameters)
+            answer = self._session.get(f"{self._url}/instances?{urlencode(parameters, safe=_UNESCAPED)}")
+            answer.raise_for_status()
+            found = answer.json() if answer.content else []
         except requests.HTTPError as error:
             status = _status(error)
-            raise UsageError(
-                f"The archive answers HTTP {status} to the query; {_advice(status)}", code="query"
-            ) from None
-        except (requests.RequestException, AnswerTooLongError, ValueError) as error:
+            raise UsageError(f"The archive answers HTTP {status} to the query; {_advice(status)}", "query") from None
+        except (requests.RequestException, AnswerTooLongError) as error:
             message = f"The archive cannot be queried ({type(error).__name__}); check the URL and your access."
             raise UsageError(message, code="cannot_open") from None
         if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
-            raise UsageError(
-                "The answer to the query is not a list of DICOM JSON objects; check the URL.", code="query"
-            )
-        return cast("list[Mapping[str, Any]]", found)
+            raise UsageError("The answer to the query is not a list of DICOM JSON objects; check the URL.", "query")
+        return found
 
     def read(self, film: InstanceUids, max_bytes: int) -> bytes:
         """The file of a film, as it is stored.
@@ -167,27 +170,38 @@ class WebArchive:
     def store(self, content: bytes) -> NotStored | None:
         """None if a DICOM object is in the archive now, else why not."""
         import requests
-        from pydicom import dcmread
 
-        dataset = dcmread(io.BytesIO(content))
+        dataset = read_object(io.BytesIO(content))
+        if dataset is None:
+            return NotStored(DAMAGED, is_final=True)
         try:
             answer = self._client().store_instances([dataset])
         except requests.HTTPError as error:
             return _refused(error, str(dataset.SOPInstanceUID))
-        except (requests.ConnectionError, requests.ConnectTimeout) as error:
-            is_read = isinstance(error, requests.ReadTimeout)
-            return NotStored(f"no connection ({type(error).__name__})", is_unavailable=not is_read)
+        except requests.ConnectionError as error:
+            return NotStored(f"No connection ({type(error).__name__}).", is_unavailable=True)
         except (requests.RequestException, AnswerTooLongError) as error:
-            return NotStored(f"no answer ({type(error).__name__})")
+            return NotStored(f"No answer ({type(error).__name__}).")
         except Exception as error:  # the answer is not one of STOW-RS
-            return NotStored(f"answer not understood ({type(error).__name__})")
+            return NotStored(f"The answer is not one of STOW-RS ({type(error).__name__}).")
         return _outcome(answer, str(dataset.SOPInstanceUID))
+
+
+def read_object(file: "BinaryIO | Path") -> "Dataset | None":
+    """An object that kneegrade made, or None if its file is damaged."""
+    from pydicom import dcmread
+
+    try:
+        dataset = dcmread(file)
+        return dataset if "SOPClassUID" in dataset and "SOPInstanceUID" in dataset else None
+    except Exception:  # pydicom raises many kinds
+        return None
 
 
 def http_failure(status: int) -> NotStored:
     """What an HTTP status means for an object that was sent."""
     is_final = 400 <= status < 500 and status not in _RETRIED_HTTP
-    return NotStored(f"HTTP {status}", is_final, is_unavailable=status in _BUSY_HTTP)
+    return NotStored(f"HTTP {status}.", is_final, is_unavailable=status in _BUSY_HTTP)
 
 
 def _status(error: "HTTPError") -> int:
@@ -215,9 +229,11 @@ def _outcome(answer: "Dataset", uid: str) -> NotStored | None:
         code = failed[0].get("FailureReason")
         if code == DUPLICATE:
             return None
-        return NotStored("refused" if code is None else f"refused {code:04X}", code is not None and is_final_code(code))
+        return NotStored(
+            "Refused." if code is None else f"Refused with code {code:04X}.", code is not None and is_final_code(code)
+        )
     stored = [item.get("ReferencedSOPInstanceUID") for item in answer.get("ReferencedSOPSequence") or ()]
-    return None if uid in stored else NotStored("the answer does not say that the object is stored")
+    return None if uid in stored else NotStored("The answer does not say that the object is stored.")
 
 
 def _uid(item: Mapping[str, Any], tag: str) -> str | None:

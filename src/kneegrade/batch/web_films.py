@@ -2,7 +2,7 @@
 
 The URL is that of the service with a query: "dicomweb+https://archive.example/dicom-web?Modality=DX&StudyDate=20260131".
 A film's name in the tables is a part of the SHA-256 of its SOP Instance UID, so that the tables have no UIDs. Token and
-certificates come from the environment (`ACCESS`), never from the URL.
+certificates come from the environment (`access`), never from the URL.
 """
 
 import hashlib
@@ -101,7 +101,7 @@ def _name_of(uid: str) -> str:
     return hashlib.sha256(uid.encode("ascii")).hexdigest()[:_NAME_DIGITS]
 
 
-def _parse(url: str) -> tuple[str, dict[str, str], int | None]:
+def _parse(url: str) -> tuple[str, list[tuple[str, str]], int | None]:
     """Service, query and limit of a URL; messages do not repeat the query, which may name a patient."""
     parts = urlsplit(url.removeprefix(PREFIX))
     if parts.username is not None or parts.password is not None:
@@ -114,9 +114,10 @@ def _parse(url: str) -> tuple[str, dict[str, str], int | None]:
     if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
         message = "dicomweb+http is not encrypted and only allowed for this computer; use dicomweb+https."
         raise UsageError(message, code="url")
-    query = dict(parse_qsl(parts.query, keep_blank_values=True))
-    limit = query.pop("limit", None)
-    if "offset" in query or not (limit is None or (limit.isascii() and limit.isdigit() and int(limit) > 0)):
+    pairs = parse_qsl(parts.query, keep_blank_values=True)
+    query = [(name, value) for name, value in pairs if name != "limit"]
+    limit = dict(pairs).get("limit")
+    if "offset" in dict(pairs) or not (limit is None or (limit.isascii() and limit.isdigit() and int(limit) > 0)):
         raise UsageError(
             "In the URL of an archive, limit must be a positive number and offset must be left out.", code="url"
         )
@@ -160,11 +161,19 @@ class StoringWriter:
         written = self.write(source, film, radiograph)
         paths = [path for path in self.write.paths[before:] if path.suffix == ".dcm"]
         if paths:
-            with WebSession(access()) as session:
-                archive = WebArchive(self.service, session)
-                for path in paths:
-                    self._store(archive, path)
+            self.store(paths)
         return written
+
+    def store(self, paths: Sequence[Path]) -> None:
+        """Store DICOM objects in the archive.
+
+        Raises:
+            NotStoredError: the archive did not take one of them.
+        """
+        with WebSession(access()) as session:
+            archive = WebArchive(self.service, session)
+            for path in paths:
+                self._store(archive, path)
 
     def _store(self, archive: WebArchive, path: Path) -> None:
         content = path.read_bytes()
@@ -176,8 +185,8 @@ class StoringWriter:
                 break
         if failure is not None:
             raise NotStoredError(
-                f"The archive did not take the results ({failure.reason}); they are in the folder dicom. Run again to "
-                "grade the film and store its results again."
+                f"The archive did not take the results ({failure.reason.rstrip('.')}); they are in the folder dicom. "
+                "Run again to grade the film and store its results again."
             )
 
 

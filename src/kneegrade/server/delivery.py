@@ -20,7 +20,7 @@ from kneegrade.server.spool import Delivery, Spool
 
 LOOK_SECONDS: Final = 1.0  # between two looks for due deliveries
 PAUSE_SECONDS: Final = 5.0  # after a round that the destination ended
-END_SECONDS: Final = 20.0  # for objects under way, after SIGTERM
+END_SECONDS: Final = 10.0  # for objects under way, after SIGTERM
 GONE: Final = "The file of the result is missing."
 _log = logging.getLogger(__name__)
 
@@ -116,7 +116,7 @@ def deliver_until(
     """Deliver to a destination until `stopped` is set. No error ends it."""
     while not stopped.is_set():
         try:
-            done = deliver_due(spool, _until(destination, stopped))
+            done = deliver_due(spool, _Stoppable(destination, stopped))
             seconds = pause_seconds if done.left else 0.0 if done.sent + done.failed else look_seconds
         except KneeGradeError as error:  # the spool, a token file or a certificate cannot be read at the moment
             _log.error("Deliveries to %s have to wait: %s", destination.name, error.message)
@@ -145,10 +145,6 @@ class _Stoppable:
             yield sent
             if self.stopped.is_set():
                 return
-
-
-def _until(destination: Destination, stopped: threading.Event) -> Destination:
-    return _Stoppable(destination, stopped)
 
 
 class HasDestinations(Protocol):

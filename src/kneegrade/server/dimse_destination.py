@@ -6,17 +6,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from pydicom import Dataset, dcmread
+from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from kneegrade.batch.web_archive import DUPLICATE, is_final_code
+from kneegrade.batch.web_archive import DAMAGED, DUPLICATE, is_final_code, read_object
 from kneegrade.errors import UsageError
 from kneegrade.server.delivery import Sent
 from kneegrade.server.destination_settings import DimseSettings, TlsSettings
 from kneegrade.server.spool import Delivery
 
 if TYPE_CHECKING:
-    from pynetdicom import Association
+    from pynetdicom.association import Association
 
 CONNECT_SECONDS: Final = 10.0
 ANSWER_SECONDS: Final = 60.0  # to an association request, and to each object
@@ -55,11 +55,21 @@ class DimseDestination:
 
     def send(self, deliveries: Sequence[Delivery]) -> Iterator[Sent]:
         """What became of each delivery; it ends early when there is no association, or it ends."""
-        objects = [(delivery, dcmread(delivery.path)) for delivery in deliveries]
+        objects = list[tuple[Delivery, Dataset]]()
+        for delivery in deliveries:
+            dataset = read_object(delivery.path)
+            if dataset is None:
+                yield Sent(delivery, DAMAGED, is_final=True)
+            else:
+                objects.append((delivery, dataset))
+        if objects:
+            yield from self._send(objects)
+
+    def _send(self, objects: Sequence[tuple[Delivery, Dataset]]) -> Iterator[Sent]:
         with self._association([dataset for _, dataset in objects]) as association:
             if not association.is_established:
                 reason = "The association was rejected." if association.is_rejected else "No connection."
-                yield Sent(deliveries[0], reason)
+                yield Sent(objects[0][0], reason)
                 return
             accepted = {context.abstract_syntax for context in association.accepted_contexts}
             for delivery, dataset in objects:
@@ -69,6 +79,11 @@ class DimseDestination:
                 yield _stored(association, delivery, dataset)
                 if not association.is_established:
                     return
+
+    def _on_open(self, event: Any) -> None:
+        """Set the limits that pynetdicom lacks; without them, a node that falls silent is never given up."""
+        limit_pdus(event)
+        event.assoc.dul.socket.socket.settimeout(self._answer_seconds)
 
     @contextmanager
     def _association(self, datasets: list[Dataset]) -> "Iterator[Association]":
@@ -84,14 +99,13 @@ class DimseDestination:
         association = entity.associate(
             self._settings.host, self._settings.port, ae_title=self._settings.title,
             tls_args=None if tls is None else (tls_context(tls), self._settings.host),
-            evt_handlers=[(evt.EVT_CONN_OPEN, limit_pdus)],
+            evt_handlers=[(evt.EVT_CONN_OPEN, self._on_open)],
         )  # fmt: skip
         try:
             yield association
         finally:
             if association.is_established:
                 association.release()
-            association.kill()
 
 
 def _stored(association: "Association", delivery: Delivery, dataset: Dataset) -> Sent:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from kneegrade.batch.web_archive import NotStored, http_failure
+from kneegrade.batch.web_archive import DAMAGED, NotStored, http_failure
 from kneegrade.batch.web_session import AnswerTooLongError, WebSession
 from kneegrade.server.delivery import Sent
 from kneegrade.server.destination_settings import FhirSettings
@@ -45,15 +45,22 @@ class FhirDestination:
         with WebSession(web_access(self._settings), silent_seconds=self._silent_seconds) as session:
             session.headers["Accept"] = MEDIA_TYPE
             for delivery in deliveries:
-                bundle = json.loads(delivery.path.read_bytes())
-                missing = name_patients(bundle, self._settings.patient_system)
-                failure = NotStored(missing, is_final=True) if missing else self._post(session, bundle)
+                failure = self._deliver(session, delivery)
                 if failure is None:
                     yield Sent(delivery)
                     continue
                 yield Sent(delivery, failure.reason, failure.is_final)
                 if failure.is_unavailable:
                     return
+
+    def _deliver(self, session: WebSession, delivery: Delivery) -> NotStored | None:
+        """None if the server has taken the transaction of a film, else why not."""
+        try:
+            bundle = json.loads(delivery.path.read_bytes())
+            missing = name_patients(bundle, self._settings.patient_system)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            missing = DAMAGED
+        return NotStored(missing, is_final=True) if missing else self._post(session, bundle)
 
     def _post(self, session: WebSession, bundle: Mapping[str, Any]) -> NotStored | None:
         """None if the server has taken the transaction, else why not."""
@@ -66,11 +73,13 @@ class FhirDestination:
         except requests.HTTPError as error:
             return http_failure(0 if error.response is None else error.response.status_code)
         except requests.ConnectionError as error:
-            return NotStored(f"no connection ({type(error).__name__})", is_unavailable=True)
+            return NotStored(f"No connection ({type(error).__name__}).", is_unavailable=True)
         except (requests.RequestException, AnswerTooLongError) as error:
-            return NotStored(f"no answer ({type(error).__name__})")
+            return NotStored(f"No answer ({type(error).__name__}).")
         return (
-            None if _is_taken(answer, len(bundle["entry"])) else NotStored("the answer does not say that it was taken")
+            None
+            if _is_taken(answer, len(bundle["entry"]))
+            else NotStored("The answer does not say that the results were taken.")
         )
 
 
