@@ -27,8 +27,8 @@ def rest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rest]:
 
 @pytest.fixture(scope="session")
 def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    """`kneegrade serve` with a worker."""
-    service = Serving(tmp_path_factory.mktemp("serving"))
+    """`kneegrade serve` with a worker, the DICOM node and the REST service."""
+    service = Serving(tmp_path_factory.mktemp("serving"), "[node]\nport = 0\n")
     yield service
     service.close()
 

@@ -57,7 +57,7 @@ class Rest:
         assert self.settings.rest is not None
         self.log_path = folder / "rest.log"
         with listening_socket(self.settings.rest) as listener, self.log_path.open("wb") as log:
-            self.url = "http://127.0.0.1:{}".format(listener.getsockname()[1])
+            self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
             self.port: int = listener.getsockname()[1]
             self.process = subprocess.Popen(
                 [sys.executable, "-P", "-c", PROGRAM, str(PACKAGE_ROOT), "rest", str(listener.fileno())],
@@ -124,7 +124,9 @@ class Serving:
 
     def line(self, pattern: str, seconds: float = 60) -> re.Match[str]:
         """The first match in the log, once there is one."""
-        return until(lambda: next((found for line in [*self.lines] if (found := re.search(pattern, line))), None), seconds)
+        return until(
+            lambda: next((found for line in [*self.lines] if (found := re.search(pattern, line))), None), seconds
+        )
 
     def pids(self, program: str = "kneegrade.server.service_process") -> dict[str, int]:
         """Process ids of the services by name, from /proc."""

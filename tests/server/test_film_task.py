@@ -54,15 +54,19 @@ def test_graded_again_a_film_gives_the_same_bytes(grader, spool, film, tmp_path)
     assert spool.results(one.key).stat().st_mode & 0o777 == 0o700
 
 
-def test_an_object_of_kneegrade_is_no_film(grader, spool, film):
+def test_an_object_of_kneegrade_is_no_film_even_when_an_archive_wrote_the_file(grader, spool, film, tmp_path):
     one = claimed(spool, film)
     write_results(grader, spool, one, ("sc",))
     spool.finish(one.key, deliveries={})
-    own = claimed(spool, (spool.results(one.key) / "sc.dcm").read_bytes())
-    outcome = write_results(grader, spool, own, OBJECTS)
-    assert outcome.problem.startswith("own_picture: ")
-    assert outcome.is_final
-    assert not spool.results(own.key).exists()
+    by_archive = pydicom.dcmread(spool.results(one.key) / "sc.dcm")
+    by_archive.file_meta.ImplementationClassUID = "1.2.3"
+    by_archive.save_as(tmp_path / "sc.dcm")
+    for path in (spool.results(one.key) / "sc.dcm", tmp_path / "sc.dcm"):
+        own = claimed(spool, path.read_bytes())
+        outcome = write_results(grader, spool, own, OBJECTS)
+        assert outcome.problem.startswith("own_picture: ")
+        assert outcome.is_final
+        assert not spool.results(own.key).exists()
 
 
 @pytest.mark.parametrize(("content", "code"), [(b"no film", "format"), (b"PK\x03\x04", "format")])

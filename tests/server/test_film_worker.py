@@ -15,7 +15,6 @@ from kneegrade.server.film_worker import WORKER_DIED, FilmWorkers
 from kneegrade.server.settings import GradingSettings, RestSettings, ServeSettings, SpoolSettings
 from kneegrade.server.spool import MAX_ATTEMPTS, Spool
 
-
 HERE = str(Path(__file__).parent)
 
 

@@ -178,7 +178,8 @@ def test_an_empty_body_is_refused(content, rest):
 
 
 @pytest.mark.parametrize(
-    "prefer", ["wait", "wait=", "wait=-1", "wait=1e3", "wait=x", "return=minimal", ";;,=,wait=+5", "wait=00000000000009"]
+    "prefer",
+    ["wait", "wait=", "wait=-1", "wait=1e3", "wait=x", "return=minimal", ";;,=,wait=+5", "wait=00000000000009"],
 )
 def test_a_malformed_preference_is_ignored(prefer, rest, film):
     start = time.monotonic()

@@ -69,7 +69,10 @@ def _arguments(section):
         ("[spool]\ndirectory = '$NO_SUCH/x'\n[node]\n", "line 2: spool.directory: the environment variable NO_SUCH"),
         (LEAST + "[node.calling]\nA = ['ward']\n", "line 6: node.calling.A.1: expected an IP address or a network"),
         (LEAST + "[[destination]]\nname='a'\nkind='smb'\n", "line 5: destination.1: Input tag 'smb'"),
-        (LEAST + "[[destination]]\nkind='stow'\nname='a'\nurl='https://a'\nx=1\n", "line 9: destination.1.x: this sett"),
+        (
+            LEAST + "[[destination]]\nkind='stow'\nname='a'\nurl='https://a'\nx=1\n",
+            "line 9: destination.1.x: this sett",
+        ),
     ],
 )
 def test_a_wrong_setting_is_refused_with_its_line(text, message, tmp_path):

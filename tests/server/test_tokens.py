@@ -58,7 +58,12 @@ def test_a_wrong_line_is_refused_by_its_number_but_not_shown(line, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "scopes", "message"),
-    [("a b", ["send"], "letters"), ("x" * 65, ["send"], "letters"), ("a", ["write"], "send, read"), ("a", [], "scopes")],
+    [
+        ("a b", ["send"], "letters"),
+        ("x" * 65, ["send"], "letters"),
+        ("a", ["write"], "send, read"),
+        ("a", [], "scopes"),
+    ],
 )
 def test_a_wrong_name_or_scope_makes_no_token(name, scopes, message, tmp_path):
     with pytest.raises(UsageError, match=message):

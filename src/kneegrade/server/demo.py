@@ -14,8 +14,8 @@ from kneegrade.server.settings import ServeSettings, load_settings
 from kneegrade.server.tokens import SCOPES, add_token
 
 OnFilm = Callable[[Mapping[str, Any], Mapping[str, Any]], None]
-FILMS: Final = 3
-LONGEST_PX: Final = 1500
+FILMS: Final = 2
+LONGEST_PX: Final = 1200
 WAIT_SECONDS: Final = 60
 SETTINGS: Final = """log_level = "warning"
 [spool]

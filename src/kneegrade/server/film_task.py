@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from kneegrade.errors import KneeGradeError
 from kneegrade.results import Finding, GradedRadiograph
+from kneegrade.server.own_objects import is_own_object
 from kneegrade.server.settings import GradingSettings
 from kneegrade.server.spool import ClaimedFilm, Spool
 
@@ -106,12 +107,10 @@ def write_results(
     """
     from kneegrade.clinical import OBJECT_FORMATS, Job, film_objects
     from kneegrade.imaging import Source
-    from kneegrade.imaging.own_pictures import is_own_picture
     from kneegrade.reporting import write_report
 
-    with film.path.open("rb") as stream:
-        if is_own_picture(stream.read(_HEAD_BYTES)):
-            return SpoolOutcome(problem=f"{OWN_OBJECT.code}: {OWN_OBJECT.message}", is_final=True)
+    if _is_own(film):
+        return SpoolOutcome(problem=f"{OWN_OBJECT.code}: {OWN_OBJECT.message}", is_final=True)
     job = Job.of(grader, datetime.fromtimestamp(film.received).astimezone(), institution=institution)
     contents: Mapping[str, bytes] = {}
 
@@ -133,3 +132,12 @@ def write_results(
             (folder / OBJECT_FORMATS[name].ending).write_bytes(content)
         files = tuple(sorted(path.name for path in folder.iterdir()))
     return SpoolOutcome(files)
+
+
+def _is_own(film: ClaimedFilm) -> bool:
+    """Whether the film is a picture of results of kneegrade, even after an archive has written the file anew."""
+    from kneegrade.imaging.own_pictures import is_own_picture
+
+    with film.path.open("rb") as stream:
+        start = stream.read(_HEAD_BYTES)
+    return is_own_picture(start) or (film.kind == "dicom" and is_own_object(film.path, transfer_syntax=""))
