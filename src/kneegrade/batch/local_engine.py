@@ -24,6 +24,9 @@ MAX_DEATHS: Final = 10  # of workers in a row without a finished film, after whi
 POLL_SECONDS: Final = 0.2  # between two looks at the signals
 FILMS_PER_WORKER: Final = 2000  # after which a worker is replaced, so that no library can fill the memory
 
+FilmWork = Task[PlannedFilm, FilmRows]
+FilmWorker = Worker[PlannedFilm, FilmRows]
+
 
 class LocalEngine:
     """Runs a task in worker processes.
@@ -37,7 +40,7 @@ class LocalEngine:
     """
 
     def __init__(
-        self, task: Task, *, workers: int, stop: StopCount = lambda: 0, film_seconds: float = FILM_SECONDS,
+        self, task: FilmWork, *, workers: int, stop: StopCount = lambda: 0, film_seconds: float = FILM_SECONDS,
         films_per_worker: int = FILMS_PER_WORKER,
     ) -> None:  # fmt: skip
         self._task = task
@@ -45,7 +48,7 @@ class LocalEngine:
         self._stop = stop
         self._film_seconds = film_seconds
         self._films_per_worker = films_per_worker
-        self._workers: list[Worker] = []
+        self._workers: list[FilmWorker] = []
         self._returned = deque[PlannedFilm]()  # films of workers that died before they were ready
         self._deaths_in_a_row = 0
 
@@ -110,7 +113,7 @@ class LocalEngine:
             if not ready:
                 yield None
 
-    def _free_worker(self) -> Worker:
+    def _free_worker(self) -> FilmWorker:
         """A worker without a film, started if there is none."""
         for worker in [one for one in self._workers if one.film is None]:
             if worker.films < self._films_per_worker:
@@ -118,11 +121,11 @@ class LocalEngine:
             self._workers.remove(worker)
             worker.let_go()
             worker.wait()
-        worker = Worker(self._task, self._film_seconds)
+        worker = FilmWorker(self._task, self._film_seconds)
         self._workers.append(worker)
         return worker
 
-    def _outcome(self, worker: Worker) -> FilmRows | PlannedFilm | None:
+    def _outcome(self, worker: FilmWorker) -> FilmRows | PlannedFilm | None:
         try:
             rows = worker.answer()
         except EOFError:
@@ -131,7 +134,7 @@ class LocalEngine:
             self._deaths_in_a_row = 0
         return rows
 
-    def _died(self, worker: Worker, grace_seconds: float = 0.0) -> PlannedFilm | None:
+    def _died(self, worker: FilmWorker, grace_seconds: float = 0.0) -> PlannedFilm | None:
         """The film on which a worker has died or exceeded its time; None if it had not loaded the networks yet.
 
         Raises:

@@ -10,9 +10,9 @@ from dataclasses import replace
 from typing import Any, Final
 
 from kneegrade.batch.film_task import failed_rows
+from kneegrade.batch.local_engine import FilmWork
 from kneegrade.batch.plan import PlannedFilm, StopCount
 from kneegrade.batch.rows import FilmRows
-from kneegrade.batch.worker import Task
 from kneegrade.errors import KneeGradeError, UsageError
 from kneegrade.results import Finding
 
@@ -28,7 +28,7 @@ _DIED: Final = Finding(
 class FilmActor:
     """A process of the cluster that holds the networks."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: FilmWork) -> None:
         self._error: KneeGradeError | None = None
         try:
             self._grade = task.start()
@@ -59,7 +59,9 @@ class RayEngine:
         UsageError: Ray is not installed, or the cluster does not answer.
     """
 
-    def __init__(self, task: Task, *, workers: int, stop: StopCount = lambda: 0, address: str | None = None) -> None:
+    def __init__(
+        self, task: FilmWork, *, workers: int, stop: StopCount = lambda: 0, address: str | None = None
+    ) -> None:
         try:
             import ray
         except ImportError:

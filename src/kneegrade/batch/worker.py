@@ -1,4 +1,4 @@
-"""A worker process of `local_engine`: it answers each film with its rows until its connection ends.
+"""A worker process of `local_engine` and the server: it answers each film with its outcome until its connection ends.
 
 It is started as plain `python -c`, so that scripts need no `if __name__ == "__main__"`. It has a session of its own and
 ignores Ctrl-C, SIGTERM and SIGHUP: only the parent decides when it stops, so that a signal to all processes of a job,
@@ -14,10 +14,8 @@ import sys
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from typing import Final, Protocol
+from typing import Any, Final, Generic, Protocol, TypeVar
 
-from kneegrade.batch.plan import PlannedFilm
-from kneegrade.batch.rows import FilmRows
 from kneegrade.errors import KneeGradeError
 from kneegrade.imaging.decoding_process import PACKAGE_ROOT, SINGLE_THREAD_ENV
 
@@ -27,11 +25,17 @@ END_SECONDS: Final = 10.0  # to end after the connection was closed
 _PROGRAM = "import sys; sys.path.append(sys.argv[1]); from kneegrade.batch.worker import main; main(int(sys.argv[2]))"
 
 
-class Task(Protocol):
+Film = TypeVar("Film", contravariant=True)
+Outcome = TypeVar("Outcome", covariant=True)
+GivenFilm = TypeVar("GivenFilm")
+FoundOutcome = TypeVar("FoundOutcome")
+
+
+class Task(Protocol[Film, Outcome]):
     """What the workers do, for example `FilmTask`; it can be pickled."""
 
-    def start(self) -> Callable[[PlannedFilm], FilmRows]:
-        """The function from film to rows, after a preparation in the worker."""
+    def start(self) -> Callable[[Film], Outcome]:
+        """The function from film to outcome, for example `FilmRows`, after a preparation in the worker."""
 
 
 def main(handle: int) -> None:
@@ -40,7 +44,7 @@ def main(handle: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     connection: Connection = Connection(handle)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        task: Task = connection.recv()
+        task: Task[Any, Any] = connection.recv()
         try:
             grade = task.start()
         except KneeGradeError as error:
@@ -51,7 +55,7 @@ def main(handle: int) -> None:
             connection.send(grade(connection.recv()))
 
 
-class Worker:
+class Worker(Generic[GivenFilm, FoundOutcome]):
     """A worker process, seen from the parent.
 
     Attributes:
@@ -61,7 +65,7 @@ class Worker:
         is_ready: whether it has loaded the networks.
     """
 
-    def __init__(self, task: Task, film_seconds: float) -> None:
+    def __init__(self, task: Task[GivenFilm, FoundOutcome], film_seconds: float) -> None:
         ours, theirs = socket.socketpair()
         command = [sys.executable, "-P", "-c", _PROGRAM, str(PACKAGE_ROOT), str(theirs.fileno())]
         with theirs:
@@ -71,7 +75,7 @@ class Worker:
             )  # fmt: skip
         self.connection: Connection = Connection(ours.detach())
         self.connection.send(task)
-        self.film: PlannedFilm | None = None
+        self.film: GivenFilm | None = None
         self.films = 0
         self._film_seconds = film_seconds
         self.is_ready = False
@@ -83,7 +87,7 @@ class Worker:
         waits = self.is_ready and self.film is None
         return not waits and time.monotonic() > self._deadline
 
-    def give(self, film: PlannedFilm) -> None:
+    def give(self, film: GivenFilm) -> None:
         """Let it work on a film. A worker that has died is noticed when its answer is read."""
         self.film = film
         if self.is_ready:
@@ -91,8 +95,8 @@ class Worker:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self.connection.send(film)
 
-    def answer(self) -> FilmRows | None:
-        """The rows of its film, or None if it has just loaded the networks.
+    def answer(self) -> FoundOutcome | None:
+        """The outcome of its film, or None if it has just loaded the networks.
 
         Raises:
             EOFError: it has died.
@@ -109,8 +113,8 @@ class Worker:
             self._deadline = time.monotonic() + self._film_seconds
             return None
         self.film, self.films = None, self.films + 1
-        rows: FilmRows = message
-        return rows
+        outcome: FoundOutcome = message
+        return outcome
 
     def kill(self, grace_seconds: float = 0.0) -> int:
         """The exit status, after the process and its decoding process were killed.

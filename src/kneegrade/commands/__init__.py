@@ -28,7 +28,9 @@ from kneegrade.commands import (
     phantom,
     quality_control,
     reproduce,
+    serve,
     share,
+    spool,
     sr,
     tables,
     train,
@@ -64,11 +66,20 @@ for verb in (
 sr_app = typer.Typer(cls=Group, no_args_is_help=True, help="Read DICOM structured reports of kneegrade.")
 sr_app.command()(sr.read)
 
+serve_app = typer.Typer(cls=Group, invoke_without_command=True)
+serve_app.callback()(serve.serve)
+serve_app.command()(serve.token)
+
+spool_app = typer.Typer(cls=Group, no_args_is_help=True, help="Show and manage the films of `kneegrade serve`.")
+for spool_verb in (spool.ls, spool.show, spool.retry, spool.purge):
+    spool_app.command()(spool_verb)
+
 COMMANDS: Final[dict[str, dict[str, Callable[..., None] | typer.Typer]]] = {
     "Grade": {
         "grade": grade.grade, "batch": batch.batch, "landmarks": landmarks.landmarks, "share": share.share,
         "sr": sr_app, "info": info.info,
     },
+    "Serve": {"serve": serve_app, "spool": spool_app},
     "Cohorts": {
         "cohort": cohort_app, "dataset": dataset.dataset, "phantom": phantom.phantom, "audit": audit.audit,
         "drift": drift.drift,

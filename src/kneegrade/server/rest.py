@@ -1,0 +1,304 @@
+"""The REST service: films in, results out; raw bodies, streamed and counted; a token for everything but /healthz.
+
+`application` builds the routes, `run_rest` serves them until SIGTERM.
+"""
+
+import asyncio
+import logging
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, Final, Literal
+
+import uvicorn
+from fastapi import Depends, FastAPI, Header, Path, Query, Request, Response
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+from starlette.types import ASGIApp
+
+from kneegrade.server import dicomweb
+from kneegrade.server.api_page import STYLE, api_page
+from kneegrade.server.audit_log import AuditLog
+from kneegrade.server.film_body import MEDIA_TYPES, SpoolFile, body_chunks, check_headers, kind_of, wait_seconds
+from kneegrade.server.http_guard import HttpGuard, needs
+from kneegrade.server.metrics import MEDIA_TYPE as METRICS_TYPE
+from kneegrade.server.metrics import Metrics
+from kneegrade.server.problem import Problem, Refusal, answer_problems, problems
+from kneegrade.server.rest_listener import listening_socket
+from kneegrade.server.rest_models import RESULTS, FilmState, Key, ResultName, State
+from kneegrade.server.settings import RestSettings, ServeSettings
+from kneegrade.server.spool import Accepted, Spool
+from kneegrade.server.tokens import Caller, TokenFile
+from kneegrade.server.uvicorn_limits import MAX_HEADER_BYTES, limited_protocol
+from kneegrade.version import __version__
+
+AUDIT_FILE: Final = "audit.jsonl"
+POLL_SECONDS: Final = 0.15  # between two looks at a film that a client waits for
+GRACE_SECONDS: Final = 3  # for requests in work when the service ends
+OPEN_PATHS: Final = ("/healthz", "/viewer/")  # /viewer/: a page without data, which asks for the token itself
+REPORT_POLICY: Final = (  # of report.html, which has its script and style inside: without an origin, it reaches nothing
+    "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_BINARY: Final = {"schema": {"type": "string", "format": "binary"}}
+_log = logging.getLogger(__name__)
+
+Sender = Annotated[Caller, Depends(needs("send"))]
+Reader = Depends(needs("read"))
+FilmKey = Annotated[Key, Path(description="Key of the film.")]
+
+
+class Health(BaseModel):
+    """Whether the service answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+class FilmGate:
+    """Takes films from requests into the spool.
+
+    Args:
+        spool: for the films.
+        settings: limits.
+        metrics: to count in.
+    """
+
+    def __init__(self, spool: Spool, settings: RestSettings, metrics: Metrics) -> None:
+        self.spool, self.metrics = spool, metrics
+        self.max_bytes, self.seconds = settings.film_mib << 20, settings.body_seconds
+        self._max_waiting = settings.waiting_films
+        self._waiting, self._looked = 0, 0.0
+        self._audit = AuditLog(spool.directory / AUDIT_FILE)
+
+    async def check_room(self) -> None:
+        """Check that the spool takes films.
+
+        Raises:
+            Refusal: 507 if its disk is full, 503 if too many films wait.
+        """
+        if await asyncio.to_thread(self.spool.is_full):
+            raise Refusal(507, headers={"Retry-After": "30"})
+        if time.monotonic() - self._looked > 1:
+            self._waiting = (await asyncio.to_thread(self.spool.counts))["films"]["received"]
+            self._looked = time.monotonic()
+        if self._waiting >= self._max_waiting:
+            raise Refusal(503, "Too many films are waiting; send this one again later.", {"Retry-After": "30"})
+        self._waiting += 1
+
+    async def receive(self, request: Request, sender: str) -> str:
+        """The key of the film in the body of a request."""
+        media_type = check_headers(request, self.max_bytes)
+        await self.check_room()
+        async with SpoolFile(self.spool) as file:
+            async for chunk in body_chunks(request, max_bytes=self.max_bytes, seconds=self.seconds):
+                await file.write(chunk)
+            if file.size == 0:
+                raise Refusal(411, "The body is empty; send the bytes of a film.")
+            accepted = await file.accept(kind_of(media_type, file.start), None, sender)
+        await self.enter(accepted, sender, file.size, "rest")
+        return accepted.key
+
+    async def enter(self, film: Accepted, sender: str, size: int, via: str) -> None:
+        """Count an accepted film, and write it into log and audit log."""
+        self.metrics.accepted(size)
+        _log.info("Accepted the film %s (%d bytes) from %s by %s.", film.key, size, sender, via)
+        if film.is_new:
+            await asyncio.to_thread(self._audit.write, "film_received", film=film.key, sender=sender, via=via)
+
+
+def application(settings: RestSettings, spool: Spool) -> ASGIApp:
+    """The service as an ASGI application.
+
+    Args:
+        settings: of the service.
+        spool: with films and results.
+
+    Raises:
+        UsageError: the file of tokens cannot be read.
+    """
+    app = FastAPI(
+        title="kneegrade", version=__version__, docs_url=None, redoc_url=None, openapi_url=None,
+        summary="Kellgren-Lawrence and OARSI grades of knee radiographs. Research use, not a medical device.",
+    )  # fmt: skip
+    metrics = Metrics(spool)
+    gate = FilmGate(spool, settings, metrics)
+    answer_problems(app)
+    _add_film_routes(app, gate)
+    _add_result_routes(app, spool)
+    app.include_router(dicomweb.stow_router(gate))
+    _add_service_routes(app, spool, metrics)
+    app.middleware("http")(_measured(metrics))
+    return HttpGuard(app, TokenFile(settings.tokens), OPEN_PATHS, settings.connections)
+
+
+def _add_film_routes(app: FastAPI, gate: FilmGate) -> None:
+    spool = gate.spool
+    body = {"requestBody": {"required": True, "content": dict.fromkeys(MEDIA_TYPES, _BINARY)}}
+    prefer = Header(description="`wait=N`: answer when the film is graded, at most N ≤ 60 seconds later.")
+
+    @app.post(
+        "/v1/films", status_code=202, openapi_extra=body, response_description="The film waits for a worker.",
+        responses=problems(408, 411, 413, 415, 507) | {200: {"model": FilmState, "description": "The film is done."}},
+    )  # fmt: skip
+    async def send_film(
+        request: Request, response: Response, caller: Sender, prefer: Annotated[list[str] | None, prefer] = None
+    ) -> FilmState:
+        """Send a film as the raw bytes of a DICOM, PNG, JPEG or TIFF file.
+
+        The film is on disk when this answers. The same bytes again are the same film. Location names the film.
+        """
+        try:
+            key = await gate.receive(request, caller.name)
+        except Exception:
+            gate.metrics.refused()
+            raise
+        state = await _wait_for(spool, key, wait_seconds(prefer or []))
+        response.headers["Location"] = f"/v1/films/{key}"
+        response.status_code = 200 if state.state in ("graded", "dead") else 202
+        return state
+
+    @app.get("/v1/films", dependencies=[Reader], responses=problems())
+    def list_films(
+        state: Annotated[State | None, Query(description="Only films in this state.")] = None,
+        limit: Annotated[int, Query(ge=1, le=500, description="Highest number of films.")] = 100,
+        before: Annotated[Key | None, Query(description="Key of the last film of the page before.")] = None,
+    ) -> list[FilmState]:
+        """List the films, the last received first."""
+        return [FilmState.of(film, spool) for film in spool.films(state=state, limit=limit, before=before)]
+
+    @app.get("/v1/films/{key}", dependencies=[Reader], responses=problems(404))
+    def get_film(key: FilmKey) -> FilmState:
+        """Get the state of a film, its results and their deliveries."""
+        return film_state(spool, key)
+
+
+def _add_result_routes(app: FastAPI, spool: Spool) -> None:
+    types = {media_type.partition(";")[0]: _BINARY for media_type in RESULTS.values()} | {"application/json": {}}
+
+    @app.get(
+        "/v1/films/{key}/{name}", dependencies=[Reader], response_class=Response,
+        responses=problems(404) | {200: {"content": types, "description": "The result."}},
+    )  # fmt: skip
+    def get_result(key: FilmKey, name: ResultName) -> Response:
+        """Get a result of a film."""
+        path = spool.results(key) / name
+        if not path.is_file():
+            raise Refusal(404)
+        headers = {"Content-Security-Policy": REPORT_POLICY} if name.endswith(".html") else {}
+        is_page = name.endswith((".html", ".json"))
+        return FileResponse(
+            path, media_type=RESULTS[name], headers=headers, filename=None if is_page else f"{key[:12]}-{name}"
+        )
+
+
+def _add_service_routes(app: FastAPI, spool: Spool, metrics: Metrics) -> None:
+    @app.get("/healthz", responses={503: problems()[503]})
+    def health() -> Health:
+        """Tell whether the service answers and its spool can be used; needs no token."""
+        spool.film("0" * 40)
+        return Health()
+
+    @app.get(
+        "/metrics", dependencies=[Depends(needs("metrics"))], response_class=Response,
+        responses=problems() | {200: {"content": {METRICS_TYPE.partition(";")[0]: {}}, "description": "Metrics."}},
+    )  # fmt: skip
+    def get_metrics() -> Response:
+        """Get the metrics for Prometheus."""
+        return Response(metrics.text(), media_type=METRICS_TYPE)
+
+    @app.get("/openapi.json", dependencies=[Reader], responses=problems())
+    def description() -> JSONResponse:
+        """Get the description of this interface (OpenAPI)."""
+        return JSONResponse(api_description(app))
+
+    @app.get("/docs", dependencies=[Reader], include_in_schema=False)
+    def docs(request: Request) -> HTMLResponse:
+        return HTMLResponse(api_page(api_description(app), str(request.base_url).rstrip("/")))
+
+    @app.get("/docs.css", dependencies=[Reader], include_in_schema=False)
+    def style() -> Response:
+        return Response(STYLE, media_type="text/css")
+
+
+def api_description(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI description, with the schema of problems."""
+    if not app.openapi_schema:
+        schema = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
+        schemas = schema.setdefault("components", {}).setdefault("schemas", {})
+        schemas["Problem"] = Problem.model_json_schema()
+        for unused in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(unused, None)
+        app.openapi_schema = schema
+    return app.openapi_schema
+
+
+def film_state(spool: Spool, key: str) -> FilmState:
+    """The state of a film with its deliveries.
+
+    Raises:
+        Refusal: 404, there is no such film.
+    """
+    film = spool.film(key)
+    if film is None:
+        raise Refusal(404)
+    return FilmState.of(film, spool, spool.deliveries(key))
+
+
+async def _wait_for(spool: Spool, key: str, seconds: float) -> FilmState:
+    """The state of a film once it is graded or dead, or after so many seconds."""
+    end = time.monotonic() + seconds
+    while True:
+        state = await asyncio.to_thread(film_state, spool, key)
+        left = end - time.monotonic()
+        if state.state in ("graded", "dead") or left <= 0:
+            return state
+        await asyncio.sleep(min(POLL_SECONDS, left))
+
+
+def _measured(metrics: Metrics) -> Callable[[Request, Callable[[Request], Awaitable[Response]]], Awaitable[Response]]:
+    """Middleware that counts the requests to known routes."""
+
+    async def measure(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
+        start = time.monotonic()
+        response = await call(request)
+        route = request.scope.get("route")
+        if isinstance(route, APIRoute):
+            metrics.answered(request.method, route.path, response.status_code, time.monotonic() - start)
+        return response
+
+    return measure
+
+
+def run_rest(settings: ServeSettings, spool: Spool, listener: socket.socket | None = None) -> None:
+    """Serve until SIGTERM.
+
+    Args:
+        settings: with a section `rest`.
+        spool: with films and results.
+        listener: that listens already; None: one is made.
+
+    Raises:
+        UsageError: the file of tokens cannot be read, or the address or port cannot be used.
+    """
+    rest = settings.rest
+    assert rest is not None
+    config = uvicorn.Config(
+        application(rest, spool), http=limited_protocol(rest.connections), ws="none", lifespan="off", log_config=None,
+        access_log=False, server_header=False, proxy_headers=False, h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+        timeout_keep_alive=5, timeout_graceful_shutdown=GRACE_SECONDS, **_tls(rest),
+    )  # fmt: skip
+    uvicorn.Server(config).run(sockets=[listener or listening_socket(rest)])
+
+
+def _tls(settings: RestSettings) -> dict[str, Any]:
+    import ssl
+
+    if settings.tls is None:
+        return {}
+    tls = settings.tls
+    options: dict[str, Any] = {"ssl_certfile": tls.certificate, "ssl_keyfile": tls.key or tls.certificate}
+    if tls.clients is not None:
+        options |= {"ssl_ca_certs": str(tls.clients), "ssl_cert_reqs": ssl.CERT_REQUIRED}
+    return options
