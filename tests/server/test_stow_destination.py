@@ -155,10 +155,11 @@ def test_logs_have_no_patient_uid_or_token(spool, tmp_path, caplog):
 
 @pytest.mark.slow
 @needs_orthanc
-def test_sent_again_by_both_protocols_there_is_one_instance(spool, tmp_path):
+@pytest.mark.parametrize("overwrites", [True, False])
+def test_sent_again_by_both_protocols_there_is_one_instance(spool, tmp_path, overwrites):
     """Whatever was lost after an object was stored, such as the row that says so, the archive has it once."""
     pytest.importorskip("pynetdicom", reason='pynetdicom is missing: pip install "kneegrade[dicom]"')
-    with running_archive(tmp_path) as archive:
+    with running_archive(tmp_path, {"OverwriteInstances": overwrites}) as archive:
         port = archive.dicom_port
         settings = DimseSettings(name="dimse", title=AE_TITLE, host="127.0.0.1", port=port)
         destinations = [web(f"{archive.url}/dicom-web"), DimseDestination(settings)]
