@@ -195,10 +195,7 @@ def test_no_acknowledged_film_is_lost_by_twenty_kills_of_everything(tmp_path, fi
     try:
         for round_number in range(20):
             if service is None or service.process.poll() is not None:
-                if service is None:
-                    service = Serving(tmp_path, "[grading]\nworkers = 1\n")
-                else:
-                    service = again(service)
+                service = Serving(tmp_path) if service is None else again(service)
             with service.client() as client:
                 for number in range(3):
                     try:

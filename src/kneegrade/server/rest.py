@@ -118,6 +118,11 @@ def application(settings: RestSettings, spool: Spool) -> ASGIApp:
     Raises:
         UsageError: the file of tokens cannot be read.
     """
+    return HttpGuard(rest_routes(settings, spool), TokenFile(settings.tokens), OPEN_PATHS, settings.connections)
+
+
+def rest_routes(settings: RestSettings, spool: Spool) -> FastAPI:
+    """The routes, without the guard that asks for tokens."""
     app = FastAPI(
         title="kneegrade", version=__version__, docs_url=None, redoc_url=None, openapi_url=None,
         summary="Kellgren-Lawrence and OARSI grades of knee radiographs. Research use, not a medical device.",
@@ -130,7 +135,7 @@ def application(settings: RestSettings, spool: Spool) -> ASGIApp:
     app.include_router(dicomweb.stow_router(gate))
     _add_service_routes(app, spool, metrics)
     app.middleware("http")(_measured(metrics))
-    return HttpGuard(app, TokenFile(settings.tokens), OPEN_PATHS, settings.connections)
+    return app
 
 
 def _add_film_routes(app: FastAPI, gate: FilmGate) -> None:
