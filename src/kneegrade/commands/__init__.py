@@ -32,6 +32,7 @@ from kneegrade.commands import (
     sr,
     tables,
     train,
+    viewer,
 )
 from kneegrade.errors import KneeGradeError, UsageError
 from kneegrade.terminal_text import HANDLER
@@ -68,6 +69,7 @@ COMMANDS: Final[dict[str, dict[str, Callable[..., None] | typer.Typer]]] = {
         "grade": grade.grade, "batch": batch.batch, "landmarks": landmarks.landmarks, "share": share.share,
         "sr": sr_app, "info": info.info,
     },
+    "Serve": {"viewer": viewer.viewer},
     "Cohorts": {
         "cohort": cohort_app, "dataset": dataset.dataset, "phantom": phantom.phantom, "audit": audit.audit,
         "drift": drift.drift,

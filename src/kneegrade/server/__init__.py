@@ -1,0 +1,1 @@
+"""Services: the reader's page with its log of corrections."""
