@@ -49,7 +49,7 @@ def followed(points_px: Array, fixed_px: Mapping[int, tuple[float, float]]) -> A
     """
     if not fixed_px:
         return points_px
-    matrix = _model_to_film(points_px)
+    matrix = model_to_film(points_px)
     index = list(fixed_px)
     moved = np.array([fixed_px[i] for i in index]) - points_px[index]
     in_mm = (moved @ np.linalg.inv(matrix).T).reshape(-1)
@@ -63,7 +63,7 @@ def followed(points_px: Array, fixed_px: Mapping[int, tuple[float, float]]) -> A
     return result
 
 
-def _model_to_film(points_px: Array) -> Array:
+def model_to_film(points_px: Array) -> Array:
     """(2, 2) rotation, scale and mirroring from mm of the shape model to pixels of the film."""
     mirror = np.array([-1.0, 1.0]) if pose_of(points_px).mirrored else np.ones(2)
     seen = np.isfinite(points_px).all(1)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from kneegrade.commands.options import DetectorOption, WeightsOption
+from kneegrade.commands.stop_signals import stop_signals
 from kneegrade.errors import UsageError
 
 
@@ -79,7 +80,8 @@ def viewer(
     services = ReadingServices(desk, EvidenceService(weights, detector), directory)
     names = _reader_names(readers or [])
     typer.echo(f"{len(store.worklist())} films of {directory}. Open this link; it works once. Ctrl-C ends the page.")
-    serve_locally(services, names, lambda reader, link: typer.echo(f"{reader}: {link}"), port)
+    with stop_signals():
+        serve_locally(services, names, lambda reader, link: typer.echo(f"{reader}: {link}"), port)
     if any(review.reading.get("status") != "draft" for review in store.log.streams().values()):
         _print_written(write_labels(store, directory))
 

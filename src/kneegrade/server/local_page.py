@@ -1,11 +1,14 @@
 """The reader's page on this computer: an application for loopback, with one-time links instead of accounts."""
 
 import threading
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from pydantic import BaseModel, Field
 
+from kneegrade.errors import UsageError
 from kneegrade.server.reading import PAGE_HEADERS, ReadingServices, reader_router, require_fastapi
 from kneegrade.server.sessions import Sessions
 
@@ -75,7 +78,7 @@ def local_application(services: ReadingServices, sessions: Sessions) -> "FastAPI
 def serve_locally(
     services: ReadingServices, readers: Sequence[str], on_link: Callable[[str, str], None], port: int = 0
 ) -> None:
-    """Serve the page until the process is asked to stop.
+    """Serve the page until a KeyboardInterrupt; requests that are being answered are finished.
 
     Args:
         services: what answers.
@@ -87,17 +90,37 @@ def serve_locally(
         UsageError: FastAPI is missing.
     """
     require_fastapi()
-    import socket
-
     import uvicorn
 
-    with socket.create_server((HOST, port)) as listening:
-        address = f"http://{HOST}:{listening.getsockname()[1]}/viewer/"
-        sessions = Sessions(lambda reader, token: on_link(reader, f"{address}#token={token}"))
-        app = local_application(services, sessions)
-        config = uvicorn.Config(app, log_level="error", access_log=False, server_header=False, lifespan="off")
-        server: Server = uvicorn.Server(config)
+    address: list[str] = []
+    sessions = Sessions(lambda reader, token: on_link(reader, f"{address[0]}#token={token}"))
+    app = local_application(services, sessions)
+    config = uvicorn.Config(
+        app, host=HOST, port=port, log_level="critical", access_log=False, server_header=False, lifespan="off",
+        timeout_graceful_shutdown=2,
+    )  # fmt: skip
+    server = uvicorn.Server(config)
+    serving = threading.Thread(target=_run, args=[server])  # not in this thread: the command handles the signals
+    serving.start()
+    try:
+        while serving.is_alive() and not server.started:
+            time.sleep(0.01)
+        if not server.started:
+            raise UsageError(f"Port {port} cannot be used; choose another one, or 0 for a free one.", code="port")
+        address.append(f"http://{HOST}:{server.servers[0].sockets[0].getsockname()[1]}/viewer/")
+        services.warm_up()
         for reader in readers:
             sessions.invite(reader)
         threading.Thread(target=services.evidence.warm_up, daemon=True).start()
-        server.run(sockets=[listening])
+        while serving.is_alive():
+            serving.join(0.5)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        server.should_exit = True
+        serving.join()
+
+
+def _run(server: "Server") -> None:
+    with suppress(SystemExit):  # the port is in use
+        server.run()

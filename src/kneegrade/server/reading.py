@@ -17,6 +17,7 @@ Every request but those of /viewer/ needs a reader, whom the caller's dependency
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -98,6 +99,13 @@ class ReadingServices:
     labels_folder: Path | None = None
     on_signed: Callable[[str, Review], list[str]] | None = None
     pixels: PixelCache = field(default_factory=PixelCache)
+
+    def warm_up(self) -> None:
+        """Start the decoding process and compute what every page asks for, before the first reader waits for it."""
+        following_covariance_mm2()
+        for film in self.desk.store.worklist()[:1]:
+            with suppress(KneeGradeError):
+                self.pixels.of(self.desk.store.film(film.key), self.desk.store.content(film.key))
 
 
 def reader_router(services: ReadingServices, reader_of: Callable[..., str]) -> "APIRouter":

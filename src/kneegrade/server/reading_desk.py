@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, Protocol
 import numpy as np
 
 from kneegrade.anatomy.geometry import pose_of
+from kneegrade.anatomy.shape_following import model_to_film
 from kneegrade.errors import KneeGradeError
 from kneegrade.server.blind_study import Study
 from kneegrade.server.reading_film import FLAGS, FilmContent, FilmResults, ListedFilm
@@ -249,13 +250,15 @@ def agreed_reading(readings: list[Json]) -> Json:
 
 
 def _place(knee: Mapping[str, Any]) -> Json | None:
-    """Where a knee is on the film: the centre of the joint and the width of the plateau, in pixels."""
+    """Where a knee is on the film, in pixels: centre of the joint, width of the plateau, and its axes per millimetre."""
     if knee["landmarks_px"] is None:
         return None
     points = np.array([point or (np.nan, np.nan) for point in knee["landmarks_px"]], dtype=np.float64)
     pose = pose_of(points)
-    values = (*pose.centre, pose.width)
-    return None if not np.isfinite(values).all() else dict(zip(("x", "y", "width"), values, strict=True))
+    values = dict(zip(("x", "y", "width"), (*pose.centre, pose.width), strict=True))
+    if not np.isfinite(list(values.values())).all():
+        return None
+    return {**values, "mm_to_px": model_to_film(points).tolist()}
 
 
 def _status(newest: Review | None) -> str:
