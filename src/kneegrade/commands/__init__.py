@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from kneegrade.commands import (
+    agreement,
     audit,
     batch,
     calibrate,
@@ -79,7 +80,10 @@ COMMANDS: Final[dict[str, dict[str, Callable[..., None] | typer.Typer]]] = {
         "quality-control": quality_control.quality_control,
         "reproduce": reproduce.reproduce,
     },
-    "Evaluate": {"evaluate": evaluate.evaluate, "compare": compare.compare, "tables": tables.tables},
+    "Evaluate": {
+        "evaluate": evaluate.evaluate, "compare": compare.compare, "tables": tables.tables,
+        "agreement": agreement.agreement,
+    },
 }  # fmt: skip
 SUCCESSORS: Final = {
     "store": "`kneegrade store` was renamed; use `kneegrade dataset`.",

@@ -75,6 +75,50 @@ def local_application(services: ReadingServices, sessions: Sessions) -> "FastAPI
     return app
 
 
+class LocalServer:
+    """The page on a port of this computer while a `with` block lasts; the server runs in a thread of its own.
+
+    Args:
+        services: what answers.
+        on_link: called with a reader and an address to open: for `invite`, and after a link was used.
+        port: 0: the system chooses a free one.
+
+    Raises:
+        UsageError: FastAPI is missing, or the port is in use.
+    """
+
+    def __init__(self, services: ReadingServices, on_link: Callable[[str, str], None], port: int = 0) -> None:
+        require_fastapi()
+        import uvicorn
+
+        self._port, self._address = port, ""
+        self.sessions = Sessions(lambda reader, token: on_link(reader, f"{self._address}#token={token}"))
+        config = uvicorn.Config(
+            local_application(services, self.sessions), host=HOST, port=port, log_level="critical", access_log=False,
+            server_header=False, lifespan="off", timeout_graceful_shutdown=2,
+        )  # fmt: skip
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=_run, args=[self._server])  # the command keeps the signals
+
+    def __enter__(self) -> "LocalServer":
+        self._thread.start()
+        while self._thread.is_alive() and not self._server.started:
+            time.sleep(0.01)
+        if not self._server.started:
+            raise UsageError(f"Port {self._port} cannot be used; choose another one, or 0 for a free one.", code="port")
+        self._address = f"http://{HOST}:{self._server.servers[0].sockets[0].getsockname()[1]}/viewer/"
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._server.should_exit = True
+        self._thread.join()
+
+    def wait(self) -> None:
+        """Return when the server has ended."""
+        while self._thread.is_alive():
+            self._thread.join(0.5)
+
+
 def serve_locally(
     services: ReadingServices, readers: Sequence[str], on_link: Callable[[str, str], None], port: int = 0
 ) -> None:
@@ -87,38 +131,14 @@ def serve_locally(
         port: 0: the system chooses a free one.
 
     Raises:
-        UsageError: FastAPI is missing.
+        UsageError: FastAPI is missing, or the port is in use.
     """
-    require_fastapi()
-    import uvicorn
-
-    address: list[str] = []
-    sessions = Sessions(lambda reader, token: on_link(reader, f"{address[0]}#token={token}"))
-    app = local_application(services, sessions)
-    config = uvicorn.Config(
-        app, host=HOST, port=port, log_level="critical", access_log=False, server_header=False, lifespan="off",
-        timeout_graceful_shutdown=2,
-    )  # fmt: skip
-    server = uvicorn.Server(config)
-    serving = threading.Thread(target=_run, args=[server])  # not in this thread: the command handles the signals
-    serving.start()
-    try:
-        while serving.is_alive() and not server.started:
-            time.sleep(0.01)
-        if not server.started:
-            raise UsageError(f"Port {port} cannot be used; choose another one, or 0 for a free one.", code="port")
-        address.append(f"http://{HOST}:{server.servers[0].sockets[0].getsockname()[1]}/viewer/")
+    with suppress(KeyboardInterrupt), LocalServer(services, on_link, port) as server:
         services.warm_up()
         for reader in readers:
-            sessions.invite(reader)
+            server.sessions.invite(reader)
         threading.Thread(target=services.evidence.warm_up, daemon=True).start()
-        while serving.is_alive():
-            serving.join(0.5)
-    except KeyboardInterrupt:
-        pass
-    finally:
-        server.should_exit = True
-        serving.join()
+        server.wait()
 
 
 def _run(server: "Server") -> None:

@@ -26,9 +26,9 @@ export const showHelp = () => show("Keyboard and mouse", [
 
 export const question = (title, text, yes) => show(title, [h("p", {}, text)], [["Cancel", false], [yes, true, true]]);
 
-export const askToken = () => {
+export const askToken = (reason) => {
   const field = h("input", { type: "password", id: "token", autocomplete: "off", "aria-label": "Token" });
-  return show("Token", [h("p", {}, "Open the newest link that the terminal shows, or enter your token."), field], [["Open", () => field.value, true]]);
+  return show("Token", [h("p", {}, reason), field], [["Open", () => field.value, true]]);
 };
 
 const FIELDS = { side: "Side", gradable: "Gradable", landmarks_px: "Landmarks", note: "Note", status: "Status" };

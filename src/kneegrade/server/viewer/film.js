@@ -152,6 +152,7 @@ export class Film extends EventTarget {
 
   endMoving() {
     const before = this.draft.before, now = this.reading;
+    if (now === before) return;
     this.reading = before;
     this.change((next) => {
       next.knees[this.draft.knee].landmarks_px = now.knees[this.draft.knee].landmarks_px.map(([x, y]) => [Math.round(x * 100) / 100, Math.round(y * 100) / 100]);

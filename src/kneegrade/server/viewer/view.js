@@ -183,19 +183,37 @@ export class FilmView {
     for (const name of ["pointerup", "pointercancel"]) element.addEventListener(name, (event) => this.up(event));
   }
 
+  /** Position on the film, in pixels whose first has its centre at (0, 0), of a position in the window. */
+  toFilm(x, y) {
+    const box = this.element.getBoundingClientRect();
+    return [(x - box.x - this.view.x) / this.view.k - 0.5, (y - box.y - this.view.y) / this.view.k - 0.5];
+  }
+
+  /** The landmark nearest to a position on the film; where several overlap, the topmost would be any of them. */
+  nearest([x, y]) {
+    let best = { distance: Infinity };
+    this.drawn.forEach((one, knee) => one && this.film.points(knee).forEach(([px, py], index) => {
+      const distance = Math.hypot(px - x, py - y);
+      if (distance < best.distance) best = { knee, index, distance };
+    }));
+    return best;
+  }
+
   async down(event) {
     if (!this.film) return;
     this.element.setPointerCapture(event.pointerId);
     this.page.touch = event.pointerType === "touch";
     this.pointers.set(event.pointerId, [event.clientX, event.clientY]);
     if (this.pointers.size === 2) { this.action = "pinch"; return; }
-    const hit = event.target.closest?.(".hit");
-    if (hit && event.button === 0 && this.page.layers.points && !this.film.locked) {
-      const knee = Number(hit.dataset.knee), index = Number(hit.dataset.i);
+    if (event.target.closest?.(".hit") && event.button === 0 && !event.shiftKey && !this.film.locked) {
+      const { knee, index } = this.nearest(this.toFilm(event.clientX, event.clientY));
       this.action = "wait";
       this.page.mark(knee, index);
       await this.film.startMoving(knee, index);
-      if (this.pointers.has(event.pointerId)) Object.assign(this, { action: "move", moving: { knee, index } });
+      if (!this.pointers.has(event.pointerId)) return;
+      Object.assign(this, { action: "move", moving: { knee, index } });
+      const now = this.pointers.get(event.pointerId); // the pointer may have moved while the shape was loaded
+      if (now[0] !== event.clientX || now[1] !== event.clientY) this.film.move(knee, index, this.toFilm(...now));
       return;
     }
     const panning = event.button === 1 || event.button === 2 || event.shiftKey || this.page.tool === "pan";
@@ -215,8 +233,8 @@ export class FilmView {
     } else if (this.action === "pan") this.pan(dx, dy);
     else if (this.action === "window") this.page.window(dx, dy, this.film);
     else if (this.action === "move") {
-      const box = this.element.getBoundingClientRect(), { knee, index } = this.moving;
-      this.film.move(knee, index, [(event.clientX - box.x - this.view.x) / this.view.k - 0.5, (event.clientY - box.y - this.view.y) / this.view.k - 0.5]);
+      const { knee, index } = this.moving;
+      this.film.move(knee, index, this.toFilm(event.clientX, event.clientY));
     }
     this.pointers.set(event.pointerId, [event.clientX, event.clientY]);
   }

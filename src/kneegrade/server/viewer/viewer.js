@@ -5,6 +5,7 @@ import { askToken, decideConflict, question, showHelp } from "./dialogs.js";
 import { $, h, toast } from "./dom.js";
 import { Film, SIDES } from "./film.js";
 import { GRADES, Panel } from "./panel.js";
+import { loadShape } from "./shape.js";
 import { FilmView } from "./view.js";
 import { Worklist } from "./worklist.js";
 
@@ -57,7 +58,7 @@ const page = {
   },
 
   window(dx, dy, of) {
-    const { low, high } = of.grey, centre = (low + high) / 2 - (of.grey.inverted ? -dy : dy) * 90, width = Math.max(400, (high - low) * Math.exp(dx / 300));
+    const { low, high } = of.grey, centre = (low + high) / 2 + (of.grey.inverted ? -dy : dy) * 90, width = Math.max(400, (high - low) * Math.exp(dx / 300));
     Object.assign(of.grey, { low: centre - width / 2, high: centre + width / 2 });
     views.forEach((view) => view.draw());
   },
@@ -165,7 +166,7 @@ const open = async (row) => {
     if (page.row !== row) return;
     const next = worklist.next(1);
     if (next) load(next.key, next.repeat).catch(() => {});
-    film?.loadEvidence();
+    if (film && !film.hidden) { loadShape().catch(() => {}); film.loadEvidence(); }
   }, 30);
 };
 
@@ -346,7 +347,10 @@ addEventListener("keydown", (event) => {
 
 // Start
 
-worklist.addEventListener("choose", (event) => open(event.detail));
+worklist.addEventListener("choose", async (event) => {
+  await open(event.detail);
+  views[0].element.focus({ preventScroll: true }); // the arrows now choose grades
+});
 $("help-button").addEventListener("click", showHelp);
 $("films-button").addEventListener("click", () => $("films-button").setAttribute("aria-expanded", String($("worklist").classList.toggle("is-open"))));
 $("export-button").addEventListener("click", async () => {
@@ -372,7 +376,7 @@ const start = async () => {
     else $("stage-note").textContent = found.mode === "adjudicate" ? "There is no film on which the readers of this study differ." : "There are no films.";
   } catch (error) {
     if (error instanceof Refused && error.status === 401) {
-      const token = await askToken();
+      const token = await askToken(error.message);
       if (token) { useToken(token); await start(); } else $("stage-note").textContent = error.message;
     } else $("stage-note").textContent = error.message;
   }
