@@ -242,6 +242,7 @@ export class FilmView {
   up(event) {
     this.pointers.delete(event.pointerId);
     if (this.action === "move") this.film.endMoving();
+    if (["move", "wait"].includes(this.action)) this.page.mark(0, null); // the arrows choose grades again
     if (this.pointers.size === 0) this.action = null;
   }
 }
