@@ -12,19 +12,17 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import typer
-from pydicom import uid
-from pydicom._uid_dict import UID_dictionary
-from pydicom.pixels.decoders.base import get_decoder
 
 import kneegrade
 from kneegrade import errors
 from kneegrade.coherence import RULES
 from kneegrade.commands import app
-from kneegrade.imaging import dicom_codecs, dicom_deflate, dicom_header, dicom_spacing
+from kneegrade.imaging import dicom_codecs, dicom_header, dicom_spacing
 from kneegrade.imaging.decoding_worker import OTHER_FORMATS
 from kneegrade.imaging.limits import Limits
 from kneegrade.imaging.plain_image_kinds import JPEG_KINDS
 from kneegrade.imaging.plain_images import FORMATS
+from kneegrade.imaging.transfer_syntaxes import decoder_of, known_transfer_syntaxes
 
 SOURCE = Path(kneegrade.__file__).parent
 GROUPS = {
@@ -167,28 +165,14 @@ def default_codes() -> str:
 
 def transfer_syntaxes() -> str:
     """A table of all transfer syntaxes of the standard, with the package that decodes each, or "refused"."""
-    special = {
-        dicom_deflate.DEFLATED: "inflated within the limits, then as Explicit VR Little Endian",
-        dicom_codecs.ENCAPSULATED_UNCOMPRESSED: "as Explicit VR Little Endian",
-    }
     rows, refused = ["| transfer syntax | UID | decoded by |", "|---|---|---|"], []
-    known = [value for value, (_, kind, *_) in UID_dictionary.items() if kind == "Transfer Syntax"]
-    for value in sorted(known, key=lambda value: [int(number) for number in value.split(".")]):
-        one = uid.UID(value)
-        decoder = special.get(value) or _decoded_by(one)
+    for one in known_transfer_syntaxes():
+        decoder = decoder_of(one)
         if decoder:
             rows.append(f"| {one.name} | {one} | {decoder} |")
         else:
             refused.append(one.name)
     return "\n".join([*rows, "", f"Refused (`transfer_syntax`): private transfer syntaxes; {'; '.join(refused)}."])
-
-
-def _decoded_by(syntax: uid.UID) -> str:
-    try:
-        get_decoder(syntax)
-    except NotImplementedError:
-        return ""
-    return f"`{dicom_codecs.PACKAGES.get(syntax, 'pydicom')}`"
 
 
 def attributes() -> str:
