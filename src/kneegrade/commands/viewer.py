@@ -66,6 +66,7 @@ def viewer(
     from kneegrade.server.local_page import serve_locally
     from kneegrade.server.reading import ReadingServices, require_fastapi
     from kneegrade.server.reading_desk import ReadingDesk
+    from kneegrade.server.signature import FolderSignatures
 
     if adjudicate and study is None:
         raise UsageError("--adjudicate compares the readers of a study; give its name with --study.")
@@ -77,7 +78,8 @@ def viewer(
     keys = [film.key for film in store.worklist() if film.status != "failed"]
     chosen = None if study is None else open_study(directory, study, keys, repeats=repeats, seed=seed)
     desk = ReadingDesk(store, chosen, adjudicate)
-    services = ReadingServices(desk, EvidenceService(weights, detector), directory)
+    signed = FolderSignatures(directory, store.film, store.content)
+    services = ReadingServices(desk, EvidenceService(weights, detector), directory, signed)
     names = _reader_names(readers or [])
     typer.echo(f"{len(store.worklist())} films of {directory}. Open this link; it works once. Ctrl-C ends the page.")
     with stop_signals():

@@ -159,7 +159,7 @@ class _ReportResults:
 
     def listed(self) -> Iterable[ListedFilm]:
         for key, film in self._films.items():
-            yield ListedFilm(key, film["source"], tuple(map(_listed_entry, film["knees"])), film["status"])
+            yield ListedFilm(key, film["source"], tuple(map(listed_entry, film["knees"])), film["status"])
 
     def film(self, listed: ListedFilm) -> FilmResults:
         film = self._films[listed.key]
@@ -169,7 +169,8 @@ class _ReportResults:
         )  # fmt: skip
 
 
-def _listed_entry(knee: Mapping[str, Any]) -> ListedKnee:
+def listed_entry(knee: Mapping[str, Any]) -> ListedKnee:
+    """A knee of report.json for the worklist."""
     grades = knee["grades"] or {}
     kl = grades.get("kl")
     findings = (knee.get("quality") or {}).get("findings") or ()
