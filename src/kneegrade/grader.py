@@ -42,7 +42,16 @@ from kneegrade.imaging import Radiograph, Source, check_film, find_sources, read
 from kneegrade.imaging.sources import sha256_of
 from kneegrade.network import GradeLogits, evidence_of, load_report_network
 from kneegrade.progress import Progress
-from kneegrade.results import Coherence, Evidence, Finding, GradedKnee, GradedRadiograph, Quality, Report, WeightsIdentity
+from kneegrade.results import (
+    Coherence,
+    Evidence,
+    Finding,
+    GradedKnee,
+    GradedRadiograph,
+    Quality,
+    Report,
+    WeightsIdentity,
+)
 from kneegrade.uncertainty import (
     CalibratedGrades,
     OODFeatures,

@@ -48,7 +48,9 @@ def agreement(
     folder = output or (path if path.is_dir() else path.parent)
     prepare_output(folder)
     rows = [pair.as_row() for pair in pairs]
-    write_rows(list(rows[0]), [["" if v is None else v for v in row.values()] for row in rows], folder / "agreement.csv")
+    write_rows(
+        list(rows[0]), [["" if v is None else v for v in row.values()] for row in rows], folder / "agreement.csv"
+    )
     differing = disagreements(readings)
     cells = differing.astype(object).where(differing.notna(), "")
     write_rows(list(differing.columns), cells.itertuples(index=False, name=None), folder / "disagreements.csv")
@@ -84,7 +86,9 @@ def _of_study(readings: "pd.DataFrame", study: str | None) -> "pd.DataFrame":
         names = ", ".join(name or "(none)" for name in studies)
         raise UsageError(f"The readings are of several studies ({names}); choose one with --study.")
     if study is not None and study not in studies:
-        raise UsageError(f"There is no finished reading of the study {study!r}; studies: {', '.join(studies) or 'none'}.")
+        raise UsageError(
+            f"There is no finished reading of the study {study!r}; studies: {', '.join(studies) or 'none'}."
+        )
     chosen = people[people["study"] == (studies[0] if study is None and studies else study)]
     films = set(chosen["film"])
     machine = readings[(readings["reader"] == MACHINE) & readings["film"].isin(films)]

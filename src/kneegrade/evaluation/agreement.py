@@ -69,7 +69,9 @@ def load_readings(path: Path) -> pd.DataFrame:
     text = read_table(path)
     missing = [name for name in (*COLUMNS[:4], "kl") if name.upper() not in text.columns]
     if missing:
-        raise CohortError(f"{path.name} lacks the columns {', '.join(missing)}; give readings.csv of the reader's page.")
+        raise CohortError(
+            f"{path.name} lacks the columns {', '.join(missing)}; give readings.csv of the reader's page."
+        )
     table = pd.DataFrame({name: text[name.upper()] for name in text.columns.str.lower()})
     return checked_readings(table, path.name)
 
@@ -83,13 +85,19 @@ def checked_readings(table: pd.DataFrame, name: str = "readings") -> pd.DataFram
     result = pd.DataFrame({key: table[key].astype(str) for key in ("film", "subject_id", "reader")})
     result["study"] = table["study"].astype(str) if "study" in table.columns else ""
     for column in ("knee", "repeat", *CLASSES):
-        values = table[column] if column in table.columns else pd.Series([0 if column in ("knee", "repeat") else None] * len(table))
+        values = (
+            table[column]
+            if column in table.columns
+            else pd.Series([0 if column in ("knee", "repeat") else None] * len(table))
+        )
         result[column] = pd.array(pd.to_numeric(values.replace("", None), errors="coerce"), dtype="Int64")
     for grade, classes in CLASSES.items():
         wrong = result[grade].notna() & ~result[grade].isin(range(classes))
         if wrong.any():
             row = int(np.flatnonzero(wrong.to_numpy(dtype=bool))[0])
-            raise CohortError(f"{name}, column {grade}: {result[grade].iloc[row]} is outside the scale 0 to {classes - 1}.")
+            raise CohortError(
+                f"{name}, column {grade}: {result[grade].iloc[row]} is outside the scale 0 to {classes - 1}."
+            )
     return result.fillna({"repeat": 0, "knee": 0})
 
 
@@ -132,11 +140,12 @@ def _pairs(table: pd.DataFrame) -> Iterator[tuple[str, str]]:
     yield from sorted(set(zip(repeats["reader"], repeats["rater"], strict=True)))
 
 
-def _pair(
-    table: pd.DataFrame, grade: str, first: str, second: str, replicates: int, seed: int
-) -> PairAgreement | None:
+def _pair(table: pd.DataFrame, grade: str, first: str, second: str, replicates: int, seed: int) -> PairAgreement | None:
     key = ["film", "knee"]
-    own = [table.loc[(table["rater"] == rater) & table[grade].notna(), [*key, "subject_id", grade]] for rater in (first, second)]
+    own = [
+        table.loc[(table["rater"] == rater) & table[grade].notna(), [*key, "subject_id", grade]]
+        for rater in (first, second)
+    ]
     both = own[0].merge(own[1].drop(columns="subject_id"), on=key, suffixes=("_1", "_2")).sort_values(key)
     if len(both) < MIN_KNEES:
         return None
@@ -145,7 +154,9 @@ def _pair(
     matrices = np.zeros((len(both), CLASSES[grade], CLASSES[grade]))
     matrices[np.arange(len(both)), one, two] = 1
     metrics = matrix_metrics(bootstrap.sums(matrices))
-    difference = bootstrap.sums((two - one).astype(np.float64)[:, None])[:, 0] / bootstrap.sums(np.ones((len(both), 1)))[:, 0]
+    difference = (
+        bootstrap.sums((two - one).astype(np.float64)[:, None])[:, 0] / bootstrap.sums(np.ones((len(both), 1)))[:, 0]
+    )
     return PairAgreement(
         grade, first, second, len(both), *(interval(metrics[name]) for name in METRICS), interval(difference)
     )
@@ -168,5 +179,3 @@ def disagreements(readings: pd.DataFrame, without: Sequence[str] = ("kneegrade",
                 rows.append({"film": film, "knee": knee, "grade": grade, **given})
     readers = sorted(first["reader"].unique())
     return pd.DataFrame(rows, columns=["film", "knee", "grade", *readers])
-
-

@@ -46,7 +46,9 @@ class EvidenceService:
 
                 self._grader = Grader("cpu", self._weights, self._detector)
 
-    def of(self, pixels: NDArray[np.float32], outlines: list[tuple[Points, float]], sha256: str) -> list[dict[str, Any]]:
+    def of(
+        self, pixels: NDArray[np.float32], outlines: list[tuple[Points, float]], sha256: str
+    ) -> list[dict[str, Any]]:
         """Evidence on each knee, as JSON values.
 
         Args:
@@ -74,7 +76,9 @@ class EvidenceService:
                 seen = points_inside(moved, square.pixels.shape)
                 landmarks = Landmarks(moved, np.tile(np.eye(2), (len(moved), 1, 1)), seen)
                 side = SideAssignment("unknown", 1.0)
-                knees.append(build_knee(square, landmarks, side, landmark_confidence=1.0, roi_px=grader.network.config.roi_px))
+                knees.append(
+                    build_knee(square, landmarks, side, landmark_confidence=1.0, roi_px=grader.network.config.roi_px)
+                )
             return [_values(evidence) for evidence in grader.evidence(knees)]
 
 
@@ -87,7 +91,9 @@ def _values(evidence: Evidence) -> dict[str, Any]:
         shares = evidence.contributions[target.name]
         read = np.any(shares != 0.0, axis=1) & evidence.landmark_visible
         result[target.name] = {
-            "points": [[round(float(v), DIGITS) for v in row] if use else None for row, use in zip(shares, read, strict=True)],
+            "points": [
+                [round(float(v), DIGITS) for v in row] if use else None for row, use in zip(shares, read, strict=True)
+            ],
             "region": [round(float(v), DIGITS) for v in evidence.region_term[target.name]],
             "constant": [round(float(v), DIGITS) for v in evidence.constant[target.name]],
         }

@@ -259,7 +259,9 @@ def _knee_entry(row: Mapping[str, Any]) -> dict[str, Any]:
         "grades": {name: _grade_entry(row, name) for name in TARGET_NAMES} if graded else None,
         "coherence": {"findings": [_finding(code) for code in row["coherence_findings"] or ()]} if graded else None,
         "joint_space": _space_entry(row),
-        "landmarks_px": None if points is None else [_point(*pair) for pair in zip(points[::2], points[1::2], strict=True)],
+        "landmarks_px": None
+        if points is None
+        else [_point(*pair) for pair in zip(points[::2], points[1::2], strict=True)],
         "landmark_confidence": row["landmark_confidence"],
         "point_confidence": row["point_confidence"],
         "landmarks_outside": row["landmarks_outside"] or [],

@@ -17,7 +17,9 @@ MIN_PLATEAU_PX = 5.0
 Points = NDArray[np.float64]
 
 
-def measured_outline(points_px: Points, mm_per_px: float | None, aspect: float = 1.0) -> tuple[JointSpace, dict[str, Points]]:
+def measured_outline(
+    points_px: Points, mm_per_px: float | None, aspect: float = 1.0
+) -> tuple[JointSpace, dict[str, Points]]:
     """The joint space with the error of points that people mark, and its lines in pixels of the film.
 
     Args:

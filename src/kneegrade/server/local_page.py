@@ -137,8 +137,12 @@ def serve_locally(
         services.warm_up()
         for reader in readers:
             server.sessions.invite(reader)
-        threading.Thread(target=services.evidence.warm_up, daemon=True).start()
-        server.wait()
+        loading = threading.Thread(target=services.evidence.warm_up)
+        loading.start()
+        try:
+            server.wait()
+        finally:
+            loading.join()
 
 
 def _run(server: "Server") -> None:

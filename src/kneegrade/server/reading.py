@@ -52,7 +52,12 @@ PAGE_HEADERS: Final = {
     "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-cache",
 }  # fmt: skip
-_TYPES: Final = {".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
+_TYPES: Final = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
 
 
 class Marked(BaseModel):
@@ -298,5 +303,3 @@ def _add_page(router: "APIRouter") -> None:
         if wanted not in pages:
             raise HTTPException(404, "There is no such page.")
         return Response(pages[wanted], media_type=_TYPES[Path(wanted).suffix], headers=PAGE_HEADERS)
-
-

@@ -84,7 +84,9 @@ class ReadingDesk:
         """The stream to which the reader's readings of a film belong."""
         if self.study is None:
             return Stream(key)
-        return Stream(key, self.study.name, ADJUDICATION if self.adjudicate else reader, 0 if self.adjudicate else repeat)
+        return Stream(
+            key, self.study.name, ADJUDICATION if self.adjudicate else reader, 0 if self.adjudicate else repeat
+        )
 
     def worklist(self, reader: str) -> Json:
         """Title, mode and films; in the mode "blind" in the reader's order, without names and results."""
@@ -220,7 +222,9 @@ def differing_films(newest: Mapping[Stream, Review]) -> tuple[set[str], set[str]
             decided.add(stream.film)
         else:
             readings.setdefault((stream.film, stream.study), []).append(review.reading)
-    differing = {film for (film, _), several in readings.items() if any(not same_grades(several[0], o) for o in several)}
+    differing = {
+        film for (film, _), several in readings.items() if any(not same_grades(several[0], o) for o in several)
+    }
     return differing, differing - decided
 
 
@@ -271,7 +275,11 @@ def _row(film: ListedFilm, newest: Review | None, differ: bool) -> Json:
     if newest is not None:
         read = newest.reading["knees"]
         knees = [
-            [knee["side"], knee["grades"].get("kl") if knee["gradable"] else None, machine[i] if i < len(machine) else None]
+            [
+                knee["side"],
+                knee["grades"].get("kl") if knee["gradable"] else None,
+                machine[i] if i < len(machine) else None,
+            ]
             for i, knee in enumerate(read)
         ]
     return {
@@ -279,5 +287,3 @@ def _row(film: ListedFilm, newest: Review | None, differ: bool) -> Json:
         "doubt": round(film.doubt, 4) + (10 if differ else 0), "status": _status(newest),
         "reader": None if newest is None else newest.reader, "person": film.person, "visit": film.visit,
     }  # fmt: skip
-
-

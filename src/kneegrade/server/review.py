@@ -71,7 +71,9 @@ class Difference:
     theirs: Any
 
 
-def merge(base: dict[str, Any], mine: dict[str, Any], theirs: dict[str, Any]) -> tuple[dict[str, Any], list[Difference]]:
+def merge(
+    base: dict[str, Any], mine: dict[str, Any], theirs: dict[str, Any]
+) -> tuple[dict[str, Any], list[Difference]]:
     """The reading with the changes of both, and the fields that both changed to different values.
 
     Such a field has the value of `theirs`. A landmark counts as one field with the other landmarks of its knee.
@@ -99,7 +101,9 @@ def merge(base: dict[str, Any], mine: dict[str, Any], theirs: dict[str, Any]) ->
 def _merged_grades(
     number: int, before: dict[str, int], mine: dict[str, int], theirs: dict[str, int], differences: list[Difference]
 ) -> dict[str, int]:
-    values = {name: _field(number, name, before.get(name), mine.get(name), theirs.get(name), differences) for name in CLASSES}
+    values = {
+        name: _field(number, name, before.get(name), mine.get(name), theirs.get(name), differences) for name in CLASSES
+    }
     return {name: value for name, value in values.items() if value is not None}
 
 

@@ -81,7 +81,9 @@ def _joint_space(
         return measured_outline(points, mm_per_px, aspect)[0]
     if space is None:
         return None
-    medial, lateral = (Measurement(space[side]["fraction"], space[side]["fraction_error"]) for side in ("medial", "lateral"))
+    medial, lateral = (
+        Measurement(space[side]["fraction"], space[side]["fraction_error"]) for side in ("medial", "lateral")
+    )
     angle = space.get("convergence_angle_deg") or {"value": 0.0, "error": 0.0}
     width = Measurement(space["tibial_width_px"]["value"], space["tibial_width_px"]["error"])
     return JointSpace(medial, lateral, {}, Measurement(**angle), width, mm_per_px)
@@ -113,11 +115,11 @@ def signed_files(
     from kneegrade.clinical.sr import Verification, structured_report
 
     predecessor = dcmread(predecessors["sr"])  # written by kneegrade
-    film = read_clinical_film(
-        signed_radiograph(results, review.reading), content.content, _job(predecessor, review)
-    )
+    film = read_clinical_film(signed_radiograph(results, review.reading), content.content, _job(predecessor, review))
     if film.header.study_instance_uid != predecessor.StudyInstanceUID:
-        raise KneeGradeError("The structured report before is of another film; grade the films again.", code="other_film")
+        raise KneeGradeError(
+            "The structured report before is of another film; grade the films again.", code="other_film"
+        )
     verification = Verification(review.reader, organization or NO_ORGANIZATION, predecessor)
     files = {"sr": file_bytes(structured_report(film, verification=verification))}
     if "fhir" in predecessors:

@@ -79,7 +79,10 @@ def test_a_film_in_an_archive_is_found(tmp_path):
     with zipfile.ZipFile(tmp_path / "films.zip", "w") as archive:
         archive.write(tmp_path / "films" / "film-01.png", "a/film-01.png")
     (tmp_path / "out").mkdir()
-    write_json(replace(report, radiographs=(replace(report.radiographs[0], source="a/film-01.png"),)), tmp_path / "out" / "report.json")
+    write_json(
+        replace(report, radiographs=(replace(report.radiographs[0], source="a/film-01.png"),)),
+        tmp_path / "out" / "report.json",
+    )
     write_inputs([tmp_path / "films.zip"], tmp_path / "out")
     store = FolderStore(tmp_path / "out")
     key = store.worklist()[0].key

@@ -59,7 +59,9 @@ def test_the_parquet_table_is_a_manifest_with_the_corrected_landmarks(read_folde
     table = load_manifest(read_folder / "labels.parquet")
     corrected = table["knee_id"] == "read-film-01-000-R"
     points = landmark_array(table)[corrected.to_numpy()][0]
-    detected = np.array(FolderStore(read_folder).film(FolderStore(read_folder).worklist()[0].key).knees[0]["landmarks_px"])
+    detected = np.array(
+        FolderStore(read_folder).film(FolderStore(read_folder).worklist()[0].key).knees[0]["landmarks_px"]
+    )
     assert np.flatnonzero(np.abs(points - detected).max(1) > 1).tolist() == [50]
     assert set(table["revision"]) == {1}
     assert table[list(TARGET_NAMES)].equals(csv_manifest(read_folder / "labels.csv")[list(TARGET_NAMES)])

@@ -153,7 +153,9 @@ def test_evidence_of_other_weights_is_not_shown(client, key, monkeypatch):
     class Loaded:  # instead of the network, which takes a second to load
         identity = type("Identity", (), {"sha256": "f" * 64})
 
-    monkeypatch.setattr("kneegrade.server.film_evidence.EvidenceService.warm_up", lambda self: setattr(self, "_grader", Loaded))
+    monkeypatch.setattr(
+        "kneegrade.server.film_evidence.EvidenceService.warm_up", lambda self: setattr(self, "_grader", Loaded)
+    )
     answer = client.get(f"/v1/films/{key}/evidence")
     assert answer.status_code == 422
     assert "--weights" in answer.json()["detail"]

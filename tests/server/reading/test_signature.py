@@ -59,7 +59,9 @@ def test_a_signature_makes_a_verified_revision_that_replaces_the_report(graded):
 
     notes, review = sign(store, signatures, change)
     assert notes == [f"Signed. Wrote bilateral.sr-{review.revision}.dcm, bilateral.fhir-{review.revision}.json."]
-    before, after = (dcmread(graded / "dicom" / name) for name in ("bilateral.sr.dcm", f"bilateral.sr-{review.revision}.dcm"))
+    before, after = (
+        dcmread(graded / "dicom" / name) for name in ("bilateral.sr.dcm", f"bilateral.sr-{review.revision}.dcm")
+    )
     assert (after.VerificationFlag, after.CompletionFlag, after.PreliminaryFlag) == ("VERIFIED", "COMPLETE", "FINAL")
     (verifier,) = after.VerifyingObserverSequence
     assert str(verifier.VerifyingObserverName) == "Doe^Jane"
@@ -85,7 +87,9 @@ def test_a_second_signature_replaces_the_first(graded):
     _, second = sign(store, signatures, lambda reading: reading["knees"][0]["grades"].update(kl=4), "Roe^Richard")
     one, two = (dcmread(graded / "dicom" / f"bilateral.sr-{review.revision}.dcm") for review in (first, second))
     (predecessor,) = two.PredecessorDocumentsSequence
-    assert predecessor.ReferencedSeriesSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID == one.SOPInstanceUID
+    assert (
+        predecessor.ReferencedSeriesSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID == one.SOPInstanceUID
+    )
     assert two.InstanceNumber > one.InstanceNumber
 
 

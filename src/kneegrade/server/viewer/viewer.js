@@ -262,7 +262,7 @@ const TOOLS = [
   ["calipers", "Calipers", "Calipers (c)", () => toggleLayer("calipers"), () => page.layers.calipers], ["evidence", "Evidence", "Evidence of each landmark for the selected grade (e)", () => toggleLayer("evidence"), () => page.layers.evidence],
 ];
 
-$("toolbar").append(...TOOLS.map(([id, label, title, act, isOn]) => h("button", { type: "button", id: `tool-${id}`, className: "plain", title, "aria-label": title, "aria-pressed": isOn ? "false" : null, onclick: () => { if (film) act(); } }, label)));
+$("toolbar").append(...TOOLS.map(([id, label, title, act, isOn]) => h("button", { type: "button", id: `tool-${id}`, className: "plain", title, "aria-label": label.length > 1 ? `${label}: ${title}` : title, "aria-pressed": isOn ? "false" : null, onclick: () => { if (film) act(); } }, label)));
 
 const tools = () => TOOLS.forEach(([id, , , , isOn]) => {
   const button = $(`tool-${id}`);

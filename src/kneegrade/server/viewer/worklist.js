@@ -125,10 +125,9 @@ export class Worklist extends EventTarget {
   row(film, at) {
     const flags = flagNames(film.flags);
     const knees = film.knees.map(([side, kl, machine]) => h("span", { className: `chip g${kl ?? "x"}${machine !== null && machine !== kl ? " changed" : ""}` },
-      h("i", {}, side === "unknown" ? "?" : side), ` ${kl ?? "–"}`));
-    const words = [film.name, ...film.knees.map(([side, kl]) => `${{ R: "right", L: "left" }[side] ?? "unknown side"} KL ${kl ?? "none"}`), STATUS[film.status], ...flags];
+      h("i", {}, side === "unknown" ? "?" : side), h("span", { className: "sr" }, " knee, KL"), ` ${kl ?? "–"}`));
     const row = h("div", { className: `row is-${film.status}`, role: "option", id: `row-${at}`, "aria-selected": String(film === this.open), "aria-setsize": this.shown.length,
-      "aria-posinset": at + 1, "aria-label": words.join(", "), dataset: { at: String(at), key: film.key } },
+      "aria-posinset": at + 1, dataset: { at: String(at), key: film.key } },
     h("span", { className: "name", title: film.name }, film.name), h("span", { className: "chips" }, ...knees),
     h("span", { className: "flags" }, flags.join(", ")), h("span", { className: "status" }, film.reader && film.status !== "new" ? `${STATUS[film.status]} · ${film.reader}` : STATUS[film.status]));
     row.style.transform = `translateY(${at * ROW}px)`;
