@@ -22,7 +22,9 @@ def agreement(
     ],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="DIR", show_default="PATH, if it is a folder", help="Folder for the results."),
+        typer.Option(
+            "--output", "-o", metavar="DIR", show_default="PATH, if it is a folder", help="Folder for the results."
+        ),
     ] = None,
     study: Annotated[
         str | None,

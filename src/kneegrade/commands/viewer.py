@@ -16,11 +16,17 @@ def viewer(
     ],
     films: Annotated[
         list[Path] | None,
-        typer.Option(metavar="PATH", show_default="where they were graded", help="The films, if they were moved. May be repeated."),
+        typer.Option(
+            metavar="PATH", show_default="where they were graded",
+            help="The films, if they were moved. May be repeated.",
+        ),
     ] = None,
     readers: Annotated[
         list[str] | None,
-        typer.Option("--reader", metavar="NAME", show_default="the user", help="Name of a reader; repeat it for several, who get a link each."),
+        typer.Option(
+            "--reader", metavar="NAME", show_default="the user",
+            help="Name of a reader; repeat it for several, who get a link each.",
+        ),
     ] = None,
     study: Annotated[
         str | None,

@@ -85,12 +85,9 @@ def checked_readings(table: pd.DataFrame, name: str = "readings") -> pd.DataFram
     result = pd.DataFrame({key: table[key].astype(str) for key in ("film", "subject_id", "reader")})
     result["study"] = table["study"].astype(str) if "study" in table.columns else ""
     for column in ("knee", "repeat", *CLASSES):
-        values = (
-            table[column]
-            if column in table.columns
-            else pd.Series([0 if column in ("knee", "repeat") else None] * len(table))
-        )
-        result[column] = pd.array(pd.to_numeric(values.replace("", None), errors="coerce"), dtype="Int64")
+        absent = pd.Series([0 if column in ("knee", "repeat") else None] * len(table), index=table.index)
+        values = table[column] if column in table.columns else absent
+        result[column] = pd.to_numeric(values.replace("", None), errors="coerce").astype("Int64")
     for grade, classes in CLASSES.items():
         wrong = result[grade].notna() & ~result[grade].isin(range(classes))
         if wrong.any():
@@ -157,9 +154,8 @@ def _pair(table: pd.DataFrame, grade: str, first: str, second: str, replicates: 
     difference = (
         bootstrap.sums((two - one).astype(np.float64)[:, None])[:, 0] / bootstrap.sums(np.ones((len(both), 1)))[:, 0]
     )
-    return PairAgreement(
-        grade, first, second, len(both), *(interval(metrics[name]) for name in METRICS), interval(difference)
-    )
+    shares = {name: interval(metrics[name]) for name in METRICS}
+    return PairAgreement(grade, first, second, len(both), **shares, difference=interval(difference))
 
 
 def disagreements(readings: pd.DataFrame, without: Sequence[str] = ("kneegrade",)) -> pd.DataFrame:

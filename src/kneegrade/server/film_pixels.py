@@ -69,4 +69,5 @@ def _decoded(film: FilmResults, content: FilmContent) -> FilmPixels:
     grey = np.clip(pixels, 0, 1)
     grey *= 65535
     np.rint(grey, out=grey)
-    return FilmPixels(*pixels.shape, grey.astype("<u2").tobytes())
+    rows, columns = pixels.shape
+    return FilmPixels(rows, columns, grey.astype("<u2").tobytes())

@@ -296,7 +296,8 @@ def _space_entry(row: Mapping[str, Any]) -> dict[str, Any] | None:
     px, scale = {"value": row["tibial_width_px"], "error": row["tibial_width_error_px"]}, row["mm_per_px"]
     widths = {
         side: {
-            "fraction": row[f"joint_space_{side}_fraction"], "fraction_error": row[f"joint_space_{side}_error_fraction"],
+            "fraction": row[f"joint_space_{side}_fraction"],
+            "fraction_error": row[f"joint_space_{side}_error_fraction"],
             "mm": row[f"joint_space_{side}_mm"], "mm_error": row[f"joint_space_{side}_error_mm"],
         }
         for side in ("medial", "lateral")

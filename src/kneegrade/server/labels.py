@@ -165,7 +165,7 @@ def labels_manifest(store: ReadingStore, source: str = "read") -> pd.DataFrame:
         raise CohortError("No gradable knee of a known side has been read; finish a reading first.")
     table = pd.DataFrame(rows)
     for name in TARGET_NAMES:
-        table[name] = pd.array(table[name], dtype="Int64")
+        table[name] = table[name].astype("Int64")
     table["visit"] = pd.to_numeric(table["visit"], errors="coerce").fillna(0).astype(int)
     return manifest_from_readings(table, source)
 

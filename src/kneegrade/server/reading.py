@@ -40,7 +40,7 @@ from kneegrade.server.review import CLASSES, MAX_KNEES, Points, Reading
 from kneegrade.server.review_log import ConflictError, Review
 
 if TYPE_CHECKING:
-    from fastapi import APIRouter
+    from fastapi import APIRouter, Response
 
 MAX_REPEAT: Final = 9
 PAGE_POLICY: Final = (
@@ -236,7 +236,9 @@ def film_evidence(services: ReadingServices, film: FilmResults, newest: Review |
         KneeGradeError: the film cannot be read, or the weights are others.
     """
     pixels = services.pixels.of(film, services.desk.store.content(film.key))
-    grey = np.frombuffer(pixels.grey, dtype="<u2").reshape(pixels.rows, pixels.columns).astype(np.float32) / 65535
+    grey = np.frombuffer(pixels.grey, dtype="<u2").reshape(pixels.rows, pixels.columns).astype(np.float32) / np.float32(
+        65535
+    )
     outlines: dict[int, tuple[NDArray[np.float64], float]] = {}
     for number, knee in enumerate(film.knees):
         read = newest.reading["knees"][number] if newest and number < len(newest.reading["knees"]) else {}
@@ -252,7 +254,7 @@ def _revision(review: Review) -> dict[str, Any]:
     return {"revision": review.revision, "reader": review.reader, "time": review.time}
 
 
-def _json_response(values: Any, status: int = 200) -> Any:
+def _json_response(values: Any, status: int = 200) -> "Response":
     """JSON without FastAPI's encoder, which takes seconds for 10,000 films."""
     from fastapi import Response
 

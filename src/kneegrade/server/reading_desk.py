@@ -254,7 +254,7 @@ def agreed_reading(readings: list[Json]) -> Json:
 
 
 def _place(knee: Mapping[str, Any]) -> Json | None:
-    """Where a knee is on the film, in pixels: centre of the joint, width of the plateau, and its axes per millimetre."""
+    """Where a knee is on the film, in pixels: centre of the joint, width of the plateau, axes per millimetre."""
     if knee["landmarks_px"] is None:
         return None
     points = np.array([point or (np.nan, np.nan) for point in knee["landmarks_px"]], dtype=np.float64)
@@ -283,7 +283,8 @@ def _row(film: ListedFilm, newest: Review | None, differ: bool) -> Json:
             for i, knee in enumerate(read)
         ]
     return {
-        "key": film.key, "repeat": 0, "name": film.name, "knees": knees, "flags": film.flags | (DIFFER if differ else 0),
+        "key": film.key, "repeat": 0, "name": film.name, "knees": knees,
+        "flags": film.flags | (DIFFER if differ else 0),
         "doubt": round(film.doubt, 4) + (10 if differ else 0), "status": _status(newest),
         "reader": None if newest is None else newest.reader, "person": film.person, "visit": film.visit,
     }  # fmt: skip

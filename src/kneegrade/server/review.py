@@ -89,12 +89,12 @@ def merge(
         knee = merged["knees"][number]
         for field in ("side", "landmarks_px"):
             knee[field] = _field(number, field, before.get(field), own.get(field), other.get(field), differences)
-        verdicts = [(one.get("gradable", True), one.get("reason", "")) for one in (before, own, other)]
-        knee["gradable"], knee["reason"] = _field(number, "gradable", *verdicts, differences)
+        start, my, their = ((one.get("gradable", True), one.get("reason", "")) for one in (before, own, other))
+        knee["gradable"], knee["reason"] = _field(number, "gradable", start, my, their, differences)
         knee["grades"] = _merged_grades(number, before["grades"], own["grades"], other["grades"], differences)
     for field, default in (("note", ""), ("status", "draft")):
-        values = (reading.get(field, default) for reading in (base, mine, theirs))
-        merged[field] = _field(None, field, *values, differences)
+        first, my, their = (reading.get(field, default) for reading in (base, mine, theirs))
+        merged[field] = _field(None, field, first, my, their, differences)
     return merged, differences
 
 

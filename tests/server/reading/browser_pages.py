@@ -13,7 +13,8 @@ from kneegrade.server.reading import ReadingServices
 
 CHROMIUM = shutil.which("chromium")
 ARGUMENTS = [
-    "--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist",
+    "--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader",
+    "--ignore-gpu-blocklist",
 ]  # fmt: skip
 EXPECTED = ("409 (Conflict)", "401 (Unauthorized)")  # the browser's note of answers that the page deals with
 

@@ -26,7 +26,7 @@ def read(store, number, *, status="read", reader="anna", **changes):
 
 @pytest.fixture
 def read_folder(folder):
-    """Four films: one with a corrected grade and landmark, one not gradable on the right, one signed, one only begun."""
+    """Four films: corrected grade and landmark, not gradable on the right, signed, only begun."""
     store = FolderStore(folder)
     points = store.film(store.worklist()[0].key).knees[0]["landmarks_px"]
     moved = [[x + 1.5, y] if i == 50 else [x, y] for i, (x, y) in enumerate(points)]

@@ -52,7 +52,8 @@ def test_the_verdict_on_gradability_goes_with_its_reason():
 
 @pytest.mark.parametrize(
     "knee",
-    [{"side": "X"}, {"side": "R", "grades": {"kl": 5}}, {"side": "R", "grades": {"hip": 1}}, {"side": "R", "landmarks_px": [[0, 0]] * 73},
+    [{"side": "X"}, {"side": "R", "grades": {"kl": 5}}, {"side": "R", "grades": {"hip": 1}},
+     {"side": "R", "landmarks_px": [[0, 0]] * 73},
      {"side": "R", "landmarks_px": [[float("nan"), 0]] * 74}, {"side": "R", "patient": "x"}],
 )  # fmt: skip
 def test_invalid_knees_are_refused(knee):
