@@ -56,7 +56,10 @@ class ListedFilm:
     @property
     def flags(self) -> int:
         """Bits of all knees; a film without knees needs eyes, too."""
-        return int(np.bitwise_or.reduce([knee.flags for knee in self.knees])) if self.knees else 1
+        bits = 0 if self.knees else 1
+        for knee in self.knees:
+            bits |= knee.flags
+        return bits
 
     @property
     def doubt(self) -> float:

@@ -146,11 +146,13 @@ export class Film extends EventTarget {
     const next = structuredClone({ ...this.reading, knees: this.reading.knees.map((knee) => ({ ...knee, landmarks_px: null })) });
     next.knees.forEach((knee, n) => { knee.landmarks_px = n === i ? points : this.reading.knees[n].landmarks_px; });
     this.reading = next;
+    this.moving = i;
     this.say("moving");
     this.measure(i);
   }
 
   endMoving() {
+    this.moving = null;
     const before = this.draft.before, now = this.reading;
     if (now === before) return;
     this.reading = before;

@@ -177,23 +177,28 @@ export class Panel {
   }
 
   updateKnee(section, i) {
-    const { film } = this, knee = film.reading.knees[i], measured = film.measured[i];
+    const { film } = this, knee = film.reading.knees[i];
     section.querySelector(".side").value = knee.side;
     section.querySelector(".not-gradable").checked = !knee.gradable;
     const reason = section.querySelector(".reason");
     reason.hidden = knee.gradable;
     if (document.activeElement !== reason) reason.value = knee.reason;
-    const space = section.querySelector(".space");
-    if (!space) return;
-    space.hidden = !measured;
-    if (measured) {
-      space.querySelector(".medial").textContent = widthText(measured.medial);
-      space.querySelector(".lateral").textContent = widthText(measured.lateral);
-      space.querySelector(".angle").textContent = `${number(measured.convergence_angle_deg.value, 1)} ± ${number(measured.convergence_angle_deg.error, 1)}°`;
-    }
+    if (!section.querySelector(".space")) return;
+    this.updateSpace(i);
     const moved = section.querySelector(".moved"), detected = film.machine(i)?.landmarks_px, own = knee.landmarks_px;
     moved.hidden = !own;
     if (own) moved.firstChild.textContent = detected ? `${own.filter(([x, y], n) => !detected[n] || Math.hypot(x - detected[n][0], y - detected[n][1]) > 0.5).length} landmarks moved.` : "Landmarks moved.";
+  }
+
+  /** Shows the joint space of knee i. */
+  updateSpace(i) {
+    const measured = this.film.measured[i], space = this.element.querySelector(`.knee[data-knee="${i}"] .space`);
+    if (!space) return;
+    space.hidden = !measured;
+    if (!measured) return;
+    space.querySelector(".medial").textContent = widthText(measured.medial);
+    space.querySelector(".lateral").textContent = widthText(measured.lateral);
+    space.querySelector(".angle").textContent = `${number(measured.convergence_angle_deg.value, 1)} ± ${number(measured.convergence_angle_deg.error, 1)}°`;
   }
 
   updateEvidence() {

@@ -31,7 +31,6 @@ export class FilmView {
     this.svg = s("svg", { class: "overlay", "aria-hidden": "true" }, this.group);
     this.caption = h("p", { className: "caption" });
     this.element = h("div", { className: "view", tabIndex: -1 }, this.canvas, this.svg, this.caption);
-    this.screen = screenOf(this.canvas);
     this.view = { x: 0, y: 0, k: 1 };
     this.pointers = new Map();
     this.listen();
@@ -40,6 +39,7 @@ export class FilmView {
 
   /** Shows a film, or one knee of it. */
   bind(film, { knee = null, caption = "", editable = true } = {}) {
+    this.screen ??= screenOf(this.canvas); // only now: a context of the graphics card takes time
     if (this.film !== film) { this.film = film; this.screen.load(film.levels); }
     Object.assign(this, { knee, editable });
     this.caption.textContent = caption;
@@ -121,10 +121,33 @@ export class FilmView {
     this.sizePoints();
   }
 
+  /** Redraws one outline while a point of it is dragged, at the next frame. */
+  follow(i) {
+    if (this.following || !this.drawn?.[i]) return;
+    this.following = true;
+    requestAnimationFrame(() => {
+      this.following = false;
+      const one = this.drawn[i], at = this.film.points(i);
+      if (!one || !at) return;
+      one.lines.forEach((line, b) => line.setAttribute("points", at.slice(...BONES[b]).map(([x, y]) => `${(x + 0.5).toFixed(2)},${(y + 0.5).toFixed(2)}`).join(" ")));
+      one.dots.forEach((dot, n) => {
+        const [x, y] = at[n], shown = dot.at;
+        if (shown && Math.abs(shown[0] - x) + Math.abs(shown[1] - y) < 0.02) return; // most points do not move
+        dot.at = at[n];
+        dot.setAttribute("cx", x + 0.5);
+        dot.setAttribute("cy", y + 0.5);
+      });
+    });
+  }
+
   place(one, i) {
     const at = this.film.points(i).map(([x, y]) => [x + 0.5, y + 0.5]); // the first pixel's centre is (0, 0)
     one.lines.forEach((line, b) => line.setAttribute("points", at.slice(...BONES[b]).join(" ")));
-    for (const group of [one.dots, one.hits]) group.forEach((dot, n) => { dot.setAttribute("cx", at[n][0]); dot.setAttribute("cy", at[n][1]); });
+    for (const group of [one.dots, one.hits]) group.forEach((dot, n) => { dot.setAttribute("cx", at[n][0]); dot.setAttribute("cy", at[n][1]); dot.at = null; });
+    this.placeCalipers(one, i);
+  }
+
+  placeCalipers(one, i) {
     const measured = this.film.measured[i];
     for (const [name, bar] of Object.entries(one.bars)) {
       const line = measured?.lines[name];
@@ -163,9 +186,13 @@ export class FilmView {
       if (!one?.radii) return;
       one.dots.forEach((dot, n) => dot.setAttribute("r", (dot.classList.contains("marked") ? Math.max(6, one.radii[n]) : one.radii[n]) / k));
       one.hits.forEach((dot) => dot.setAttribute("r", small / k));
-      Object.values(one.labels).forEach((label) => {
-        label.setAttribute("transform", `translate(${label.dataset.x ?? 0} ${label.dataset.y ?? 0}) scale(${1 / k}) translate(0 20)`);
-      });
+      this.sizeLabels(one);
+    });
+  }
+
+  sizeLabels(one) {
+    Object.values(one.labels).forEach((label) => {
+      label.setAttribute("transform", `translate(${label.dataset.x ?? 0} ${label.dataset.y ?? 0}) scale(${1 / this.view.k}) translate(0 20)`);
     });
   }
 

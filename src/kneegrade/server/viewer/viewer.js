@@ -106,8 +106,8 @@ const connect = (one) => {
     state();
   });
   one.addEventListener("saved", () => { note(one); state(); if (one === film) panel.update(); });
-  one.addEventListener("moving", () => { if (one === film) views.forEach((view) => view.update()); });
-  one.addEventListener("measured", () => { if (one === film) refresh(); });
+  one.addEventListener("moving", () => { if (one === film) views.forEach((view) => { if (view.film === one && view.element.isConnected) view.follow(one.moving); }); });
+  one.addEventListener("measured", () => { if (one === film) showWidths(one); });
   one.addEventListener("evidence", () => { if (one === film) refresh(); });
   one.addEventListener("conflict", () => { state(); if (one === film) resolve(one); });
 };
@@ -246,6 +246,18 @@ const refresh = () => {
   views.forEach((view) => { if (view.element.isConnected && view.film === film) view.update(); });
   panel.update();
   tools();
+};
+
+/** Shows new widths; while a landmark is dragged, nothing else. */
+const showWidths = (one) => {
+  if (one.moving === null || one.moving === undefined) { refresh(); return; }
+  views.forEach((view) => {
+    const drawn = view.film === one && view.element.isConnected ? view.drawn[one.moving] : null;
+    if (!drawn) return;
+    view.placeCalipers(drawn, one.moving);
+    view.sizeLabels(drawn);
+  });
+  panel.updateSpace(one.moving);
 };
 
 const toggleLayer = (name) => { page.layers[name] = !page.layers[name]; refresh(); };
