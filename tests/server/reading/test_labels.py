@@ -1,8 +1,13 @@
 """Labels of readers as other commands take them."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
+from reading_folders import write_reading_folder
 
 from kneegrade.cohorts import load_labels
 from kneegrade.cohorts.build_manifest import csv_manifest
@@ -84,3 +89,29 @@ def test_texts_that_a_spreadsheet_would_run_are_escaped(folder):
     read(store, 0, gradable=False, reason="=1+1")
     write_labels(store, folder)
     assert "'=1+1" in (folder / "readings.csv").read_text()
+
+
+def kneegrade(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "kneegrade", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
+
+
+@pytest.mark.slow
+def test_calibrate_dataset_and_train_take_the_labels_as_they_are(tmp_path):
+    folder = write_reading_folder(tmp_path, 60)
+    store = FolderStore(folder)
+    for number in range(60):
+        read(store, number)
+    labels = folder / "labels.parquet"
+    assert "labels.parquet" in kneegrade("viewer", folder, "--export").stdout
+    done = kneegrade("calibrate", "--manifest", labels, "--split", "train", "--site", "clinic", "-o", tmp_path / "site")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "site" / "weights.safetensors").is_file()
+    done = kneegrade("dataset", labels, "-o", tmp_path / "dataset", "--workers", "1")
+    assert done.returncode == 0, done.stderr
+    recipe = Path(__file__).parents[3] / "recipes" / "paper" / "proposed.yaml"
+    settings = (f"data.datasets=[{tmp_path / 'dataset'}]", "model.trunk=resnet18", "train.epochs=1", "train.batch_size=8")
+    options = [option for setting in settings for option in ("--set", setting)]
+    done = kneegrade("train", recipe, *options, "-o", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "weights.safetensors").is_file()
