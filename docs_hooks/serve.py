@@ -104,7 +104,10 @@ def routes() -> str:
 def _description() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         spool = Spool(Path(folder) / "spool")
-        app: FastAPI = rest_routes(RestSettings(tokens=Path(folder) / "tokens"), spool)
+        settings = ServeSettings(
+            spool=SpoolSettings(directory=spool.directory), rest=RestSettings(tokens=Path(folder) / "tokens")
+        )
+        app: FastAPI = rest_routes(settings, spool)
         from kneegrade.server.rest import api_description
 
         described = api_description(app)

@@ -18,18 +18,23 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.types import ASGIApp
 
+from kneegrade.errors import UsageError
 from kneegrade.server import dicomweb
 from kneegrade.server.api_page import STYLE, api_page
 from kneegrade.server.audit_log import AuditLog
 from kneegrade.server.film_body import MEDIA_TYPES, SpoolFile, body_chunks, check_headers, kind_of, wait_seconds
+from kneegrade.server.film_evidence import EvidenceService
 from kneegrade.server.http_guard import HttpGuard, needs
 from kneegrade.server.metrics import MEDIA_TYPE as METRICS_TYPE
 from kneegrade.server.metrics import Metrics
 from kneegrade.server.problem import Problem, Refusal, answer_problems, problems
+from kneegrade.server.reading import ReadingServices, reader_router
+from kneegrade.server.reading_desk import ReadingDesk
 from kneegrade.server.rest_listener import listening_socket
 from kneegrade.server.rest_models import RESULTS, FilmState, Key, ResultName, State
 from kneegrade.server.settings import RestSettings, ServeSettings
 from kneegrade.server.spool import Accepted, Spool
+from kneegrade.server.spool_store import SpoolSignatures, SpoolStore
 from kneegrade.server.tokens import Caller, TokenFile
 from kneegrade.server.uvicorn_limits import MAX_HEADER_BYTES, limited_protocol
 from kneegrade.version import __version__
@@ -37,6 +42,7 @@ from kneegrade.version import __version__
 AUDIT_FILE: Final = "audit.jsonl"
 POLL_SECONDS: Final = 0.15  # between two looks at a film that a client waits for
 GRACE_SECONDS: Final = 3  # for requests in work when the service ends
+BODY_PATHS: Final = ("/v1/films", "/dicomweb/")  # whose bodies are streamed and counted
 OPEN_PATHS: Final = ("/healthz", "/viewer/")  # /viewer/: a page without data, which asks for the token itself
 REPORT_POLICY: Final = (  # of report.html, which has its script and style inside: without an origin, it reaches nothing
     "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; "
@@ -108,28 +114,32 @@ class FilmGate:
             await asyncio.to_thread(self._audit.write, "film_received", film=film.key, sender=sender, via=via)
 
 
-def application(settings: RestSettings, spool: Spool) -> ASGIApp:
+def application(settings: ServeSettings, spool: Spool) -> ASGIApp:
     """The service as an ASGI application.
 
     Args:
-        settings: of the service.
+        settings: with a section `rest`.
         spool: with films and results.
 
     Raises:
         UsageError: the file of tokens cannot be read.
     """
-    return HttpGuard(rest_routes(settings, spool), TokenFile(settings.tokens), OPEN_PATHS, settings.connections)
+    rest = rest_section(settings)
+    return HttpGuard(rest_routes(settings, spool), TokenFile(rest.tokens), OPEN_PATHS, rest.connections, BODY_PATHS)
 
 
-def rest_routes(settings: RestSettings, spool: Spool) -> FastAPI:
+def rest_routes(settings: ServeSettings, spool: Spool) -> FastAPI:
     """The routes, without the guard that asks for tokens."""
     app = FastAPI(
         title="kneegrade", version=__version__, docs_url=None, redoc_url=None, openapi_url=None,
         summary="Kellgren-Lawrence and OARSI grades of knee radiographs. Research use, not a medical device.",
     )  # fmt: skip
     metrics = Metrics(spool)
-    gate = FilmGate(spool, settings, metrics)
+    rest = rest_section(settings)
+    gate = FilmGate(spool, rest, metrics)
     answer_problems(app)
+    if rest.viewer:
+        _add_viewer(app, settings, spool)  # first: its routes are more special than those of results
     _add_film_routes(app, gate)
     _add_result_routes(app, spool)
     app.include_router(dicomweb.stow_router(gate))
@@ -177,6 +187,30 @@ def _add_film_routes(app: FastAPI, gate: FilmGate) -> None:
     def get_film(key: FilmKey) -> FilmState:
         """Get the state of a film, its results and their deliveries."""
         return film_state(spool, key)
+
+
+def rest_section(settings: ServeSettings) -> RestSettings:
+    """The section `[rest]`.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if settings.rest is None:
+        raise UsageError("serve.toml has no section [rest]; add one to serve films over REST.")
+    return settings.rest
+
+
+def _add_viewer(app: FastAPI, settings: ServeSettings, spool: Spool) -> None:
+    """The reader's page and what it asks for; its files need no token, everything else the scope `review`."""
+    store = SpoolStore(spool)
+    signed = SpoolSignatures(store, spool, settings.deliveries, settings.results.institution)
+    evidence = EvidenceService(settings.grading.weights, settings.grading.detector)
+    services = ReadingServices(ReadingDesk(store), evidence, settings.spool.directory, signed)
+
+    def reader_name(caller: Annotated[Caller, Depends(needs("review"))]) -> str:
+        return caller.name
+
+    app.include_router(reader_router(services, reader_name), include_in_schema=False)
 
 
 def _add_result_routes(app: FastAPI, spool: Spool) -> None:
@@ -287,10 +321,9 @@ def run_rest(settings: ServeSettings, spool: Spool, listener: socket.socket | No
     Raises:
         UsageError: the file of tokens cannot be read, or the address or port cannot be used.
     """
-    rest = settings.rest
-    assert rest is not None
+    rest = rest_section(settings)
     config = uvicorn.Config(
-        application(rest, spool), http=limited_protocol(rest.connections), ws="none", lifespan="off", log_config=None,
+        application(settings, spool), http=limited_protocol(rest.connections), ws="none", lifespan="off", log_config=None,
         access_log=False, server_header=False, proxy_headers=False, h11_max_incomplete_event_size=MAX_HEADER_BYTES,
         timeout_keep_alive=5, timeout_graceful_shutdown=GRACE_SECONDS, **_tls(rest),
     )  # fmt: skip
