@@ -1,16 +1,14 @@
 """The REST service: films in, results out; raw bodies, streamed and counted; a token for everything but /healthz.
 
-`application` builds the routes, `run_rest` serves them until SIGTERM.
+`application` builds the routes, `rest_server.run_rest` serves them until SIGTERM.
 """
 
 import asyncio
 import logging
-import socket
 import time
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Final, Literal
 
-import uvicorn
 from fastapi import Depends, FastAPI, Header, Path, Query, Request, Response
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
@@ -21,27 +19,23 @@ from starlette.types import ASGIApp
 from kneegrade.errors import UsageError
 from kneegrade.server import dicomweb
 from kneegrade.server.api_page import STYLE, api_page
-from kneegrade.server.audit_log import AuditLog
-from kneegrade.server.film_body import MEDIA_TYPES, SpoolFile, body_chunks, check_headers, kind_of, wait_seconds
+from kneegrade.server.film_body import MEDIA_TYPES, wait_seconds
 from kneegrade.server.film_evidence import EvidenceService
+from kneegrade.server.film_gate import FilmGate
 from kneegrade.server.http_guard import HttpGuard, needs
 from kneegrade.server.metrics import MEDIA_TYPE as METRICS_TYPE
 from kneegrade.server.metrics import Metrics
 from kneegrade.server.problem import Problem, Refusal, answer_problems, problems
 from kneegrade.server.reading import ReadingServices, reader_router
 from kneegrade.server.reading_desk import ReadingDesk
-from kneegrade.server.rest_listener import listening_socket
 from kneegrade.server.rest_models import RESULTS, FilmState, Key, ResultName, State
 from kneegrade.server.settings import RestSettings, ServeSettings
-from kneegrade.server.spool import Accepted, Spool
+from kneegrade.server.spool import Spool
 from kneegrade.server.spool_store import SpoolSignatures, SpoolStore
 from kneegrade.server.tokens import Caller, TokenFile
-from kneegrade.server.uvicorn_limits import MAX_HEADER_BYTES, limited_protocol
 from kneegrade.version import __version__
 
-AUDIT_FILE: Final = "audit.jsonl"
 POLL_SECONDS: Final = 0.15  # between two looks at a film that a client waits for
-GRACE_SECONDS: Final = 3  # for requests in work when the service ends
 BODY_PATHS: Final = ("/v1/films", "/dicomweb/")  # whose bodies are streamed and counted
 OPEN_PATHS: Final = ("/healthz", "/viewer/")  # /viewer/: a page without data, which asks for the token itself
 REPORT_POLICY: Final = (  # of report.html, which has its script and style inside: without an origin, it reaches nothing
@@ -60,58 +54,6 @@ class Health(BaseModel):
     """Whether the service answers."""
 
     status: Literal["ok"] = "ok"
-
-
-class FilmGate:
-    """Takes films from requests into the spool.
-
-    Args:
-        spool: for the films.
-        settings: limits.
-        metrics: to count in.
-    """
-
-    def __init__(self, spool: Spool, settings: RestSettings, metrics: Metrics) -> None:
-        self.spool, self.metrics = spool, metrics
-        self.max_bytes, self.seconds = settings.film_mib << 20, settings.body_seconds
-        self._max_waiting = settings.waiting_films
-        self._waiting, self._looked = 0, 0.0
-        self._audit = AuditLog(spool.directory / AUDIT_FILE)
-
-    async def check_room(self) -> None:
-        """Check that the spool takes films.
-
-        Raises:
-            Refusal: 507 if its disk is full, 503 if too many films wait.
-        """
-        if await asyncio.to_thread(self.spool.is_full):
-            raise Refusal(507, headers={"Retry-After": "30"})
-        if time.monotonic() - self._looked > 1:
-            self._waiting = (await asyncio.to_thread(self.spool.counts))["films"]["received"]
-            self._looked = time.monotonic()
-        if self._waiting >= self._max_waiting:
-            raise Refusal(503, "Too many films are waiting; send this one again later.", {"Retry-After": "30"})
-        self._waiting += 1
-
-    async def receive(self, request: Request, sender: str) -> str:
-        """The key of the film in the body of a request."""
-        media_type = check_headers(request, self.max_bytes)
-        await self.check_room()
-        async with SpoolFile(self.spool) as file:
-            async for chunk in body_chunks(request, max_bytes=self.max_bytes, seconds=self.seconds):
-                await file.write(chunk)
-            if file.size == 0:
-                raise Refusal(411, "The body is empty; send the bytes of a film.")
-            accepted = await file.accept(kind_of(media_type, file.start), None, sender)
-        await self.enter(accepted, sender, file.size, "rest")
-        return accepted.key
-
-    async def enter(self, film: Accepted, sender: str, size: int, via: str) -> None:
-        """Count an accepted film, and write it into log and audit log."""
-        self.metrics.accepted(size)
-        _log.info("Accepted the film %s (%d bytes) from %s by %s.", film.key, size, sender, via)
-        if film.is_new:
-            await asyncio.to_thread(self._audit.write, "film_received", film=film.key, sender=sender, via=via)
 
 
 def application(settings: ServeSettings, spool: Spool) -> ASGIApp:
@@ -308,35 +250,3 @@ def _measured(metrics: Metrics) -> Callable[[Request, Callable[[Request], Awaita
         return response
 
     return measure
-
-
-def run_rest(settings: ServeSettings, spool: Spool, listener: socket.socket | None = None) -> None:
-    """Serve until SIGTERM.
-
-    Args:
-        settings: with a section `rest`.
-        spool: with films and results.
-        listener: that listens already; None: one is made.
-
-    Raises:
-        UsageError: the file of tokens cannot be read, or the address or port cannot be used.
-    """
-    rest = rest_section(settings)
-    config = uvicorn.Config(
-        application(settings, spool), http=limited_protocol(rest.connections), ws="none", lifespan="off", log_config=None,
-        access_log=False, server_header=False, proxy_headers=False, h11_max_incomplete_event_size=MAX_HEADER_BYTES,
-        timeout_keep_alive=5, timeout_graceful_shutdown=GRACE_SECONDS, **_tls(rest),
-    )  # fmt: skip
-    uvicorn.Server(config).run(sockets=[listener or listening_socket(rest)])
-
-
-def _tls(settings: RestSettings) -> dict[str, Any]:
-    import ssl
-
-    if settings.tls is None:
-        return {}
-    tls = settings.tls
-    options: dict[str, Any] = {"ssl_certfile": tls.certificate, "ssl_keyfile": tls.key or tls.certificate}
-    if tls.clients is not None:
-        options |= {"ssl_ca_certs": str(tls.clients), "ssl_cert_reqs": ssl.CERT_REQUIRED}
-    return options
