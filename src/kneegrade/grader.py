@@ -42,7 +42,16 @@ from kneegrade.imaging import Radiograph, Source, check_film, find_sources, read
 from kneegrade.imaging.sources import sha256_of
 from kneegrade.network import GradeLogits, evidence_of, load_report_network
 from kneegrade.progress import Progress
-from kneegrade.results import Coherence, Finding, GradedKnee, GradedRadiograph, Quality, Report, WeightsIdentity
+from kneegrade.results import (
+    Coherence,
+    Evidence,
+    Finding,
+    GradedKnee,
+    GradedRadiograph,
+    Quality,
+    Report,
+    WeightsIdentity,
+)
 from kneegrade.uncertainty import (
     CalibratedGrades,
     OODFeatures,
@@ -292,6 +301,16 @@ class Grader:
             return None
         output, visible = self._predict(film.accepted)
         return ood_features_of(film.accepted, output.pooled.cpu(), visible)
+
+    @one_thread()
+    @torch.inference_mode()
+    def evidence(self, knees: Sequence[Knee]) -> list[Evidence]:
+        """The evidence of the network on knees of a film at their landmarks, for example corrected ones."""
+        if not knees:
+            return []
+        output, _ = self._predict(knees)
+        attribution = self.network.attribute(output.pooled)
+        return [evidence_of(knee, attribution, row) for row, knee in enumerate(knees)]
 
     def _report(self, radiographs: Sequence[GradedRadiograph]) -> Report:
         scale = self.postprocessor.site

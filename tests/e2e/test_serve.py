@@ -38,8 +38,8 @@ def test_the_demonstration_grades_films_and_leaves_nothing(tmp_path):
                 assert result.status_code == 200, name
             settings = re.search(r"settings (\S+)", text)[1]
             listed = subprocess.run(
-                [sys.executable, "-m", "kneegrade", "spool", "ls", "--config", settings], capture_output=True, text=True,
-                timeout=60, check=True,
+                [sys.executable, "-m", "kneegrade", "spool", "ls", "--config", settings],
+                capture_output=True, text=True, timeout=60, check=True,
             ).stdout  # fmt: skip
             assert "Films: 0 received, 0 working, 3 graded, 0 dead" in listed
         finally:

@@ -14,7 +14,7 @@ for _folder in (_TESTS / "server", _TESTS / "clinical", _TESTS / "batch"):
 pytest.importorskip("fastapi", reason='needs pip install "kneegrade[serve]"')
 pytest.importorskip("httpx", reason='needs pip install "kneegrade[dev]"')
 
-from served import EXAMPLES, Rest, Serving
+from served import EXAMPLES, Rest, Serving  # noqa: E402
 
 
 @pytest.fixture(scope="session")

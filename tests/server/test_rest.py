@@ -18,6 +18,17 @@ from served import DICOM, Rest, raw_connection, request_head, until
 from kneegrade.server.tokens import add_token
 
 KEY = "0" * 40
+VIEWER = [
+    ("GET", "/v1/worklist", "review"),
+    ("GET", f"/v1/films/{KEY}/reading", "review"),
+    ("GET", f"/v1/films/{KEY}/pixels", "review"),
+    ("GET", f"/v1/films/{KEY}/evidence", "review"),
+    ("POST", f"/v1/films/{KEY}/measure", "review"),
+    ("GET", f"/v1/films/{KEY}/reviews", "review"),
+    ("POST", f"/v1/films/{KEY}/reviews", "review"),
+    ("POST", "/v1/coherence", "review"),
+    ("POST", "/v1/labels", "review"),
+]
 ROUTES = [
     ("POST", "/v1/films", "send"),
     ("GET", "/v1/films", "read"),
@@ -38,7 +49,7 @@ def unlike(film, number):
     return film + b"\0" * number
 
 
-@pytest.mark.parametrize(("method", "path", "scope"), ROUTES)
+@pytest.mark.parametrize(("method", "path", "scope"), ROUTES + VIEWER)
 def test_every_route_needs_a_token_with_its_scope(method, path, scope, rest):
     with rest.client(None) as client:
         answers = [
@@ -73,6 +84,23 @@ def test_what_does_not_exist_needs_a_token_too(path, rest):
         assert client.get(path).status_code == 401
     with rest.client() as client:
         assert client.get(path).status_code in (307, 404)
+
+
+def test_the_files_of_the_readers_page_need_no_token_and_hold_no_data(rest):
+    with rest.client(None) as client:
+        page = client.get("/viewer/")
+        assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+        assert "default-src 'none'" in page.headers["Content-Security-Policy"]
+        assert client.get("/viewer/..%2fserve.toml").status_code == 404
+        assert client.post("/viewer/").status_code == 401
+
+
+def test_a_body_that_a_route_reads_as_a_whole_is_small(rest):
+    with rest.client("review") as client:
+        json_type = {"Content-Type": "application/json"}
+        large = client.post(f"/v1/films/{KEY}/measure", content=b" " * (2 << 20), headers=json_type)
+        endless = client.post(f"/v1/films/{KEY}/measure", content=iter([b" "]), headers=json_type)
+    assert (large.status_code, endless.status_code) == (413, 411)
 
 
 def test_health_says_nothing_but_ok(rest):

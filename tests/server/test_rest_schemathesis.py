@@ -25,8 +25,8 @@ def invent(rest, folder: Path, cases: int) -> int:
     done = subprocess.run(
         [program, "run", "openapi.json", "--url", rest.url, "--header", f"Authorization: Bearer {rest.tokens['all']}",
          "--checks", CHECKS, "--phases", "coverage,fuzzing", "--max-examples", str(cases), "--seed", "1", "--mode",
-         "all", "--generation-database", "none", "--suppress-health-check", "all", "--continue-on-failure", "--warnings",
-         "off", "--no-color"],
+         "all", "--generation-database", "none", "--suppress-health-check", "all", "--continue-on-failure",
+         "--warnings", "off", "--no-color"],
         cwd=folder, capture_output=True, text=True, timeout=1200, check=False,
         env={**os.environ, "SCHEMATHESIS_HOOKS": "schemathesis_hooks",
              "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])},

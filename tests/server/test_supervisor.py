@@ -116,6 +116,9 @@ def test_the_command_spool_shows_films_and_tries_them_again(serving, film):
     with serving.client() as client:
         until(lambda: client.get(f"/v1/films/{bad}").json()["state"] == "dead")
     assert spool("show", "ffff").returncode == 2
+    assert spool("purge", "--older-than", "1").stdout == "0 films and their results were removed.\n"
+    last = (serving.settings.spool.directory / "audit.jsonl").read_text().splitlines()[-1]
+    assert json.loads(last)["event"] == "films_removed"
     assert "Give one of --config" in subprocess.run(
         [sys.executable, "-m", "kneegrade", "spool", "ls"], capture_output=True, text=True, timeout=60, check=False
     ).stderr  # fmt: skip
@@ -195,10 +198,7 @@ def test_no_acknowledged_film_is_lost_by_twenty_kills_of_everything(tmp_path, fi
     try:
         for round_number in range(20):
             if service is None or service.process.poll() is not None:
-                if service is None:
-                    service = Serving(tmp_path, "[grading]\nworkers = 1\n")
-                else:
-                    service = again(service)
+                service = Serving(tmp_path) if service is None else again(service)
             with service.client() as client:
                 for number in range(3):
                     try:

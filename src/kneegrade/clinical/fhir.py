@@ -111,7 +111,8 @@ class _Bundle:
     def _add_grade(self, number: int, knee: GradedKnee, name: str, result: Json) -> str:
         """The Observation of a grade, from its entry in report.json; returns its URL."""
         classes = codes.GRADE_VALUES[name]
-        components = [_probability(*pair) for pair in zip(classes, result["probabilities"], strict=True)]
+        shares = result["probabilities"]  # none of a grade that a reader chose
+        components = [_probability(*pair) for pair in zip(classes, shares, strict=True)] if shares else []
         for grade in result["set"] or ():
             components.append(_component(codes.SET_MEMBER, classes[grade], grade))
         value = concept(classes[result["grade"]], result["grade"])

@@ -10,6 +10,7 @@
 `sr_reader` reads the results back. Numbers are those of `report.json`.
 """
 
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from highdicom.sr import (
@@ -23,9 +24,11 @@ from highdicom.sr import (
     MeasurementReport,
     ObservationContext,
     ObserverContext,
+    PersonObserverIdentifyingAttributes,
 )
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
+from pydicom.valuerep import DT
 
 from kneegrade.clinical.clinical_film import ClinicalFilm
 from kneegrade.clinical.derived_object import finish, highdicom_arguments
@@ -39,17 +42,35 @@ Document = Literal["3d", "comprehensive", "enhanced"]
 _CLASSES: Final[dict[str, Any]] = {"3d": Comprehensive3DSR, "comprehensive": ComprehensiveSR, "enhanced": EnhancedSR}
 
 
-def structured_report(film: ClinicalFilm, *, document: Document = "3d", outlines: bool = True) -> Dataset:
-    """The structured report of a film, complete, preliminary and unverified.
+@dataclass(frozen=True)
+class Verification:
+    """A reader's signature.
+
+    Attributes:
+        observer: name of the person who signed, as a DICOM person name or one word.
+        organization: for which the person acted.
+        predecessor: structured report that this one replaces.
+    """
+
+    observer: str
+    organization: str
+    predecessor: Dataset
+
+
+def structured_report(
+    film: ClinicalFilm, *, document: Document = "3d", outlines: bool = True, verification: Verification | None = None
+) -> Dataset:
+    """The structured report of a film, complete; preliminary and unverified, or final and verified by a reader.
 
     Args:
-        film: graded film with its header and job.
+        film: graded film with its header and job; of a signed report, `job.revision` is at least 1.
         document: SOP class; all three have the same content. "3d" is what IHE AIR asks for.
         outlines: whether to write the outlines of the bones of graded knees.
+        verification: of a signed report.
     """
     header, job = film.header, film.job
     content = MeasurementReport(
-        observation_context=_device_observer(job),
+        observation_context=_observers(job, verification),
         procedure_reported=procedure_reported(header),
         imaging_measurements=film_groups(film, outlines=outlines),
         language_of_content_item_and_descendants=LanguageOfContentItemAndDescendants(
@@ -65,16 +86,43 @@ def structured_report(film: ClinicalFilm, *, document: Document = "3d", outlines
         evidence=[header.image],
         content=content,
         is_complete=True,
-        is_final=False,
-        is_verified=False,
         requested_procedures=_requested_procedures(header),
+        **_verified(verification),
         **arguments,
     )
     measurements.ContentSequence = groups  # only now: highdicom copies its content twice, which takes half of the time
-    return finish(made, header, job)
+    made = finish(made, header, job)
+    for item in made.get("VerifyingObserverSequence") or ():
+        item.VerificationDateTime = DT(job.local_time(header))  # highdicom takes the time of the clock
+    return made
 
 
-def _device_observer(job: Job) -> ObservationContext:
+def _verified(verification: Verification | None) -> dict[str, Any]:
+    if verification is None:
+        return {"is_final": False, "is_verified": False}
+    return {
+        "is_final": True, "is_verified": True, "verifying_observer_name": _person_name(verification),
+        "verifying_organization": verification.organization, "previous_versions": [verification.predecessor],
+    }  # fmt: skip
+
+
+def _person_name(verification: Verification) -> str:
+    """A DICOM person name; a name of one part is a family name."""
+    name = verification.observer
+    return name if "^" in name else f"{name}^"
+
+
+def _observers(job: Job, verification: Verification | None) -> ObservationContext:
+    person = None
+    if verification is not None:
+        attributes = PersonObserverIdentifyingAttributes(
+            name=_person_name(verification), organization_name=verification.organization
+        )
+        person = ObserverContext(codes.DCM.Person, attributes)
+    return ObservationContext(observer_person_context=person, observer_device_context=_device_observer(job))
+
+
+def _device_observer(job: Job) -> ObserverContext:
     attributes = DeviceObserverIdentifyingAttributes(
         uid=job.device_uid,
         name=MODEL,
@@ -82,7 +130,7 @@ def _device_observer(job: Job) -> ObservationContext:
         model_name=MODEL,
         serial_number=job.serial_number,
     )
-    return ObservationContext(observer_device_context=ObserverContext(codes.DCM.Device, attributes))
+    return ObserverContext(codes.DCM.Device, attributes)
 
 
 def _requested_procedures(header: FilmHeader) -> list[Dataset] | None:

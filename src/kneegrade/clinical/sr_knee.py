@@ -153,7 +153,13 @@ def _grade(name: str, grade: Mapping[str, Any]) -> QualitativeEvaluation:
 
 
 def _distribution(name: str, grade: Mapping[str, Any]) -> Iterator[ContentItem]:
-    """The probability of each class, with the class as its modifier, and the members of the prediction set."""
+    """The probability of each class, with the class as its modifier, and the members of the prediction set.
+
+    A grade that a reader chose has neither; it is marked as chosen.
+    """
+    if not grade["probabilities"]:
+        yield CodeContentItem(c.SELECTION_STATUS, c.USER_CHOSEN, PROPERTY)
+        return
     for value, probability in zip(c.GRADE_VALUES[name], grade["probabilities"], strict=True):
         item = _number(c.PROBABILITY, probability, c.UNITY)
         item.ContentSequence = ContentSequence([CodeContentItem(c.GRADES[name], value, MODIFIER)])

@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from kneegrade.commands import (
+    agreement,
     audit,
     batch,
     calibrate,
@@ -34,6 +35,7 @@ from kneegrade.commands import (
     sr,
     tables,
     train,
+    viewer,
 )
 from kneegrade.commands.output_pipes import ending_with_reader
 from kneegrade.errors import KneeGradeError, UsageError
@@ -79,7 +81,7 @@ COMMANDS: Final[dict[str, dict[str, Callable[..., None] | typer.Typer]]] = {
         "grade": grade.grade, "batch": batch.batch, "landmarks": landmarks.landmarks, "share": share.share,
         "sr": sr_app, "info": info.info,
     },
-    "Serve": {"serve": serve_app, "spool": spool_app},
+    "Serve": {"serve": serve_app, "spool": spool_app, "viewer": viewer.viewer},
     "Cohorts": {
         "cohort": cohort_app, "dataset": dataset.dataset, "phantom": phantom.phantom, "audit": audit.audit,
         "drift": drift.drift,
@@ -89,7 +91,10 @@ COMMANDS: Final[dict[str, dict[str, Callable[..., None] | typer.Typer]]] = {
         "quality-control": quality_control.quality_control,
         "reproduce": reproduce.reproduce,
     },
-    "Evaluate": {"evaluate": evaluate.evaluate, "compare": compare.compare, "tables": tables.tables},
+    "Evaluate": {
+        "evaluate": evaluate.evaluate, "compare": compare.compare, "tables": tables.tables,
+        "agreement": agreement.agreement,
+    },
 }  # fmt: skip
 SUCCESSORS: Final = {
     "store": "`kneegrade store` was renamed; use `kneegrade dataset`.",

@@ -73,8 +73,9 @@ def grade(
     """Grade the knees on radiographs and write a report.
 
     Writes report.json, report.html and grades.csv; the DICOM objects of film.dcm as dicom/film.sr.dcm and so on, if
-    --format lists them. While it runs, each film is added to films.partial.jsonl as soon as it is graded; this file
-    remains if the process is killed or the report cannot be written.
+    --format lists them. With report.json, inputs.json tells `kneegrade viewer` where the films are. While it runs, each
+    film is added to films.partial.jsonl as soon as it is graded; this file remains if the process is killed or the
+    report cannot be written.
 
     Other files in folders and zip files, such as programs, documents and DICOM reports, are left out and counted.
 
@@ -83,7 +84,7 @@ def grade(
     Ctrl-C, SIGTERM or SIGHUP; the report has the films graded until then.
     """
     from kneegrade.files import prepare_output
-    from kneegrade.reporting import JOURNAL, film_journal, report_files, write_report
+    from kneegrade.reporting import JOURNAL, film_journal, report_files, write_inputs, write_report
 
     when = datetime.now().astimezone()
     wanted, object_formats = report_and_object_formats(formats)
@@ -121,6 +122,8 @@ def grade(
             if left == len(report.radiographs):
                 raise KeyboardInterrupt
             written = write_report(report, output, wanted)
+            if "json" in wanted:
+                write_inputs(inputs, output)
         if left:
             _stopped(report, stop, left)
         _finish(report, written, others, objects, quiet=quiet)

@@ -103,7 +103,14 @@ def purge(
     ] = False,
 ) -> None:
     """Remove films with their results; `keep_days` in the settings does the same daily."""
-    number = _opened(config, spool).purge(older_than_seconds=older_than * DAY_SECONDS, force=force)
+    import getpass
+
+    from kneegrade.server.audit_log import AuditLog
+
+    opened = _opened(config, spool)
+    number = opened.purge(older_than_seconds=older_than * DAY_SECONDS, force=force)
+    audit = AuditLog(opened.directory / "audit.jsonl")
+    audit.write("films_removed", number=number, by=getpass.getuser(), days=older_than, force=force)
     typer.echo(f"{number:,} films and their results were removed.")
 
 

@@ -14,12 +14,14 @@ from kneegrade.reporting.audit_page import write_audit
 from kneegrade.reporting.csv_report import write_csv, write_rows
 from kneegrade.reporting.film_journal import JOURNAL, film_journal
 from kneegrade.reporting.html_report import write_html
+from kneegrade.reporting.input_paths import INPUTS_FILE, write_inputs
 from kneegrade.reporting.json_report import SCHEMA_VERSION, json_schema, to_dict, write_json
 from kneegrade.reporting.terminal import grades_table
 from kneegrade.results import Report
 
 __all__ = [
     "FORMATS",
+    "INPUTS_FILE",
     "JOURNAL",
     "SCHEMA_VERSION",
     "film_journal",
@@ -30,6 +32,7 @@ __all__ = [
     "write_audit",
     "write_csv",
     "write_html",
+    "write_inputs",
     "write_json",
     "write_report",
     "write_rows",

@@ -28,7 +28,7 @@ from kneegrade.server.spool import SpoolFullError
 from kneegrade.server.tokens import Caller
 
 if TYPE_CHECKING:
-    from kneegrade.server.rest import FilmGate
+    from kneegrade.server.film_gate import FilmGate
 
 MAX_INSTANCES: Final = 100  # in one request
 MAX_BODY_FILMS: Final = 4  # times the largest film: the size of the largest body

@@ -32,6 +32,7 @@ SECURITY_HEADERS: Final = {
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
 }
+MAX_BODY_BYTES: Final = 1 << 20
 CALLER: Final = "kneegrade.caller"  # key of the ASGI scope
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
 _BEARER: Final = HTTPBearer(auto_error=False, description="A token of `kneegrade serve token`.")
@@ -46,9 +47,15 @@ class HttpGuard:
         tokens: who may use it.
         open_paths: paths that need no token; one that ends with "/" stands for all paths below it.
         max_requests: at the same time; more are refused (503).
+        stream_paths: paths whose routes stream and count their bodies themselves; one that ends with "/" stands for all
+            below it. Elsewhere a body has at most 1 MiB and states its length.
     """
 
-    def __init__(self, app: ASGIApp, tokens: TokenFile, open_paths: Sequence[str], max_requests: int) -> None:
+    def __init__(
+        self, app: ASGIApp, tokens: TokenFile, open_paths: Sequence[str], max_requests: int,
+        stream_paths: Sequence[str],
+    ) -> None:  # fmt: skip
+        self._stream_paths = tuple(stream_paths)
         self._app, self._tokens, self._max_requests = app, tokens, max_requests
         self._open_paths = tuple(open_paths)
         self._requests = 0
@@ -75,6 +82,8 @@ class HttpGuard:
                 await problem_answer(503, headers={"Retry-After": "1"})(scope, receive, send_guarded)
             elif not self._may_pass(scope):
                 await _unauthorized(scope)(scope, receive, send_guarded)
+            elif (status := self._refused_body(scope)) is not None:
+                await problem_answer(status)(scope, receive, send_guarded)
             else:
                 await self._app(scope, receive, send_guarded)
         except Exception as error:  # its text may name a patient
@@ -90,6 +99,16 @@ class HttpGuard:
         path = scope["path"]
         is_open = any(path == one or (one.endswith("/") and path.startswith(one)) for one in self._open_paths)
         return caller is not None or (is_open and scope["method"] in _SAFE_METHODS)
+
+    def _refused_body(self, scope: Scope) -> int | None:
+        """413 for a body that is too large for a route that reads it as a whole, 411 if its length is not stated."""
+        path = scope["path"]
+        if any(path == one or (one.endswith("/") and path.startswith(one)) for one in self._stream_paths):
+            return None
+        headers = Headers(scope=scope)
+        if "transfer-encoding" in headers:
+            return 411
+        return 413 if int(headers.get("content-length", 0)) > MAX_BODY_BYTES else None
 
     def _caller(self, scope: Scope) -> Caller | None:
         """Who has the token of the request: a bearer token or, to read with a browser, a password with any name."""

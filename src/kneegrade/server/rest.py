@@ -1,16 +1,14 @@
 """The REST service: films in, results out; raw bodies, streamed and counted; a token for everything but /healthz.
 
-`application` builds the routes, `run_rest` serves them until SIGTERM.
+`application` builds the routes, `rest_server.run_rest` serves them until SIGTERM.
 """
 
 import asyncio
 import logging
-import socket
 import time
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Final, Literal
 
-import uvicorn
 from fastapi import Depends, FastAPI, Header, Path, Query, Request, Response
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
@@ -18,25 +16,27 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.types import ASGIApp
 
+from kneegrade.errors import UsageError
 from kneegrade.server import dicomweb
 from kneegrade.server.api_page import STYLE, api_page
-from kneegrade.server.audit_log import AuditLog
-from kneegrade.server.film_body import MEDIA_TYPES, SpoolFile, body_chunks, check_headers, kind_of, wait_seconds
+from kneegrade.server.film_body import MEDIA_TYPES, wait_seconds
+from kneegrade.server.film_evidence import EvidenceService
+from kneegrade.server.film_gate import FilmGate
 from kneegrade.server.http_guard import HttpGuard, needs
 from kneegrade.server.metrics import MEDIA_TYPE as METRICS_TYPE
 from kneegrade.server.metrics import Metrics
 from kneegrade.server.problem import Problem, Refusal, answer_problems, problems
-from kneegrade.server.rest_listener import listening_socket
+from kneegrade.server.reading import ReadingServices, reader_router
+from kneegrade.server.reading_desk import ReadingDesk
 from kneegrade.server.rest_models import RESULTS, FilmState, Key, ResultName, State
 from kneegrade.server.settings import RestSettings, ServeSettings
-from kneegrade.server.spool import Accepted, Spool
+from kneegrade.server.spool import Spool
+from kneegrade.server.spool_store import SpoolSignatures, SpoolStore
 from kneegrade.server.tokens import Caller, TokenFile
-from kneegrade.server.uvicorn_limits import MAX_HEADER_BYTES, limited_protocol
 from kneegrade.version import __version__
 
-AUDIT_FILE: Final = "audit.jsonl"
 POLL_SECONDS: Final = 0.15  # between two looks at a film that a client waits for
-GRACE_SECONDS: Final = 3  # for requests in work when the service ends
+BODY_PATHS: Final = ("/v1/films", "/dicomweb/")  # whose bodies are streamed and counted
 OPEN_PATHS: Final = ("/healthz", "/viewer/")  # /viewer/: a page without data, which asks for the token itself
 REPORT_POLICY: Final = (  # of report.html, which has its script and style inside: without an origin, it reaches nothing
     "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; "
@@ -56,81 +56,38 @@ class Health(BaseModel):
     status: Literal["ok"] = "ok"
 
 
-class FilmGate:
-    """Takes films from requests into the spool.
-
-    Args:
-        spool: for the films.
-        settings: limits.
-        metrics: to count in.
-    """
-
-    def __init__(self, spool: Spool, settings: RestSettings, metrics: Metrics) -> None:
-        self.spool, self.metrics = spool, metrics
-        self.max_bytes, self.seconds = settings.film_mib << 20, settings.body_seconds
-        self._max_waiting = settings.waiting_films
-        self._waiting, self._looked = 0, 0.0
-        self._audit = AuditLog(spool.directory / AUDIT_FILE)
-
-    async def check_room(self) -> None:
-        """Check that the spool takes films.
-
-        Raises:
-            Refusal: 507 if its disk is full, 503 if too many films wait.
-        """
-        if await asyncio.to_thread(self.spool.is_full):
-            raise Refusal(507, headers={"Retry-After": "30"})
-        if time.monotonic() - self._looked > 1:
-            self._waiting = (await asyncio.to_thread(self.spool.counts))["films"]["received"]
-            self._looked = time.monotonic()
-        if self._waiting >= self._max_waiting:
-            raise Refusal(503, "Too many films are waiting; send this one again later.", {"Retry-After": "30"})
-        self._waiting += 1
-
-    async def receive(self, request: Request, sender: str) -> str:
-        """The key of the film in the body of a request."""
-        media_type = check_headers(request, self.max_bytes)
-        await self.check_room()
-        async with SpoolFile(self.spool) as file:
-            async for chunk in body_chunks(request, max_bytes=self.max_bytes, seconds=self.seconds):
-                await file.write(chunk)
-            if file.size == 0:
-                raise Refusal(411, "The body is empty; send the bytes of a film.")
-            accepted = await file.accept(kind_of(media_type, file.start), None, sender)
-        await self.enter(accepted, sender, file.size, "rest")
-        return accepted.key
-
-    async def enter(self, film: Accepted, sender: str, size: int, via: str) -> None:
-        """Count an accepted film, and write it into log and audit log."""
-        self.metrics.accepted(size)
-        _log.info("Accepted the film %s (%d bytes) from %s by %s.", film.key, size, sender, via)
-        if film.is_new:
-            await asyncio.to_thread(self._audit.write, "film_received", film=film.key, sender=sender, via=via)
-
-
-def application(settings: RestSettings, spool: Spool) -> ASGIApp:
+def application(settings: ServeSettings, spool: Spool) -> ASGIApp:
     """The service as an ASGI application.
 
     Args:
-        settings: of the service.
+        settings: with a section `rest`.
         spool: with films and results.
 
     Raises:
         UsageError: the file of tokens cannot be read.
     """
+    rest = rest_section(settings)
+    return HttpGuard(rest_routes(settings, spool), TokenFile(rest.tokens), OPEN_PATHS, rest.connections, BODY_PATHS)
+
+
+def rest_routes(settings: ServeSettings, spool: Spool) -> FastAPI:
+    """The routes, without the guard that asks for tokens."""
     app = FastAPI(
         title="kneegrade", version=__version__, docs_url=None, redoc_url=None, openapi_url=None,
         summary="Kellgren-Lawrence and OARSI grades of knee radiographs. Research use, not a medical device.",
     )  # fmt: skip
     metrics = Metrics(spool)
-    gate = FilmGate(spool, settings, metrics)
+    rest = rest_section(settings)
+    gate = FilmGate(spool, rest, metrics)
     answer_problems(app)
+    if rest.viewer:
+        _add_viewer(app, settings, spool)  # first: its routes are more special than those of results
     _add_film_routes(app, gate)
     _add_result_routes(app, spool)
     app.include_router(dicomweb.stow_router(gate))
     _add_service_routes(app, spool, metrics)
     app.middleware("http")(_measured(metrics))
-    return HttpGuard(app, TokenFile(settings.tokens), OPEN_PATHS, settings.connections)
+    return app
 
 
 def _add_film_routes(app: FastAPI, gate: FilmGate) -> None:
@@ -172,6 +129,30 @@ def _add_film_routes(app: FastAPI, gate: FilmGate) -> None:
     def get_film(key: FilmKey) -> FilmState:
         """Get the state of a film, its results and their deliveries."""
         return film_state(spool, key)
+
+
+def rest_section(settings: ServeSettings) -> RestSettings:
+    """The section `[rest]`.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if settings.rest is None:
+        raise UsageError("serve.toml has no section [rest]; add one to serve films over REST.")
+    return settings.rest
+
+
+def _add_viewer(app: FastAPI, settings: ServeSettings, spool: Spool) -> None:
+    """The reader's page and what it asks for; its files need no token, everything else the scope `review`."""
+    store = SpoolStore(spool)
+    signed = SpoolSignatures(store, spool, settings.deliveries, settings.results.institution)
+    evidence = EvidenceService(settings.grading.weights, settings.grading.detector)
+    services = ReadingServices(ReadingDesk(store), evidence, settings.spool.directory, signed)
+
+    def reader_name(caller: Annotated[Caller, Depends(needs("review"))]) -> str:
+        return caller.name
+
+    app.include_router(reader_router(services, reader_name), include_in_schema=False)
 
 
 def _add_result_routes(app: FastAPI, spool: Spool) -> None:
@@ -269,36 +250,3 @@ def _measured(metrics: Metrics) -> Callable[[Request, Callable[[Request], Awaita
         return response
 
     return measure
-
-
-def run_rest(settings: ServeSettings, spool: Spool, listener: socket.socket | None = None) -> None:
-    """Serve until SIGTERM.
-
-    Args:
-        settings: with a section `rest`.
-        spool: with films and results.
-        listener: that listens already; None: one is made.
-
-    Raises:
-        UsageError: the file of tokens cannot be read, or the address or port cannot be used.
-    """
-    rest = settings.rest
-    assert rest is not None
-    config = uvicorn.Config(
-        application(rest, spool), http=limited_protocol(rest.connections), ws="none", lifespan="off", log_config=None,
-        access_log=False, server_header=False, proxy_headers=False, h11_max_incomplete_event_size=MAX_HEADER_BYTES,
-        timeout_keep_alive=5, timeout_graceful_shutdown=GRACE_SECONDS, **_tls(rest),
-    )  # fmt: skip
-    uvicorn.Server(config).run(sockets=[listener or listening_socket(rest)])
-
-
-def _tls(settings: RestSettings) -> dict[str, Any]:
-    import ssl
-
-    if settings.tls is None:
-        return {}
-    tls = settings.tls
-    options: dict[str, Any] = {"ssl_certfile": tls.certificate, "ssl_keyfile": tls.key or tls.certificate}
-    if tls.clients is not None:
-        options |= {"ssl_ca_certs": str(tls.clients), "ssl_cert_reqs": ssl.CERT_REQUIRED}
-    return options

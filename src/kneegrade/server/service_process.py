@@ -60,7 +60,7 @@ def _run(name: str, settings: ServeSettings, spool: Spool, listener: socket.sock
 
         run_node(settings, spool)
     elif name == "rest":
-        from kneegrade.server.rest import run_rest
+        from kneegrade.server.rest_server import run_rest
 
         run_rest(settings, spool, listener)
     elif name == "worker":

@@ -22,6 +22,7 @@ from typing import Final
 
 from kneegrade.errors import KneeGradeError, UsageError
 from kneegrade.imaging.decoding_process import SINGLE_THREAD_ENV
+from kneegrade.server.audit_log import AuditLog
 from kneegrade.server.rest_listener import listening_socket, url_of
 from kneegrade.server.service_process import PACKAGE_ROOT, PROGRAM, USER_ERROR
 from kneegrade.server.settings import ServeSettings
@@ -194,6 +195,9 @@ class Supervisor:
         seconds = self._settings.spool.keep_days * DAY_SECONDS
         if removed := _try(lambda: spool.purge(older_than_seconds=seconds)):
             _log.info("Removed %d films older than %g days.", removed, self._settings.spool.keep_days)
+            audit = AuditLog(spool.directory / "audit.jsonl")
+            with suppress(SpoolError):
+                audit.write("films_removed", number=removed, by="retention", days=self._settings.spool.keep_days)
 
 
 def _try(change: Callable[[], int]) -> int:

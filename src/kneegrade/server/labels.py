@@ -1,0 +1,195 @@
+"""Labels from readings: tables that `cohort csv`, `audit`, `calibrate`, `train` and `agreement` take.
+
+`labels.csv` and `labels.parquet` have a row per knee that was read and is gradable, with the grades that stand: those
+of the shared reading, or of a study those of the adjudication, else those on which all its readers agree.
+`labels.parquet` is a manifest, with the corrected landmarks. `readings.csv` has every finished reading by itself.
+"""
+
+import csv
+import io
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from kneegrade.cohorts.build_manifest import manifest_from_readings
+from kneegrade.errors import CohortError, KneeGradeError
+from kneegrade.files import replacing
+from kneegrade.imaging import stem_of
+from kneegrade.reporting.csv_report import escape_formula
+from kneegrade.schema import TARGET_NAMES
+from kneegrade.server.reading_desk import FINISHED, ReadingStore, agreed_reading
+from kneegrade.server.reading_film import ListedFilm, pixel_aspect_of
+from kneegrade.server.review_log import ADJUDICATION, Review, Stream
+
+LABEL_FILES: Final = ("labels.csv", "labels.parquet", "readings.csv")
+LABEL_COLUMNS: Final = (
+    "image_path", "subject_id", "side", "visit", *TARGET_NAMES, "reader", "time", "revision", "status", "study",
+)  # fmt: skip
+READING_COLUMNS: Final = (
+    "film", "knee", "subject_id", "side", "study", "reader", "repeat", *TARGET_NAMES, "gradable", "reason", "status",
+    "landmarks_moved", "time", "revision",
+)  # fmt: skip
+MACHINE: Final = "kneegrade"  # reader of the rows with the results of kneegrade
+
+Row = dict[str, Any]
+
+
+def standing_readings(store: ReadingStore) -> dict[str, Review]:
+    """Key of a film → the finished reading that stands for it."""
+    store.log.refresh()
+    finished = {s: r for s, r in store.log.streams().items() if r.reading.get("status") in FINISHED and s.repeat == 0}
+    by_film: dict[str, list[tuple[Stream, Review]]] = {}
+    for stream, review in finished.items():
+        by_film.setdefault(stream.film, []).append((stream, review))
+    return {film: _standing(own) for film, own in by_film.items()}
+
+
+def _standing(readings: list[tuple[Stream, Review]]) -> Review:
+    shared = [review for stream, review in readings if not stream.study]
+    decided = [review for stream, review in readings if stream.reader == ADJUDICATION]
+    if shared or decided:
+        return max((*shared, *decided), key=lambda review: review.time)
+    latest = max((review for _, review in readings), key=lambda review: review.time)
+    names = "+".join(sorted(stream.reader for stream, _ in readings))
+    agreed = {**agreed_reading([review.reading for _, review in readings]), "status": latest.reading["status"]}
+    return Review(latest.stream, latest.revision, names, latest.time, latest.source, agreed)
+
+
+def label_rows(store: ReadingStore) -> Iterator[Row]:
+    """A row per gradable knee with a finished reading, whose film is a file on disk."""
+    for key, review in standing_readings(store).items():
+        try:
+            film, path = store.listed(key), store.content(key).path
+        except (KeyError, KneeGradeError):
+            continue
+        if path is None:
+            continue
+        for number, knee in enumerate(review.reading["knees"]):
+            if knee["gradable"]:
+                yield {
+                    "image_path": str(path.absolute()), "subject_id": _person(film),
+                    "side": "" if knee["side"] == "unknown" else knee["side"], "visit": film.visit or 0,
+                    **{name: knee["grades"].get(name) for name in TARGET_NAMES},
+                    "reader": review.reader, "time": review.time, "revision": review.revision,
+                    "status": review.reading["status"], "study": review.stream.study,
+                    **_landmarks(store, key, number, knee),
+                }  # fmt: skip
+
+
+def _landmarks(store: ReadingStore, key: str, number: int, knee: Row) -> Row:
+    """`landmarks_px` and `pixel_aspect` of a manifest: the reader's points, else those of kneegrade."""
+    machine = store.film(key).knees
+    own = machine[number] if number < len(machine) else None
+    detected = None if own is None else own["landmarks_px"]
+    points = knee["landmarks_px"] or detected
+    if points is None:
+        return {"landmarks_px": None, "pixel_aspect": 1.0}
+    flat = [value for point in points for value in (point or (np.nan, np.nan))]
+    aspect = 1.0
+    if own is not None and detected is not None and own["joint_space"] is not None:
+        known = np.array([point or (np.nan, np.nan) for point in detected], dtype=np.float64)
+        aspect = pixel_aspect_of(known, own["joint_space"]["tibial_width_px"]["value"])
+    return {"landmarks_px": flat, "pixel_aspect": aspect}
+
+
+def _person(film: ListedFilm) -> str:
+    return film.person or stem_of(film.name)
+
+
+def reading_rows(store: ReadingStore, *, machine: bool = True) -> Iterator[Row]:
+    """A row per knee and finished reading, and one with the results of kneegrade for each knee that was read.
+
+    Args:
+        store: films and log.
+        machine: whether to add the rows of kneegrade.
+    """
+    store.log.refresh()
+    seen = dict[str, None]()
+    for stream, review in store.log.streams().items():
+        if review.reading.get("status") not in FINISHED:
+            continue
+        try:
+            film = store.listed(stream.film)
+        except KeyError:
+            continue
+        seen[stream.film] = None
+        for number, knee in enumerate(review.reading["knees"]):
+            grades = knee["grades"] if knee["gradable"] else {}
+            yield {
+                "film": stream.film, "knee": number, "subject_id": _person(film), "side": knee["side"],
+                "study": stream.study, "reader": stream.reader or review.reader, "repeat": stream.repeat,
+                **{name: grades.get(name) for name in TARGET_NAMES}, "gradable": int(knee["gradable"]),
+                "reason": knee["reason"], "status": review.reading["status"],
+                "landmarks_moved": int(knee["landmarks_px"] is not None), "time": review.time,
+                "revision": review.revision,
+            }  # fmt: skip
+    for key in seen if machine else ():
+        film = store.listed(key)
+        for number, listed in enumerate(film.knees):
+            yield {
+                "film": key, "knee": number, "subject_id": _person(film), "side": listed.side, "study": "",
+                "reader": MACHINE, "repeat": 0, **{name: listed.grades.get(name) for name in TARGET_NAMES},
+                "gradable": int(bool(listed.grades)), "reason": "", "status": "", "landmarks_moved": 0, "time": "",
+                "revision": 0,
+            }  # fmt: skip
+
+
+def table_text(columns: Iterable[str], rows: Iterable[Row]) -> str:
+    """A CSV table; a grade that was not read is an empty cell."""
+    names = list(columns)
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(names)
+    for row in rows:
+        writer.writerow([_cell(name, row[name]) for name in names])
+    return stream.getvalue()
+
+
+def _cell(name: str, value: Any) -> Any:
+    if value is None:
+        return ""
+    return value if name == "image_path" else escape_formula(value)
+
+
+def labels_manifest(store: ReadingStore, source: str = "read") -> pd.DataFrame:
+    """The labels as a manifest, with knees of known side; people are split as `cohort csv` splits them.
+
+    Raises:
+        CohortError: no knee with a known side has a grade.
+    """
+    rows = [row for row in label_rows(store) if row["side"]]
+    if not rows:
+        raise CohortError("No gradable knee of a known side has been read; finish a reading first.")
+    table = pd.DataFrame(rows)
+    for name in TARGET_NAMES:
+        table[name] = table[name].astype("Int64")
+    table["visit"] = pd.to_numeric(table["visit"], errors="coerce").fillna(0).astype(int)
+    return manifest_from_readings(table, source)
+
+
+def write_labels(store: ReadingStore, directory: Path) -> list[Path]:
+    """The paths of `LABEL_FILES` in `directory` after they were written; without a labelled knee no manifest.
+
+    Raises:
+        UsageError: a file cannot be written.
+    """
+    texts = {
+        "labels.csv": table_text(LABEL_COLUMNS, label_rows(store)),
+        "readings.csv": table_text(READING_COLUMNS, reading_rows(store)),
+    }
+    written = []
+    for name, text in texts.items():
+        with replacing(directory / name) as stream:
+            stream.write(text)
+        written.append(directory / name)
+    try:
+        table = labels_manifest(store)
+    except CohortError:
+        (directory / "labels.parquet").unlink(missing_ok=True)
+        return written
+    with replacing(directory / "labels.parquet", "wb") as stream:
+        table.to_parquet(stream)
+    return [*written, directory / "labels.parquet"]

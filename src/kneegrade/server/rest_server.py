@@ -1,0 +1,45 @@
+"""`run_rest`: the process of `kneegrade serve` that answers HTTP."""
+
+import socket
+import ssl
+from typing import Any, Final
+
+import uvicorn
+
+from kneegrade.server.rest import application, rest_section
+from kneegrade.server.rest_listener import listening_socket
+from kneegrade.server.settings import RestSettings, ServeSettings
+from kneegrade.server.spool import Spool
+from kneegrade.server.uvicorn_limits import MAX_HEADER_BYTES, limited_protocol
+
+GRACE_SECONDS: Final = 3  # for requests in work when the service ends
+
+
+def run_rest(settings: ServeSettings, spool: Spool, listener: socket.socket | None = None) -> None:
+    """Serve until SIGTERM.
+
+    Args:
+        settings: with a section `rest`.
+        spool: with films and results.
+        listener: that listens already; None: one is made.
+
+    Raises:
+        UsageError: the file of tokens cannot be read, or the address or port cannot be used.
+    """
+    rest = rest_section(settings)
+    config = uvicorn.Config(
+        application(settings, spool), http=limited_protocol(rest.connections), ws="none", lifespan="off",
+        log_config=None, access_log=False, server_header=False, proxy_headers=False,
+        h11_max_incomplete_event_size=MAX_HEADER_BYTES, timeout_keep_alive=5, timeout_graceful_shutdown=GRACE_SECONDS, **_tls(rest),
+    )  # fmt: skip
+    uvicorn.Server(config).run(sockets=[listener or listening_socket(rest)])
+
+
+def _tls(settings: RestSettings) -> dict[str, Any]:
+    if settings.tls is None:
+        return {}
+    tls = settings.tls
+    options: dict[str, Any] = {"ssl_certfile": tls.certificate, "ssl_keyfile": tls.key or tls.certificate}
+    if tls.clients is not None:
+        options |= {"ssl_ca_certs": str(tls.clients), "ssl_cert_reqs": ssl.CERT_REQUIRED}
+    return options

@@ -1,0 +1,116 @@
+"""`Reading`: what a reader decides about a film; and the merge of two readings of the same film."""
+
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from kneegrade.schema import TARGETS
+
+Coordinate = Annotated[float, Field(allow_inf_nan=False, ge=-1e5, le=1e5)]
+Points = Annotated[list[tuple[Coordinate, Coordinate]], Field(min_length=74, max_length=74)]
+Status = Literal["draft", "read", "signed"]
+
+CLASSES: Final = {target.name: target.classes for target in TARGETS}
+MAX_KNEES: Final = 2
+
+
+class KneeReading(BaseModel):
+    """One knee.
+
+    Attributes:
+        side: of the patient's body.
+        gradable: False if the reader cannot grade the knee.
+        reason: why not.
+        grades: grade name → grade; a grade that was not read is absent.
+        landmarks_px: the 74 points if the reader moved any; else None.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    side: Literal["R", "L", "unknown"]
+    gradable: bool = True
+    reason: Annotated[str, Field(max_length=200)] = ""
+    grades: dict[str, int] = {}
+    landmarks_px: Points | None = None
+
+    @field_validator("grades")
+    @classmethod
+    def _on_scale(cls, grades: dict[str, int]) -> dict[str, int]:
+        for name, grade in grades.items():
+            if name not in CLASSES or not 0 <= grade < CLASSES[name]:
+                raise ValueError("a grade is unknown or outside its scale")
+        return grades
+
+
+class Reading(BaseModel):
+    """A film: its knees in the order of the report, a note, and how far the reader is."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    knees: Annotated[list[KneeReading], Field(max_length=MAX_KNEES)]
+    note: Annotated[str, Field(max_length=2000)] = ""
+    status: Status = "draft"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A field on which two readings differ and that both changed.
+
+    Attributes:
+        knee: number of the knee; None for a field of the film.
+        field: name of a grade, or "side", "gradable", "landmarks_px", "note" or "status".
+        mine: value in the first reading.
+        theirs: value in the second one.
+    """
+
+    knee: int | None
+    field: str
+    mine: Any
+    theirs: Any
+
+
+def merge(
+    base: dict[str, Any], mine: dict[str, Any], theirs: dict[str, Any]
+) -> tuple[dict[str, Any], list[Difference]]:
+    """The reading with the changes of both, and the fields that both changed to different values.
+
+    Such a field has the value of `theirs`. A landmark counts as one field with the other landmarks of its knee.
+
+    Args:
+        base: reading that both started from.
+        mine: first reading.
+        theirs: second reading, of the same knees.
+    """
+    merged, differences = deepcopy(theirs), list[Difference]()
+    for number in range(min(len(base["knees"]), len(mine["knees"]), len(theirs["knees"]))):
+        before, own, other = (reading["knees"][number] for reading in (base, mine, theirs))
+        knee = merged["knees"][number]
+        for field in ("side", "landmarks_px"):
+            knee[field] = _field(number, field, before.get(field), own.get(field), other.get(field), differences)
+        start, my, their = ((one.get("gradable", True), one.get("reason", "")) for one in (before, own, other))
+        knee["gradable"], knee["reason"] = _field(number, "gradable", start, my, their, differences)
+        knee["grades"] = _merged_grades(number, before["grades"], own["grades"], other["grades"], differences)
+    for field, default in (("note", ""), ("status", "draft")):
+        first, my, their = (reading.get(field, default) for reading in (base, mine, theirs))
+        merged[field] = _field(None, field, first, my, their, differences)
+    return merged, differences
+
+
+def _merged_grades(
+    number: int, before: dict[str, int], mine: dict[str, int], theirs: dict[str, int], differences: list[Difference]
+) -> dict[str, int]:
+    values = {
+        name: _field(number, name, before.get(name), mine.get(name), theirs.get(name), differences) for name in CLASSES
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _field(knee: int | None, field: str, before: Any, mine: Any, theirs: Any, differences: list[Difference]) -> Any:
+    if mine in (theirs, before):
+        return theirs
+    if theirs == before:
+        return mine
+    differences.append(Difference(knee, field, mine, theirs))
+    return theirs

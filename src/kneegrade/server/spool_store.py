@@ -1,0 +1,143 @@
+"""`SpoolStore`: the graded films of a spool, as the reader's page of `kneegrade serve` shows them."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from kneegrade.errors import KneeGradeError
+from kneegrade.files import replacing
+from kneegrade.server.folder_store import listed_entry
+from kneegrade.server.reading_film import FilmContent, FilmResults, ListedFilm, spacing_of
+from kneegrade.server.review_log import LOG_FILE, Review, ReviewLog
+from kneegrade.server.signature import signed_files
+from kneegrade.server.spool import Spool
+
+PAGE: Final = 1000  # films that are read from the index at a time
+REPORT: Final = "report.json"
+_FIRST: Final = {"sr": "sr.dcm", "fhir": "fhir.json"}  # files of results that signatures revise
+
+Deliveries = Callable[[tuple[str, ...]], Mapping[str, Sequence[str]]]
+
+
+class SpoolStore:
+    """Films, results and readings of a spool; see `reading_desk.ReadingStore`. Films appear when they are graded.
+
+    Args:
+        spool: of the service.
+
+    Attributes:
+        log: of the readings, in the folder of the spool.
+    """
+
+    title = "Spool"
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+        self._known: dict[str, tuple[int, ListedFilm]] = {}
+        self.log = ReviewLog(spool.directory / LOG_FILE)
+
+    def worklist(self) -> list[ListedFilm]:
+        """The graded films, the last received first."""
+        return [film for row in self._rows() if (film := self._listed(row.key, row.received)) is not None]
+
+    def listed(self, key: str) -> ListedFilm:
+        """The entry of a film; raises KeyError if there is none."""
+        row = None if not _is_key(key) else self._spool.film(key)
+        film = None if row is None else self._listed(key, row.received)
+        if film is None:
+            raise KeyError(key)
+        return film
+
+    def film(self, key: str) -> FilmResults:
+        """The results of a film; raises KeyError if there is none."""
+        listed = self.listed(key)
+        report = self._report(key)
+        film = report["radiographs"][0]
+        return FilmResults(
+            key, listed.name, film["sha256"], film["status"], film["reason"], film["warnings"], film["knees"],
+            report["software"]["weights"]["sha256"], spacing_of(film["knees"]),
+        )  # fmt: skip
+
+    def content(self, key: str) -> FilmContent:
+        """The file of a film; raises KeyError if there is none."""
+        row = None if not _is_key(key) else self._spool.film(key)
+        if row is None:
+            raise KeyError(key)
+        return FilmContent(row.path, row.path)
+
+    def _rows(self) -> Iterator[Any]:
+        before = None
+        while rows := self._spool.films(state="graded", limit=PAGE, before=before):
+            yield from rows
+            before = rows[-1].key
+
+    def _listed(self, key: str, received: float) -> ListedFilm | None:
+        path = self._spool.results(key) / REPORT
+        try:
+            changed = path.stat().st_mtime_ns
+            if key not in self._known or self._known[key][0] != changed:
+                film = self._report(key)["radiographs"][0]
+                name = datetime.fromtimestamp(received, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+                entry = ListedFilm(key, f"{name} · {key[:6]}", tuple(map(listed_entry, film["knees"])), film["status"])
+                self._known[key] = changed, entry
+            return self._known[key][1]
+        except (OSError, ValueError, KeyError, IndexError):
+            return None  # it is being replaced, or was purged
+
+    def _report(self, key: str) -> dict[str, Any]:
+        report: dict[str, Any] = json.loads((self._spool.results(key) / REPORT).read_text(encoding="utf-8"))
+        return report
+
+
+class SpoolSignatures:
+    """Writes signed revisions to the results of a spool and enters their deliveries.
+
+    Args:
+        store: with the films.
+        spool: of the service.
+        deliveries: names of result files → destination → those of them that it gets; the revision of a file goes where
+            the file went.
+        organization: for which the readers act.
+    """
+
+    def __init__(self, store: SpoolStore, spool: Spool, deliveries: Deliveries, organization: str = "") -> None:
+        self._store, self._spool, self._deliveries = store, spool, deliveries
+        self._organization = organization
+
+    def __call__(self, key: str, review: Review) -> list[str]:
+        """Sentences for the reader: which files were written, or why not."""
+        folder = self._spool.results(key)
+        found = {name: newest_revision(folder, file) for name, file in _FIRST.items()}
+        predecessors = {name: path for name, path in found.items() if path is not None}
+        if "sr" not in predecessors:
+            return ["Signed. The results of this film have no structured report, so none was written."]
+        try:
+            content = self._store.content(key)
+            files = signed_files(self._store.film(key), content, review, predecessors, self._organization)
+        except KneeGradeError as error:
+            return [f"Signed, but no object was written. {error.message}"]
+        except Exception as error:  # the text of the error may name the patient
+            return [f"Signed, but no object was written: an error in kneegrade ({type(error).__name__}). Report it."]
+        names = {"sr": f"sr-{review.revision}.dcm", "fhir": f"fhir-{review.revision}.json"}
+        revised = {_FIRST[name]: names[name] for name in files}
+        for name, content_bytes in files.items():
+            with replacing(folder / names[name], "wb") as stream:
+                stream.write(content_bytes)
+        due = self._deliveries(tuple(revised))
+        self._spool.finish(key, deliveries={to: [revised[file] for file in own] for to, own in due.items()})
+        return [f"Signed. Wrote {', '.join(names[name] for name in files)}."]
+
+
+def newest_revision(folder: Path, file: str) -> Path | None:
+    """The newest signed revision of a file of results, `sr-3.dcm` of `sr.dcm`, else the file itself, if it exists."""
+    stem, _, ending = file.rpartition(".")
+    found = {int(n): path for path in folder.glob(f"{stem}-*.{ending}") if (n := path.stem[len(stem) + 1 :]).isdigit()}
+    if found:
+        return found[max(found)]
+    return folder / file if (folder / file).is_file() else None
+
+
+def _is_key(key: str) -> bool:
+    return len(key) == 40 and set(key) <= set("0123456789abcdef")

@@ -1,0 +1,122 @@
+"""Labels of readers as other commands take them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from reading_folders import write_reading_folder
+
+from kneegrade.cohorts import load_labels
+from kneegrade.cohorts.build_manifest import csv_manifest
+from kneegrade.cohorts.manifest import landmark_array, load_manifest
+from kneegrade.evaluation.audit import audit_labels
+from kneegrade.schema import TARGET_NAMES
+from kneegrade.server.folder_store import FolderStore
+from kneegrade.server.labels import write_labels
+from kneegrade.server.reading_desk import ReadingDesk
+from kneegrade.server.review import Reading
+
+
+def read(store, number, *, status="read", reader="anna", **changes):
+    """Save a reading of a film in which the first knee has these changes."""
+    desk, key = ReadingDesk(store), store.worklist()[number].key
+    film = desk.film(key, reader)
+    reading = film["reading"] | {"status": status}
+    reading["knees"][0] = reading["knees"][0] | changes
+    return desk.save(key, reader, Reading.model_validate(reading), based_on=film["revision"])
+
+
+@pytest.fixture
+def read_folder(folder):
+    """Four films: corrected grade and landmark, not gradable on the right, signed, only begun."""
+    store = FolderStore(folder)
+    points = store.film(store.worklist()[0].key).knees[0]["landmarks_px"]
+    moved = [[x + 1.5, y] if i == 50 else [x, y] for i, (x, y) in enumerate(points)]
+    read(store, 0, grades=dict(zip(TARGET_NAMES, (3, 0, 1, 0, 0, 0, 2), strict=True)), landmarks_px=moved)
+    read(store, 1, gradable=False, reason="metal")
+    read(store, 2, status="signed", reader="ben")
+    read(store, 3, status="draft")
+    write_labels(store, folder)
+    return folder
+
+
+def test_cohort_csv_takes_the_labels_as_they_are(read_folder):
+    table = csv_manifest(read_folder / "labels.csv")
+    assert len(table) == 5  # 2 + 1 + 2 gradable knees of finished readings
+    row = table[(table["subject_id"] == "film-01") & (table["side"] == "R")].iloc[0]
+    assert [row[name] for name in TARGET_NAMES] == [3, 0, 1, 0, 0, 0, 2]
+    text = pd.read_csv(read_folder / "labels.csv")
+    assert list(text["reader"].unique()) == ["anna", "ben"]
+    assert text["time"].str.endswith("+00:00").all()
+
+
+def test_audit_takes_the_labels_as_they_are(read_folder):
+    for name in ("labels.csv", "labels.parquet"):
+        audited = audit_labels(load_labels(read_folder / name))
+        assert len(audited) == 5
+        assert audited.loc[audited["codes"].str.contains("kl3_needs_jsn"), "subject_id"].tolist() == ["film-01"]
+
+
+def test_the_parquet_table_is_a_manifest_with_the_corrected_landmarks(read_folder):
+    table = load_manifest(read_folder / "labels.parquet")
+    corrected = table["knee_id"] == "read-film-01-000-R"
+    points = landmark_array(table)[corrected.to_numpy()][0]
+    detected = np.array(
+        FolderStore(read_folder).film(FolderStore(read_folder).worklist()[0].key).knees[0]["landmarks_px"]
+    )
+    assert np.flatnonzero(np.abs(points - detected).max(1) > 1).tolist() == [50]
+    assert set(table["revision"]) == {1}
+    assert table[list(TARGET_NAMES)].equals(csv_manifest(read_folder / "labels.csv")[list(TARGET_NAMES)])
+
+
+def test_readings_have_every_finished_reading_and_those_of_kneegrade(read_folder):
+    table = pd.read_csv(read_folder / "readings.csv")
+    assert table["reader"].value_counts().to_dict() == {"kneegrade": 6, "anna": 4, "ben": 2}
+    refused = table[table["gradable"] == 0]
+    assert refused["reason"].tolist() == ["metal"]
+    assert refused["kl"].isna().all()
+
+
+def test_without_a_finished_reading_there_is_no_manifest(folder):
+    assert [path.name for path in write_labels(FolderStore(folder), folder)] == ["labels.csv", "readings.csv"]
+
+
+def test_texts_that_a_spreadsheet_would_run_are_escaped(folder):
+    store = FolderStore(folder)
+    read(store, 0, gradable=False, reason="=1+1")
+    write_labels(store, folder)
+    assert "'=1+1" in (folder / "readings.csv").read_text()
+
+
+def kneegrade(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "kneegrade", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
+
+
+@pytest.mark.slow
+def test_calibrate_dataset_and_train_take_the_labels_as_they_are(tmp_path):
+    folder = write_reading_folder(tmp_path, 60)
+    store = FolderStore(folder)
+    for number in range(60):
+        read(store, number)
+    labels = folder / "labels.parquet"
+    assert "labels.parquet" in kneegrade("viewer", folder, "--export").stdout
+    done = kneegrade("calibrate", "--manifest", labels, "--split", "train", "--site", "clinic", "-o", tmp_path / "site")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "site" / "weights.safetensors").is_file()
+    done = kneegrade("dataset", labels, "-o", tmp_path / "dataset", "--workers", "1")
+    assert done.returncode == 0, done.stderr
+    recipe = Path(__file__).parents[3] / "recipes" / "paper" / "proposed.yaml"
+    settings = (
+        f"data.datasets=[{tmp_path / 'dataset'}]",
+        "model.trunk=resnet18",
+        "train.epochs=1",
+        "train.batch_size=8",
+    )
+    options = [option for setting in settings for option in ("--set", setting)]
+    done = kneegrade("train", recipe, *options, "-o", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "weights.safetensors").is_file()

@@ -1,0 +1,278 @@
+"""Every journey of a reader in a real browser, on folders made without a network."""
+
+import csv
+import json
+from dataclasses import replace
+
+import pytest
+
+pytest.importorskip("fastapi", reason="FastAPI is missing; pip install 'kneegrade[serve]'")
+pytest.importorskip("playwright", reason="playwright is missing; pip install 'kneegrade[dev]'")
+
+from browser_pages import chromium, drawn, grade_of, number, saved, serving, until
+from reading_folders import write_reading_folder
+
+from kneegrade.server.blind_study import open_study
+from kneegrade.server.folder_store import FolderStore
+from kneegrade.server.reading import ReadingServices
+from kneegrade.server.reading_desk import ReadingDesk
+from kneegrade.server.review_log import ReviewLog, Stream
+
+
+class NoEvidence:
+    """Stands for the network, which takes seconds to load; `test_real_films` has the real one."""
+
+    def of(self, pixels, outlines, sha256):
+        return [{} for _ in outlines]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def services(folder):
+    return ReadingServices(ReadingDesk(FolderStore(folder)), NoEvidence(), folder)
+
+
+@pytest.fixture
+def in_order(services):
+    """Opens a page with the films in the order of the folder."""
+
+    def open_first(readers, reader="anna", **options):
+        page = readers.open(reader, **options)
+        page.select_option("#sort", "order")
+        page.locator(".row").first.click()
+        until(page, "kneegrade.film?.name === 'film-01.png'")
+        return page
+
+    return open_first
+
+
+def picture(page) -> list[int]:
+    """Mean brightness of the first canvas, and the number of grey levels in it."""
+    return page.evaluate(
+        """() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => {
+          const from = document.querySelector(".view canvas"), to = document.createElement("canvas");
+          to.width = to.height = 200;
+          const context = to.getContext("2d");
+          context.drawImage(from, 0, 0, 200, 200);
+          const { data } = context.getImageData(0, 0, 200, 200), seen = new Set();
+          let sum = 0;
+          for (let i = 0; i < data.length; i += 4) { sum += data[i]; seen.add(data[i]); }
+          done([sum / 40000, seen.size]);
+        })))"""
+    )
+
+
+@pytest.mark.parametrize("query", ["", "?canvas"], ids=["webgl", "canvas"])
+def test_a_film_is_shown_windowed_inverted_and_zoomed(browser, services, query):
+    with serving(browser, services) as readers:
+        page = readers.open("anna", query)
+        kind = page.evaluate("kneegrade.views[0].screen.constructor.name")
+        assert kind == ("CanvasScreen" if query else "GlScreen")
+        before, levels = picture(page)
+        assert levels > 20
+        box = page.locator(".view").bounding_box()
+        x, y = box["x"] + box["width"] / 2, box["y"] + 40
+        page.mouse.move(x, y)
+        page.mouse.down()
+        page.mouse.move(x, y - 120, steps=4)  # up: brighter
+        page.mouse.up()
+        assert picture(page)[0] > before + 10
+        page.keyboard.press("f")
+        assert picture(page)[0] == pytest.approx(before, abs=1)
+        page.keyboard.press("i")
+        dark = picture(page)[0]
+        page.keyboard.press("i")
+        assert abs(dark - before) > 20
+        scale = page.evaluate("kneegrade.views[0].view.k")
+        page.mouse.move(x, y + 100)
+        page.mouse.wheel(0, -300)
+        page.keyboard.press("+")
+        until(page, f"kneegrade.views[0].view.k > 1.5 * {scale}")
+        page.keyboard.press("v")
+        assert page.locator(".view").count() == 2
+        assert page.locator(".caption").all_inner_texts() == ["Right knee", "Left knee"]
+
+
+def test_grades_are_set_by_keyboard_saved_at_once_and_undone(browser, services, folder, in_order):
+    with serving(browser, services) as readers:
+        page = in_order(readers)
+        rule = "KL 0 with an osteophyte of grade 2: 1 of 5,507 knees"
+        page.get_by_text(rule).wait_for()
+        page.keyboard.press("2")
+        saved(page, 1)
+        page.get_by_text(rule).wait_for(state="detached")
+        page.keyboard.press("1")  # the cursor went on to medial narrowing
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("ArrowUp")
+        page.keyboard.press("3")
+        until(page, "document.querySelector('#saved').dataset.revision >= 2 && !kneegrade.film.isDirty")
+        assert [grade_of(page, 0, "kl"), grade_of(page, 0, "jsn_medial"), grade_of(page, 1, "jsn_medial")] == [2, 1, 3]
+        page.keyboard.press("u")
+        until(page, "!kneegrade.film.isDirty")
+        newest = ReviewLog(folder / "reviews.jsonl").newest(Stream(services.desk.store.worklist()[0].key))
+        machine = services.desk.store.film(newest.stream.film).knees[1]["grades"]["jsn_medial"]["grade"]
+        assert newest.reading["knees"][0]["grades"]["kl"] == 2
+        assert newest.reading["knees"][1]["grades"]["jsn_medial"] == machine
+        page.keyboard.press("x")
+        page.keyboard.type("metal")
+        page.keyboard.press("Tab")
+        until(page, "!kneegrade.film.isDirty && kneegrade.film.reading.knees[1].reason === 'metal'")
+        page.keyboard.press("Escape")
+        page.keyboard.press("Enter")
+        until(page, "kneegrade.film.name === 'film-02.png'")
+        assert page.locator("#progress-text").inner_text() == "1 of 4 read"
+        assert "read · anna" in page.locator(".row").first.inner_text()
+        page.reload()
+        page.wait_for_selector("body[data-opened]")
+        row = page.locator(".row", has_text="film-01.png")
+        assert "R 2" in row.inner_text().replace("\n", " ")
+
+
+def test_a_dragged_landmark_takes_the_outline_with_it_and_is_measured(browser, services, folder, in_order):
+    with serving(browser, services) as readers:
+        page = in_order(readers)
+        page.keyboard.press("v")
+        page.wait_for_selector(".space .lateral:not(:empty)")
+        before = number(page.locator(".knee .lateral").first.inner_text())
+        points = page.evaluate("kneegrade.film.points(0)")
+        drawn(page)
+        box = page.locator(".view").first.locator(".hit[data-knee='0'][data-i='50']").bounding_box()
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        scale = page.evaluate("kneegrade.views[0].view.k")
+        page.mouse.move(x, y)
+        page.mouse.down()
+        page.mouse.move(x, y + 3 * scale, steps=5)
+        until(page, "kneegrade.film.reading.knees[0].landmarks_px !== null")
+        page.mouse.up()
+        until(page, f"parseFloat(document.querySelector('.knee .lateral').textContent) > {before + 0.5}")
+        saved(page, 1)
+        moved = page.evaluate("kneegrade.film.points(0)")
+        shifts = [b[1] - a[1] for a, b in zip(points, moved, strict=True)]
+        assert shifts[50] == pytest.approx(3, abs=0.3)
+        assert 0.5 < shifts[51] < shifts[50]
+        assert max(map(abs, shifts[:37])) == 0
+        line = (folder / "reviews.jsonl").read_text().splitlines()[-1]
+        assert json.loads(line)["reading"]["knees"][0]["landmarks_px"] == moved
+        page.get_by_role("button", name="Reset landmarks").first.click()
+        saved(page, 2)
+        until(page, f"Math.abs(parseFloat(document.querySelector('.knee .lateral').textContent) - {before}) < 0.02")
+        page.keyboard.press("m")
+        page.keyboard.press("ArrowDown")
+        until(page, "kneegrade.film.reading.knees[0].landmarks_px !== null && !kneegrade.film.isDirty")
+
+
+def test_two_readers_merge_and_decide(browser, services, in_order):
+    with serving(browser, services, "anna", "ben") as readers:
+        anna, ben = in_order(readers), in_order(readers, "ben")
+        anna.keyboard.press("1")
+        saved(anna, 1)
+        ben.keyboard.press("ArrowDown")
+        ben.keyboard.press("2")  # another grade: merged without a question
+        saved(ben, 2)
+        ben.get_by_text("Merged with the changes of anna").wait_for()
+        assert (grade_of(ben, 0, "kl"), grade_of(ben, 0, "jsn_medial")) == (1, 2)
+        anna.keyboard.press("ArrowUp")
+        anna.keyboard.press("ArrowDown")
+        anna.keyboard.press("3")  # the same grade as ben
+        anna.get_by_role("dialog").wait_for()
+        dialog = anna.get_by_role("dialog").inner_text()
+        assert "ben changed this film meanwhile" in dialog
+        assert "Right knee: Joint space narrowing, medial" in dialog
+        anna.get_by_role("button", name="Save merged").click()
+        saved(anna, 3)
+        assert (grade_of(anna, 0, "kl"), grade_of(anna, 0, "jsn_medial")) == (1, 3)
+
+
+def test_a_blind_study_of_three_readers_is_compared_and_adjudicated(browser, tmp_path, monkeypatch, capsys):
+    from kneegrade.commands import main
+
+    folder = write_reading_folder(tmp_path, 3)
+    store = FolderStore(folder)
+    study = open_study(folder, "pilot", [film.key for film in store.worklist()], repeats=0.34, seed=1)
+    services = ReadingServices(ReadingDesk(store, study), NoEvidence(), folder)
+    names = ("anna", "ben", "carla")
+    with serving(browser, services, *names) as readers:
+        for kl, reader in enumerate(names):
+            page = readers.open(reader)
+            assert page.locator(".row").count() == 4
+            assert "film-0" not in page.locator("body").inner_text()
+            assert page.locator(".in-set, .is-machine, .bone, .space").count() == 0
+            for _ in range(4):
+                for knee in range(2):
+                    page.evaluate(f"kneegrade.page.select({knee}, 'kl')")
+                    page.keyboard.press(str(kl if reader != "carla" else 1))
+                opened = page.evaluate("kneegrade.page.row.name")
+                page.keyboard.press("Enter")
+                page.get_by_role("button", name="Finish", exact=True).click()
+                until(page, f"kneegrade.page.row.name !== '{opened}' || kneegrade.film.locked")
+            assert page.locator("#progress-text").inner_text() == "4 of 4 read"
+            page.wait_for_selector(".is-machine")  # the results are shown now
+    monkeypatch.setattr("sys.argv", ["kneegrade", "agreement", str(folder), "--replicates", "20"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 0
+    rows = list(csv.DictReader((folder / "agreement.csv").read_text(encoding="utf-8-sig").splitlines()))
+    pairs = {(row["first"], row["second"]): row for row in rows if row["grade"] == "kl"}
+    assert pairs["ben", "carla"]["accuracy"] == "1.0"
+    assert pairs["anna", "ben"]["accuracy"] == "0.0"
+    assert pairs["anna", "anna, repeat 1"]["knees"] == "2"
+    assert ("carla", "kneegrade") in pairs
+    assert "Readers differ on 6 knees" in capsys.readouterr().out
+    judge = replace(services, desk=ReadingDesk(store, study, adjudicate=True))
+    with serving(browser, judge, "dora") as readers:
+        page = readers.open("dora")
+        assert page.locator(".row").count() == 3
+        assert page.locator(".readers tbody tr").count() == 6
+        for knee in range(2):
+            page.evaluate(f"kneegrade.page.select({knee}, 'kl')")
+            page.keyboard.press("1")
+        page.keyboard.press("Enter")
+        until(page, "document.querySelector('#progress-text').textContent === '1 of 3 read'")
+
+
+def test_labels_are_written_and_read_back(browser, services, folder):
+    with serving(browser, services) as readers:
+        page = readers.open("anna")
+        page.keyboard.press("Enter")
+        until(page, "document.querySelector('#progress-text').textContent === '1 of 4 read'")
+        page.get_by_role("button", name="Write labels").click()
+        page.get_by_text("Wrote labels.csv").wait_for()
+    rows = list(csv.DictReader((folder / "labels.csv").read_text().splitlines()))
+    assert [row["side"] for row in rows] == ["R", "L"]
+    assert {row["reader"] for row in rows} == {"anna"}
+
+
+@pytest.mark.parametrize(("width", "height"), [(390, 844), (820, 1180), (1280, 800)])
+def test_the_page_never_scrolls_sideways_and_every_control_has_a_name(browser, services, width, height):
+    with serving(browser, services) as readers:
+        page = readers.open("anna", width=width, height=height, has_touch=width < 1000)
+        assert page.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 0
+        unnamed = page.evaluate(
+            """() => [...document.querySelectorAll("button, input, select, textarea")]
+              .filter((node) => node.checkVisibility())
+              .filter((node) => !(node.getAttribute("aria-label") || node.textContent.trim() || node.labels?.length))
+              .map((node) => node.outerHTML)"""
+        )
+        assert unnamed == []
+        if width < 900:
+            page.get_by_role("button", name="Films").click()
+            assert page.locator(".row").first.is_visible()
+        page.keyboard.press("?")
+        assert page.get_by_role("dialog").is_visible()
+        page.keyboard.press("Escape")
+
+
+def test_an_old_link_asks_for_a_token(browser, services):
+    with serving(browser, services) as readers:
+        old = readers.links["anna"]
+        readers.open("anna")
+        context = browser.new_context()
+        readers.contexts.append(context)
+        page = context.new_page()
+        page.goto(old)
+        page.get_by_role("dialog").get_by_text("This link was used before").wait_for()

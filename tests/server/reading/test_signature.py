@@ -1,0 +1,118 @@
+"""Signed revisions: what the reader decided, read back from the objects."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+pytest.importorskip("highdicom", reason="highdicom is missing; pip install 'kneegrade[dicom]'")
+
+from pydicom import dcmread
+
+from kneegrade.clinical import read_sr
+from kneegrade.server.folder_store import FolderStore
+from kneegrade.server.reading_desk import ReadingDesk
+from kneegrade.server.review import Reading
+from kneegrade.server.review_log import Review
+from kneegrade.server.signature import FolderSignatures
+from kneegrade.server.spool import Spool
+from kneegrade.server.spool_store import SpoolSignatures, SpoolStore
+
+
+@pytest.fixture(scope="module")
+def graded(tmp_path_factory):
+    """The bilateral example, graded with a structured report and a FHIR Bundle."""
+    from collections import Counter
+    from datetime import UTC, datetime
+    from pathlib import Path
+
+    from kneegrade.clinical import Job, ObjectWriter
+    from kneegrade.grader import Grader
+    from kneegrade.imaging import find_sources
+    from kneegrade.reporting import write_inputs, write_report
+
+    out, film = tmp_path_factory.mktemp("graded"), Path(__file__).parents[3] / "examples" / "bilateral.dcm"
+    grader = Grader("cpu")
+    writer = ObjectWriter(out, ["sr", "fhir"], Job.of(grader, datetime(2026, 5, 4, 12, tzinfo=UTC)))
+    report = grader.grade_sources(list(find_sources([film], other_files=Counter())), derive=writer)
+    write_report(report, out, ["json"])
+    write_inputs([film], out)
+    return out
+
+
+def sign(store, sign_film: Callable[[str, Review], list[str]], change: Callable[[dict], None], reader="Doe^Jane"):
+    desk, key = ReadingDesk(store), store.worklist()[0].key
+    film = desk.film(key, reader)
+    reading = film["reading"] | {"status": "signed"}
+    change(reading)
+    review = desk.save(key, reader, Reading.model_validate(reading), based_on=film["revision"])
+    return sign_film(key, review), review
+
+
+def test_a_signature_makes_a_verified_revision_that_replaces_the_report(graded):
+    store = FolderStore(graded)
+    signatures = FolderSignatures(graded, store.film, store.content)
+
+    def change(reading):
+        reading["knees"][0]["grades"]["kl"] = 3
+        reading["knees"][1] |= {"gradable": False, "reason": "metal"}
+
+    notes, review = sign(store, signatures, change)
+    assert notes == [f"Signed. Wrote bilateral.sr-{review.revision}.dcm, bilateral.fhir-{review.revision}.json."]
+    before, after = (
+        dcmread(graded / "dicom" / name) for name in ("bilateral.sr.dcm", f"bilateral.sr-{review.revision}.dcm")
+    )
+    assert (after.VerificationFlag, after.CompletionFlag, after.PreliminaryFlag) == ("VERIFIED", "COMPLETE", "FINAL")
+    (verifier,) = after.VerifyingObserverSequence
+    assert str(verifier.VerifyingObserverName) == "Doe^Jane"
+    (predecessor,) = after.PredecessorDocumentsSequence
+    named = predecessor.ReferencedSeriesSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID
+    assert named == before.SOPInstanceUID != after.SOPInstanceUID
+    assert after.SeriesInstanceUID == before.SeriesInstanceUID
+    read = read_sr(graded / "dicom" / f"bilateral.sr-{review.revision}.dcm")
+    right, left = read["knees"]
+    assert (right["grades"]["kl"]["grade"], right["grades"]["kl"]["probabilities"]) == (3, [])
+    machine = store.film(review.stream.film).knees[0]["grades"]["jsn_medial"]
+    assert right["grades"]["jsn_medial"]["probabilities"] == pytest.approx(machine["probabilities"])
+    assert (left["status"], left["grades"]) == ("not_gradable", None)
+    bundle = json.loads((graded / "fhir" / f"bilateral.fhir-{review.revision}.json").read_text())
+    statuses = {entry["resource"].get("status") for entry in bundle["entry"]}
+    assert statuses == {"active", "final"}
+
+
+def test_a_second_signature_replaces_the_first(graded):
+    store = FolderStore(graded)
+    signatures = FolderSignatures(graded, store.film, store.content)
+    _, first = sign(store, signatures, lambda reading: reading["knees"][0]["grades"].update(kl=2))
+    _, second = sign(store, signatures, lambda reading: reading["knees"][0]["grades"].update(kl=4), "Roe^Richard")
+    one, two = (dcmread(graded / "dicom" / f"bilateral.sr-{review.revision}.dcm") for review in (first, second))
+    (predecessor,) = two.PredecessorDocumentsSequence
+    assert (
+        predecessor.ReferencedSeriesSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID == one.SOPInstanceUID
+    )
+    assert two.InstanceNumber > one.InstanceNumber
+
+
+def test_a_signature_in_a_spool_is_written_once_and_delivered(graded, tmp_path):
+    from pathlib import Path
+
+    spool = Spool(tmp_path / "spool", min_free_bytes=0)
+    source = Path(__file__).parents[3] / "examples" / "bilateral.dcm"
+    stream, path = spool.temporary_file()
+    with stream:
+        stream.write(source.read_bytes())
+    key = spool.accept(path, kind="dicom", sop_instance_uid=str(dcmread(source).SOPInstanceUID), sender="test").key
+    assert spool.claim() is not None
+    with spool.writing_results(key) as folder:
+        (folder / "report.json").write_bytes((graded / "report.json").read_bytes())
+        (folder / "sr.dcm").write_bytes((graded / "dicom" / "bilateral.sr.dcm").read_bytes())
+    spool.finish(key, deliveries={"archive": ["sr.dcm"]})
+    store = SpoolStore(spool)
+    signatures = SpoolSignatures(store, spool, lambda names: {"archive": names, "records": ()}, "Clinic")
+    notes, _ = sign(store, signatures, lambda reading: reading["knees"][0]["grades"].update(kl=4))
+    assert notes == ["Signed. Wrote sr-1.dcm."]
+    assert sorted(row.object for row in spool.deliveries(key)) == ["sr-1.dcm", "sr.dcm"]
+    signed = dcmread(spool.results(key) / "sr-1.dcm")
+    assert signed.VerifyingObserverSequence[0].VerifyingOrganization == "Clinic"
+    assert ReadingDesk(SpoolStore(spool)).worklist("x")["films"][0]["status"] == "signed"
+    spool.close()
