@@ -49,7 +49,7 @@ LONG: Final = (
     "ensemble runs/a/weights.safetensors runs/b/weights.safetensors -o both",
     "evaluate --manifest oai.parquet --split test -o scores -q",
     "compare runs/a runs/b",
-    "drift --images films --reference films -o drift -q",
+    "drift --images dataset --reference dataset -o drift -q",
     "phantom --rois -n 240 --implants 0.5 --prevalence paper -o metal -q",
     "quality-control --manifest rois.parquet --phantoms metal -o controlled --share 1",
     "calibrate --manifest rois.parquet -o calibrated --level 0.8 --share 0.9",
@@ -62,7 +62,7 @@ def prepare(folder: Path) -> None:
         shutil.copytree(ROOT / name, folder / name)
     for split in ("train", "val", "test"):
         for grade in range(5):
-            crop = folder / "KneeKL299" / split / str(grade) / f"900000{grade}R.png"
+            crop = folder / "KneeKL299" / split / str(grade) / f"9{len(split)}0000{grade}R.png"
             crop.parent.mkdir(parents=True)
             Image.fromarray(np.full((224, 224), 40 * grade, np.uint8)).save(crop)
     (folder / "films.csv").write_text(
