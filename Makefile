@@ -22,8 +22,7 @@ demo: $(INSTALLED)  ## install, grade examples/, show the table and the report's
 	$(BIN)/kneegrade grade examples --output demo-report
 
 test: $(INSTALLED)  ## run all tests but the slow ones; tests that need Chromium are skipped without it
-	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow" --ignore tests/imaging/test_decoding_process.py
-	$(BIN)/python -m pytest -m "not slow" tests/imaging/test_decoding_process.py  # by itself: it ends processes
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
 test-slow: $(INSTALLED)  ## run the slow tests (training; minutes)
 	$(BIN)/python -m pytest -m slow

@@ -1,5 +1,9 @@
 """Networks that OpenVINO computes."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -46,3 +50,30 @@ def test_a_converted_network_gives_the_outputs_of_torch_for_each_image():
             torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
     alone = prepared(images[1:2], inside[1:2])
     assert torch.equal(alone[0], prepared(images, inside)[0][1:2])
+
+
+AFTER_THE_NETWORK = """
+import os, signal, threading, time
+import torch
+from kneegrade.weights.openvino_runtime import OpenVinoNetwork
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
+networks = [OpenVinoNetwork(torch.nn.ReLU(), [torch.ones(1, 2)], bf16=False, threads=1)]
+thread = threading.Thread(target=networks.clear)
+thread.start(), thread.join()
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(10)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs POSIX signals")
+def test_a_signal_after_a_network_was_freed_in_another_thread_is_handled():
+    pytest.importorskip("openvino", reason='needs OpenVINO: pip install "kneegrade[openvino]"')
+    done = subprocess.run(
+        [sys.executable, "-c", AFTER_THE_NETWORK],
+        capture_output=True, text=True, timeout=300, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr

@@ -6,6 +6,7 @@ OpenVINO is optional (`pip install "kneegrade[openvino]"`) and is imported when 
 import sys
 import warnings
 from collections.abc import Sequence
+from functools import cache
 from importlib.util import find_spec
 from threading import local
 from types import ModuleType
@@ -39,6 +40,17 @@ def _import_openvino() -> Any:
     return openvino
 
 
+@cache
+def _core() -> Any:
+    """The OpenVINO core of this process, which lives as long as the process.
+
+    Its CPU plugin gives the thread that loads it a stack for signal handlers, and unmaps that stack when the plugin is
+    unloaded, in whichever thread that happens. If the garbage collector of another thread freed the last network, the
+    next signal (Ctrl-C, the end of a child process) would end the process with a segmentation fault.
+    """
+    return _import_openvino().Core()
+
+
 class OpenVinoNetwork(nn.Module):
     """A network compiled for one image per call; the images of a batch are read one after the other.
 
@@ -57,7 +69,7 @@ class OpenVinoNetwork(nn.Module):
             model = openvino.convert_model(
                 network, example_input=tuple(example), input=[list(part.shape) for part in example]
             )
-        self._compiled = openvino.compile_model(model, "CPU", {
+        self._compiled = _core().compile_model(model, "CPU", {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,
