@@ -47,8 +47,8 @@ def licence(package: Distribution) -> str:
     metadata = package.metadata
     if expression := metadata.get("License-Expression"):
         return str(expression)
-    classifiers = [line.split(" :: ")[-1] for line in metadata.get_all("Classifier", []) if line.startswith("License ::")]
-    named = [each for each in classifiers if each != "OSI Approved"]
+    classifiers = [line for line in metadata.get_all("Classifier", []) if line.startswith("License ::")]
+    named = [name for line in classifiers if (name := line.split(" :: ")[-1]) != "OSI Approved"]
     text = re.sub(r"\s+", " ", metadata.get("License") or "").strip()
     if named:
         return " AND ".join(sorted({SPDX.get(each.lower(), each) for each in named}))

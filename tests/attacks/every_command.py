@@ -43,7 +43,7 @@ LONG: Final = (
     "cohort pts examples marks -o pts.parquet -q",
     "dataset oai.parquet -o dataset -q --workers 2",
     f"train recipes/paper/proposed.yaml --set data.datasets=[dataset] -o runs/a {_TINY} -q",
-    f"train recipes/paper/resnet50.yaml --set data.datasets=[dataset] -o runs/b {_TINY} -q",
+    f"train recipes/paper/proposed.yaml --set data.datasets=[dataset] -o runs/b {_TINY} -q",
     f"reproduce --scale tiny --recipe proposed --dataset dataset -o grid {_TINY} -q",
     "tables runs -o tables -q",
     "ensemble runs/a/weights.safetensors runs/b/weights.safetensors -o both",

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).parents[2]
-HOOK: Final = '''
+HOOK: Final = """
 import ipaddress, json, os, sys
 
 LOG = os.environ["KNEEGRADE_NETWORK_LOG"]
@@ -52,8 +52,8 @@ def hook(event, args):
 
 write("start", " ".join(sys.orig_argv[:4]))
 sys.addaudithook(hook)
-'''
-RUNNER: Final = '''
+"""
+RUNNER: Final = """
 import json, shlex, sys
 from kneegrade.commands import main
 
@@ -65,7 +65,7 @@ for line in sys.argv[1:]:
     except SystemExit as end:
         code = end.code or 0
     print(json.dumps([line, code]), file=sys.__stderr__, flush=True)
-'''
+"""
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def watched_run(lines: Sequence[str], folder: Path, *, program: str = RUNNER, bl
     events = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     answers = [json.loads(line) for line in done.stderr.splitlines() if line.startswith('["')]
     return Watched(
-        codes={line: code for line, code in answers},
+        codes=dict(answers),
         starts=[text for _, kind, text in events if kind == "start"],
         network=[text for _, kind, text in events if kind == "network"],
         errors=done.stderr,

@@ -33,13 +33,18 @@ class UserSystem:
 
 PRIVATE: Final = "mount --make-rprivate /"
 READ_ONLY: Final = ('mount --bind "$1" "$1"', "mount -o remount,ro,bind /")
-NO_NAME: Final = (': > "$1/passwd"', 'mount --bind "$1/passwd" /etc/passwd')  # the user is in no list of users
+NO_NAME: Final = (  # the user is in no list of users
+    ': > "$1/empty"',
+    'mount --bind "$1/empty" /etc/passwd',
+    '{ ! test -e /etc/nsswitch.conf || mount --bind "$1/empty" /etc/nsswitch.conf; }',
+)
 NO_SHARED_MEMORY: Final = ("mount -t tmpfs -o ro,size=4k none /dev/shm",)
 FULL: Final = ('mkdir -p "$1/full"', 'mount -t tmpfs -o size=12k none "$1/full"')  # takes a small file, no larger one
 HOMELESS: Final = {"HOME": None, "USER": None, "LOGNAME": None, "XDG_CACHE_HOME": None}
 ASCII: Final = {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 SYSTEMS: Final[dict[str, UserSystem]] = {
-    "LANG=C": UserSystem(ASCII),
+    "LANG=C": UserSystem({"LANG": "C", "LC_ALL": "C"}),
+    "a locale without most letters": UserSystem(ASCII),
     "no HOME": UserSystem(HOMELESS, mounts=(PRIVATE, *NO_NAME)),
     "read-only disk": UserSystem(mounts=(PRIVATE, *READ_ONLY)),
     "no shared memory": UserSystem(mounts=(PRIVATE, *NO_SHARED_MEMORY)),
@@ -75,13 +80,12 @@ def run_on(
         if value is not None:
             environment[name] = str(folder / value) if value == "full" else value
     command = [sys.executable, *program, *arguments]
+    closing = " ".join(f"{stream}>&-" for stream in system.closed)
+    script = " && ".join([*system.mounts, f'cd "$1" && shift && exec "$@" {closing}'])
+    command = ["sh", "-c", script, "sh", str(folder), *command]
     if system.mounts:
-        script = " && ".join([*system.mounts, 'cd "$1" && shift && exec "$@"'])
-        command = ["unshare", "--mount", "sh", "-c", script, "sh", str(folder), *command]
-    if system.closed:
-        closing = " ".join(f"{stream}>&-" for stream in system.closed)
-        command = ["sh", "-c", f'exec "$@" {closing}', "sh", *command]
+        command = ["unshare", "--mount", *command]
     return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, errors="replace", timeout=600, check=False,
-        umask=-1 if system.umask is None else system.umask,
+        command, cwd=folder, env=environment, capture_output=True, text=True, errors="replace", timeout=600,
+        check=False, umask=-1 if system.umask is None else system.umask,
     )  # fmt: skip
