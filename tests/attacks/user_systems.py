@@ -55,7 +55,7 @@ SYSTEMS: Final[dict[str, UserSystem]] = {
 }
 ALL_AT_ONCE: Final = UserSystem(
     {**ASCII, **HOMELESS, "TMPDIR": "full"},
-    mounts=(PRIVATE, *NO_NAME, *NO_SHARED_MEMORY, *FULL, *READ_ONLY),
+    mounts=(PRIVATE, *READ_ONLY, *NO_NAME, *NO_SHARED_MEMORY, *FULL),
     umask=0o077,
     closed=(0,),
 )  # fmt: skip
