@@ -1,8 +1,9 @@
 """`python deploy/audit.py requirements.lock`: known vulnerabilities of the locked packages, by pip-audit.
 
 pip-audit ends with "No known vulnerabilities found" where its service knows none of the packages or holds no
-advisories, as behind some package mirrors. So a release with well-known vulnerabilities is looked up too: if it passes,
-nothing was audited, and the exit code is 2. Exit code 1: a package has a known vulnerability, or was not found. 0: none.
+advisories, as behind some package mirrors. So a release with well-known vulnerabilities is looked up too: if it
+passes, nothing was audited, and the exit code is 2. Exit code 1: a package has a known
+vulnerability, or was not found. 0: none.
 """
 
 import json

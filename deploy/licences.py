@@ -35,8 +35,9 @@ PAGE: Final = """# Licences of dependencies
 
 The packages that `requirements.lock` installs (`kneegrade[dicom,serve]`, CPU-only torch), with the licence that each
 package states. Written by `make licences`; a test checks that the list fits the lock and has no GPL, AGPL or unknown
-licence. kneegrade itself: Apache-2.0, `LICENSE` and `NOTICE`. Wheels such as those of numpy and scipy also contain compiled
-libraries; their notices are in the wheels. The extras `openvino` and `ray` are not in the lock; both state Apache-2.0.
+licence. kneegrade itself: Apache-2.0, `LICENSE` and `NOTICE`. Wheels such as those of numpy and scipy also contain
+compiled libraries; their notices are in the wheels. The extras `openvino` and `ray` are not in the lock; both state
+Apache-2.0.
 
 | package | version | licence |
 |---|---|---|
