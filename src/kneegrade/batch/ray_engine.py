@@ -5,6 +5,7 @@ its film is tried again by another one. After three deaths the film gets a row w
 """
 
 import logging
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any, Final
@@ -62,6 +63,7 @@ class RayEngine:
     def __init__(
         self, task: FilmWork, *, workers: int, stop: StopCount = lambda: 0, address: str | None = None
     ) -> None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports its use to a server otherwise
         try:
             import ray
         except ImportError:
@@ -72,8 +74,13 @@ class RayEngine:
             try:
                 local: dict[str, Any] = {"num_cpus": workers, "include_dashboard": False} if address is None else {}
                 ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
-            except (ConnectionError, ValueError, RuntimeError) as error:
+            except Exception as error:  # Ray raises plain Exception where one of its processes does not start
                 kind = type(error).__name__
+                if address is None:
+                    raise UsageError(
+                        f"Ray could not be started on this computer ({kind}); use --engine local, or start Ray with "
+                        "`ray start --head` to see why."
+                    ) from None
                 raise UsageError(
                     f"The Ray cluster at {address} does not answer ({kind}); check --ray-address."
                 ) from None

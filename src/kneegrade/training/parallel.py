@@ -24,14 +24,13 @@ def parallel_map(
     Args:
         function: can be pickled.
         tasks: can be pickled; consumed only a few tasks ahead of the results.
-        workers: number of processes, one thread each; 1 runs the tasks in this process, in order.
+        workers: number of processes, one thread each; 1 runs the tasks in this process, in order, and so does a system
+            without semaphores (no /dev/shm).
     """
-    if workers == 1:
+    pool = _pool(workers) if workers > 1 else None
+    if pool is None:
         yield from ((task, function(task)) for task in tasks)
         return
-    pool = ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
-    )
     waiting, running = iter(tasks), dict[Future[Result], Task]()
     try:
         while True:
@@ -43,3 +42,13 @@ def parallel_map(
                 yield running.pop(finished), finished.result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _pool(workers: int) -> ProcessPoolExecutor | None:
+    """Processes of one thread each; None where the system has no semaphores, with which they share their work."""
+    try:
+        return ProcessPoolExecutor(
+            workers, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
+        )
+    except (OSError, ImportError, NotImplementedError):
+        return None

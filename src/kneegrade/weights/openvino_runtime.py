@@ -3,12 +3,14 @@
 OpenVINO is optional (`pip install "kneegrade[openvino]"`) and is imported when a network is converted.
 """
 
+import sys
 import warnings
 from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
 from threading import local
-from typing import Any
+from types import ModuleType
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -26,6 +28,18 @@ def check_openvino() -> None:
         )
 
 
+def _import_openvino() -> Any:
+    """The package openvino without its telemetry, which reports imports and conversions to a server.
+
+    openvino works without the package openvino_telemetry, so kneegrade hides that package unless the program that uses
+    kneegrade has imported it itself.
+    """
+    sys.modules.setdefault("openvino_telemetry", cast(ModuleType, None))  # importing it raises ImportError
+    import openvino
+
+    return openvino
+
+
 @cache
 def _core() -> Any:
     """The OpenVINO core of this process, which lives as long as the process.
@@ -34,9 +48,7 @@ def _core() -> Any:
     unloaded, in whichever thread that happens. If the garbage collector of another thread freed the last network, the
     next signal (Ctrl-C, the end of a child process) would end the process with a segmentation fault.
     """
-    import openvino
-
-    return openvino.Core()
+    return _import_openvino().Core()
 
 
 class OpenVinoNetwork(nn.Module):
@@ -51,8 +63,7 @@ class OpenVinoNetwork(nn.Module):
 
     def __init__(self, network: nn.Module, example: Sequence[Tensor], *, bf16: bool, threads: int) -> None:
         super().__init__()
-        import openvino
-
+        openvino = _import_openvino()
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # the tracer warns of sizes that become constants, as they should here
             model = openvino.convert_model(
