@@ -37,7 +37,12 @@ RESOLVED = {  # codes that are not literals: (module, expression) → code → m
     },
     ("coherence.rules", "rule.code"): {rule.code: rule.message for rule in RULES},
 }
-LISTED_ELSEWHERE = {("imaging.radiograph", "code"), ("evaluation.audit", "code")}  # codes of findings made elsewhere
+LISTED_ELSEWHERE = {  # codes of findings made elsewhere
+    ("imaging.radiograph", "code"),
+    ("evaluation.audit", "code"),
+    ("server.reading_film", "one['code']"),
+    ("server.signature", "one['code']"),
+}
 
 Locals = dict[str, ast.expr]  # names assigned in a function, with the last value of each
 

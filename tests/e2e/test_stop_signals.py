@@ -63,7 +63,9 @@ def test_the_films_graded_before_a_signal_are_in_the_report(number, code, name, 
     assert f"Stopped by {name}: 3 of 5 films" in done.stderr
     assert "2 were left, from 'film03.dcm' on" in done.stderr
     assert "Traceback" not in done.stderr
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["grades.csv", "report.html", "report.json"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "grades.csv", "inputs.json", "report.html", "report.json"
+    ]  # fmt: skip
     rows = json.loads((tmp_path / "out" / "report.json").read_text())["radiographs"]
     assert [row["source"] for row in rows] == [f"film{i:02}.dcm" for i in range(5)]
     assert [row["status"] for row in rows] == ["graded"] * 3 + ["failed"] * 2
