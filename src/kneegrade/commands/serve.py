@@ -145,6 +145,7 @@ def _introduce(demo: "Demo", url: str) -> None:
         f"kneegrade serves at {url}\n"
         f"  token    {demo.token}\n"
         f"  settings {demo.directory / 'serve.toml'}\n"
+        f"  viewer   {url}/viewer/ (asks for the token)\n"
         f"  manual   {url}/docs (any name, and the token as password)\n\n"
         "Send a film of your own and wait for its grades:\n"
         f'  curl -H "Authorization: Bearer {demo.token}" -H "Content-Type: application/dicom" \\\n'

@@ -30,7 +30,8 @@ def run_rest(settings: ServeSettings, spool: Spool, listener: socket.socket | No
     config = uvicorn.Config(
         application(settings, spool), http=limited_protocol(rest.connections), ws="none", lifespan="off",
         log_config=None, access_log=False, server_header=False, proxy_headers=False,
-        h11_max_incomplete_event_size=MAX_HEADER_BYTES, timeout_keep_alive=5, timeout_graceful_shutdown=GRACE_SECONDS, **_tls(rest),
+        h11_max_incomplete_event_size=MAX_HEADER_BYTES, timeout_keep_alive=5, timeout_graceful_shutdown=GRACE_SECONDS,
+        **_tls(rest),
     )  # fmt: skip
     uvicorn.Server(config).run(sockets=[listener or listening_socket(rest)])
 
