@@ -1,13 +1,13 @@
-"""Speed of the reader's page in Chromium: worklist of 10,000 films, films of ten megapixels, landmarks that are dragged.
+"""Speed of the reader's page in Chromium: a worklist of 10,000 films, films of ten megapixels, dragged landmarks.
 
     python benchmarks/viewer_speed.py [--films 10000] [--keep DIR] [--webgl]
 
 Writes a folder of results as `kneegrade batch` does, in which the first films are DICOM files of ten megapixels, starts
-`kneegrade viewer` on it, and drives the page. Prints one JSON object: milliseconds from the request to the first rows of
-the worklist, from a click on a film to its pixels on the screen (`click_to_film_ms`, and `next_film_ms` for the next
+`kneegrade viewer` on it, and drives the page. Prints one JSON object: milliseconds from the request to the first rows
+of the worklist, from a click on a film to its pixels on the screen (`click_to_film_ms`, and `next_film_ms` for the next
 film, which the page fetched before), frames per second while a landmark is dragged, time of the script in it, and from
-a move to the new widths. Without a graphics card, Chromium has no WebGL2 and the page draws on a 2D canvas; `--webgl` emulates it in software,
-where each frame costs more than on a card.
+a move to the new widths. Without a graphics card, Chromium has no WebGL2 and the page draws on a 2D canvas; `--webgl`
+emulates it in software, where each frame costs more than on a card.
 """
 
 import argparse
@@ -65,7 +65,7 @@ def graded_film(name: str, sha256: str, rng: np.random.Generator) -> GradedRadio
     knees = []
     for side, x in (("R", 0.25), ("L", 0.75)):
         points = ShapeModel.load().mean() / SPACING_MM * [1.0 if side == "R" else -1.0, 1.0]
-        points = points + [x * COLUMNS, ROWS / 2] + rng.normal(scale=0.5, size=(74, 2))
+        points = points + np.array([x * COLUMNS, ROWS / 2]) + rng.normal(scale=0.5, size=(74, 2))
         grades = {}
         for target in TARGETS:
             shares = rng.dirichlet(np.full(target.classes, 0.4))
@@ -79,7 +79,7 @@ def graded_film(name: str, sha256: str, rng: np.random.Generator) -> GradedRadio
                 landmarks_px=points,
                 landmark_confidence=0.9,
                 quality=Quality(0.5),
-            )  # fmt: skip
+            )
         )
     return GradedRadiograph(name, tuple(knees), sha256=sha256)
 
@@ -130,7 +130,11 @@ def drag(page: Page) -> dict[str, float]:
           kneegrade.film.addEventListener("moving", () => { t.moves++; t.lastMove = performance.now(); });
           kneegrade.film.addEventListener("measured", () => { t.waits.push(performance.now() - t.lastMove); });
           const move = kneegrade.film.move.bind(kneegrade.film);
-          kneegrade.film.move = (...a) => { const s = performance.now(); move(...a); t.script += performance.now() - s; };
+          kneegrade.film.move = (...a) => {
+            const s = performance.now();
+            move(...a);
+            t.script += performance.now() - s;
+          };
           const frame = () => { t.frames++; if (!t.end) requestAnimationFrame(frame); };
           requestAnimationFrame(frame);
         }"""

@@ -110,12 +110,8 @@ def test_calibrate_dataset_and_train_take_the_labels_as_they_are(tmp_path):
     done = kneegrade("dataset", labels, "-o", tmp_path / "dataset", "--workers", "1")
     assert done.returncode == 0, done.stderr
     recipe = Path(__file__).parents[3] / "recipes" / "paper" / "proposed.yaml"
-    settings = (
-        f"data.datasets=[{tmp_path / 'dataset'}]",
-        "model.trunk=resnet18",
-        "train.epochs=1",
-        "train.batch_size=8",
-    )
+    dataset = f"data.datasets=[{tmp_path / 'dataset'}]"
+    settings = (dataset, "model.trunk=resnet18", "train.epochs=1", "train.batch_size=8")
     options = [option for setting in settings for option in ("--set", setting)]
     done = kneegrade("train", recipe, *options, "-o", tmp_path / "run")
     assert done.returncode == 0, done.stderr

@@ -16,7 +16,7 @@ export const begin = async () => {
   const token = new URLSearchParams(location.hash.slice(1)).get("token");
   session = JSON.parse(sessionStorage.getItem(KEY) ?? "null");
   if (token) {
-    history.replaceState(null, "", location.pathname);
+    history.replaceState(null, "", location.pathname + location.search);
     const answer = await fetch("/v1/session", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ token }) });
     if (answer.ok) {
       session = await answer.json();
