@@ -12,8 +12,16 @@ from pydicom.dataset import FileMetaDataset
 
 from kneegrade.errors import KneeGradeError, LimitExceededError, UnreadableFileError, UnsupportedFileError
 from kneegrade.imaging import dicom_header as header
+from kneegrade.imaging.cpu_limit import limit_cpu_time
 from kneegrade.imaging.dicom_codecs import decode_stored_pixels
-from kneegrade.imaging.dicom_defects import add_missing_attributes, check_is_complete, parse, repair_encapsulation
+from kneegrade.imaging.dicom_defects import (
+    add_missing_attributes,
+    check_is_complete,
+    excess_findings,
+    parse,
+    repair_encapsulation,
+    trailing_findings,
+)
 from kneegrade.imaging.dicom_deflate import DEFLATED, inflated
 from kneegrade.imaging.dicom_spacing import declared_aspect, pixel_spacing
 from kneegrade.imaging.grey_levels import declared_polarity, to_grey_levels
@@ -90,13 +98,16 @@ def _read(data: bytes, limits: Limits) -> DecodedImage:
     transfer_syntax = _transfer_syntax(dataset)
     header.check_nesting(dataset, limits)
     repairs = header.check_is_radiograph(dataset, limits)
+    limit_cpu_time(header.get_integer(dataset, "Rows", 0) * header.get_integer(dataset, "Columns", 0))
     polarity = declared_polarity(dataset)
     if "PixelData" in dataset:
+        repairs += trailing_findings(dataset)
         if transfer_syntax.is_encapsulated:
             repair_encapsulation(dataset)
         repairs += add_missing_attributes(dataset, is_encapsulated=transfer_syntax.is_encapsulated)
         if not transfer_syntax.is_encapsulated:
             check_is_complete(dataset)
+            repairs += excess_findings(dataset)
     pixels, findings = to_grey_levels(decode_stored_pixels(dataset, transfer_syntax), dataset)
     spacing_mm, spacing_source, spacing_findings = pixel_spacing(dataset)
     side, side_source = header.laterality(dataset)
