@@ -50,7 +50,7 @@ def landmarks(
     Exit code 0: a knee was detected on every film. 1: a film has no knee or could not be read, or a picture shows more
     knees than a film has. 2: wrong usage. 130, 143: stopped by Ctrl-C or SIGTERM; the files have the films until then.
     """
-    from kneegrade.files import prepare_output
+    from kneegrade.files import locked_output, prepare_output
 
     others = Counter[str]()
     sources, wanted = sources_in(inputs, others), listed(formats)
@@ -62,7 +62,8 @@ def landmarks(
     hints = UserHints(None if side is None else SIDES[side], spacing_of(spacing))
     found = LandmarkDetector(detector, Compute.choose(device.value))
     written = 0
-    with stop_signals() as stop, progress_bar("Detecting landmarks", quiet or len(sources) < 2) as advance:
+    bar = progress_bar("Detecting landmarks", quiet or len(sources) < 2)
+    with stop_signals() as stop, locked_output(output), bar as advance:
 
         def progress(done: int, total: int, loss: float | None = None) -> None:
             nonlocal written

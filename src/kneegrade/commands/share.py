@@ -58,7 +58,7 @@ def share(
     Exit code 0: every film was shared. 1: a film was not shared. 2: wrong usage.
     """
     from kneegrade.clinical.pseudonyms import Pseudonyms, read_secret
-    from kneegrade.files import prepare_output
+    from kneegrade.files import locked_output, prepare_output
 
     wanted = _formats(formats)
     sources = sources_in(inputs)
@@ -75,7 +75,8 @@ def share(
     from kneegrade.grader import Grader
 
     grader = Grader(device.value, weights, detector=detector)
-    with stop_signals(), progress_bar("Sharing", quiet or len(sources) < 2) as advance:
+    bar = progress_bar("Sharing", quiet or len(sources) < 2)
+    with stop_signals(), locked_output(output), bar as advance:
         films = share_films(
             sources, output, grader, pseudonyms, formats=wanted, whole_film=whole_film, progress=advance
         )

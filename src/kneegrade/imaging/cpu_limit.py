@@ -5,7 +5,6 @@ will. It is processor time, so that a busy computer refuses no film. The wall-cl
 longer and is enforced by the parent.
 """
 
-import contextlib
 import signal
 from typing import Final
 
@@ -17,20 +16,22 @@ _is_enabled = False  # in the decoding process only; the signal would end any ot
 
 
 def enable() -> None:
-    """From now on `limit_cpu_time` sets limits in this process, which then ends with `EXIT_STATUS`."""
+    """From now on the functions below limit this process, which then ends with `EXIT_STATUS`."""
     global _is_enabled
     _is_enabled = EXIT_STATUS != 0
 
 
-def limit_cpu_time(pixels: int = 0) -> None:
-    """Allow this process as many seconds from now on as an image with so many pixels needs.
-
-    Args:
-        pixels: rows times columns; 0 while the header is not read.
-    """
+def begin_cpu_limit() -> None:
+    """Allow this process `SECONDS` for the file that it begins."""
     if _is_enabled:
-        with contextlib.suppress(OSError, ValueError):
-            signal.setitimer(signal.ITIMER_PROF, SECONDS + SECONDS_PER_MEGAPIXEL * pixels / 1e6)
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)
+
+
+def extend_cpu_limit(pixels: int) -> None:
+    """Add the seconds that an image with so many pixels needs, when its header is read."""
+    if _is_enabled:
+        left, _ = signal.getitimer(signal.ITIMER_PROF)
+        signal.setitimer(signal.ITIMER_PROF, left + SECONDS_PER_MEGAPIXEL * pixels / 1e6)
 
 
 def end_cpu_limit() -> None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from kneegrade.errors import KneeGradeError, LimitExceededError, UnreadableFileError, UnsupportedFileError
 from kneegrade.imaging import cpu_limit
-from kneegrade.imaging.cpu_limit import end_cpu_limit, limit_cpu_time
+from kneegrade.imaging.cpu_limit import begin_cpu_limit, end_cpu_limit
 from kneegrade.imaging.decoding_process import receive, send
 from kneegrade.imaging.dicom import is_dicom, read_dicom
 from kneegrade.imaging.dicom_elements import read_elements
@@ -64,7 +64,7 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
             header, payload = receive(requests)
         except EOFError:
             return
-        limit_cpu_time()
+        begin_cpu_limit()
         message = answer(header, payload)
         end_cpu_limit()
         send(answers, *message)

@@ -37,6 +37,7 @@ PHOTOMETRIC_INTERPRETATIONS = (
     "MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_ICT",
     "YBR_RCT",
 )  # fmt: skip
+OTHER_INTERPRETATIONS = ("", "ARGB", "CMYK", "HSV", "XYB", "YBR_PARTIAL_422")  # that a message names
 
 JPEG_START = b"\xff\xd8"
 CODESTREAM_START = b"\xff\x4f\xff\x51"  # JPEG 2000: SOC and SIZ
@@ -134,7 +135,7 @@ def _check_pixel_format(dataset: Dataset) -> None:
     """
     samples, bits = get_integer(dataset, "SamplesPerPixel", 1), get_integer(dataset, "BitsAllocated", 16)
     interpretation = get_text(dataset, "PhotometricInterpretation")
-    shown = interpretation if interpretation.replace("_", "").isalnum() and len(interpretation) <= 16 else "invalid"
+    shown = interpretation if interpretation in OTHER_INTERPRETATIONS else "invalid"
     for is_supported, name, found, expected in (
         (samples in (1, 3), "SamplesPerPixel", samples, "1 or 3"),
         (bits in BITS_ALLOCATED or "PixelData" not in dataset, "BitsAllocated", bits, "8, 16 or 32"),
