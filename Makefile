@@ -5,7 +5,7 @@ INSTALLED := $(VENV)/.installed
 OLDEST_TORCH ?= torch==2.6.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-oldest check docs bench wheel
+.PHONY: help demo test test-slow attack test-oldest check docs bench wheel
 
 help:  ## list the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -24,6 +24,9 @@ test: $(INSTALLED)  ## run all tests but the slow ones; tests that need Chromium
 
 test-slow: $(INSTALLED)  ## run the slow tests (training; minutes)
 	$(BIN)/python -m pytest -m slow
+
+attack: $(INSTALLED)  ## try to break each promise of docs/reference/promises.md (an hour); ATTACK=3 tries three times as often
+	KNEEGRADE_ATTACK=$(or $(ATTACK),1) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s -q tests/attacks
 
 test-oldest:  ## run the tests with the lowest versions that pyproject.toml allows, in build/oldest
 	$(PYTHON) -m venv build/oldest

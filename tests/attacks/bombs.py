@@ -172,7 +172,6 @@ def main(folder: Path, *, all_of_them: bool) -> None:
     """Read each bomb, or those that take little time, and print what happened."""
     from kneegrade.errors import KneeGradeError
     from kneegrade.imaging import find_sources, read_radiograph
-    from kneegrade.imaging.decoding_process import decoding_process
 
     listed = [(name, path) for name, path in bombs(folder) if all_of_them or name not in SLOW]
     read_radiograph(dicom_bytes(dataset()))

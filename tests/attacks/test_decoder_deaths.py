@@ -93,7 +93,7 @@ def next_film(process: DecodingProcess) -> float:
 
 
 def test_a_death_of_the_decoder_costs_one_film(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding_process, "START_SECONDS", 3.0)
+    monkeypatch.setattr(decoding_process, "START_SECONDS", 12.0)
     count, process = tries(100, 4), DecodingProcess()
     try:
         outcomes, faults, seconds = deaths(count, process)

@@ -101,7 +101,12 @@ def outputs(folder: Path, said: str) -> Iterator[tuple[str, bytes]]:
     yield "standard output, error and log", said.encode()
     for path in sorted(folder.rglob("*")):
         yield "file name", path.name.encode()
-        if path.is_file() and path.suffix != ".parquet" and "dicom" not in path.parent.parts and path.parent.name != "fhir":
+        if (
+            path.is_file()
+            and path.suffix != ".parquet"
+            and "dicom" not in path.parent.parts
+            and path.parent.name != "fhir"
+        ):
             yield path.name, path.read_bytes()
         if path.suffix == ".parquet":
             import pyarrow.parquet as pq

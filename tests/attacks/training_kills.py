@@ -1,7 +1,7 @@
 """A small training that is killed again and again, as a program: `training_kills.py FOLDER KILLS FULL_DISKS [planted]`.
 
 Prints one JSON object: what became of the runs, and whether the losses and weights are those of an undisturbed run.
-With "planted", checkpoints lack the state of the optimiser, which must be seen.
+With "planted", checkpoints lack the moving average of the weights, which must be seen.
 
 Runs are forked from this process, which has imported torch, because a start takes longer than the training.
 """
@@ -82,12 +82,20 @@ def lost_steps(output: Path) -> int:
     return max(0, logged - int(torch.load(checkpoint, weights_only=True)["step"]))
 
 
+def wait_for_steps(output: Path, seconds: float) -> None:
+    """Wait until a run has logged something, at most so long."""
+    log, end = output / "log.jsonl", time.monotonic() + seconds
+    before = log.stat().st_mtime_ns if log.exists() else 0
+    while time.monotonic() < end and not (log.exists() and log.stat().st_mtime_ns > before):
+        time.sleep(0.005)
+
+
 def plant() -> None:
-    """Checkpoints lose the state of the optimiser."""
+    """Checkpoints lose the moving average of the weights."""
     save, load = trainer.save_checkpoint, trainer.load_checkpoint
 
     def without(parts: dict[str, object]) -> dict[str, object]:
-        return {name: part for name, part in parts.items() if name != "optimizer"}
+        return {name: part for name, part in parts.items() if name != "average"}
 
     trainer.save_checkpoint = lambda path, text, step, parts: save(path, text, step, without(parts))
     trainer.load_checkpoint = lambda path, text, parts: load(path, text, without(parts))
@@ -102,19 +110,22 @@ def main(folder: Path, kills: int, full_disks: int) -> None:
     whole_seconds = time.monotonic() - start
     expected, weights = losses(whole), (whole / "weights.safetensors").read_bytes()
     size = next(whole.glob("*.pt")).stat().st_size
-    dice, found = random.Random(SEED), {"killed": 0, "disk full": 0, "finished": 0, "other": 0}
+    dice, found = random.Random(SEED), {"killed": 0, "disk full": 0, "finished": 0, "other": 0, "with a checkpoint": 0}
     lost, differing = 0, 0
     for is_disk in dice.sample([False] * kills + [True] * full_disks, kills + full_disks):
         pid = started(recipe, output, dice.randrange(1000, size) if is_disk else None)
         if not is_disk:
-            time.sleep(dice.random() * 0.7 * whole_seconds)
+            if dice.random() < 0.8:
+                wait_for_steps(output, whole_seconds)
+            time.sleep(dice.random() * 0.5 * whole_seconds)
             os.kill(pid, signal.SIGKILL)
         status = ended(pid)
         found[{0: "finished", 3: "disk full", 137: "killed"}.get(status, "other")] += 1
         lost = max(lost, lost_steps(output))
+        found["with a checkpoint"] += bool(list(output.glob("*.pt")))
         if status == 0 or (output / "weights.safetensors").exists():  # start again
             differing += losses(output) != expected
-            output.rename(folder / f"done{sum(found.values())}")
+            output.rename(folder / f"done{len(list(folder.iterdir()))}")
     assert ended(started(recipe, output)) == 0
     differing += losses(output) != expected or (output / "weights.safetensors").read_bytes() != weights
     left = [path.name for path in output.glob(".*.tmp")]

@@ -10,7 +10,9 @@ from typing import Final
 
 SECONDS: Final = 4.0  # for a file with a small image; films take less than one
 SECONDS_PER_MEGAPIXEL: Final = 0.5
-EXIT_STATUS: Final = -int(getattr(signal, "SIGPROF", 0))  # of a process that exceeded its limit, as in `Popen.returncode`
+EXIT_STATUS: Final = -int(
+    getattr(signal, "SIGPROF", 0)
+)  # of a process that exceeded its limit, as in `Popen.returncode`
 
 _is_enabled = False  # in the decoding process only; the signal would end any other
 

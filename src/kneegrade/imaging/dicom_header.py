@@ -19,9 +19,7 @@ from kneegrade.results import Finding
 
 MODALITIES = frozenset({"", "CR", "DX", "RF", "XA", "RG", "SC", "OT"})
 OTHER_MODALITIES = frozenset(  # defined by the standard (PS3.3, C.7.3.1.1.1); no other text of a file is shown
-    """AR AS BI BMD CT DG DOC ECG ES FID GM HD IO IVOCT IVUS KER KO LEN LS M3D MG MR NM OAM OCT OP OPM OPT OPTBSV OPTENF
-    OPV OSS PLAN POS PR PT PX REG RESP RTDOSE RTIMAGE RTPLAN RTRECORD RTSTRUCT RWV SEG SM SMR SR SRF STAIN TG US VA XC
-    CS DF EC ST CD DD EPS""".split()
+    ["AR", "AS", "BI", "BMD", "CT", "DG", "DOC", "ECG", "ES", "FID", "GM", "HD", "IO", "IVOCT", "IVUS", "KER", "KO", "LEN", "LS", "M3D", "MG", "MR", "NM", "OAM", "OCT", "OP", "OPM", "OPT", "OPTBSV", "OPTENF", "OPV", "OSS", "PLAN", "POS", "PR", "PT", "PX", "REG", "RESP", "RTDOSE", "RTIMAGE", "RTPLAN", "RTRECORD", "RTSTRUCT", "RWV", "SEG", "SM", "SMR", "SR", "SRF", "STAIN", "TG", "US", "VA", "XC", "CS", "DF", "EC", "ST", "CD", "DD", "EPS"]
 )
 UNUSUAL_MODALITIES = frozenset({"DR", "XR"})  # not in the standard, but written by some systems for radiographs
 PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")

@@ -204,9 +204,7 @@ def train_recipe(
         return _trained(recipe, directory, resume=resume, progress=progress)
 
 
-def _trained(
-    recipe: Recipe | DetectorRecipe, directory: Path, *, resume: bool, progress: Progress | None
-) -> bool:
+def _trained(recipe: Recipe | DetectorRecipe, directory: Path, *, resume: bool, progress: Progress | None) -> bool:
     """Whether training came to its end."""
     if isinstance(recipe, DetectorRecipe):
         detector = DetectorTraining(recipe)
