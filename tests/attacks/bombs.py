@@ -1,4 +1,4 @@
-"""Bombs: small files that claim or expand to far more than a film. As a program, it reads each and prints what happened.
+"""Bombs: small files that expand to far more than a film. As a program, it reads each and prints what happened.
 
 Printed is one JSON object: name → [outcomes, seconds of processor time, seconds, MiB by which the parent has grown].
 """

@@ -1,4 +1,4 @@
-"""Promise 5: weights are what they say. A changed file of weights or its changed description is refused in a sentence."""
+"""Promise 5: weights are what they say. A changed file of weights or its changed description is refused."""
 
 import hashlib
 import json
@@ -85,7 +85,8 @@ def change_value(path: Path, dice: random.Random) -> None:
 
 def odd_sidecar(path: Path, dice: random.Random) -> None:
     odd = [b"", b"[]", b"null", b"NaN", b"[" * 100_000, b'{"a":' * 100_000, b"\xff\xfe", b"9" * 5000, DATA[:5000],
-           b'{"name": 1, "kind": "grader", "sha256": 2}', b'{"name": "a", "kind": ["grader"], "sha256": "b"}']  # fmt: skip
+           b'{"name": 1, "kind": "grader", "sha256": 2}', b'{"name": "a", "kind": ["grader"], "sha256": "b"}'
+          ]  # fmt: skip
     path.with_suffix(".json").write_bytes(dice.choice(odd))
 
 
@@ -152,7 +153,7 @@ def refusal(folder: Path, change: Change, number: int) -> str:
     try:
         Grader("cpu", path)
     except WeightsError as error:
-        assert "\n" not in error.message
+        assert "\n" not in error.message  # noqa: PT017
         assert not (path.parent / "executed").exists()
         return error.message
     finally:

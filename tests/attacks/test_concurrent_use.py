@@ -29,7 +29,7 @@ THREADS = 8
 
 def report_of(grader: Grader, film: Path) -> str:
     """The report as text, without its time."""
-    return json.dumps([row for row in to_dict(grader.grade(film))["radiographs"]], sort_keys=True)
+    return json.dumps(list(to_dict(grader.grade(film))["radiographs"]), sort_keys=True)
 
 
 def mixed(reports: list[tuple[Path, str]], expected: dict[Path, str]) -> int:

@@ -160,11 +160,11 @@ def test_no_command_writes_outside_its_folder_for_an_archive(tmp_path: Path) -> 
     with zipfile.ZipFile(inside / "films.zip", "w") as archive:
         for name in climbing:
             archive.writestr(name, EXAMPLE.read_bytes())
-    before = {path for path in tmp_path.rglob("*")}
+    before = set(tmp_path.rglob("*"))
     for command, *rest in (["grade", "--format", "json,sr"], ["landmarks"]):
         done = CliRunner().invoke(app, [command, str(inside / "films.zip"), "-o", str(inside / command), "-q", *rest])
         assert done.exit_code == 0, done.output
-    made = {path for path in tmp_path.rglob("*")} - before
+    made = set(tmp_path.rglob("*")) - before
     outside = [path for path in made if not path.is_relative_to(inside / "grade") and
                not path.is_relative_to(inside / "landmarks")]  # fmt: skip
     say(6, f"{len(climbing)} climbing names in an archive: {len(made)} files and folders made, {len(outside)} outside")

@@ -105,8 +105,8 @@ def trailing_findings(dataset: Dataset) -> tuple[Finding, ...]:
     if all(_is_known(dataset, tag) for tag in after):
         return ()
     message = (
-        "Bytes that are no DICOM elements follow the pixel data. Bytes may have been inserted into the pixels, which are "
-        "shifted then; compare the film with another copy."
+        "Bytes that are no DICOM elements follow the pixel data. Bytes may have been inserted into the pixels, which "
+        "are shifted then; compare the film with another copy."
     )
     return (Finding("trailing_bytes", message),)
 

@@ -68,7 +68,9 @@ def save_checkpoint(path: Path, identity: str, step: int, parts: dict[str, Any])
         try:
             torch.save({"recipe": identity, "step": step, "state": state}, stream)
         except RuntimeError as error:  # torch closes its archive, which fails too and hides the error of the system
-            raise error.__context__ if isinstance(error.__context__, OSError) else error
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def load_checkpoint(path: Path, identity: str, parts: dict[str, Any]) -> int:
