@@ -13,6 +13,7 @@ import struct
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -135,7 +136,8 @@ def _check_pixel_format(dataset: Dataset) -> None:
     """
     samples, bits = get_integer(dataset, "SamplesPerPixel", 1), get_integer(dataset, "BitsAllocated", 16)
     interpretation = get_text(dataset, "PhotometricInterpretation")
-    shown = interpretation if interpretation in OTHER_INTERPRETATIONS else "invalid"
+    known = (*PHOTOMETRIC_INTERPRETATIONS, *OTHER_INTERPRETATIONS)
+    shown = interpretation if get_close_matches(interpretation, known, cutoff=0.8) else "invalid"  # slips only
     for is_supported, name, found, expected in (
         (samples in (1, 3), "SamplesPerPixel", samples, "1 or 3"),
         (bits in BITS_ALLOCATED or "PixelData" not in dataset, "BitsAllocated", bits, "8, 16 or 32"),
