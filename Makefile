@@ -8,7 +8,7 @@ BUILD := PIP_CONSTRAINT=$(CURDIR)/deploy/build-constraints.txt $(BIN)/python -m 
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 1700000000)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-oldest check docs bench wheel reproducible lock locked sbom licences audit image
+.PHONY: help demo test test-slow attack test-oldest check docs bench wheel reproducible lock locked sbom licences audit image
 
 help:  ## list the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,6 +26,9 @@ test: $(INSTALLED)  ## run all tests but the slow ones; tests that need Chromium
 
 test-slow: $(INSTALLED)  ## run the slow tests (training; minutes)
 	$(BIN)/python -m pytest -m slow
+
+attack: $(INSTALLED)  ## try to break each promise of docs/reference/promises.md (an hour); ATTACK=3 tries three times as often
+	KNEEGRADE_ATTACK=$(or $(ATTACK),1) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s -q tests/attacks
 
 test-oldest:  ## run the tests with the lowest versions that pyproject.toml allows, in build/oldest
 	$(PYTHON) -m venv build/oldest

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kneegrade.errors import UsageError
-from kneegrade.files import make_directory, new_array, replacing, short_name
+from kneegrade.files import locked_output, make_directory, new_array, remove_temporary, replacing, short_name
 from kneegrade.weights import save_weights
 
 
@@ -122,3 +122,19 @@ def test_an_error_that_a_library_raised_from_the_systems_states_the_systems_reas
 
     with pytest.raises(UsageError, match=r"a\.dcm could not be written \(No space left on device\)"):
         write()
+
+
+def test_temporary_files_of_killed_runs_are_removed_and_no_others(tmp_path):
+    left = tmp_path / f".checkpoint.pt.{'0a' * 8}.tmp"
+    for path in (left, tmp_path / ".other.tmp", tmp_path / "film.tmp"):
+        path.touch()
+    remove_temporary(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".other.tmp", "film.tmp"]
+
+
+def test_a_folder_is_locked_once(tmp_path):
+    pytest.importorskip("fcntl", reason="the system has no locks of folders")
+    with locked_output(tmp_path), pytest.raises(UsageError, match="Another run"), locked_output(tmp_path):
+        pass
+    with locked_output(tmp_path):
+        assert list(tmp_path.iterdir()) == []

@@ -8,6 +8,7 @@ import errno
 import hashlib
 import math
 import os
+import re
 import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -16,6 +17,7 @@ from typing import IO, Any, BinaryIO, Final, Literal, TextIO, overload
 
 from kneegrade.errors import UsageError
 
+_TEMPORARY: Final = re.compile(r"\..{1,20}\.[0-9a-f]{16}\.tmp", re.DOTALL)
 MAX_FILE_BYTES: Final = 2**60  # no file system has more; numpy computes sizes in 64 bits
 MAX_NAME_BYTES: Final = 255  # of one file name; usual file systems allow no more
 
@@ -139,6 +141,53 @@ def prepare_output(directory: Path, names: Iterable[str] = ()) -> None:
                 "or choose another output folder.",
                 code="not_writable",
             )
+
+
+@contextmanager
+def locked_output(directory: Path) -> Iterator[None]:
+    """Within the block, no other process can lock the output folder, so that two runs do not mix their files.
+
+    The lock is on the folder itself and leaves no file. The system releases it when the process ends, however it ends.
+    Systems and file systems without such locks (Windows, some network file systems) lock nothing.
+
+    Raises:
+        UsageError: another process has locked the folder.
+    """
+    handle = _locked_folder(directory)
+    try:
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def _locked_folder(directory: Path) -> int | None:
+    """The open handle that holds the lock; None where there are no locks."""
+    try:
+        import fcntl
+
+        handle = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    except (ImportError, OSError):
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise UsageError(
+            f"Another run is writing to {directory.name or directory}; wait for its end, or choose another output "
+            "folder.",
+            code="locked",
+        ) from None
+    except OSError:  # the file system has no locks
+        pass
+    return handle
+
+
+def remove_temporary(directory: Path) -> None:
+    """Remove the temporary files of `replacing` that a killed run has left; nobody else may write to the folder."""
+    for path in directory.glob(".*.tmp"):
+        if _TEMPORARY.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def new_array(path: Path, dtype: Any, shape: tuple[int, ...]) -> Any:

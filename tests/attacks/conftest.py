@@ -1,5 +1,6 @@
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "imaging"))  # for `films`
-sys.path.insert(0, str(Path(__file__).parent))  # for the modules of the attacks themselves
+for folder in (Path(__file__).parent, Path(__file__).parents[1] / "imaging"):  # for `attack_tools`, `films`
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from films import dataset, dicom_bytes
 
-from kneegrade.errors import UnreadableFileError
+from kneegrade.errors import LimitExceededError, UnreadableFileError
 from kneegrade.imaging import Limits
 from kneegrade.imaging import decoding_process as child
 from kneegrade.imaging.decoding_process import DecodingProcess
@@ -111,5 +111,44 @@ def test_a_crash_is_attributed_to_the_file_only_in_a_new_process(monkeypatch: py
         with pytest.raises(UnreadableFileError) as caught:
             process.decode(b"crash", Limits())
         assert caught.value.code == "decoder_died"
+    finally:
+        process.close()
+
+
+NEVER_ENDS = (
+    "import sys; sys.path.append(sys.argv[1])\n"
+    "from kneegrade.imaging import cpu_limit, decoding_worker as worker\n"
+    "original, cpu_limit.SECONDS = worker.decode, 0.3\n"
+    "def decode(data, limits):\n"
+    "    while data == b'endless': pass\n"
+    "    return original(data, limits)\n"
+    "worker.decode = decode\n"
+    "worker.main(int(sys.argv[2]))\n"
+)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no timer of processor time")
+def test_a_codec_that_never_ends_is_ended_by_its_processor_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child, "PROGRAM", NEVER_ENDS)
+    process = DecodingProcess()
+    try:
+        with pytest.raises(LimitExceededError, match="processor time") as caught:
+            process.decode(b"endless", Limits())
+        assert caught.value.code == "time"
+        assert process.pid is None
+    finally:
+        process.close()
+
+
+def test_a_process_that_hangs_while_it_starts_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hangs_once = (
+        f"import pathlib, time\nseen = pathlib.Path({str(tmp_path / 'seen')!r})\n"
+        "if not seen.exists():\n    seen.touch()\n    time.sleep(600)\n"
+    )
+    monkeypatch.setattr(child, "PROGRAM", hangs_once + child.PROGRAM.replace("; ", "\n"))
+    monkeypatch.setattr(child, "START_SECONDS", 10.0)
+    process = DecodingProcess()
+    try:
+        assert process.decode(FILM, Limits()).pixels.shape == (150, 160)
     finally:
         process.close()

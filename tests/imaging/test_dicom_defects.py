@@ -110,3 +110,24 @@ def test_a_file_without_meta_group_may_begin_at_the_patient_group() -> None:
     bare = data[data.index(b"\x10\0\x10\0PN") :]
     assert is_dicom(bare)
     np.testing.assert_array_equal(decode(bare, Limits()).pixels, stored(12))
+
+
+@pytest.mark.parametrize("size", [{"Rows": 100}, {"Columns": 80}, {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7}])
+@pytest.mark.parametrize("syntax", [None, uid.RLELossless])
+def test_pixel_data_longer_than_the_declared_size_get_a_warning(size: dict[str, int], syntax: uid.UID | None) -> None:
+    made = dataset() if syntax is None else compressed(dataset(), syntax)
+    if syntax is not None and "BitsAllocated" in size:
+        pytest.skip("the number of RLE segments shows that the bits are wrong")
+    for keyword, value in size.items():
+        setattr(made, keyword, value)
+    assert "pixel_data_excess" in {finding.code for finding in decode(dicom_bytes(made), Limits()).warnings}
+
+
+def test_bytes_inserted_into_the_pixels_get_a_warning_and_padding_after_them_does_not() -> None:
+    data = dicom_bytes(dataset())
+    at = data.index(b"\xe0\x7f\x10\0") + 5000
+    (finding,) = decode(data[:at] + b"\x11\x22OW" * 4 + data[at:], Limits()).warnings
+    assert finding.code == "trailing_bytes"
+    assert decode(data + bytes(16), Limits()).warnings == ()
+    padding = b"\xfc\xff\xfc\xffOB\0\0\4\0\0\0abcd"  # DataSetTrailingPadding
+    assert decode(data + padding, Limits()).warnings == ()

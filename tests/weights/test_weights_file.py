@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -93,3 +94,24 @@ def test_shipped_weights_are_valid_attributed_and_below_20_mb(kind):
     assert weights.description["licence"] == "Apache-2.0"
     assert "recipe" in weights.description
     assert '"/' not in json.dumps(weights.description)  # no absolute path of the machine that trained them
+
+
+def test_an_edited_description_is_refused_and_one_without_checksum_is_read(saved):
+    path, _ = saved
+    sidecar = path.with_suffix(".json")
+    about = json.loads(sidecar.read_text())
+    sidecar.write_text(json.dumps(about | {"name": "x"}))
+    with pytest.raises(WeightsError, match="edited"):
+        load_weights(path, "grader")
+    del about["description_sha256"]  # as earlier versions wrote it
+    sidecar.write_text(json.dumps(about))
+    assert load_weights(path, "grader").description == about
+
+
+def test_another_file_with_the_right_checksum_is_refused(tmp_path):
+    path = tmp_path / "w.safetensors"
+    torch.save({"a": torch.zeros(2)}, path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    path.with_suffix(".json").write_text(json.dumps({"name": "w", "kind": "grader", "sha256": digest}))
+    with pytest.raises(WeightsError, match="not a safetensors file"):
+        load_weights(path, "grader")

@@ -48,6 +48,7 @@ from kneegrade.anatomy.landmark_scheme import (
 from kneegrade.errors import UnreadableFileError
 from kneegrade.files import replacing, write_text
 from kneegrade.results import Side
+from kneegrade.spreadsheet_cells import escape_formula
 
 Points = NDArray[np.float64]
 Unit = Literal["auto", "px", "mm"]
@@ -166,11 +167,11 @@ def _kneel_text(points: Points) -> str:
 
 
 def write_kneel_csv(path: Path, rows: Iterable[dict[str, str]]) -> None:
-    """Write rows of `kneel_row` as a KNEEL table."""
+    """Write rows of `kneel_row` as a KNEEL table; a `subject_id` that a spreadsheet would run gets an apostrophe."""
     with replacing(path) as stream:
         writer = csv.DictWriter(stream, KNEEL_COLUMNS)
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({name: escape_formula(cell) for name, cell in row.items()} for row in rows)
 
 
 def read_kneel_csv(path: Path) -> list[KneelKnee]:

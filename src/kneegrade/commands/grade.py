@@ -83,7 +83,7 @@ def grade(
     not graded; one line for each of these gives the reasons with counts. 2: wrong usage. 130, 143, 129: stopped by
     Ctrl-C, SIGTERM or SIGHUP; the report has the films graded until then.
     """
-    from kneegrade.files import prepare_output
+    from kneegrade.files import locked_output, prepare_output
     from kneegrade.reporting import JOURNAL, film_journal, report_files, write_inputs, write_report
 
     when = datetime.now().astimezone()
@@ -91,7 +91,7 @@ def grade(
     others = Counter[str]()
     sources = sources_in(inputs, others)
     prepare_output(output, [*report_files(wanted), JOURNAL])
-    with stop_signals() as stop:
+    with stop_signals() as stop, locked_output(output):
         from kneegrade.anatomy import UserHints, UserLandmarks
         from kneegrade.grader import Grader
         from kneegrade.ungraded import GradingInterrupted

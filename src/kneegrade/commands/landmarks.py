@@ -49,7 +49,7 @@ def landmarks(
     knees than a film has. 2: wrong usage. 130, 143, 129: stopped by Ctrl-C, SIGTERM or SIGHUP; the files have the films
     until then.
     """
-    from kneegrade.files import prepare_output
+    from kneegrade.files import locked_output, prepare_output
 
     others = Counter[str]()
     sources, wanted = sources_in(inputs, others), listed(formats)
@@ -62,7 +62,8 @@ def landmarks(
     hints = UserHints(None if side is None else SIDES[side], spacing_of(spacing))
     found = LandmarkDetector(detector, Compute.choose(device.value))
     written = 0
-    with stop_signals() as stop, progress_bar("Detecting landmarks", quiet or len(sources) < 2) as advance:
+    bar = progress_bar("Detecting landmarks", quiet or len(sources) < 2)
+    with stop_signals() as stop, locked_output(output), bar as advance:
 
         def progress(done: int, total: int, loss: float | None = None) -> None:
             nonlocal written

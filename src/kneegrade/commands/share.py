@@ -59,7 +59,7 @@ def share(
     SIGTERM or SIGHUP.
     """
     from kneegrade.clinical.pseudonyms import Pseudonyms, read_secret
-    from kneegrade.files import prepare_output
+    from kneegrade.files import locked_output, prepare_output
 
     reports, objects = report_and_object_formats(formats)
     sources = sources_in(inputs)
@@ -76,7 +76,8 @@ def share(
     from kneegrade.grader import Grader
 
     grader = Grader(device.value, weights, detector=detector)
-    with stop_signals(), progress_bar("Sharing", quiet or len(sources) < 2) as advance:
+    bar = progress_bar("Sharing", quiet or len(sources) < 2)
+    with stop_signals(), locked_output(output), bar as advance:
         films = share_films(
             sources, output, grader, pseudonyms, formats=(*reports, *objects), whole_film=whole_film, progress=advance
         )

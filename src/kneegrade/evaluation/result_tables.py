@@ -24,6 +24,7 @@ from kneegrade.evaluation.table_formats import write_table
 from kneegrade.files import make_directory, replacing
 from kneegrade.imaging.own_pictures import KEYWORD, TEXT
 from kneegrade.progress import Progress
+from kneegrade.spreadsheet_cells import escape_formula
 
 TAUS = (0.25, 0.5, 0.75, 1.0, 1.5)
 
@@ -114,5 +115,6 @@ def _write_all_runs(rows: Mapping[str, RecipeScores], path: Path) -> Path:
         for metric, values in metrics.items()
     ]
     with replacing(path) as stream:
-        csv.writer(stream).writerows([("run", "recipe", "seed", "grade", "metric", "value", "lower", "upper"), *lines])
+        header = ("run", "recipe", "seed", "grade", "metric", "value", "lower", "upper")
+        csv.writer(stream).writerows(map(escape_formula, line) for line in (header, *lines))
     return path

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kneegrade.files import write_text
+from kneegrade.spreadsheet_cells import escape_formula
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,11 @@ def markdown(table: Table) -> str:
 
 
 def comma_separated(table: Table) -> str:
-    """Header and rows as CSV, without title and notes."""
+    """Header and rows as CSV, without title and notes; no cell is a formula of a spreadsheet."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([table.header, *(map(_without_bold, row) for row in table.rows if row is not None)])
+    lines = [table.header, *(map(_without_bold, row) for row in table.rows if row is not None)]
+    writer.writerows(map(escape_formula, line) for line in lines)
     return text.getvalue()
 
 

@@ -15,12 +15,14 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeVar, cast
 
 from kneegrade import errors
 from kneegrade.errors import KneeGradeError, LimitExceededError, UnreadableFileError
+from kneegrade.imaging import cpu_limit
 from kneegrade.imaging.header_keywords import MAX_DOCUMENT_BYTES, MAX_FILM_BYTES
 from kneegrade.imaging.limits import MEBIBYTE, Limits
 from kneegrade.imaging.radiograph import DecodedImage
@@ -32,6 +34,8 @@ PROGRAM = (
     "from kneegrade.imaging.decoding_worker import main; main(int(sys.argv[2]))"
 )
 BYTES_PER_PIXEL = 4
+STARTS = 2  # of a process, before it counts as impossible
+START_SECONDS = 60.0
 MAX_HEADER_BYTES = MEBIBYTE
 SINGLE_THREAD_ENV = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
@@ -184,24 +188,19 @@ class DecodingProcess:
     def _request(self, header: dict[str, Any], payload: bytes, limits: Limits) -> tuple[dict[str, Any], bytearray]:
         """The answer of the running process, or of a new one, within the time limit."""
         process = self._running_process(limits)
-        has_expired = threading.Event()
-        timer = threading.Timer(limits.child_seconds, _kill_expired, (process, has_expired))
-        timer.daemon = True
-        timer.start()
-        try:
-            send(cast(BinaryIO, process.stdin), header, payload)
-            return receive(cast(BinaryIO, process.stdout), BYTES_PER_PIXEL * limits.pixels + MAX_HEADER_BYTES)
-        except (EOFError, OSError, ValueError):
-            self.close()
-            raise _exit_error(process.returncode, has_expired.is_set(), limits) from None
-        except BaseException:  # after an interrupt, the rest of this answer would remain in the pipe
-            self.close()
-            raise
-        finally:
-            timer.cancel()
-            timer.join()
-            if has_expired.is_set():
+        with _killed_after(limits.child_seconds, process) as has_expired:
+            try:
+                send(cast(BinaryIO, process.stdin), header, payload)
+                answer = receive(cast(BinaryIO, process.stdout), BYTES_PER_PIXEL * limits.pixels + MAX_HEADER_BYTES)
+            except (EOFError, OSError, ValueError):
                 self.close()
+                raise _exit_error(process.returncode, has_expired.is_set(), limits) from None
+            except BaseException:  # after an interrupt, the rest of this answer would remain in the pipe
+                self.close()
+                raise
+        if has_expired.is_set():  # just after the answer
+            self.close()
+        return answer
 
     def _running_process(self, limits: Limits) -> "subprocess.Popen[bytes]":
         """The current process if it is running with the same memory limit, otherwise a new one."""
@@ -213,7 +212,20 @@ class DecodingProcess:
 
 
 def _start(memory_bytes: int) -> "subprocess.Popen[bytes]":
-    """A new process that has sent its ready message."""
+    """A new process that has sent its ready message; a second one is tried if the first ends or does not answer.
+
+    Raises:
+        KneeGradeError: the second one has failed too.
+    """
+    for _ in range(STARTS):
+        with suppress(EOFError):
+            return _start_once(memory_bytes)
+    raise KneeGradeError(
+        "The decoding process could not be started; check the installation and the memory limit.", code="decoder_start"
+    )
+
+
+def _start_once(memory_bytes: int) -> "subprocess.Popen[bytes]":
     process = subprocess.Popen(
         [sys.executable, "-P", "-c", PROGRAM, str(PACKAGE_ROOT), str(memory_bytes)],
         bufsize=0,  # no buffer: a buffer has a lock, which a fork could copy in the locked state
@@ -223,15 +235,11 @@ def _start(memory_bytes: int) -> "subprocess.Popen[bytes]":
         env={**os.environ, **SINGLE_THREAD_ENV},
     )
     try:
-        receive(cast(BinaryIO, process.stdout))
-    except BaseException as error:
+        with _killed_after(START_SECONDS, process):
+            receive(cast(BinaryIO, process.stdout))
+    except BaseException:
         process.kill()
         process.communicate()
-        if isinstance(error, EOFError):
-            raise KneeGradeError(
-                "The decoding process could not be started; check the installation and the memory limit.",
-                code="decoder_start",
-            ) from None
         raise
     return process
 
@@ -241,12 +249,31 @@ def _close_pipes(process: "subprocess.Popen[bytes]") -> None:
         cast(BinaryIO, stream).close()
 
 
-def _kill_expired(process: "subprocess.Popen[bytes]", has_expired: threading.Event) -> None:
-    has_expired.set()
-    process.kill()
+@contextmanager
+def _killed_after(seconds: float, process: "subprocess.Popen[bytes]") -> Iterator[threading.Event]:
+    """Yields an event; when the block takes longer, the process is killed and the event is set."""
+    has_expired = threading.Event()
+
+    def kill() -> None:
+        has_expired.set()
+        process.kill()
+
+    timer = threading.Timer(seconds, kill)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield has_expired
+    finally:
+        timer.cancel()
+        timer.join()
 
 
 def _exit_error(returncode: int | None, has_expired: bool, limits: Limits) -> KneeGradeError:
+    if returncode == cpu_limit.EXIT_STATUS != 0:
+        return LimitExceededError(
+            "Decoding the file took more processor time than an image of its size needs: the file is damaged.",
+            code="time",
+        )
     if has_expired:
         return LimitExceededError(
             f"Decoding the file took longer than the allowed {limits.child_seconds:g} s.", code="time"

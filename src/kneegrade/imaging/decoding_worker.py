@@ -15,6 +15,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from kneegrade.errors import KneeGradeError, LimitExceededError, UnreadableFileError, UnsupportedFileError
+from kneegrade.imaging import cpu_limit
+from kneegrade.imaging.cpu_limit import begin_cpu_limit, end_cpu_limit
 from kneegrade.imaging.decoding_process import receive, send
 from kneegrade.imaging.dicom import is_dicom, read_dicom
 from kneegrade.imaging.dicom_elements import read_elements
@@ -39,6 +41,7 @@ def main(memory_bytes: int) -> None:
     limit_memory(memory_bytes)
     logging.disable(logging.CRITICAL)
     with os.fdopen(os.dup(1), "wb") as answers:
+        cpu_limit.enable()
         os.dup2(2, 1)  # output printed by codecs must not be mixed with the answers
         serve(sys.stdin.buffer, answers)
 
@@ -61,7 +64,10 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
             header, payload = receive(requests)
         except EOFError:
             return
-        send(answers, *answer(header, payload))
+        begin_cpu_limit()
+        message = answer(header, payload)
+        end_cpu_limit()
+        send(answers, *message)
 
 
 def answer(header: dict[str, Any], payload: bytearray) -> tuple[dict[str, Any], bytes | memoryview]:

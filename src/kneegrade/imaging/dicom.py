@@ -3,7 +3,6 @@
 This module runs in the decoding process, because even parsing a header can require gigabytes of memory.
 """
 
-import re
 import struct
 
 import pydicom
@@ -12,8 +11,16 @@ from pydicom.dataset import FileMetaDataset
 
 from kneegrade.errors import KneeGradeError, LimitExceededError, UnreadableFileError, UnsupportedFileError
 from kneegrade.imaging import dicom_header as header
+from kneegrade.imaging.cpu_limit import extend_cpu_limit
 from kneegrade.imaging.dicom_codecs import decode_stored_pixels
-from kneegrade.imaging.dicom_defects import add_missing_attributes, check_is_complete, parse, repair_encapsulation
+from kneegrade.imaging.dicom_defects import (
+    add_missing_attributes,
+    check_is_complete,
+    excess_findings,
+    parse,
+    repair_encapsulation,
+    trailing_findings,
+)
 from kneegrade.imaging.dicom_deflate import DEFLATED, inflated
 from kneegrade.imaging.dicom_spacing import declared_aspect, pixel_spacing
 from kneegrade.imaging.dicom_values import check_nesting, get_text
@@ -23,7 +30,6 @@ from kneegrade.imaging.radiograph import DecodedImage
 
 MAGIC = b"DICM"
 PREAMBLE_BYTES = 128
-UID_PATTERN = re.compile(r"[0-9.]{1,64}")
 LONG_VRS = frozenset({b"OB", b"OW", b"OF", b"SQ", b"UT", b"UN"})  # explicit VRs with a length of four bytes
 
 
@@ -91,13 +97,16 @@ def _read(data: bytes, limits: Limits) -> DecodedImage:
     transfer_syntax = _transfer_syntax(dataset)
     check_nesting(dataset, limits)
     repairs = header.check_is_radiograph(dataset, limits)
+    extend_cpu_limit(header.get_integer(dataset, "Rows", 0) * header.get_integer(dataset, "Columns", 0))
     polarity = declared_polarity(dataset)
     if "PixelData" in dataset:
+        repairs += trailing_findings(dataset)
         if transfer_syntax.is_encapsulated:
             repair_encapsulation(dataset)
         repairs += add_missing_attributes(dataset, is_encapsulated=transfer_syntax.is_encapsulated)
         if not transfer_syntax.is_encapsulated:
             check_is_complete(dataset)
+            repairs += excess_findings(dataset)
     pixels, findings = to_grey_levels(decode_stored_pixels(dataset, transfer_syntax), dataset)
     spacing_mm, spacing_source, spacing_findings = pixel_spacing(dataset)
     side, side_source = header.laterality(dataset)
@@ -157,7 +166,7 @@ def _transfer_syntax(dataset: pydicom.FileDataset) -> uid.UID:
         meta.TransferSyntaxUID = declared = uid.ImplicitVRLittleEndian if is_implicit else explicit
     transfer_syntax = uid.UID(declared)
     if transfer_syntax == DEFLATED or not transfer_syntax.is_transfer_syntax or transfer_syntax.is_private:
-        shown = f" {declared}" if UID_PATTERN.fullmatch(declared) else ""
+        shown = f" {declared}" if transfer_syntax.name != transfer_syntax else ""  # any other may be an identity
         raise UnsupportedFileError(
             f"The transfer syntax{shown} is unknown or private; export the film as Explicit VR Little Endian.",
             code="transfer_syntax",

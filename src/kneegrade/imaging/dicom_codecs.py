@@ -8,8 +8,12 @@ memory for the size in the stream, not in the header, and pydicom reshapes any o
 a stream of 160 x 150 pixels under a header of 150 x 160 would give a garbled image without an error.
 """
 
+import re
 import struct
+import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -21,6 +25,7 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_color_lut
 
 from kneegrade.errors import UnreadableFileError, UnsupportedFileError
+from kneegrade.imaging.dicom_defects import pixel_data_excess
 from kneegrade.imaging.dicom_values import get_integer, get_text
 from kneegrade.imaging.stored_bits import read_stored_bits, remove_unused_bits
 from kneegrade.results import Finding
@@ -33,11 +38,14 @@ PHOTOMETRIC_INTERPRETATIONS = (
     "MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_ICT",
     "YBR_RCT",
 )  # fmt: skip
+OTHER_INTERPRETATIONS = ("", "ARGB", "CMYK", "HSV", "XYB", "YBR_PARTIAL_422")  # that a message names
 
 JPEG_START = b"\xff\xd8"
 CODESTREAM_START = b"\xff\x4f\xff\x51"  # JPEG 2000: SOC and SIZ
 FRAME_MARKERS = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}  # SOF of JPEG and of JPEG-LS
 STANDALONE_MARKERS = frozenset({0x01, *range(0xD0, 0xD8)})
+RLE_PADDING = re.compile(r"(\d+) vs\. (\d+) bytes expected")  # in a warning of pydicom
+MAX_RLE_PADDING = 2  # bytes after a segment that some programs write
 MAX_JP2_BOX_BYTES = 65536  # a codestream wrapped in JP2 boxes must begin within these bytes
 CODEC_ORDER = ("pydicom", "pylibjpeg", "pyjpegls", "pillow", "gdcm")
 DECODER_OPTIONS: dict[str, Any] = {"correct_unused_bits": False}  # pydicom ignores HighBit; see `stored_bits`
@@ -89,7 +97,9 @@ def decode_stored_pixels(dataset: Dataset, transfer_syntax: uid.UID) -> StoredPi
         dataset.file_meta.TransferSyntaxUID = transfer_syntax = uid.ExplicitVRLittleEndian
     if transfer_syntax.is_encapsulated and (_encapsulated_size(dataset) or size) != size:
         raise _wrong_size()
-    decoded = _decode(dataset, transfer_syntax)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        decoded = _decode(dataset, transfer_syntax)
     if decoded is None:
         raise UnreadableFileError(
             f"The pixel data could not be decoded: they are damaged, truncated or not {transfer_syntax.name} of the "
@@ -104,7 +114,18 @@ def decode_stored_pixels(dataset: Dataset, transfer_syntax: uid.UID) -> StoredPi
         values, findings = read_stored_bits(values, dataset)
     if values.shape[:2] != size or values.ndim not in (2, 3) or (values.ndim == 3 and values.shape[2] != 3):
         raise _wrong_size()
-    return StoredPixels(values, values.ndim == 3, findings)
+    return StoredPixels(values, values.ndim == 3, (*findings, *_excess_findings(map(str, caught))))
+
+
+def _excess_findings(messages: Iterable[str]) -> tuple[Finding, ...]:
+    """A warning when RLE segments are longer than the image, whose size may then be declared wrongly.
+
+    Args:
+        messages: warnings of pydicom.
+    """
+    found = [match for message in messages if (match := RLE_PADDING.search(message))]
+    excess = max((int(match[1]) - int(match[2]) for match in found), default=0)
+    return (pixel_data_excess(excess),) if excess > MAX_RLE_PADDING else ()
 
 
 def _check_pixel_format(dataset: Dataset) -> None:
@@ -115,7 +136,8 @@ def _check_pixel_format(dataset: Dataset) -> None:
     """
     samples, bits = get_integer(dataset, "SamplesPerPixel", 1), get_integer(dataset, "BitsAllocated", 16)
     interpretation = get_text(dataset, "PhotometricInterpretation")
-    shown = interpretation if interpretation.replace("_", "").isalnum() and len(interpretation) <= 16 else "invalid"
+    known = (*PHOTOMETRIC_INTERPRETATIONS, *OTHER_INTERPRETATIONS)
+    shown = interpretation if get_close_matches(interpretation, known, cutoff=0.8) else "invalid"  # slips only
     for is_supported, name, found, expected in (
         (samples in (1, 3), "SamplesPerPixel", samples, "1 or 3"),
         (bits in BITS_ALLOCATED or "PixelData" not in dataset, "BitsAllocated", bits, "8, 16 or 32"),

@@ -9,8 +9,10 @@ from io import BytesIO
 from typing import Any
 
 import pydicom
+from pydicom.datadict import dictionary_has_tag, repeater_has_tag
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
+from pydicom.tag import BaseTag, Tag
 
 from kneegrade.errors import UnreadableFileError
 from kneegrade.imaging.dicom_values import get_integer, get_numbers, get_text
@@ -21,6 +23,8 @@ UNDEFINED_LENGTH = 0xFFFFFFFF
 SEQUENCE_DELIMITER = b"\xfe\xff\xdd\xe0\0\0\0\0"
 OPEN_PIXEL_DATA = tuple(b"\xe0\x7f\x10\x00" + vr + b"\0\0\xff\xff\xff\xff" for vr in (b"OB", b"OW"))
 COLOUR = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT"})
+SUBSAMPLED = frozenset({"YBR_FULL_422", "YBR_PARTIAL_420"})  # with fewer values than pixels times samples
+PIXEL_DATA = Tag(0x7FE00010)
 CUT_OFF = "The DICOM file is cut off within its pixel data; use another copy of the file."
 
 
@@ -81,6 +85,51 @@ def _is_cut_off(element: Any) -> bool:
     """Whether an element as it stands in the file has fewer bytes than it declares."""
     declared = getattr(element, "length", 0)
     return len(element.value or b"") < declared < UNDEFINED_LENGTH
+
+
+def excess_findings(dataset: Dataset) -> tuple[Finding, ...]:
+    """A warning when uncompressed pixel data are longer than the image, whose size may then be declared wrongly.
+
+    One byte more is the padding to an even length.
+    """
+    keywords = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated")
+    needed = -(-math.prod(get_integer(dataset, keyword, 1) for keyword in keywords) // 8)
+    excess = len(dataset.PixelData) - needed
+    if excess <= 1 or get_text(dataset, "PhotometricInterpretation") in SUBSAMPLED:
+        return ()
+    return (pixel_data_excess(excess),)
+
+
+def pixel_data_excess(excess: int) -> Finding:
+    """The warning that pixel data are longer than the image."""
+    return Finding(
+        "pixel_data_excess",
+        f"The pixel data are {excess} bytes longer than an image of the declared size; the rest was ignored. If rows, "
+        "columns or bits are declared wrongly, the image is cut off or garbled.",
+    )
+
+
+def trailing_findings(dataset: Dataset) -> tuple[Finding, ...]:
+    """A warning when bytes follow the pixel data that are no DICOM elements, as after an insertion into the pixels.
+
+    Args:
+        dataset: as parsed, before attributes were added: its elements are in the order of the file.
+    """
+    tags = list(dataset.keys())
+    after = tags[tags.index(PIXEL_DATA) + 1 :] if PIXEL_DATA in tags else []
+    if all(_is_known(dataset, tag) for tag in after):
+        return ()
+    message = (
+        "Bytes that are no DICOM elements follow the pixel data. Bytes may have been inserted into the pixels, which "
+        "are shifted then; compare the film with another copy."
+    )
+    return (Finding("trailing_bytes", message),)
+
+
+def _is_known(dataset: Dataset, tag: BaseTag) -> bool:
+    if tag.is_private:
+        return tag.is_private_creator or (tag.group, tag.element >> 8) in dataset
+    return dictionary_has_tag(tag) or repeater_has_tag(tag)
 
 
 def _fragments(pixel_data: bytes) -> list[bytes]:

@@ -15,6 +15,72 @@ from kneegrade.imaging.radiograph import Identity, Laterality
 from kneegrade.results import Finding
 
 MODALITIES = frozenset({"", "CR", "DX", "RF", "XA", "RG", "SC", "OT"})
+OTHER_MODALITIES = frozenset(  # defined by the standard (PS3.3, C.7.3.1.1.1); no other text of a file is shown
+    [
+        "AR",
+        "AS",
+        "BI",
+        "BMD",
+        "CT",
+        "DG",
+        "DOC",
+        "ECG",
+        "ES",
+        "FID",
+        "GM",
+        "HD",
+        "IO",
+        "IVOCT",
+        "IVUS",
+        "KER",
+        "KO",
+        "LEN",
+        "LS",
+        "M3D",
+        "MG",
+        "MR",
+        "NM",
+        "OAM",
+        "OCT",
+        "OP",
+        "OPM",
+        "OPT",
+        "OPTBSV",
+        "OPTENF",
+        "OPV",
+        "OSS",
+        "PLAN",
+        "POS",
+        "PR",
+        "PT",
+        "PX",
+        "REG",
+        "RESP",
+        "RTDOSE",
+        "RTIMAGE",
+        "RTPLAN",
+        "RTRECORD",
+        "RTSTRUCT",
+        "RWV",
+        "SEG",
+        "SM",
+        "SMR",
+        "SR",
+        "SRF",
+        "STAIN",
+        "TG",
+        "US",
+        "VA",
+        "XC",
+        "CS",
+        "DF",
+        "EC",
+        "ST",
+        "CD",
+        "DD",
+        "EPS",
+    ]
+)
 UNUSUAL_MODALITIES = frozenset({"DR", "XR"})  # not in the standard, but written by some systems for radiographs
 PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
@@ -137,7 +203,7 @@ def check_is_radiograph(dataset: Dataset, limits: Limits) -> tuple[Finding, ...]
             raise UnreadableFileError("The DICOM file ends before its pixel data: it is truncated.", code="truncated")
         raise UnsupportedFileError("The DICOM file contains no image; use a radiograph.", code="not_an_image")
     if not is_radiograph:
-        shown = modality if modality.isalnum() and len(modality) <= 16 else "invalid"
+        shown = modality if modality in OTHER_MODALITIES else "unknown"
         raise UnsupportedFileError(
             f"The DICOM modality is {shown}; expected a radiograph (CR, DX, RF, XA or a secondary capture).",
             code="modality",

@@ -95,7 +95,8 @@ def display_curves(dataset: Dataset) -> Iterator[DisplayCurve]:
         table = read_lut(item, dataset)
         if table is not None and np.ptp(table[0]) > 0:
             yield DisplayCurve("The VOI LUT", partial(_apply_table, entries=table[0], first=table[1]), is_line=False)
-    function = get_text(dataset, "VOILUTFunction") or "LINEAR"
+    declared = get_text(dataset, "VOILUTFunction")
+    function = declared if declared in ("LINEAR_EXACT", "SIGMOID") else "LINEAR"
     centres, widths = get_numbers(dataset, "WindowCenter"), get_numbers(dataset, "WindowWidth")
     for centre, width in zip(centres, widths, strict=False):
         if np.isfinite([centre, width]).all() and width > 0:

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from kneegrade.errors import KneeGradeError, UnreadableFileError, UnsupportedFileError
+from kneegrade.imaging.cpu_limit import extend_cpu_limit
 from kneegrade.imaging.dicom_header import check_pixel_count
 from kneegrade.imaging.limits import Limits
 from kneegrade.imaging.plain_image_kinds import unsupported_kind
@@ -42,6 +43,7 @@ def read_plain_image(data: bytes, limits: Limits) -> DecodedImage:
             if image.format == "TIFF" and getattr(image, "n_frames", 1) > 1:
                 select_film_page(image)
                 check_pixel_count(image.height, image.width, limits)
+            extend_cpu_limit(image.height * image.width)
             is_unsigned = image.format == "TIFF" and _first_tag(image, SAMPLE_FORMAT, UNSIGNED) == UNSIGNED
             pixels, findings = _to_grey(ImageOps.exif_transpose(image), is_unsigned=is_unsigned)
             return DecodedImage(pixels, warnings=findings)

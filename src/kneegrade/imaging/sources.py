@@ -25,7 +25,7 @@ from kneegrade.imaging.folder_files import files_below
 from kneegrade.imaging.limits import Limits
 from kneegrade.imaging.other_files import HEAD_BYTES, is_passed_over, kind_of_other_file
 from kneegrade.imaging.own_pictures import is_own_picture
-from kneegrade.imaging.zip_members import ZipMember, member_error, read_member
+from kneegrade.imaging.zip_members import ArchiveFile, ZipMember, member_error, read_member
 from kneegrade.imaging.zip_names import member_names
 
 DEFAULT_LIMITS = Limits()
@@ -233,22 +233,28 @@ def _in_file(
 
 def _in_archive(path: Path, name: str, prefix: str, limits: Limits, others: Counter[str]) -> Iterator[Source]:
     try:
-        archive = zipfile.ZipFile(path)
+        with ArchiveFile(path, limits) as stream, zipfile.ZipFile(stream) as archive:
+            yield from _members(archive, path, prefix, limits, others)
+        return
+    except KneeGradeError as found:
+        error = found
     except UnicodeDecodeError:
         message = "A name in the zip archive is declared as UTF-8 and is not; extract the archive with another program."
-        yield Source(name, error=UnreadableFileError(message, code="zip_names"))
-        return
+        error = UnreadableFileError(message, code="zip_names")
     except Exception:  # a malformed central directory raises other exceptions than BadZipFile
-        yield Source(name, error=UnreadableFileError("The zip archive is damaged or truncated.", code="damaged"))
-        return
+        error = UnreadableFileError("The zip archive is damaged or truncated.", code="damaged")
+    yield Source(name, error=error)
+
+
+def _members(
+    archive: zipfile.ZipFile, path: Path, prefix: str, limits: Limits, others: Counter[str]
+) -> Iterator[Source]:
     members = [(i, member) for i, member in enumerate(archive.infolist()) if not member.is_dir()]
     if len(members) > limits.zip_members:
-        error = LimitExceededError(
+        raise LimitExceededError(
             f"The zip archive has {len(members)} members, more than the allowed {limits.zip_members}.",
             code="zip_members",
         )
-        yield Source(name, error=error)
-        return
     named = zip(map(shown_name, member_names([member for _, member in members])), members, strict=True)
     for shown, (index, member) in sorted(named, key=lambda pair: pair[0]):
         if not any(is_passed_over(part) for part in shown.split("/")):

@@ -1,14 +1,17 @@
 """Members of zip archives, read within limits; no path from an archive is ever used to write."""
 
+import os
 import zipfile
 from dataclasses import dataclass
 from functools import lru_cache
+from io import BytesIO, FileIO
 from pathlib import Path
 
 from kneegrade.errors import KneeGradeError, LimitExceededError, UnreadableFileError, UnsupportedFileError
 from kneegrade.imaging.limits import MEBIBYTE, Limits
 
 CHUNK_BYTES = MEBIBYTE
+DIRECTORY_BYTES_PER_MEMBER = 512  # a usual entry of the directory has 100
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,34 @@ def _open_archive(path: Path, changed_ns: int, size: int) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
 
 
+class ArchiveFile(FileIO):
+    """A zip archive opened for reading, of which no large piece is read at once: its directory is limited.
+
+    `zipfile` reads the whole directory and makes an object of each entry before the number of entries can be checked.
+
+    Args:
+        path: of the archive.
+        limits: `zip_members` limits the size of the directory.
+
+    Raises:
+        LimitExceededError: by `read`: the directory is too large.
+    """
+
+    def __init__(self, path: Path, limits: Limits) -> None:
+        super().__init__(path)
+        self._largest = max(2 * MEBIBYTE, DIRECTORY_BYTES_PER_MEMBER * limits.zip_members)
+
+    def read(self, size: int | None = -1) -> bytes:
+        """As `FileIO.read`."""
+        if size is None or size < 0:  # the rest of the file
+            size = max(0, os.fstat(self.fileno()).st_size - self.tell())
+        if size > self._largest:
+            raise LimitExceededError(
+                "The directory of the zip archive is too large for the allowed number of members.", code="zip_members"
+            )
+        return super().read(size) or b""
+
+
 def member_error(member: zipfile.ZipInfo, limits: Limits) -> KneeGradeError | None:
     """The reason to reject a member by its entry in the archive's directory, or None."""
     if member.flag_bits & 0x1:
@@ -70,9 +101,9 @@ def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, max_bytes: in
     """
     try:
         with archive.open(member) as stream:
-            data = bytearray()
-            while len(data) < max_bytes and (chunk := stream.read(min(CHUNK_BYTES, max_bytes - len(data)))):
-                data += chunk
-            return bytes(data)
+            data = BytesIO()  # gives its bytes away without a copy
+            while data.tell() < max_bytes and (chunk := stream.read(min(CHUNK_BYTES, max_bytes - data.tell()))):
+                data.write(chunk)
+            return data.getvalue()
     except Exception:  # each of the four compression methods raises its own exceptions
         raise UnreadableFileError("The member of the zip archive is damaged.", code="damaged") from None

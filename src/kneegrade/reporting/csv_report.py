@@ -10,8 +10,7 @@ from kneegrade.measurements import JointSpace
 from kneegrade.reporting.report_labels import knee_rows, reason_of
 from kneegrade.results import Finding, GradedKnee, GradedRadiograph, GradeResult, Report
 from kneegrade.schema import OARSI_NAMES, TARGET_NAMES, TARGETS
-
-Cell = str | int | float
+from kneegrade.spreadsheet_cells import Cell, escape_formula
 
 _KL_PROBABILITIES = tuple(f"kl_p{grade}" for grade in range(TARGETS[0].classes))
 COLUMNS: Final[tuple[str, ...]] = (
@@ -43,7 +42,6 @@ COLUMNS: Final[tuple[str, ...]] = (
     "sha256",
 )
 BYTE_ORDER_MARK: Final = "\ufeff"
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 
 def write_csv(report: Report, path: Path) -> None:
@@ -79,8 +77,7 @@ def write_rows(header: Sequence[str], lines: Iterable[Sequence[Cell]], path: Pat
     with replacing(path) as stream:
         stream.write(BYTE_ORDER_MARK)
         writer = csv.writer(stream, lineterminator="\r\n")
-        writer.writerow(header)
-        writer.writerows([escape_formula(cell) for cell in line] for line in lines)
+        writer.writerows([escape_formula(cell) for cell in line] for line in (header, *lines))
 
 
 def _cells(radiograph: GradedRadiograph, knee: GradedKnee | None) -> dict[str, Cell]:
@@ -142,8 +139,3 @@ def _grade_cells(grades: Mapping[str, GradeResult]) -> dict[str, Cell]:
 
 def _codes(findings: Iterable[Finding]) -> str:
     return ";".join(finding.code for finding in findings)
-
-
-def escape_formula(cell: Cell) -> Cell:
-    """`cell`, with a leading apostrophe if a spreadsheet would run it as a formula (OWASP: CSV injection)."""
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA_STARTS) else cell

@@ -59,10 +59,18 @@ def save_checkpoint(path: Path, identity: str, step: int, parts: dict[str, Any])
         identity: recipe of the run, as text.
         step: optimiser steps done.
         parts: objects with `state_dict` and `load_state_dict`, by name.
+
+    Raises:
+        UsageError: the file cannot be written, for example because the disk is full.
     """
     state = {name: part.state_dict() for name, part in parts.items() if part is not None}
     with replacing(path, "wb") as stream:
-        torch.save({"recipe": identity, "step": step, "state": state}, stream)
+        try:
+            torch.save({"recipe": identity, "step": step, "state": state}, stream)
+        except RuntimeError as error:  # torch closes its archive, which fails too and hides the error of the system
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def load_checkpoint(path: Path, identity: str, parts: dict[str, Any]) -> int:

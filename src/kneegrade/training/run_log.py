@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from kneegrade.files import replacing
+from kneegrade.files import not_writable, replacing
 
 
 class RunLog:
@@ -45,14 +45,20 @@ class RunLog:
         Args:
             step: optimiser steps done.
             entry: numbers by name, nested mappings allowed.
+
+        Raises:
+            UsageError: the log cannot be written.
         """
         if self.directory is None:
             return
         head: dict[str, Any] = {"time": round(time.time(), 1), "step": step}
         if self.name is not None:
             head["network"] = self.name
-        with (self.directory / "log.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(head | entry) + "\n")
+        try:
+            with (self.directory / "log.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(head | entry) + "\n")
+        except OSError as error:
+            raise not_writable("log.jsonl", error) from error
         for name, value in _numbers(entry):
             self._events.add_scalar(name, value, step)
 

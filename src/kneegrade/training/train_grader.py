@@ -9,6 +9,7 @@ The run directory of a grader receives, beside log and checkpoint (`kneegrade.tr
 
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from kneegrade.coherence import most_probable_grades
 from kneegrade.errors import RecipeError
 from kneegrade.evaluation import agreement
-from kneegrade.files import make_directory, write_text
+from kneegrade.files import locked_output, make_directory, remove_temporary, write_text
 from kneegrade.network import GradeLogits, GradingNetwork
 from kneegrade.progress import Progress
 from kneegrade.schema import TARGETS
@@ -191,11 +192,20 @@ def train_recipe(
 
     Raises:
         RecipeError: an invalid recipe, or a directory that contains a run while `resume` is off.
+        UsageError: another process trains in the directory.
     """
     recipe = load_recipe(path, overrides)
-    if processes().is_main_process:
-        _check_directory(directory, recipe_text(recipe), resume)
     make_directory(directory)
+    is_main = processes().is_main_process
+    with locked_output(directory) if is_main else nullcontext():
+        if is_main:
+            _check_directory(directory, recipe_text(recipe), resume)
+            remove_temporary(directory)
+        return _trained(recipe, directory, resume=resume, progress=progress)
+
+
+def _trained(recipe: Recipe | DetectorRecipe, directory: Path, *, resume: bool, progress: Progress | None) -> bool:
+    """Whether training came to its end."""
     if isinstance(recipe, DetectorRecipe):
         detector = DetectorTraining(recipe)
         write_text(directory / "recipe.yaml", recipe_text(recipe))

@@ -1,4 +1,4 @@
-"""Weights on disk: a safetensors file, and a JSON sidecar of the same name with its description and its SHA-256.
+"""Weights on disk: a safetensors file, and a JSON sidecar of the same name with its description and both SHA-256.
 
 No pickle is involved: loading these files cannot execute code.
 """
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 SHIPPED = {"grader": "kneegrade-lite0", "detector": "detector", "markers": "markers"}  # kind -> file stem
+REQUIRED = ("name", "kind", "sha256")  # texts in every sidecar
+DESCRIPTION_SHA256 = "description_sha256"  # key of the sidecar's own checksum
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +54,8 @@ def read_description(path: Path) -> dict[str, Any]:
     """The content of the sidecar of the safetensors file `path`; the weights are not read.
 
     Raises:
-        WeightsError: the sidecar is missing, or is not a JSON object with `name`, `kind` and `sha256`.
+        WeightsError: the sidecar is missing, is not a JSON object with the texts `name`, `kind` and `sha256`, or its
+            content does not have the checksum that it states.
     """
     if not path.name or (path.exists() and not path.is_file()):  # a folder, a pipe or a device
         raise WeightsError(f"The weights {path} are not a regular file; give a safetensors file.")
@@ -61,16 +64,29 @@ def read_description(path: Path) -> dict[str, Any]:
         raise WeightsError(f"The description of the weights, {sidecar.name}, is not a regular file; give another one.")
     try:
         description = json.loads(sidecar.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(
             f"The description of the weights, {sidecar.name}, is missing or is not valid JSON; install the weights "
             "again."
         ) from error
-    if not isinstance(description, dict) or not {"name", "kind", "sha256"} <= description.keys():
+    if not isinstance(description, dict) or not all(isinstance(description.get(key), str) for key in REQUIRED):
         raise WeightsError(
             f"The description of the weights, {sidecar.name}, lacks name, kind or sha256; install the weights again."
         )
+    digest = description.pop(DESCRIPTION_SHA256, None)
+    if digest is not None and digest != description_sha256(description):  # earlier versions wrote none
+        raise WeightsError(
+            f"The description of the weights, {sidecar.name}, is damaged or was edited: its content does not have the "
+            "SHA-256 that it states; install the weights again."
+        )
     return description
+
+
+def description_sha256(description: Mapping[str, Any]) -> str:
+    """The SHA-256 of the content of a sidecar without its own checksum; layout and order of the keys do not matter."""
+    content = {key: value for key, value in description.items() if key != DESCRIPTION_SHA256}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def load_weights(path: Path, kind: str) -> Weights:
@@ -98,7 +114,11 @@ def load_weights(path: Path, kind: str) -> Weights:
             f"The weights file {path.name} is damaged: its SHA-256 starts with {found[:12]}, expected "
             f"{description['sha256'][:12]}; install it again."
         )
-    return Weights(description["name"], found, unpacked(load(data)), description)
+    try:
+        tensors = load(data)
+    except Exception as error:  # its type depends on what the file is instead
+        raise WeightsError(f"{path.name} is not a safetensors file; give a file that kneegrade has written.") from error
+    return Weights(description["name"], found, unpacked(tensors), description)
 
 
 def load_part(
@@ -174,7 +194,9 @@ def save_weights(path: Path, tensors: Mapping[str, "Tensor"], description: Mappi
 
     data = save(packed(tensors))
     digest = hashlib.sha256(data).hexdigest()
-    sidecar = json.dumps({**description, "sha256": digest}, indent=1, ensure_ascii=False) + "\n"
+    about = {**description, "sha256": digest}
+    about[DESCRIPTION_SHA256] = description_sha256(json.loads(json.dumps(about)))  # as it will be read
+    sidecar = json.dumps(about, indent=1, ensure_ascii=False) + "\n"
     for target, content in ((path, data), (path.with_suffix(".json"), sidecar.encode())):
         with replacing(target, "wb") as stream:
             stream.write(content)
