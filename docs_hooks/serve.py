@@ -1,4 +1,4 @@
-"""mkdocs hook: the pages on `kneegrade serve`, generated from the models of its settings and its OpenAPI description."""
+"""mkdocs hook: the pages on `kneegrade serve`, generated from the models of its settings and from OpenAPI."""
 
 import inspect
 import json

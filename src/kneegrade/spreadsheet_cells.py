@@ -15,8 +15,5 @@ def escape_formula(cell: Cell) -> Cell:
         >>> [escape_formula(cell) for cell in ("=1+1", "knee", "-0.5", "+0.2 [+0.1, +0.3]")]
         ["'=1+1", 'knee', '-0.5', '+0.2 [+0.1, +0.3]']
     """
-    return (
-        f"'{cell}"
-        if isinstance(cell, str) and cell.startswith(_FORMULA_STARTS) and not _NUMBER.fullmatch(cell)
-        else cell
-    )
+    is_formula = isinstance(cell, str) and cell.startswith(_FORMULA_STARTS) and not _NUMBER.fullmatch(cell)
+    return f"'{cell}" if is_formula else cell

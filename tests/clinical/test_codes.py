@@ -22,6 +22,7 @@ NOT_ABOUT_A_READABLE_FILM = {
     "confident_disagreement",
     "falls_over_visits",
     "narrowing_against_width",
+    "own_picture",
 }
 
 

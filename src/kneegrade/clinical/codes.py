@@ -239,6 +239,8 @@ FINDINGS: Final = {
             ("polarity_kept", "POLARITYKEPT", "Negative suggested, not inverted"),
             ("polarity_undecided", "POLARITYOPEN", "Negative suggested, polarity uncertain"),
             ("display_curve_applied", "DISPLAYCURVE", "Display curve of the file applied"),
+            ("pixel_data_excess", "PIXELEXCESS", "Pixel data longer than the declared image"),
+            ("trailing_bytes", "TRAILINGBYTES", "Bytes that are no elements follow the pixel data"),
             ("stored_bits", "STOREDBITS", "Bits or sign of stored values not as declared"),
             ("laterality_unclear", "LATUNCLEAR", "Stated side not understood"),
             ("more_knees", "MOREKNEES", "More knees on the picture than were graded"),

@@ -23,7 +23,7 @@ from kneegrade.imaging.dicom_defects import (
 )
 from kneegrade.imaging.dicom_deflate import DEFLATED, inflated
 from kneegrade.imaging.dicom_spacing import declared_aspect, pixel_spacing
-from kneegrade.imaging.dicom_values import check_nesting, get_text
+from kneegrade.imaging.dicom_values import check_nesting, get_integer, get_text
 from kneegrade.imaging.grey_levels import declared_polarity, to_grey_levels
 from kneegrade.imaging.limits import Limits
 from kneegrade.imaging.radiograph import DecodedImage
@@ -97,7 +97,7 @@ def _read(data: bytes, limits: Limits) -> DecodedImage:
     transfer_syntax = _transfer_syntax(dataset)
     check_nesting(dataset, limits)
     repairs = header.check_is_radiograph(dataset, limits)
-    extend_cpu_limit(header.get_integer(dataset, "Rows", 0) * header.get_integer(dataset, "Columns", 0))
+    extend_cpu_limit(get_integer(dataset, "Rows", 0) * get_integer(dataset, "Columns", 0))
     polarity = declared_polarity(dataset)
     if "PixelData" in dataset:
         repairs += trailing_findings(dataset)

@@ -18,11 +18,11 @@ from kneegrade.cohorts.build_manifest import manifest_from_readings
 from kneegrade.errors import CohortError, KneeGradeError
 from kneegrade.files import replacing
 from kneegrade.imaging import stem_of
-from kneegrade.reporting.csv_report import escape_formula
 from kneegrade.schema import TARGET_NAMES
 from kneegrade.server.reading_desk import FINISHED, ReadingStore, agreed_reading
 from kneegrade.server.reading_film import ListedFilm, pixel_aspect_of
 from kneegrade.server.review_log import ADJUDICATION, Review, Stream
+from kneegrade.spreadsheet_cells import escape_formula
 
 LABEL_FILES: Final = ("labels.csv", "labels.parquet", "readings.csv")
 LABEL_COLUMNS: Final = (
