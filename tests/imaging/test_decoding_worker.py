@@ -84,6 +84,7 @@ def test_main_writes_answers_to_the_original_output(monkeypatch: pytest.MonkeyPa
     reading, writing = os.pipe()
     out, err = os.dup(1), os.dup(2)
     monkeypatch.setattr(worker, "limit_memory", requested.append)
+    monkeypatch.setattr(worker.cpu_limit, "enable", lambda: None)  # the signal would end this process
     monkeypatch.setattr(worker.logging, "disable", lambda level: None)
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
     try:

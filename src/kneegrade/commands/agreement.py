@@ -12,7 +12,7 @@ from kneegrade.errors import UsageError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from kneegrade.evaluation.agreement import PairAgreement
+    from kneegrade.evaluation.reader_agreement import PairAgreement
 
 
 def agreement(
@@ -41,7 +41,7 @@ def agreement(
     and mean difference, each with its 95 % interval (bootstrap over people). Writes agreement.csv, and
     disagreements.csv with the knees on which readers differ; `kneegrade viewer --adjudicate` shows these films.
     """
-    from kneegrade.evaluation.agreement import disagreements, pairwise_agreement
+    from kneegrade.evaluation.reader_agreement import disagreements, pairwise_agreement
     from kneegrade.files import prepare_output
     from kneegrade.reporting import write_rows
 
@@ -67,7 +67,7 @@ def agreement(
 def _readings(path: Path) -> "pd.DataFrame":
     import pandas as pd
 
-    from kneegrade.evaluation.agreement import checked_readings, load_readings
+    from kneegrade.evaluation.reader_agreement import checked_readings, load_readings
 
     if not path.is_dir():
         return load_readings(path)

@@ -10,9 +10,7 @@ from typing import Final
 
 SECONDS: Final = 4.0  # for a file with a small image; films take less than one
 SECONDS_PER_MEGAPIXEL: Final = 0.5
-EXIT_STATUS: Final = -int(
-    getattr(signal, "SIGPROF", 0)
-)  # of a process that exceeded its limit, as in `Popen.returncode`
+EXIT_STATUS: Final = -int(getattr(signal, "SIGPROF", 0))  # of a process that exceeded its limit, as `Popen.returncode`
 
 _is_enabled = False  # in the decoding process only; the signal would end any other
 
@@ -33,7 +31,8 @@ def extend_cpu_limit(pixels: int) -> None:
     """Add the seconds that an image with so many pixels needs, when its header is read."""
     if _is_enabled:
         left, _ = signal.getitimer(signal.ITIMER_PROF)
-        signal.setitimer(signal.ITIMER_PROF, left + SECONDS_PER_MEGAPIXEL * pixels / 1e6)
+        if left:  # otherwise no file has begun
+            signal.setitimer(signal.ITIMER_PROF, left + SECONDS_PER_MEGAPIXEL * pixels / 1e6)
 
 
 def end_cpu_limit() -> None:

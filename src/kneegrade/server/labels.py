@@ -144,14 +144,9 @@ def table_text(columns: Iterable[str], rows: Iterable[Row]) -> str:
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(names)
     for row in rows:
-        writer.writerow([_cell(name, row[name]) for name in names])
+        cells = ((name, "" if row[name] is None else row[name]) for name in names)
+        writer.writerow([value if name == "image_path" else escape_formula(value) for name, value in cells])
     return stream.getvalue()
-
-
-def _cell(name: str, value: Any) -> Any:
-    if value is None:
-        return ""
-    return value if name == "image_path" else escape_formula(value)
 
 
 def labels_manifest(store: ReadingStore, source: str = "read") -> pd.DataFrame:

@@ -6,7 +6,7 @@ import pytest
 from sklearn.metrics import cohen_kappa_score
 
 from kneegrade.errors import CohortError
-from kneegrade.evaluation.agreement import checked_readings, disagreements, load_readings, pairwise_agreement
+from kneegrade.evaluation.reader_agreement import checked_readings, disagreements, load_readings, pairwise_agreement
 from kneegrade.schema import TARGETS
 
 FILMS = 60
