@@ -32,7 +32,6 @@ QUICK: Final = (
 )
 LONG: Final = (
     "grade examples/single_right.dcm -o openvino -q --runtime openvino",
-    "batch examples -o ray -q --engine ray --workers 1",
     "info --speed",
     "cohort fake-oai --subjects 24 --longest-px 500 -o OAI",
     "cohort oai --root OAI --protocol paper -o oai.parquet",
