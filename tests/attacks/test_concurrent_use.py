@@ -68,6 +68,7 @@ FORK = """
 """
 
 
+@pytest.mark.slow
 def test_a_fork_after_use_grades_in_both_processes(tmp_path: Path) -> None:
     forks = tries(10, 1)
     command = [sys.executable, "-c", textwrap.dedent(FORK), str(FILMS[1]), str(forks)]

@@ -76,6 +76,7 @@ def test_a_deflated_bomb_is_inflated_within_limits() -> None:
     assert (type(error), error.code) == (LimitExceededError, "deflated_size")
 
 
+@pytest.mark.slow
 def test_a_deflated_bomb_with_an_unusual_meta_group_is_inflated_within_limits() -> None:
     syntax = b"1.2.840.10008.1.2.1.99"
     original = meta(syntax)

@@ -24,7 +24,7 @@ def test_every_command_is_tried():
 
 def test_commands_that_grade_work_without_a_network(tmp_path):
     prepare(tmp_path)
-    lines = QUICK[:6]
+    lines = QUICK[:4]
     done = watched_run(lines, tmp_path)
     assert done.codes == dict.fromkeys(lines, 0), done.errors
     assert done.network == []
@@ -91,6 +91,7 @@ time.sleep(0.5)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("importing", "reaches_out"),
     [("import openvino", True), ("from kneegrade.weights import openvino_runtime as runtime", False)],

@@ -92,6 +92,7 @@ def test_work_for_several_processes_is_done_without_shared_memory(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="counts on /dev/null")
 def test_a_message_of_wrong_usage_needs_no_stream(tmp_path):
     done = run_on(SYSTEMS["no standard streams"], ["batch", "missing.dcm", "-o", "out"], tmp_path)

@@ -34,6 +34,7 @@ def test_a_film_that_hangs_its_worker_gets_a_row(tmp_path):
     assert "exceeded 1 s" in found["hang"].film["reason"]
 
 
+@pytest.mark.slow
 def test_workers_are_replaced_after_some_films(tmp_path):
     engine = LocalEngine(FaultyTask(tmp_path), workers=1, films_per_worker=2)
     pids = []
@@ -66,6 +67,7 @@ def test_networks_that_cannot_be_loaded_end_the_run():
         list(LocalEngine(TaskWithoutWeights(), workers=1).run(planned("a")))
 
 
+@pytest.mark.slow
 def test_a_run_whose_workers_all_die_ends(tmp_path, monkeypatch):
     monkeypatch.setattr(local_engine, "MAX_DEATHS", 2)
     with pytest.raises(KneeGradeError, match=f"exit status {-signal.SIGKILL}.*--workers"):

@@ -125,6 +125,7 @@ def test_a_film_whose_content_has_changed_is_graded_again_and_counted(tmp_path):
     assert (progress.skipped, progress.replaced) == (1, 1)
 
 
+@pytest.mark.slow
 def test_a_replaced_film_does_not_count_for_a_film_of_another_shard(tmp_path, monkeypatch):
     """Its two rows are as many as there are films."""
     monkeypatch.setattr(run, "FilmTask", lambda *settings: FaultyTask(tmp_path))

@@ -88,6 +88,7 @@ def part_of(manifest, rows, **columns):
     return path
 
 
+@pytest.mark.slow
 def test_a_site_calibrated_report_has_the_grades_of_both_scales(kneegrade_here, manifest, tmp_path):
     """The site's reader gives one grade less than the truth; only KL is labelled."""
     own = pd.read_parquet(manifest).iloc[:60]
@@ -126,6 +127,7 @@ def test_a_share_of_the_subjects_is_refused_with_a_site(kneegrade_here, manifest
     assert "Leave out --share" in " ".join(done.stderr.split())
 
 
+@pytest.mark.slow
 def test_too_few_knees_of_a_site_are_refused(manifest, untrained, tmp_path):
     table = pd.read_parquet(manifest)
     with pytest.raises(RecipeError, match=r"at most 40 labelled knees of 20 subjects.*50 knees of 20 subjects"):

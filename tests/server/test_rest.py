@@ -329,6 +329,7 @@ def test_a_declared_gibibyte_is_refused_before_it_is_sent(rest):
         assert connection.recv(100).startswith(b"HTTP/1.1 413 ")
 
 
+@pytest.mark.slow
 def test_bodies_and_headers_that_never_end_are_cut_off(tmp_path, film):
     """A body of a byte a second, a head of a byte a second, silent connections: each ends, and others are served."""
     slow = Rest(tmp_path, "body_seconds = 2\nconnections = 16\n")
@@ -372,6 +373,7 @@ def test_bodies_and_headers_that_never_end_are_cut_off(tmp_path, film):
         slow.close()
 
 
+@pytest.mark.slow
 def test_more_connections_than_allowed_are_closed_and_room_comes_back(tmp_path):
     service = Rest(tmp_path, "connections = 8\n")
     idle = []

@@ -169,6 +169,7 @@ def test_without_its_supervisor_no_process_stays(tmp_path):
     until(lambda: not any(is_running(pid) for pid in [*pids, *workers]), 20)
 
 
+@pytest.mark.slow
 def test_a_service_that_cannot_start_ends_the_command_with_its_reason(tmp_path):
     folder_with_settings(tmp_path, "[grading]\nweights = 'no-such.safetensors'\n")
     command = [sys.executable, "-m", "kneegrade", "serve", "--config", str(tmp_path / "serve.toml")]

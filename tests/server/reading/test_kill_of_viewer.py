@@ -103,6 +103,7 @@ def test_the_page_saves_what_it_could_not_when_the_server_is_back(folder):
     assert newest[0].reading["knees"][0]["grades"]["kl"] == 4
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_page_and_writes_the_labels(folder):
     import httpx
 
