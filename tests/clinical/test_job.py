@@ -83,3 +83,11 @@ def test_options_are_what_the_user_stated(tmp_path: Path) -> None:
     first = options_of(UserHints(landmarks=UserLandmarks(tmp_path)))
     (tmp_path / "a.pts").write_text("2")
     assert options_of(UserHints(landmarks=UserLandmarks(tmp_path))) != first
+
+
+def test_each_signature_is_an_instance_of_its_own(header: FilmHeader) -> None:
+    signed = replace(JOB, revision=1, reader="Reader A")
+    others = [replace(signed, reader="Reader B"), replace(signed, when=signed.when + datetime.timedelta(seconds=1))]
+    uids = {job.instance_uid("SR", header) for job in (JOB, signed, *others)}
+    assert len(uids) == 4
+    assert {job.series_uid("SR", header) for job in (JOB, signed, *others)} == {JOB.series_uid("SR", header)}

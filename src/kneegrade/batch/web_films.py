@@ -7,6 +7,7 @@ certificates come from the environment (`access`), never from the URL.
 
 import hashlib
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,9 +16,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl, urlsplit
 
+from pydicom.datadict import tag_for_keyword
+
 from kneegrade.batch.web_archive import InstanceUids, NotStored, WebArchive
 from kneegrade.batch.web_session import WebAccess, WebSession
 from kneegrade.errors import KneeGradeError, UsageError
+from kneegrade.files import short_name
 from kneegrade.imaging import Limits, Radiograph, Source
 from kneegrade.results import GradedRadiograph
 
@@ -31,6 +35,7 @@ _PATHS: Final[Mapping[str, str]] = MappingProxyType({
     "certificate": "KNEEGRADE_DICOMWEB_CERTIFICATE", "key": "KNEEGRADE_DICOMWEB_KEY",
 })  # fmt: skip
 _NAME_DIGITS: Final = 40
+_TAG: Final = re.compile(r"[0-9A-Fa-f]{8}")
 _STORE_WAITS: Final = (2.0, 10.0)  # seconds before the second and third attempt
 _LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 
@@ -101,6 +106,12 @@ def _name_of(uid: str) -> str:
     return hashlib.sha256(uid.encode("ascii")).hexdigest()[:_NAME_DIGITS]
 
 
+def _is_attribute(name: str) -> bool:
+    """Whether all parts of a name are attributes (PS3.18, 8.3.4: keywords or tags, of sequences joined by ".")."""
+    parts = name.split(".")
+    return name == "fuzzymatching" or all(tag_for_keyword(p) is not None or _TAG.fullmatch(p) for p in parts)
+
+
 def _parse(url: str) -> tuple[str, list[tuple[str, str]], int | None]:
     """Service, query and limit of a URL; messages do not repeat the query, which may name a patient."""
     parts = urlsplit(url.removeprefix(PREFIX))
@@ -116,6 +127,13 @@ def _parse(url: str) -> tuple[str, list[tuple[str, str]], int | None]:
         raise UsageError(message, code="url")
     pairs = parse_qsl(parts.query, keep_blank_values=True)
     query = [(name, value) for name, value in pairs if name != "limit"]
+    unknown = [name for name, _ in query if not _is_attribute(name)]
+    if unknown:  # an archive ignores it, and would give films of other patients
+        raise UsageError(
+            f"The query of the archive has the attribute {short_name(unknown[0])}, which DICOM does not define; use a "
+            "keyword such as PatientID, or a tag of eight hexadecimal digits.",
+            code="url",
+        )
     limit = dict(pairs).get("limit")
     if "offset" in dict(pairs) or not (limit is None or (limit.isascii() and limit.isdigit() and int(limit) > 0)):
         raise UsageError(

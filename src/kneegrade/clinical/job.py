@@ -35,6 +35,7 @@ class Job:
         site: see `Report`.
         options: inputs other than the film that the results depend on, as one text (`options_of`).
         revision: 0; a reader's revisions count from 1.
+        reader: who signed the revision.
         institution: Institution Name of the objects, or None.
 
     Raises:
@@ -49,6 +50,7 @@ class Job:
     site: SiteReader | None = None
     options: str = ""
     revision: int = 0
+    reader: str = ""
     institution: str | None = None
 
     def __post_init__(self) -> None:
@@ -95,9 +97,10 @@ class Job:
         return uid_of("series", kind, header.study_instance_uid, *self.made_by)
 
     def instance_uid(self, kind: str, header: FilmHeader) -> str:
-        """SOP Instance UID of the object of a kind derived from a film."""
+        """SOP Instance UID of the object of a kind derived from a film; another one for each signature."""
         film = (header.sop_instance_uid, header.pixel_sha256)
-        return uid_of("instance", kind, *film, *self.made_by, str(self.revision))
+        signed = (self.reader, self.when.isoformat()) if self.revision else ()
+        return uid_of("instance", kind, *film, *self.made_by, str(self.revision), *signed)
 
     def local_time(self, header: FilmHeader) -> datetime.datetime:
         """`when` in the film's time zone where it states one, else in its own; whole seconds, without time zone."""

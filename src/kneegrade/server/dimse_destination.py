@@ -68,7 +68,7 @@ class DimseDestination:
     def _send(self, objects: Mapping[Delivery, tuple[str, str]]) -> Iterator[Sent]:
         with self._association(set(objects.values())) as association:
             if not association.is_established:
-                reason = "The association was rejected." if association.is_rejected else "No connection."
+                reason = _rejection(association) if association.is_rejected else "No connection."
                 yield Sent(next(iter(objects)), reason)
                 return
             accepted = {context.abstract_syntax for context in association.accepted_contexts}
@@ -106,6 +106,13 @@ class DimseDestination:
         finally:
             if association.is_established:
                 association.release()
+
+
+def _rejection(association: "Association") -> str:
+    """Why the node rejected the association, in the words of PS3.8, 9.3.4."""
+    answer = association.acceptor.primitive
+    reason = getattr(answer, "reason_str", "") or ""
+    return f"The association was rejected ({reason})." if reason else "The association was rejected."
 
 
 def _stored(association: "Association", delivery: Delivery) -> Sent:

@@ -139,7 +139,7 @@ def _job(predecessor: "Dataset", review: Review) -> "Job":
     level = float(stated["set_level"]) if "set_level" in stated else None
     return Job(
         versions[0], weights, stated["detector_sha256"], datetime.fromisoformat(review.time), level,
-        options=stated.get("options", ""), revision=review.revision,
+        options=stated.get("options", ""), revision=review.revision, reader=review.reader,
     )  # fmt: skip
 
 

@@ -26,6 +26,9 @@ export const begin = async () => {
   return session?.reader ?? null;
 };
 
+/** Whether a token was used in this tab. */
+export const hasToken = () => Boolean(session?.token);
+
 /** Uses a token that the reader typed. */
 export const useToken = (token) => {
   session = { token, reader: "" };

@@ -27,7 +27,8 @@ export const showHelp = () => show("Keyboard and mouse", [
 export const question = (title, text, yes) => show(title, [h("p", {}, text)], [["Cancel", false], [yes, true, true]]);
 
 export const askToken = (reason) => {
-  const field = h("input", { type: "password", id: "token", autocomplete: "off", "aria-label": "Token" });
+  const field = h("input", { type: "password", id: "token", autocomplete: "off", autofocus: true, "aria-label": "Token",
+    onkeydown: (event) => { if (event.key === "Enter") { event.preventDefault(); $("dialog").querySelector("button.primary").click(); } } });
   return show("Token", [h("p", {}, reason), field], [["Open", () => field.value, true]]);
 };
 
