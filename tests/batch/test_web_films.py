@@ -99,6 +99,7 @@ def test_the_plan_has_names_without_uids_in_an_order_of_its_own():
         ("dicomweb+https:///dicom-web", "not of the form"),
         ("dicomweb+https://archive.example/dicom-web?limit=many", "limit must be"),
         ("dicomweb+https://archive.example/dicom-web?PatientID=CANARY&offset=3", "offset must be"),
+        ("dicomweb+https://archive.example/dicom-web?Modality=DX&PatientNme=CANARY", "Attribute 2 in the query"),
     ],
 )
 def test_a_wrong_url_is_refused_before_anything_is_sent(url, message):

@@ -86,7 +86,7 @@ def test_a_node_that_is_away_for_an_hour_gets_each_object_once(spool, tmp_path, 
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (["--refuse"], "The association was rejected."),
+        (["--refuse"], "The association was rejected (No reason given)."),
         (["--abort-during"], "No answer."),
         (["--abort-after"], "No answer."),
         (["--sleep-during", "2"], "No answer."),

@@ -21,7 +21,6 @@ from pydicom.datadict import tag_for_keyword
 from kneegrade.batch.web_archive import InstanceUids, NotStored, WebArchive
 from kneegrade.batch.web_session import WebAccess, WebSession
 from kneegrade.errors import KneeGradeError, UsageError
-from kneegrade.files import short_name
 from kneegrade.imaging import Limits, Radiograph, Source
 from kneegrade.results import GradedRadiograph
 
@@ -126,14 +125,14 @@ def _parse(url: str) -> tuple[str, list[tuple[str, str]], int | None]:
         message = "dicomweb+http is not encrypted and only allowed for this computer; use dicomweb+https."
         raise UsageError(message, code="url")
     pairs = parse_qsl(parts.query, keep_blank_values=True)
-    query = [(name, value) for name, value in pairs if name != "limit"]
-    unknown = [name for name, _ in query if not _is_attribute(name)]
-    if unknown:  # an archive ignores it, and would give films of other patients
-        raise UsageError(
-            f"The query of the archive has the attribute {short_name(unknown[0])}, which DICOM does not define; use a "
-            "keyword such as PatientID, or a tag of eight hexadecimal digits.",
-            code="url",
-        )
+    query = [(name, value) for name, value in pairs if name not in ("limit", "offset")]
+    for number, (name, _) in enumerate(query, 1):
+        if not _is_attribute(name):  # an archive ignores it, and would give films of other patients
+            raise UsageError(
+                f"Attribute {number} in the query of an archive is not one of DICOM; use keywords such as PatientID, "
+                "or tags of eight hexadecimal digits.",
+                code="url",
+            )
     limit = dict(pairs).get("limit")
     if "offset" in dict(pairs) or not (limit is None or (limit.isascii() and limit.isdigit() and int(limit) > 0)):
         raise UsageError(

@@ -10,12 +10,14 @@ export class Refused extends Error {
 
 const KEY = "kneegrade-session";
 let session = null;
+let isTried = false;
 
 /** The reader's name; exchanges the one-time token in the address, which is then removed from it. */
 export const begin = async () => {
   const token = new URLSearchParams(location.hash.slice(1)).get("token");
   session = JSON.parse(sessionStorage.getItem(KEY) ?? "null");
   if (token) {
+    isTried = true;
     history.replaceState(null, "", location.pathname + location.search);
     const answer = await fetch("/v1/session", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ token }) });
     if (answer.ok) {
@@ -26,8 +28,8 @@ export const begin = async () => {
   return session?.reader ?? null;
 };
 
-/** Whether a token was used in this tab. */
-export const hasToken = () => Boolean(session?.token);
+/** Whether this tab has tried a token: a typed one, or that of a link. */
+export const hasTried = () => isTried || Boolean(session?.token);
 
 /** Uses a token that the reader typed. */
 export const useToken = (token) => {

@@ -1,6 +1,6 @@
 // The reader's page: worklist, film, reading. What is computed is computed by the server; every change is saved at once.
 
-import { begin, getJson, post, Refused, hasToken, useToken } from "./api.js";
+import { begin, getJson, post, Refused, hasTried, useToken } from "./api.js";
 import { askToken, decideConflict, question, showHelp } from "./dialogs.js";
 import { $, h, toast } from "./dom.js";
 import { Film, SIDES } from "./film.js";
@@ -388,7 +388,7 @@ const start = async () => {
     else $("stage-note").textContent = found.mode === "adjudicate" ? "There is no film on which the readers of this study differ." : "There are no films.";
   } catch (error) {
     if (error instanceof Refused && error.status === 401) {
-      const token = await askToken(hasToken() ? error.message : "Type your token. Whoever runs the service gives one to each reader.");
+      const token = await askToken(hasTried() ? error.message : "Type your token. Whoever runs the service gives one to each reader.");
       if (token) { useToken(token); await start(); } else $("stage-note").textContent = error.message;
     } else $("stage-note").textContent = error.message;
   }
