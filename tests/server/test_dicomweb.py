@@ -4,7 +4,7 @@ import io
 
 import pydicom
 import pytest
-from served import EXAMPLES
+from served import EXAMPLES, Rest
 
 DICOMWEB = pytest.importorskip("dicomweb_client", reason='needs pip install "kneegrade[dicom]"')
 HEADERS = {"Content-Type": 'multipart/related; type="application/dicom"; boundary=abc'}
@@ -88,3 +88,17 @@ def test_a_body_that_is_not_a_set_of_instances_is_refused(content, headers, stat
 def test_a_study_is_a_uid(rest, film):
     with rest.client() as client:
         assert client.post("/dicomweb/studies/..%2fx", content=body(film), headers=HEADERS).status_code in (404, 422)
+
+
+def test_every_film_of_a_request_needs_room(tmp_path, film):
+    service = Rest(tmp_path, "waiting_films = 3\n")
+    try:
+        with service.client() as client:
+            parts = [film + b"\0" * number for number in range(6)]
+            answer = client.post("/dicomweb/studies", content=body(*parts), headers=HEADERS)
+    finally:
+        service.close()
+    result = pydicom.Dataset.from_json(answer.text)
+    assert answer.status_code == 202
+    assert len(result.ReferencedSOPSequence) == 3
+    assert [item.FailureReason for item in result.FailedSOPSequence] == [0xA700] * 3
