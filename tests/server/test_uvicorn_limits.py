@@ -53,6 +53,7 @@ def test_connections_above_the_limit_are_closed_when_they_are_accepted_and_room_
         first, second, third = (stack.enter_context(socket.create_connection(address, timeout=5)) for _ in range(3))
         with contextlib.suppress(ConnectionResetError):
             assert third.recv(1) == b""
+        until(lambda: len(server.server_state.connections) == 2, 5)
         first.close()
         until(lambda: len(server.server_state.connections) == 1, 5)
         with socket.create_connection(address, timeout=5) as fourth:
