@@ -1,10 +1,18 @@
 """STOW-RS, asked by dicomweb-client and by hand-made bodies."""
 
+import asyncio
 import io
 
 import pydicom
 import pytest
-from served import EXAMPLES
+from served import EXAMPLES, folder_with_settings
+
+from kneegrade.server.dicomweb import Stored, _take
+from kneegrade.server.film_body import SpoolFile
+from kneegrade.server.film_gate import FilmGate
+from kneegrade.server.metrics import Metrics
+from kneegrade.server.spool import Spool
+from kneegrade.server.tokens import Caller
 
 DICOMWEB = pytest.importorskip("dicomweb_client", reason='needs pip install "kneegrade[dicom]"')
 HEADERS = {"Content-Type": 'multipart/related; type="application/dicom"; boundary=abc'}
@@ -88,3 +96,22 @@ def test_a_body_that_is_not_a_set_of_instances_is_refused(content, headers, stat
 def test_a_study_is_a_uid(rest, film):
     with rest.client() as client:
         assert client.post("/dicomweb/studies/..%2fx", content=body(film), headers=HEADERS).status_code in (404, 422)
+
+
+def test_every_film_of_a_request_needs_room(tmp_path, film):
+    settings, _ = folder_with_settings(tmp_path, "waiting_films = 2\n")
+    spool, done = Spool(tmp_path / "spool", min_free_bytes=0), Stored()
+    gate = FilmGate(spool, settings.rest, Metrics(spool))
+
+    async def store():
+        await gate.check_room()
+        for number in range(4):
+            async with SpoolFile(spool) as file:
+                await file.write(film + b"\0" * number)
+                await file.close()
+                await _take(gate, file, Caller("send", frozenset({"send"})), None, done)
+
+    asyncio.run(store())
+    number = spool.counts()["films"]["received"]
+    spool.close()
+    assert (number, len(done.stored), [reason for *_, reason in done.failed]) == (2, 2, [0xA700] * 2)

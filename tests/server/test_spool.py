@@ -16,6 +16,7 @@ import pytest
 
 from kneegrade.errors import UsageError
 from kneegrade.server.spool import Spool, SpoolError, SpoolFullError
+from kneegrade.server.spool_files import remove_all
 from kneegrade.server.spool_schema import MAX_INTERRUPTIONS
 
 SOURCE = str(Path(__file__).parents[2] / "src")
@@ -390,8 +391,51 @@ class TestUpkeep:
         assert [path.stem for path in (spool.directory / "films").iterdir()] == [working]
         assert list((spool.directory / "dead").iterdir()) == []
 
+    def test_purge_of_many_films_lets_others_write_in_between(self, spool, clock, monkeypatch):
+        monkeypatch.setattr("kneegrade.server.spool_upkeep.PURGE_FILMS", 2)
+        keys = [put(spool, uid=str(number)).key for number in range(5)]
+        for _ in keys:
+            grade(spool)
+        other, written = sqlite3.connect(spool.directory / "spool.sqlite", timeout=0), []
+
+        def remove(paths):
+            other.execute("update films set sender = 'OTHER'").connection.commit()
+            written.append(len(paths))
+            remove_all(paths)
+
+        monkeypatch.setattr("kneegrade.server.spool.remove_all", remove)
+        clock.now += 1
+        assert spool.purge(older_than_seconds=0) == 5
+        other.close()
+        assert written == [4, 4, 2, 0]
+        assert [path.name for path in spool.directory.rglob("*") if path.is_file() and "sqlite" not in path.name] == []
+
+    def test_a_film_that_was_purged_meanwhile_gets_no_deliveries(self, spool):
+        key = put(spool).key
+        spool.purge(older_than_seconds=-1, force=True)
+        spool.finish(key, deliveries={"archive": ["sr.dcm"]})
+        assert spool.deliveries(key) == []
+        assert spool.counts()["deliveries"]["due"] == 0
+
 
 class TestProcesses:
+    def test_reading_does_not_wait_for_a_thread_that_waits_to_write(self, spool):
+        key = put(spool).key
+        other = sqlite3.connect(spool.directory / "spool.sqlite", isolation_level=None)
+        other.execute("begin immediate")
+        waiting = threading.Thread(target=spool.claim)
+        waiting.start()
+        time.sleep(0.1)
+        start = time.monotonic()
+        assert spool.film(key).state == "received"
+        took = time.monotonic() - start
+        is_waiting = waiting.is_alive()
+        other.execute("rollback")
+        other.close()
+        waiting.join()
+        assert is_waiting
+        assert took < 1
+
     def test_threads_and_spools_claim_every_film_once(self, spool):
         spools = [reopened(spool) for _ in range(4)]
         claimed = []

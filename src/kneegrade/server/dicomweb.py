@@ -182,8 +182,10 @@ async def _take(gate: "FilmGate", file: SpoolFile | None, caller: Caller, study:
     else:
         size = file.size
         try:
+            if done.stored:  # the request has room for its first film
+                await gate.check_room()
             accepted = await file.accept("dicom", instance, caller.name)
-        except SpoolFullError:
+        except (SpoolFullError, Refusal):
             done.failed.append((sop_class, instance, OUT_OF_RESOURCES))
             return
         await gate.enter(accepted, caller.name, size, "stow")

@@ -11,7 +11,7 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from kneegrade.server.problem import Refusal
-from kneegrade.server.spool import Accepted, FilmKind, Spool
+from kneegrade.server.spool import Accepted, FilmKind, Spool, SpoolFullError
 from kneegrade.server.spool_schema import index_error
 
 MEDIA_TYPES: Final[dict[str, FilmKind | None]] = {
@@ -24,6 +24,7 @@ MEDIA_TYPES: Final[dict[str, FilmKind | None]] = {
 MAX_WAIT_SECONDS: Final = 60.0
 IDLE_SECONDS: Final = 30.0  # without a byte of the body
 _WRITE_BYTES: Final = 1 << 20
+_LOOK_BYTES: Final = 16 << 20  # between two looks at the free space of the disk
 _WAIT: Final = re.compile(r'wait\s*=\s*"?(\d{1,9})"?', re.IGNORECASE)
 
 
@@ -89,7 +90,7 @@ class SpoolFile:
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
         self._stream: BinaryIO | None = None
-        self._waiting = bytearray()
+        self._waiting, self._unseen = bytearray(), 0
         self.path, self.size, self.start = Path(), 0, b""
 
     async def __aenter__(self) -> "SpoolFile":
@@ -140,6 +141,11 @@ class SpoolFile:
     async def _flush(self) -> None:
         if self._stream is not None and self._waiting:
             waiting, self._waiting = self._waiting, bytearray()
+            self._unseen += len(waiting)
+            if self._unseen >= _LOOK_BYTES:
+                self._unseen = 0
+                if await asyncio.to_thread(self._spool.is_full):
+                    raise SpoolFullError("The disk of the spool is full; free space.")
             await _on_disk(self._stream.write, waiting)
 
 

@@ -4,6 +4,7 @@ No route but those in `open_paths` is reached without a token, so that a new rou
 scope a route needs, its own dependency `needs` checks.
 """
 
+import asyncio
 import base64
 import binascii
 import logging
@@ -33,6 +34,7 @@ SECURITY_HEADERS: Final = {
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
 }
 MAX_BODY_BYTES: Final = 1 << 20
+BODY_SECONDS: Final = 30.0
 CALLER: Final = "kneegrade.caller"  # key of the ASGI scope
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
 _BEARER: Final = HTTPBearer(auto_error=False, description="A token of `kneegrade serve token`.")
@@ -49,13 +51,14 @@ class HttpGuard:
         max_requests: at the same time; more are refused (503).
         stream_paths: paths whose routes stream and count their bodies themselves; one that ends with "/" stands for all
             below it. Elsewhere a body has at most 1 MiB and states its length.
+        body_seconds: in which other bodies arrive.
     """
 
     def __init__(
         self, app: ASGIApp, tokens: TokenFile, open_paths: Sequence[str], max_requests: int,
-        stream_paths: Sequence[str],
+        stream_paths: Sequence[str], body_seconds: float = BODY_SECONDS,
     ) -> None:  # fmt: skip
-        self._stream_paths = tuple(stream_paths)
+        self._stream_paths, self._body_seconds = tuple(stream_paths), body_seconds
         self._app, self._tokens, self._max_requests = app, tokens, max_requests
         self._open_paths = tuple(open_paths)
         self._requests = 0
@@ -85,7 +88,8 @@ class HttpGuard:
             elif (status := self._refused_body(scope)) is not None:
                 await problem_answer(status)(scope, receive, send_guarded)
             else:
-                await self._app(scope, receive, send_guarded)
+                timed = receive if self._is_streamed(scope) else in_time(receive, self._body_seconds)
+                await self._app(scope, timed, send_guarded)
         except Exception as error:  # its text may name a patient
             _log.error("A request failed with %s.", type(error).__name__)
             if not has_begun:
@@ -102,13 +106,16 @@ class HttpGuard:
 
     def _refused_body(self, scope: Scope) -> int | None:
         """413 for a body that is too large for a route that reads it as a whole, 411 if its length is not stated."""
-        path = scope["path"]
-        if any(path == one or (one.endswith("/") and path.startswith(one)) for one in self._stream_paths):
+        if self._is_streamed(scope):
             return None
         headers = Headers(scope=scope)
         if "transfer-encoding" in headers:
             return 411
         return 413 if int(headers.get("content-length", 0)) > MAX_BODY_BYTES else None
+
+    def _is_streamed(self, scope: Scope) -> bool:
+        path = scope["path"]
+        return any(path == one or (one.endswith("/") and path.startswith(one)) for one in self._stream_paths)
 
     def _caller(self, scope: Scope) -> Caller | None:
         """Who has the token of the request: a bearer token or, to read with a browser, a password with any name."""
@@ -125,6 +132,26 @@ class HttpGuard:
                 return None
             return self._tokens.caller(password)
         return None
+
+
+def in_time(receive: Receive, seconds: float) -> Receive:
+    """`receive` that raises a `Refusal` (408) if the body is not complete after so many seconds."""
+    end = asyncio.get_running_loop().time() + seconds
+    is_complete = False
+
+    async def receive_in_time() -> Message:
+        nonlocal is_complete
+        if is_complete:  # what follows is the end of the connection
+            return await receive()
+        try:
+            async with asyncio.timeout_at(end):
+                message = await receive()
+        except TimeoutError:
+            raise Refusal(408, headers={"Connection": "close"}) from None
+        is_complete = not message.get("more_body", False)
+        return message
+
+    return receive_in_time
 
 
 def _unauthorized(scope: Scope) -> ASGIApp:

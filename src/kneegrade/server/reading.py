@@ -16,7 +16,7 @@ Every request but those of /viewer/ needs a reader, whom the caller's dependency
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.resources import as_file, files
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from fastapi import APIRouter, Response
 
 MAX_REPEAT: Final = 9
+SLICE_BYTES: Final = 1 << 20  # of the pixels, sent at a time: a client that reads slowly holds no copy of them
 PAGE_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -125,7 +126,7 @@ def reader_router(services: ReadingServices, reader_of: Callable[..., str]) -> "
     """
     require_fastapi()
     from fastapi import APIRouter, Depends, Query, Response
-    from fastapi.responses import JSONResponse
+    from fastapi.responses import JSONResponse, StreamingResponse
 
     router, desk = APIRouter(), services.desk
     Reader = Annotated[str, Depends(reader_of)]
@@ -144,7 +145,8 @@ def reader_router(services: ReadingServices, reader_of: Callable[..., str]) -> "
         film = _found(lambda: desk.store.film(key))
         pixels = _readable(lambda: services.pixels.of(film, desk.store.content(key)))
         headers = {"X-Rows": str(pixels.rows), "X-Columns": str(pixels.columns), "Cache-Control": "no-store"}
-        return Response(pixels.grey, media_type="application/octet-stream", headers=headers)
+        headers["Content-Length"] = str(len(pixels.grey))
+        return StreamingResponse(slices(pixels.grey), media_type="application/octet-stream", headers=headers)
 
     @router.get("/v1/films/{key}/evidence")
     def get_evidence(key: str, reader: Reader, repeat: Repeat = 0) -> Response:
@@ -218,6 +220,12 @@ def require_fastapi() -> None:
             code="missing_package",
         ) from None
     del fastapi
+
+
+async def slices(content: bytes) -> AsyncIterator[bytes]:
+    """The content in pieces of `SLICE_BYTES`."""
+    for start in range(0, len(content), SLICE_BYTES):
+        yield content[start : start + SLICE_BYTES]
 
 
 def knee_aspect(film: FilmResults, number: int) -> float:

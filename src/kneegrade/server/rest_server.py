@@ -10,8 +10,9 @@ from kneegrade.server.rest import application, rest_section
 from kneegrade.server.rest_listener import listening_socket
 from kneegrade.server.settings import RestSettings, ServeSettings
 from kneegrade.server.spool import Spool
-from kneegrade.server.uvicorn_limits import MAX_HEADER_BYTES, limited_protocol
+from kneegrade.server.uvicorn_limits import MAX_HANDSHAKES, MAX_HEADER_BYTES, LimitedListener, limited_protocol
 
+LOOP: Final = "kneegrade.server.uvicorn_limits:LimitedLoop"
 GRACE_SECONDS: Final = 3  # for requests in work when the service ends
 
 
@@ -28,12 +29,13 @@ def run_rest(settings: ServeSettings, spool: Spool, listener: socket.socket | No
     """
     rest = rest_section(settings)
     config = uvicorn.Config(
-        application(settings, spool), http=limited_protocol(rest.connections), ws="none", lifespan="off",
+        application(settings, spool), http=limited_protocol(rest.connections), ws="none", lifespan="off", loop=LOOP,
         log_config=None, access_log=False, server_header=False, proxy_headers=False,
         h11_max_incomplete_event_size=MAX_HEADER_BYTES, timeout_keep_alive=5, timeout_graceful_shutdown=GRACE_SECONDS,
         **_tls(rest),
     )  # fmt: skip
-    uvicorn.Server(config).run(sockets=[listener or listening_socket(rest)])
+    limited = LimitedListener(listener or listening_socket(rest), rest.connections + MAX_HANDSHAKES)
+    uvicorn.Server(config).run(sockets=[limited])
 
 
 def _tls(settings: RestSettings) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def start_logging(level: str) -> None:
     logging.basicConfig(level=logging.ERROR, format=_FORMAT, stream=sys.stderr, force=True)
     logging.getLogger("kneegrade").setLevel(level.upper())
     logging.raiseExceptions = False
-    for library in ("pydicom", "pynetdicom", "highdicom", "uvicorn.error"):
+    for library in ("pydicom", "pynetdicom", "highdicom", "uvicorn.error", "asyncio"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
     warnings.simplefilter("ignore")
     sys.excepthook = lambda kind, error, trace: _log.critical("%s", where_it_failed(error))

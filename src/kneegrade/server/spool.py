@@ -28,6 +28,7 @@ from kneegrade.server.spool_files import (
     move_results,
     new_folder,
     printable,
+    remove_all,
     seal,
     sync_folder,
 )  # fmt: skip
@@ -76,7 +77,7 @@ class Spool:
     ) -> None:
         self.directory = Path(directory)
         self._min_free_bytes, self._clock = min_free_bytes, clock
-        self._lock = threading.RLock()
+        self._lock, self._reading_lock = threading.RLock(), threading.RLock()
         try:
             make_folders(self.directory)
         except OSError as error:
@@ -85,11 +86,13 @@ class Spool:
                 "permissions."
             ) from error
         self._index = open_index(self.directory / "spool.sqlite")
+        self._reading_index = open_index(self.directory / "spool.sqlite")  # reads do not wait for those who write
 
     def close(self) -> None:
         """Close the index; the spool cannot be used afterwards."""
-        with self._lock:
+        with self._lock, self._reading_lock:
             self._index.close()
+            self._reading_index.close()
 
     # Receiving films
 
@@ -191,7 +194,7 @@ class Spool:
             raise index_error(error) from error
 
     def finish(self, key: str, *, deliveries: Mapping[str, Sequence[str]]) -> None:
-        """Enter that a film is graded, and which of its results are due where.
+        """Enter that a film is graded, and which of its results are due where; nothing if the film was purged.
 
         Args:
             key: of the film, whose results are in `results(key)`.
@@ -200,11 +203,9 @@ class Spool:
         """
         rows = [(key, name, destination) for destination, names in deliveries.items() for name in names]
         with self._transaction() as index:
-            index.executemany("insert or ignore into deliveries (film, object, destination) values (?, ?, ?)", rows)
-            index.execute(
-                "update films set state = 'graded', finished = ?, reason = null, worker = null where key = ?",
-                (self._clock(), key),
-            )
+            update = "update films set state = 'graded', finished = ?, reason = null, worker = null where key = ?"
+            if index.execute(update, (self._clock(), key)).rowcount:
+                index.executemany("insert or ignore into deliveries (film, object, destination) values (?, ?, ?)", rows)
 
     def fail(self, key: str, *, reason: str, is_final: bool = False) -> None:
         """Enter that a film could not be graded: it is tried again later, or dead after the third attempt.
@@ -312,20 +313,35 @@ class Spool:
             older_than_seconds: since they were graded or given up; with `force` also since they were received.
             force: remove also films that are not graded yet or have due deliveries; never films in work.
         """
-        with self._transaction() as index:
-            return spool_upkeep.purge(index, self.directory, self._clock() - older_than_seconds, force=force)
+        before, removed, last = self._clock() - older_than_seconds, 0, ""
+        while True:
+            trash: list[Path] = []
+            try:
+                with self._transaction() as index:
+                    keys = spool_upkeep.purge(index, self.directory, before, last, trash, force=force)
+            except SpoolFullError:
+                if not trash:
+                    raise
+                continue  # with the room that the files leave
+            finally:
+                with suppress(OSError):
+                    remove_all(trash)  # after the transaction: others write meanwhile
+            if not keys:
+                return removed
+            removed, last = removed + len(keys), keys[-1]
 
     @contextmanager
     def _transaction(self, *, is_writing: bool = True) -> Iterator[sqlite3.Connection]:
-        """The index within a transaction, which waits for those of other processes; errors are `SpoolError`s."""
-        with self._lock:
+        """The index within a transaction; those that write wait for each other; errors are `SpoolError`s."""
+        index = self._index if is_writing else self._reading_index
+        with self._lock if is_writing else self._reading_lock:
             try:
-                self._index.execute("begin immediate" if is_writing else "begin")
-                yield self._index
-                self._index.execute("commit")
+                index.execute("begin immediate" if is_writing else "begin")
+                yield index
+                index.execute("commit")
             except (sqlite3.Error, OSError) as error:
                 raise index_error(error) from error
             finally:
-                if self._index.in_transaction:
+                if index.in_transaction:
                     with suppress(sqlite3.Error):
-                        self._index.execute("rollback")
+                        index.execute("rollback")

@@ -83,14 +83,17 @@ def sync_tree(folder: Path) -> None:
 
 def empty_folder(folder: Path) -> int:
     """The number of files and folders that were removed."""
-    removed = 0
-    for path in list(folder.iterdir()):
+    return remove_all(list(folder.iterdir()))
+
+
+def remove_all(paths: list[Path]) -> int:
+    """The number of these files and folders, which are removed."""
+    for path in paths:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
-        removed += 1
-    return removed
+    return len(paths)
 
 
 def new_folder(parent: Path) -> Path:

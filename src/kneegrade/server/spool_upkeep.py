@@ -4,11 +4,13 @@ A dead film lies in `dead/`, every other one in `films/`. Where a kill came betw
 the place of the file decides.
 """
 
-import shutil
+import os
 import sqlite3
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
+from uuid import uuid4
 
 from kneegrade.server.spool_files import empty_folder, film_name, is_key, move_film
 from kneegrade.server.spool_schema import KINDS, Recovered
@@ -16,6 +18,7 @@ from kneegrade.server.spool_states import free_interrupted_films
 from kneegrade.server.spool_views import film, film_row
 
 UNKNOWN_SENDER: Final = "unknown"
+PURGE_FILMS: Final = 100  # in one transaction
 _REVIVE: Final = (
     "update films set state = 'received', attempts = 0, interruptions = 0, next_try = 0, finished = null where key = ?"
 )
@@ -66,20 +69,34 @@ def retry(index: sqlite3.Connection, directory: Path, now: float, keys: list[str
     return tried
 
 
-def purge(index: sqlite3.Connection, directory: Path, before: float, *, force: bool) -> int:
-    """Remove films and results that were finished before a moment; see `Spool.purge`.
+def purge(
+    index: sqlite3.Connection, directory: Path, before: float, after: str, trash: list[Path], *, force: bool
+) -> list[str]:
+    """The keys of the next films that were finished before a moment, at most `PURGE_FILMS`; see `Spool.purge`.
 
-    The files go before the rows: a kill in between leaves rows that the next purge removes, not films that the next
-    recovery would take for new.
+    Their files move to `tmp` before the rows go: a kill in between leaves rows that the next purge removes, not films
+    that the next recovery would take for new.
+
+    Args:
+        index: within a transaction.
+        directory: of the spool.
+        before: seconds since 1970.
+        after: key; only films with greater keys.
+        trash: gets what moved to `tmp`, to remove when the transaction has ended.
+        force: see `Spool.purge`.
     """
     condition = "state in ('graded', 'dead') and coalesce(finished, received) < ? and not exists "
     condition += "(select 1 from deliveries where film = films.key and deliveries.state = 'due')"
     if force:
         condition = "state != 'working' and coalesce(finished, received) < ?"
-    rows = index.execute(f"select * from films where {condition}", (before,)).fetchall()
+    query = f"select * from films where {condition} and key > ? order by key limit ?"
+    rows = index.execute(query, (before, after, PURGE_FILMS)).fetchall()
     for row in rows:
-        film_row(row, directory).path.unlink(missing_ok=True)
-        shutil.rmtree(directory / "results" / row["key"], ignore_errors=True)
+        for source in (film_row(row, directory).path, directory / "results" / row["key"]):
+            target = directory / "tmp" / f"{source.name}.{uuid4().hex}"
+            with suppress(FileNotFoundError):
+                os.replace(source, target)
+                trash.append(target)
         index.execute("delete from deliveries where film = ?", (row["key"],))
         index.execute("delete from films where key = ?", (row["key"],))
-    return len(rows)
+    return [row["key"] for row in rows]

@@ -1,34 +1,81 @@
-"""`LimitedProtocol`: limits that uvicorn lacks: time for the headers of a request, and the number of connections."""
+"""Limits that uvicorn lacks: time for headers, TLS handshakes and clients to read, and the number of connections."""
 
 import asyncio
+import socket
+import weakref
 from typing import Any, Final
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEADER_SECONDS: Final = 10.0
+STALLED_SECONDS: Final = 30.0  # in which a client reads what was sent
+HANDSHAKE_SECONDS: Final = 10.0
+MAX_HANDSHAKES: Final = 64  # connections beside the allowed ones, most of them before the end of their TLS handshake
 MAX_HEADER_BYTES: Final = 16 * 1024
 
 
-def limited_protocol(max_connections: int, header_seconds: float = HEADER_SECONDS) -> type[H11Protocol]:
+class LimitedLoop(asyncio.SelectorEventLoop):
+    """The loop for `uvicorn.Config(loop=...)`; a TLS handshake has at most `HANDSHAKE_SECONDS`."""
+
+    async def create_server(self, *arguments: Any, **options: Any) -> asyncio.Server:
+        """See asyncio."""
+        if options.get("ssl") is not None:
+            options.setdefault("ssl_handshake_timeout", HANDSHAKE_SECONDS)
+        return await super().create_server(*arguments, **options)
+
+
+class LimitedListener(socket.socket):
+    """A listening socket that closes further connections at once; protocols see a connection after its handshake only.
+
+    Args:
+        listener: that listens already; it is taken over.
+        max_connections: open at the same time.
+    """
+
+    def __init__(self, listener: socket.socket, max_connections: int) -> None:
+        super().__init__(listener.family, listener.type, listener.proto, fileno=listener.detach())
+        self._max_connections = max_connections
+        self._accepted: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """The next connection and its address.
+
+        Raises:
+            ConnectionAbortedError: there are too many; it was closed.
+        """
+        connection, address = super().accept()
+        if sum(one.fileno() >= 0 for one in self._accepted) >= self._max_connections:
+            connection.close()
+            raise ConnectionAbortedError
+        self._accepted.add(connection)
+        return connection, address
+
+
+def limited_protocol(
+    max_connections: int, header_seconds: float = HEADER_SECONDS, stalled_seconds: float = STALLED_SECONDS
+) -> type[H11Protocol]:
     """The class for `uvicorn.Config(http=...)`.
 
     Args:
         max_connections: further connections are closed at once.
         header_seconds: from the connection, or the last answer, to the end of the headers; also the time in which the
             rest of a body that was refused is read and dropped, so that the client sees the answer.
+        stalled_seconds: in which the client reads each piece that was sent; else the connection is aborted.
     """
 
     class LimitedProtocol(H11Protocol):
-        """An HTTP/1.1 connection that is closed if a request takes too long to begin."""
+        """An HTTP/1.1 connection that is closed if a request takes too long to begin, or its answer to be read."""
 
         _header_timer: asyncio.TimerHandle | None = None
+        _stalled_timer: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
             if len(self.connections) > max_connections:
                 transport.abort()
                 return
+            transport.set_write_buffer_limits(high=1, low=0)  # any unsent byte calls pause_writing
             self._header_timer = self.loop.call_later(header_seconds, self._close_if_idle)
 
         def data_received(self, data: bytes) -> None:
@@ -40,7 +87,18 @@ def limited_protocol(max_connections: int, header_seconds: float = HEADER_SECOND
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._stop_timer()
-            super().connection_lost(exc)
+            super().connection_lost(exc)  # calls resume_writing
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            if self._stalled_timer is None:
+                self._stalled_timer = self.loop.call_later(stalled_seconds, self.transport.abort)
+
+        def resume_writing(self) -> None:
+            if self._stalled_timer is not None:
+                self._stalled_timer.cancel()
+                self._stalled_timer = None
+            super().resume_writing()
 
         def _waits(self) -> bool:
             """Whether no request is in work: there is none yet, or it was answered before the end of its body."""
