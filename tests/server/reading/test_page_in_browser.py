@@ -119,7 +119,10 @@ def test_grades_are_set_by_keyboard_saved_at_once_and_undone(browser, services, 
         assert newest.reading["knees"][0]["grades"]["kl"] == 2
         assert newest.reading["knees"][1]["grades"]["jsn_medial"] == machine
         page.keyboard.press("x")
-        page.keyboard.type("metal")
+        page.keyboard.press("Escape")
+        page.keyboard.press("Enter")
+        page.get_by_text("Say why the knee is not gradable.").wait_for()
+        page.keyboard.type("metal")  # the field of the reason has the focus
         page.keyboard.press("Tab")
         until(page, "!kneegrade.film.isDirty && kneegrade.film.reading.knees[1].reason === 'metal'")
         page.keyboard.press("Escape")

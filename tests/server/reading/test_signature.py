@@ -155,3 +155,24 @@ def test_a_signature_that_was_cut_off_is_written_at_the_next_start(spool, cut, m
     assert sorted(row.object for row in spool.deliveries(key)) == ["sr-1.dcm", "sr.dcm"]
     assert dcmread(spool.results(key) / "sr-1.dcm").VerificationFlag == "VERIFIED"
     assert [event["event"] for event in read_audit_log(spool.directory / "audit.jsonl")] == ["film_signed"]
+
+
+def test_the_rest_service_writes_at_its_start_what_was_cut_off(spool, tmp_path, monkeypatch):
+    pytest.importorskip("fastapi", reason="FastAPI is missing; pip install 'kneegrade[serve]'")
+    import threading
+
+    from uvicorn import Server
+
+    from kneegrade.server.rest_server import run_rest
+    from kneegrade.server.settings import ServeSettings
+
+    store = SpoolStore(spool)
+    sign(store, lambda key, review: [], lambda reading: None)  # killed after the review log
+    monkeypatch.setattr(Server, "run", lambda self, sockets: sockets[0].close())
+    (tmp_path / "tokens").touch(0o600)
+    rest = {"tokens": str(tmp_path / "tokens"), "port": 0}
+    run_rest(ServeSettings.model_validate({"spool": {"directory": str(spool.directory)}, "rest": rest}), spool)
+    for thread in threading.enumerate():
+        if thread.name == "signatures":
+            thread.join(30)
+    assert (spool.results(store.worklist()[0].key) / "sr-1.dcm").is_file()
