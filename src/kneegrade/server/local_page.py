@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 HOST: Final = "127.0.0.1"
 MAX_BODY_BYTES: Final = 1 << 20
+OLD_LINK: Final = "This link was used before or is too old; open the newest one in the terminal."
 
 
 class Invitation(BaseModel):
@@ -37,6 +38,7 @@ def local_application(services: ReadingServices, sessions: Sessions) -> "FastAPI
     """
     require_fastapi()
     from fastapi import FastAPI, Header, HTTPException, Request
+    from fastapi.exceptions import RequestValidationError
     from fastapi.responses import JSONResponse, RedirectResponse, Response
 
     app = FastAPI(title="kneegrade reader", docs_url=None, redoc_url=None, openapi_url=None)
@@ -60,6 +62,14 @@ def local_application(services: ReadingServices, sessions: Sessions) -> "FastAPI
             response.headers.setdefault(name, value)
         return response
 
+    @app.exception_handler(RequestValidationError)
+    async def malformed(request: Request, error: RequestValidationError) -> Response:
+        # Without the value, which may be no Unicode text or name a patient. What is no text is no token either.
+        if request.url.path == "/v1/session":
+            return JSONResponse({"detail": OLD_LINK}, 401)
+        places = [".".join(map(str, one["loc"])) + f" ({one['type']})" for one in error.errors()]
+        return JSONResponse({"detail": f"The request is malformed: {', '.join(places[:5])}."}, 422)
+
     @app.get("/", include_in_schema=False)
     def root() -> Response:
         return RedirectResponse("/viewer/")
@@ -68,7 +78,7 @@ def local_application(services: ReadingServices, sessions: Sessions) -> "FastAPI
     def post_session(invitation: Invitation) -> dict[str, str]:
         found = sessions.exchange(invitation.token)
         if found is None:
-            raise HTTPException(401, "This link was used before or is too old; open the newest one in the terminal.")
+            raise HTTPException(401, OLD_LINK)
         return {"token": found[0], "reader": found[1]}
 
     app.include_router(reader_router(services, reader_of))

@@ -6,7 +6,8 @@
     GET  /v1/films/{key}/evidence              contribution of each landmark to each grade
     POST /v1/films/{key}/measure               landmarks → joint space and its lines
     GET  /v1/films/{key}/reviews               revisions
-    POST /v1/films/{key}/reviews               a new revision; 409 with a merge if there is a newer one
+    POST /v1/films/{key}/reviews               a new revision; 409 with a merge if there is a newer one,
+                                               422 if a knee, a KL grade or a reason is missing
     POST /v1/coherence                         how often the grades occur together
     GET  /v1/shape                             how an outline follows a point: 74 · 74 · 2 · 2 float32
     POST /v1/labels                            writes labels.csv, labels.parquet and readings.csv
@@ -36,7 +37,7 @@ from kneegrade.server.knee_measure import measure_answer
 from kneegrade.server.labels import write_labels
 from kneegrade.server.reading_desk import FinishedError, HiddenError, ReadingDesk
 from kneegrade.server.reading_film import FilmResults, pixel_aspect_of
-from kneegrade.server.review import CLASSES, MAX_KNEES, Points, Reading
+from kneegrade.server.review import CLASSES, MAX_KNEES, IncompleteError, Points, Reading
 from kneegrade.server.review_log import ConflictError, Review
 
 if TYPE_CHECKING:
@@ -176,6 +177,8 @@ def reader_router(services: ReadingServices, reader_of: Callable[..., str]) -> "
             return JSONResponse(desk.merged(conflict, new.reading, new.based_on), 409)
         except FinishedError as error:
             return JSONResponse({"detail": error.message}, 403)
+        except IncompleteError as error:
+            return JSONResponse({"detail": error.message}, 422)
         except KneeGradeError as error:
             return JSONResponse({"detail": error.message}, 507)
         notes = services.on_signed(key, review) if services.on_signed and new.reading.status == "signed" else []

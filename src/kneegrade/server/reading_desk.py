@@ -16,7 +16,7 @@ from kneegrade.anatomy.shape_following import model_to_film
 from kneegrade.errors import KneeGradeError
 from kneegrade.server.blind_study import Study
 from kneegrade.server.reading_film import FLAGS, FilmContent, FilmResults, ListedFilm
-from kneegrade.server.review import CLASSES, Reading, merge
+from kneegrade.server.review import CLASSES, IncompleteError, Reading, check_complete, merge, with_all_knees
 from kneegrade.server.review_log import ADJUDICATION, ConflictError, Review, ReviewLog, Stream
 
 Mode = Literal["shared", "blind", "adjudicate"]
@@ -111,12 +111,6 @@ class ReadingDesk:
         newest = self.store.log.newest(stream)
         is_hidden = self.is_hidden(key, reader)
         base = self.base(results, stream)
-        listed = self.store.listed(key)
-        earlier = [
-            {"key": other.key, "name": other.name, "visit": other.visit}
-            for other in self.store.worklist()
-            if listed.person and other.person == listed.person and other.key != key
-        ]
         return {
             "key": key, "repeat": repeat, "name": "" if self.mode == "blind" else results.name, "mode": self.mode,
             "status": results.status, "reason": None if is_hidden else results.reason,
@@ -124,11 +118,22 @@ class ReadingDesk:
             "places": [_place(knee) for knee in results.knees], "hidden": is_hidden,
             "knees": None if is_hidden else results.knees, "base": base, "locked": self.is_locked(stream),
             "revision": 0 if newest is None else newest.revision,
-            "reading": base if newest is None else newest.reading,
+            "reading": base if newest is None else with_all_knees(newest.reading, base),
             "reader": None if newest is None else newest.reader, "time": None if newest is None else newest.time,
             "readings": self._readings(key) if self.mode == "adjudicate" else [],
-            "same_person": [] if self.mode == "blind" else earlier,
+            "same_person": [] if self.mode == "blind" else self._same_person(key),
         }  # fmt: skip
+
+    def _same_person(self, key: str) -> list[Json]:
+        """The other films of the person, if the person is known."""
+        person = self.store.listed(key).person
+        if not person:
+            return []  # without listing all films, which takes long in a large spool
+        return [
+            {"key": other.key, "name": other.name, "visit": other.visit}
+            for other in self.store.worklist()
+            if other.person == person and other.key != key
+        ]
 
     def save(self, key: str, reader: str, reading: Reading, *, based_on: int, repeat: int = 0) -> Review:
         """The new revision, after it is on the disk.
@@ -136,11 +141,16 @@ class ReadingDesk:
         Raises:
             ConflictError: somebody saved a newer one.
             FinishedError: the reading of a study is finished.
+            IncompleteError: a knee of the film is missing, a finished reading has a knee without a KL grade or reason,
+                or the reader of a blind study is not shown the film, or not so often.
             KeyError: there is no such film.
         """
         results, stream = self.store.film(key), self.stream(key, reader, repeat)
+        if self.mode == "blind" and self.study is not None and (key, repeat) not in self.study.order(reader):
+            raise IncompleteError("The study has no such reading of this film for this reader; reload the page.")
         if self.is_locked(stream):
             raise FinishedError("This reading is finished; the results were shown, so it can no longer be changed.")
+        check_complete(reading, len(results.knees))
         return self.store.log.append(
             stream, reading.model_dump(mode="json"), based_on=based_on, reader=reader, source=results.name
         )
@@ -249,7 +259,9 @@ def agreed_reading(readings: list[Json]) -> Json:
             for name in CLASSES
             if name in knee["grades"] and all(other["grades"].get(name) == knee["grades"][name] for other in others)
         }
-        knees.append({**knee, "gradable": any(other["gradable"] for other in others), "reason": "", "grades": grades})
+        is_gradable = any(other["gradable"] for other in others)
+        reason = "" if is_gradable else knee["reason"]
+        knees.append({**knee, "gradable": is_gradable, "reason": reason, "grades": grades})
     return {"knees": knees, "note": "", "status": "draft"}
 
 

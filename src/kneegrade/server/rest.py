@@ -145,7 +145,7 @@ def rest_section(settings: ServeSettings) -> RestSettings:
 def _add_viewer(app: FastAPI, settings: ServeSettings, spool: Spool) -> None:
     """The reader's page and what it asks for; its files need no token, everything else the scope `review`."""
     store = SpoolStore(spool)
-    signed = SpoolSignatures(store, spool, settings.deliveries, settings.results.institution)
+    signed = spool_signatures(settings, spool, store)
     evidence = EvidenceService(settings.grading.weights, settings.grading.detector)
     services = ReadingServices(ReadingDesk(store), evidence, settings.spool.directory, signed)
 
@@ -153,6 +153,11 @@ def _add_viewer(app: FastAPI, settings: ServeSettings, spool: Spool) -> None:
         return caller.name
 
     app.include_router(reader_router(services, reader_name), include_in_schema=False)
+
+
+def spool_signatures(settings: ServeSettings, spool: Spool, store: SpoolStore) -> SpoolSignatures:
+    """What writes the signed revisions of the films in a spool."""
+    return SpoolSignatures(store, spool, settings.deliveries, settings.results.institution)
 
 
 def _add_result_routes(app: FastAPI, spool: Spool) -> None:

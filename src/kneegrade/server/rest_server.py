@@ -2,14 +2,16 @@
 
 import socket
 import ssl
+import threading
 from typing import Any, Final
 
 import uvicorn
 
-from kneegrade.server.rest import application, rest_section
+from kneegrade.server.rest import application, rest_section, spool_signatures
 from kneegrade.server.rest_listener import listening_socket
 from kneegrade.server.settings import RestSettings, ServeSettings
 from kneegrade.server.spool import Spool
+from kneegrade.server.spool_store import SpoolStore
 from kneegrade.server.uvicorn_limits import MAX_HANDSHAKES, MAX_HEADER_BYTES, LimitedListener, limited_protocol
 
 LOOP: Final = "kneegrade.server.uvicorn_limits:LimitedLoop"
@@ -34,6 +36,9 @@ def run_rest(settings: ServeSettings, spool: Spool, listener: socket.socket | No
         h11_max_incomplete_event_size=MAX_HEADER_BYTES, timeout_keep_alive=5, timeout_graceful_shutdown=GRACE_SECONDS,
         **_tls(rest),
     )  # fmt: skip
+    if rest.viewer:  # beside the requests, which do not wait for it
+        signatures = spool_signatures(settings, spool, SpoolStore(spool))
+        threading.Thread(target=signatures.redo, name="signatures", daemon=True).start()
     limited = LimitedListener(listener or listening_socket(rest), rest.connections + MAX_HANDSHAKES)
     uvicorn.Server(config).run(sockets=[limited])
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from kneegrade.errors import KneeGradeError
 from kneegrade.schema import TARGETS
 
 Coordinate = Annotated[float, Field(allow_inf_nan=False, ge=-1e5, le=1e5)]
@@ -52,6 +53,39 @@ class Reading(BaseModel):
     knees: Annotated[list[KneeReading], Field(max_length=MAX_KNEES)]
     note: Annotated[str, Field(max_length=2000)] = ""
     status: Status = "draft"
+
+
+class IncompleteError(KneeGradeError):
+    """The reading lacks a knee, a KL grade or a reason, or the study has no such reading. Remedy: complete it."""
+
+    default_code = "incomplete"
+
+
+def check_complete(reading: Reading, knees: int) -> None:
+    """Check that a reading has all knees, and a finished one a KL grade or a reason for each of them.
+
+    Args:
+        reading: to save.
+        knees: number of knees in the results of the film.
+
+    Raises:
+        IncompleteError: something is missing.
+    """
+    if len(reading.knees) < knees:
+        raise IncompleteError(f"The reading has {len(reading.knees)} of the film's {knees} knees; send all of them.")
+    if reading.status == "draft":
+        return
+    for number, knee in enumerate(reading.knees, start=1):
+        if knee.gradable and "kl" not in knee.grades:
+            raise IncompleteError(f"Knee {number} has no KL grade; give it, or mark the knee as not gradable.")
+        if not knee.gradable and not knee.reason.strip():
+            raise IncompleteError(f"Knee {number} is not gradable, but has no reason; give one.")
+
+
+def with_all_knees(reading: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
+    """The reading; a draft with the knees that it lacks, if the film was graded again and has more knees now."""
+    missing = base["knees"][len(reading["knees"]) :]
+    return {**reading, "knees": [*reading["knees"], *missing], "status": "draft"} if missing else reading
 
 
 @dataclass(frozen=True)

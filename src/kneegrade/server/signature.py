@@ -167,7 +167,8 @@ class FolderSignatures:
     def __call__(self, key: str, review: Review) -> list[str]:
         """Sentences for the reader: which files were written, or why not."""
         results: FilmResults = self._results(key)
-        predecessors = {name: path for name in ("sr", "fhir") if (path := self._newest(results.name, name)) is not None}
+        found = {name: self._newest(results.name, name, review.revision) for name in ("sr", "fhir")}
+        predecessors = {name: path for name, path in found.items() if path is not None}
         if "sr" not in predecessors:
             return []
         try:
@@ -195,7 +196,8 @@ class FolderSignatures:
         paths = (self._directory / kind.folder / f"{stem}.{kind.ending}" for stem in (film, stem_of(film)))
         return next((path for path in paths if path.is_file()), None)
 
-    def _newest(self, film: str, name: str) -> Path | None:
+    def _newest(self, film: str, name: str, before: int) -> Path | None:
+        """The newest file of an earlier revision; that of this one may be there after an attempt that was cut off."""
         first = self._first(film, name)
         if first is None:
             return None
@@ -206,6 +208,7 @@ class FolderSignatures:
             if path.name.startswith(f"{prefix}-")
             and path.name.endswith(ending)
             and (number := path.name[len(prefix) + 1 : -len(ending)]).isdigit()
+            and int(number) < before
         }
         return revisions[max(revisions)] if revisions else first
 

@@ -1,6 +1,7 @@
 """`SpoolStore`: the graded films of a spool, as the reader's page of `kneegrade serve` shows them."""
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any, Final
 
 from kneegrade.errors import KneeGradeError
 from kneegrade.files import replacing
+from kneegrade.server.audit_log import AuditLog, read_audit_log
 from kneegrade.server.folder_store import listed_entry
 from kneegrade.server.reading_film import FilmContent, FilmResults, ListedFilm, spacing_of
 from kneegrade.server.review_log import LOG_FILE, Review, ReviewLog
@@ -16,7 +18,10 @@ from kneegrade.server.spool import Spool
 
 PAGE: Final = 1000  # films that are read from the index at a time
 REPORT: Final = "report.json"
+AUDIT_FILE: Final = "audit.jsonl"
 _FIRST: Final = {"sr": "sr.dcm", "fhir": "fhir.json"}  # files of results that signatures revise
+_NOT_WRITTEN: Final = "Signed, but no object was written; this is tried again when the service starts."
+_log = logging.getLogger(__name__)
 
 Deliveries = Callable[[tuple[str, ...]], Mapping[str, Sequence[str]]]
 
@@ -105,11 +110,64 @@ class SpoolSignatures:
     def __init__(self, store: SpoolStore, spool: Spool, deliveries: Deliveries, organization: str = "") -> None:
         self._store, self._spool, self._deliveries = store, spool, deliveries
         self._organization = organization
+        self._audit = AuditLog(spool.directory / AUDIT_FILE)
 
     def __call__(self, key: str, review: Review) -> list[str]:
-        """Sentences for the reader: which files were written, or why not."""
+        """Sentences for the reader: which files were written, or why not.
+
+        Raises:
+            SpoolError: the audit log or the index cannot be written; signing again is safe.
+        """
+        self._audit.write("film_signed", film=key, reader=review.reader, revision=review.revision)
+        return self._write(key, review)
+
+    def redo(self) -> int:
+        """The number of films whose newest signature was written now; called at the start of the service.
+
+        Those are signatures whose object could not be written, or after which the process ended before it was entered
+        for delivery. They are entered in the audit log if they are not there yet.
+        """
+        due = {key: review for key, review in self._newest_signatures() if self._is_due(key, review)}
+        audited = self._audited() if due else set()
+        done = 0
+        for key, review in due.items():
+            again = self._write if (key, review.revision) in audited else self
+            try:
+                sentences = again(key, review)
+            except KneeGradeError as error:
+                sentences = [f"{_NOT_WRITTEN} {error.message}"]
+            for sentence in sentences:
+                _log.warning("Film %s, revision %d: %s", key, review.revision, sentence)
+            done += not self._is_due(key, review)
+        return done
+
+    def _newest_signatures(self) -> Iterator[tuple[str, Review]]:
+        self._store.log.refresh()
+        for stream in self._store.log.streams():
+            signed = [one for one in self._store.log.history(stream) if one.reading.get("status") == "signed"]
+            if signed and not stream.study and _is_key(stream.film):
+                yield stream.film, signed[-1]
+
+    def _is_due(self, key: str, review: Review) -> bool:
+        """Whether a graded film has a structured report, but no signed revision, or one that is entered nowhere."""
+        row = self._spool.film(key)
+        if row is None or row.state != "graded":
+            return False
+        folder, name = self._spool.results(key), f"sr-{review.revision}.dcm"
+        if newest_revision(folder, _FIRST["sr"], review.revision) is None:
+            return False
+        if not (folder / name).is_file():
+            return True
+        sent = {row.object for row in self._spool.deliveries(key)}
+        return _FIRST["sr"] in sent and name not in sent and any(self._deliveries((_FIRST["sr"],)).values())
+
+    def _audited(self) -> set[tuple[Any, Any]]:
+        events = read_audit_log(self._spool.directory / AUDIT_FILE)
+        return {(one.get("film"), one.get("revision")) for one in events if one.get("event") == "film_signed"}
+
+    def _write(self, key: str, review: Review) -> list[str]:
         folder = self._spool.results(key)
-        found = {name: newest_revision(folder, file) for name, file in _FIRST.items()}
+        found = {name: newest_revision(folder, file, review.revision) for name, file in _FIRST.items()}
         predecessors = {name: path for name, path in found.items() if path is not None}
         if "sr" not in predecessors:
             return ["Signed. The results of this film have no structured report, so none was written."]
@@ -117,9 +175,9 @@ class SpoolSignatures:
             content = self._store.content(key)
             files = signed_files(self._store.film(key), content, review, predecessors, self._organization)
         except KneeGradeError as error:
-            return [f"Signed, but no object was written. {error.message}"]
+            return [f"{_NOT_WRITTEN} {error.message}"]
         except Exception as error:  # the text of the error may name the patient
-            return [f"Signed, but no object was written: an error in kneegrade ({type(error).__name__}). Report it."]
+            return [f"{_NOT_WRITTEN} There was an error in kneegrade ({type(error).__name__}). Report it."]
         names = {"sr": f"sr-{review.revision}.dcm", "fhir": f"fhir-{review.revision}.json"}
         revised = {_FIRST[name]: names[name] for name in files}
         for name, content_bytes in files.items():
@@ -130,12 +188,18 @@ class SpoolSignatures:
         return [f"Signed. Wrote {', '.join(names[name] for name in files)}."]
 
 
-def newest_revision(folder: Path, file: str) -> Path | None:
-    """The newest signed revision of a file of results, `sr-3.dcm` of `sr.dcm`, else the file itself, if it exists."""
+def newest_revision(folder: Path, file: str, before: int) -> Path | None:
+    """The newest signed revision of a file of results, `sr-3.dcm` of `sr.dcm`, else the file itself, if it exists.
+
+    Args:
+        folder: of the results.
+        file: name of the first one.
+        before: number of the revision that replaces it, which may be there already, from an attempt that was cut off.
+    """
     stem, _, ending = file.rpartition(".")
-    found = {int(n): path for path in folder.glob(f"{stem}-*.{ending}") if (n := path.stem[len(stem) + 1 :]).isdigit()}
-    if found:
-        return found[max(found)]
+    paths = {int(n): path for path in folder.glob(f"{stem}-*.{ending}") if (n := path.stem[len(stem) + 1 :]).isdigit()}
+    if earlier := [number for number in paths if number < before]:
+        return paths[max(earlier)]
     return folder / file if (folder / file).is_file() else None
 
 

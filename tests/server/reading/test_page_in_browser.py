@@ -119,7 +119,10 @@ def test_grades_are_set_by_keyboard_saved_at_once_and_undone(browser, services, 
         assert newest.reading["knees"][0]["grades"]["kl"] == 2
         assert newest.reading["knees"][1]["grades"]["jsn_medial"] == machine
         page.keyboard.press("x")
-        page.keyboard.type("metal")
+        page.keyboard.press("Escape")
+        page.keyboard.press("Enter")
+        page.get_by_text("Say why the knee is not gradable.").wait_for()
+        page.keyboard.type("metal")  # the field of the reason has the focus
         page.keyboard.press("Tab")
         until(page, "!kneegrade.film.isDirty && kneegrade.film.reading.knees[1].reason === 'metal'")
         page.keyboard.press("Escape")
@@ -209,7 +212,8 @@ def test_a_blind_study_of_three_readers_is_compared_and_adjudicated(browser, tmp
                 opened = page.evaluate("kneegrade.page.row.name")
                 page.keyboard.press("Enter")
                 page.get_by_role("button", name="Finish", exact=True).click()
-                until(page, f"kneegrade.page.row.name !== '{opened}' || kneegrade.film.locked")
+                is_open = "['key', 'repeat'].every((one) => kneegrade.film[one] === kneegrade.page.row[one])"
+                until(page, f"kneegrade.page.row.name !== '{opened}' && {is_open} || kneegrade.film.locked")
             assert page.locator("#progress-text").inner_text() == "4 of 4 read"
             page.wait_for_selector(".is-machine")  # the results are shown now
     monkeypatch.setattr("sys.argv", ["kneegrade", "agreement", str(folder), "--replicates", "20"])

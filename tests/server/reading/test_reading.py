@@ -11,6 +11,8 @@ from kneegrade.server.blind_study import open_study
 from kneegrade.server.folder_store import FolderStore
 from kneegrade.server.reading import ReadingServices
 from kneegrade.server.reading_desk import ReadingDesk
+from kneegrade.server.reading_film import ListedFilm
+from kneegrade.server.review_log import Stream
 
 
 @pytest.fixture
@@ -113,6 +115,46 @@ def test_invalid_requests_change_nothing(client, key, services):
     assert services.desk.store.log.streams() == {}
 
 
+def test_a_reading_without_a_knee_a_grade_or_a_reason_is_refused(client, key, services):
+    reading = reading_of(client, key)["reading"]
+    right, left = reading["knees"]
+    ungraded = {**left, "grades": {"jsn_medial": 1}}
+    unexplained = {**left, "gradable": False, "reason": " "}
+    refused = [
+        {"knees": [], "status": "draft"}, {"knees": [right], "status": "read"}, {"knees": [], "status": "signed"},
+        {"knees": [right, ungraded], "status": "read"}, {"knees": [right, unexplained], "status": "signed"},
+    ]  # fmt: skip
+    assert [save(client, key, one, 0).status_code for one in refused] == [422] * 5
+    assert services.desk.store.log.streams() == {}
+    assert save(client, key, {"knees": [right, ungraded], "status": "draft"}, 0).status_code == 201
+    explained = {**unexplained, "reason": "metal"}
+    assert save(client, key, {"knees": [right, explained], "status": "signed"}, 1).status_code == 201
+
+
+def test_a_reading_with_fewer_knees_than_the_film_has_now_is_an_open_draft(client, key, services):
+    reading = reading_of(client, key)["reading"]
+    old = {**reading, "knees": reading["knees"][:1], "status": "signed"}  # before the film was graded again
+    services.desk.store.log.append(Stream(key), old, based_on=0, reader="ben", source="film-01.png")
+    assert reading_of(client, key)["reading"] == reading
+
+
+def test_a_text_that_is_no_unicode_is_refused(client, key):
+    headers = {"Content-Type": "application/json"}
+    assert client.post("/v1/session", content=rb'{"token":"\ud800"}', headers=headers).status_code == 401
+    review = rb'{"based_on":0,"reading":{"knees":[],"note":"\ud800"}}'
+    answer = client.post(f"/v1/films/{key}/reviews", content=review, headers=headers)
+    assert (answer.status_code, "ud800" in answer.text) == (422, False)
+
+
+def test_a_film_without_a_person_is_opened_without_listing_all_films(services, key, monkeypatch):
+    def listing(self):
+        raise AssertionError("all films were listed")
+
+    monkeypatch.setattr(FolderStore, "worklist", listing)
+    monkeypatch.setattr(FolderStore, "listed", lambda self, key: ListedFilm(key, "film", (), "graded"))
+    assert services.desk.film(key, "anna")["same_person"] == []
+
+
 def test_widths_of_unchanged_landmarks_are_those_of_the_report(client, key):
     knee = reading_of(client, key)["knees"][1]
     answer = client.post(f"/v1/films/{key}/measure", json={"knee": 1, "landmarks_px": knee["landmarks_px"]}).json()
@@ -180,6 +222,8 @@ def test_a_blind_reader_gets_nothing_of_kneegrade_before_the_reading_is_finished
     finished = film["reading"] | {"status": "read"}
     for knee in finished["knees"]:
         knee["grades"] = {"kl": 1}
+    assert save(client, key, {"knees": [], "status": "read"}, 0).status_code == 422
+    assert save(client, key, finished, 0, repeat=9).status_code == 422  # not in the reader's order
     assert save(client, key, finished, 0).status_code == 201
     assert reading_of(client, key)["knees"] is None  # the repeat is not read yet
     assert save(client, key, finished, 0, repeat=1).status_code == 201

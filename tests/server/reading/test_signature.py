@@ -10,10 +10,11 @@ pytest.importorskip("highdicom", reason="highdicom is missing; pip install 'knee
 from pydicom import dcmread
 
 from kneegrade.clinical import read_sr
+from kneegrade.server.audit_log import read_audit_log
 from kneegrade.server.folder_store import FolderStore
 from kneegrade.server.reading_desk import ReadingDesk
 from kneegrade.server.review import Reading
-from kneegrade.server.review_log import Review
+from kneegrade.server.review_log import Review, Stream
 from kneegrade.server.signature import FolderSignatures
 from kneegrade.server.spool import Spool
 from kneegrade.server.spool_store import SpoolSignatures, SpoolStore
@@ -93,7 +94,9 @@ def test_a_second_signature_replaces_the_first(graded):
     assert two.InstanceNumber > one.InstanceNumber
 
 
-def test_a_signature_in_a_spool_is_written_once_and_delivered(graded, tmp_path):
+@pytest.fixture
+def spool(graded, tmp_path):
+    """A spool with the bilateral example, graded."""
     from pathlib import Path
 
     spool = Spool(tmp_path / "spool", min_free_bytes=0)
@@ -107,7 +110,13 @@ def test_a_signature_in_a_spool_is_written_once_and_delivered(graded, tmp_path):
         (folder / "report.json").write_bytes((graded / "report.json").read_bytes())
         (folder / "sr.dcm").write_bytes((graded / "dicom" / "bilateral.sr.dcm").read_bytes())
     spool.finish(key, deliveries={"archive": ["sr.dcm"]})
+    yield spool
+    spool.close()
+
+
+def test_a_signature_in_a_spool_is_written_once_and_delivered(spool):
     store = SpoolStore(spool)
+    key = store.worklist()[0].key
     signatures = SpoolSignatures(store, spool, lambda names: {"archive": names, "records": ()}, "Clinic")
     notes, _ = sign(store, signatures, lambda reading: reading["knees"][0]["grades"].update(kl=4))
     assert notes == ["Signed. Wrote sr-1.dcm."]
@@ -115,4 +124,55 @@ def test_a_signature_in_a_spool_is_written_once_and_delivered(graded, tmp_path):
     signed = dcmread(spool.results(key) / "sr-1.dcm")
     assert signed.VerifyingObserverSequence[0].VerifyingOrganization == "Clinic"
     assert ReadingDesk(SpoolStore(spool)).worklist("x")["films"][0]["status"] == "signed"
-    spool.close()
+    (event,) = read_audit_log(spool.directory / "audit.jsonl")
+    assert (event["event"], event["film"], event["reader"], event["revision"]) == ("film_signed", key, "Doe^Jane", 1)
+    before = (spool.results(key) / "sr-1.dcm").read_bytes()
+    assert (signatures.redo(), len(spool.deliveries(key))) == (0, 2)
+    signatures(key, store.log.history(Stream(key))[0])  # again, as after a broken connection: the same bytes
+    assert (spool.results(key) / "sr-1.dcm").read_bytes() == before
+
+
+@pytest.mark.parametrize("cut", ["after the review log", "object not written", "before the delivery"])
+def test_a_signature_that_was_cut_off_is_written_at_the_next_start(spool, cut, monkeypatch):
+    store = SpoolStore(spool)
+    key = store.worklist()[0].key
+    signatures = SpoolSignatures(store, spool, lambda names: {"archive": names}, "Clinic")
+
+    def sign_film(key, review):
+        if cut == "after the review log":
+            return []
+        with monkeypatch.context() as patch:
+            if cut == "object not written":
+                patch.setattr("kneegrade.server.spool_store.signed_files", lambda *_: 1 / 0)
+            else:
+                patch.setattr(Spool, "finish", lambda *_, **__: None)
+            return signatures(key, review)
+
+    sign(store, sign_film, lambda reading: None)
+    assert [row.object for row in spool.deliveries(key)] == ["sr.dcm"]
+    started = SpoolSignatures(SpoolStore(spool), spool, lambda names: {"archive": names}, "Clinic")
+    assert (started.redo(), started.redo()) == (1, 0)
+    assert sorted(row.object for row in spool.deliveries(key)) == ["sr-1.dcm", "sr.dcm"]
+    assert dcmread(spool.results(key) / "sr-1.dcm").VerificationFlag == "VERIFIED"
+    assert [event["event"] for event in read_audit_log(spool.directory / "audit.jsonl")] == ["film_signed"]
+
+
+def test_the_rest_service_writes_at_its_start_what_was_cut_off(spool, tmp_path, monkeypatch):
+    pytest.importorskip("fastapi", reason="FastAPI is missing; pip install 'kneegrade[serve]'")
+    import threading
+
+    from uvicorn import Server
+
+    from kneegrade.server.rest_server import run_rest
+    from kneegrade.server.settings import ServeSettings
+
+    store = SpoolStore(spool)
+    sign(store, lambda key, review: [], lambda reading: None)  # killed after the review log
+    monkeypatch.setattr(Server, "run", lambda self, sockets: sockets[0].close())
+    (tmp_path / "tokens").touch(0o600)
+    rest = {"tokens": str(tmp_path / "tokens"), "port": 0}
+    run_rest(ServeSettings.model_validate({"spool": {"directory": str(spool.directory)}, "rest": rest}), spool)
+    for thread in threading.enumerate():
+        if thread.name == "signatures":
+            thread.join(30)
+    assert (spool.results(store.worklist()[0].key) / "sr-1.dcm").is_file()

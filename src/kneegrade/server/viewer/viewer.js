@@ -179,10 +179,15 @@ const move = (step) => {
 // Finishing
 
 const missing = () => film.reading.knees.some((knee) => knee.gradable && knee.grades.kl === undefined);
+const unexplained = () => film.reading.knees.findIndex((knee) => !knee.gradable && !knee.reason.trim());
 
 const finish = async (status) => {
   if (!film || film.locked) return move(1);
   if (missing()) return toast("A gradable knee has no KL grade yet. Give it, or say that the knee is not gradable.");
+  if (unexplained() >= 0) {
+    document.querySelector(`.reason[data-knee="${unexplained()}"]`)?.focus();
+    return toast("Say why the knee is not gradable.");
+  }
   const finished = film;
   if (finished.mode === "blind" && !(await question("Finish this reading?", "The grades of a blind reading cannot be changed after it is finished.", "Finish"))) return;
   finished.change((next) => { next.status = status; });
