@@ -276,3 +276,33 @@ def test_an_old_link_asks_for_a_token(browser, services):
         page = context.new_page()
         page.goto(old)
         page.get_by_role("dialog").get_by_text("This link was used before").wait_for()
+
+
+def test_a_film_that_cannot_be_shown_does_not_stop_the_reader(browser, services, in_order, folder):
+    (folder.parent / "films" / "film-02.png").unlink()
+    with serving(browser, services) as readers:
+        page = in_order(readers)
+        page.keyboard.press("Enter")
+        page.get_by_text("0 of 3 read, 1 not readable").or_(page.get_by_text("1 of 3 read, 1 not readable")).wait_for()
+        page.keyboard.press("s")
+        page.get_by_text("This film cannot be shown").wait_for()
+        for name in ("film-03.png", "film-04.png"):
+            page.keyboard.press("Enter")
+            until(page, f"kneegrade.film?.name === '{name}'")
+        page.keyboard.press("Enter")
+        page.get_by_text("All films of the list are read.").wait_for()
+        assert page.locator("#progress-text").inner_text() == "3 of 3 read, 1 not readable"
+        readers.errors[:] = [error for error in readers.errors if "Failed to load resource" not in error]
+
+
+def test_a_change_of_a_signed_film_says_that_the_signature_is_gone(browser, services, in_order):
+    with serving(browser, services) as readers:
+        page = in_order(readers)
+        page.keyboard.press("s")
+        page.get_by_role("button", name="Sign", exact=True).last.click()
+        until(page, "kneegrade.film.name === 'film-02.png'")
+        page.keyboard.press("p")
+        until(page, "kneegrade.film.name === 'film-01.png'")
+        page.keyboard.press("3")
+        page.get_by_text("no longer signed").wait_for()
+        assert "begun" in page.locator(".row").first.inner_text()
