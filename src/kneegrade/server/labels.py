@@ -135,7 +135,7 @@ def label_notes(store: ReadingStore, directory: Path) -> list[str]:
         )
     if films["in_archive"]:
         notes.append(
-            f"{len(films['in_archive'])} read films are in archives: they are in labels.csv, not in labels.parquet. For "
+            f"{len(films['in_archive'])} read films are in archives: they are in labels.csv only. For "
             "calibration and training, unpack them and grade the folder."
         )
     if unlisted:

@@ -186,6 +186,15 @@ def test_two_readers_merge_and_decide(browser, services, in_order):
         anna.get_by_role("button", name="Save merged").click()
         saved(anna, 3)
         assert (grade_of(anna, 0, "kl"), grade_of(anna, 0, "jsn_medial")) == (1, 3)
+        ben.keyboard.press("ArrowUp")
+        ben.keyboard.press("ArrowDown")
+        ben.keyboard.press("1")
+        ben.get_by_role("dialog").wait_for()
+        ben.keyboard.press("Escape")  # decides nothing
+        ben.get_by_text("You did not choose: the film now has the values of anna").wait_for()
+        assert grade_of(ben, 0, "jsn_medial") == 3
+        ben.keyboard.press("u")
+        until(ben, "kneegrade.film.reading.knees[0].grades.jsn_medial === 1")
 
 
 def test_a_blind_study_of_three_readers_is_compared_and_adjudicated(browser, tmp_path, monkeypatch, capsys):
