@@ -186,8 +186,7 @@ def test_two_readers_merge_and_decide(browser, services, in_order):
         anna.get_by_role("button", name="Save merged").click()
         saved(anna, 3)
         assert (grade_of(anna, 0, "kl"), grade_of(anna, 0, "jsn_medial")) == (1, 3)
-        ben.keyboard.press("ArrowUp")
-        ben.keyboard.press("ArrowDown")
+        ben.keyboard.press("ArrowUp")  # back to the narrowing
         ben.keyboard.press("1")
         ben.get_by_role("dialog").wait_for()
         ben.keyboard.press("Escape")  # decides nothing
@@ -211,6 +210,8 @@ def test_a_blind_study_of_three_readers_is_compared_and_adjudicated(browser, tmp
             assert page.locator(".row").count() == 4
             assert "film-0" not in page.locator("body").inner_text()
             assert page.locator(".in-set, .is-machine, .bone, .space").count() == 0
+            asked = []
+            page.on("request", lambda request, asked=asked: asked.append(request.url))
             for _ in range(4):
                 for knee in range(2):
                     page.evaluate(f"kneegrade.page.select({knee}, 'kl')")
@@ -220,6 +221,7 @@ def test_a_blind_study_of_three_readers_is_compared_and_adjudicated(browser, tmp
                 page.get_by_role("button", name="Finish", exact=True).click()
                 until(page, f"kneegrade.page.row.name !== '{opened}' || kneegrade.film.locked")
             assert page.locator("#progress-text").inner_text() == "4 of 4 read"
+            assert [url for url in asked if "coherence" in url] == []
             page.wait_for_selector(".is-machine")  # the results are shown now
     monkeypatch.setattr("sys.argv", ["kneegrade", "agreement", str(folder), "--replicates", "20"])
     with pytest.raises(SystemExit) as end:
