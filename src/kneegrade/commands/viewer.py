@@ -68,7 +68,7 @@ def viewer(
     from kneegrade.server.blind_study import open_study
     from kneegrade.server.film_evidence import EvidenceService
     from kneegrade.server.folder_store import FolderStore
-    from kneegrade.server.labels import write_labels
+    from kneegrade.server.labels import label_notes, write_labels
     from kneegrade.server.local_page import serve_locally
     from kneegrade.server.reading import ReadingServices, require_fastapi
     from kneegrade.server.reading_desk import ReadingDesk
@@ -78,7 +78,7 @@ def viewer(
         raise UsageError("--adjudicate compares the readers of a study; give its name with --study.")
     store = FolderStore(directory, films or None, subject)
     if export:
-        _print_written(write_labels(store, directory))
+        _print_written(write_labels(store, directory), label_notes(store, directory))
         return
     require_fastapi()
     keys = [film.key for film in store.worklist() if film.status != "failed"]
@@ -91,11 +91,13 @@ def viewer(
     with stop_signals():
         serve_locally(services, names, lambda reader, link: typer.echo(f"{reader}: {link}"), port)
     if any(review.reading.get("status") != "draft" for review in store.log.streams().values()):
-        _print_written(write_labels(store, directory))
+        _print_written(write_labels(store, directory), label_notes(store, directory))
 
 
-def _print_written(paths: list[Path]) -> None:
+def _print_written(paths: list[Path], notes: list[str]) -> None:
     typer.echo(f"Wrote {', '.join(path.name for path in paths)} to {paths[0].parent}.")
+    for note in notes:
+        typer.echo(f"Note: {note}", err=True)
 
 
 def _reader_names(given: list[str]) -> list[str]:

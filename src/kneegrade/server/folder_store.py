@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,16 +14,15 @@ import pyarrow as pa
 from kneegrade.batch.parquet import INPUT_PREFIX
 from kneegrade.batch.result_parts import read_table
 from kneegrade.batch.run_file import RUN_FILE
-from kneegrade.coherence import RULES
 from kneegrade.errors import UnreadableFileError, UsageError
 from kneegrade.imaging import Source, find_sources, stem_of
 from kneegrade.reporting import INPUTS_FILE
 from kneegrade.schema import TARGET_NAMES
+from kneegrade.server.finding_texts import finding_text
 from kneegrade.server.reading_film import FilmContent, FilmResults, ListedFilm, ListedKnee, listed_knee, spacing_of
 from kneegrade.server.review_log import LOG_FILE, ReviewLog
 
 REPORT: Final = "report.json"
-_MESSAGES: Final = {rule.code: rule.message for rule in RULES}
 _LISTED: Final = ("source", "sha256", "side", "status", "quality_findings", "kl_probabilities")
 
 
@@ -98,6 +98,21 @@ class FolderStore:
             )
         return FilmContent(source.open(), source.path)
 
+    def recorded_path(self, key: str) -> str:
+        """The path of a film when it was graded, of a member the archive's path and its own; raises KeyError.
+
+        Where the run recorded no inputs, it is the film's name.
+        """
+        name, inputs = self._by_key[key].name, _absolute_inputs(self.directory)
+        if not inputs or "://" in name or Path(name).is_absolute():
+            return name
+        if len(inputs) == 1:
+            return str(inputs[0] if inputs[0].name == name else inputs[0] / name)
+        try:
+            return str(Path(os.path.commonpath([path.parent for path in inputs])) / name)
+        except ValueError:  # the inputs are on several drives
+            return name
+
     def _source(self, name: str) -> Source | None:
         """The source that the run had under this name, also a member of an archive."""
         if self._sources is None:
@@ -129,11 +144,21 @@ def _pattern(expression: str) -> re.Pattern[str]:
 
 def _recorded_inputs(directory: Path) -> list[Path]:
     """The inputs of the run; where it recorded none, the folders in which films usually are."""
+    recorded = _run_inputs(directory)
+    return [Path(), directory.parent, directory] if recorded is None else recorded
+
+
+def _absolute_inputs(directory: Path) -> list[Path]:
+    """The inputs of the run; none where it recorded none."""
+    return [path.absolute() for path in _run_inputs(directory) or ()]
+
+
+def _run_inputs(directory: Path) -> list[Path] | None:
     for name in (INPUTS_FILE, RUN_FILE):
         recorded = _json(directory / name).get("inputs") if (directory / name).is_file() else None
         if isinstance(recorded, list):
             return [Path(text) for text in recorded if isinstance(text, str) and "://" not in text]
-    return [Path(), directory.parent, directory]
+    return None
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -208,7 +233,7 @@ class _TableResults:
         rows = [self._knees.slice(row, 1).to_pylist()[0] for row in self._rows.get(listed.key, ())]
         reason = _finding(film["reason_code"], film["reason"])
         spacing = next((row["mm_per_px"] for row in rows if row["mm_per_px"]), None)
-        warnings = [{"code": code, "message": code} for code in film["warnings"] or ()]
+        warnings = [{"code": code, "message": finding_text(code)} for code in film["warnings"] or ()]
         return FilmResults(
             listed.key, film["source"], film["sha256"], film["status"], reason, warnings,
             [_knee_entry(row) for row in rows], self._weights, spacing,
@@ -243,7 +268,7 @@ def _keys(table: pa.Table) -> list[str]:
 
 
 def _finding(code: str | None, message: str | None = None) -> dict[str, str] | None:
-    return None if code is None else {"code": code, "message": message or _MESSAGES.get(code, code)}
+    return None if code is None else {"code": code, "message": message or finding_text(code)}
 
 
 def _knee_entry(row: Mapping[str, Any]) -> dict[str, Any]:

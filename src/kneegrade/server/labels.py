@@ -1,15 +1,19 @@
 """Labels from readings: tables that `cohort csv`, `audit`, `calibrate`, `train` and `agreement` take.
 
 `labels.csv` and `labels.parquet` have a row per knee that was read and is gradable, with the grades that stand: those
-of the shared reading, or of a study those of the adjudication, else those on which all its readers agree.
-`labels.parquet` is a manifest, with the corrected landmarks. `readings.csv` has every finished reading by itself.
+of the adjudication of a study, else those of the shared reading, else those on which all readers of a study agree. A
+shared reading that only confirms the results of kneegrade does not replace blind readings. `labels.parquet` is a
+manifest, with the corrected landmarks. `readings.csv` has every finished reading by itself.
+
+A film that is not on the disk keeps its rows, with the path that it had when it was graded. A film from an archive has
+the path of the archive, then that of the member; it has no row in `labels.parquet`, which needs films on the disk.
 """
 
 import csv
 import io
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -19,7 +23,7 @@ from kneegrade.errors import CohortError, KneeGradeError
 from kneegrade.files import replacing
 from kneegrade.imaging import stem_of
 from kneegrade.schema import TARGET_NAMES
-from kneegrade.server.reading_desk import FINISHED, ReadingStore, agreed_reading
+from kneegrade.server.reading_desk import FINISHED, ReadingStore, agreed_reading, machine_reading, same_grades
 from kneegrade.server.reading_film import ListedFilm, pixel_aspect_of
 from kneegrade.server.review_log import ADJUDICATION, Review, Stream
 from kneegrade.spreadsheet_cells import escape_formula
@@ -34,7 +38,17 @@ READING_COLUMNS: Final = (
 )  # fmt: skip
 MACHINE: Final = "kneegrade"  # reader of the rows with the results of kneegrade
 
+FILM_IS: Final = "film_is"  # field of a row of `label_rows`: "on_disk", "in_archive" or "missing"
+
 Row = dict[str, Any]
+
+
+@runtime_checkable
+class RecordsPaths(Protocol):
+    """A store that knows where films were when they were graded."""
+
+    def recorded_path(self, key: str) -> str:
+        """The path of a film when it was graded; raises KeyError if there is none."""
 
 
 def standing_readings(store: ReadingStore) -> dict[str, Review]:
@@ -44,39 +58,93 @@ def standing_readings(store: ReadingStore) -> dict[str, Review]:
     by_film: dict[str, list[tuple[Stream, Review]]] = {}
     for stream, review in finished.items():
         by_film.setdefault(stream.film, []).append((stream, review))
-    return {film: _standing(own) for film, own in by_film.items()}
+    return {film: _standing(store, own) for film, own in by_film.items()}
 
 
-def _standing(readings: list[tuple[Stream, Review]]) -> Review:
-    shared = [review for stream, review in readings if not stream.study]
+def _standing(store: ReadingStore, readings: list[tuple[Stream, Review]]) -> Review:
     decided = [review for stream, review in readings if stream.reader == ADJUDICATION]
-    if shared or decided:
-        return max((*shared, *decided), key=lambda review: review.time)
-    latest = max((review for _, review in readings), key=lambda review: review.time)
-    names = "+".join(sorted(stream.reader for stream, _ in readings))
-    agreed = {**agreed_reading([review.reading for _, review in readings]), "status": latest.reading["status"]}
+    shared = [review for stream, review in readings if not stream.study]
+    blind = [(stream, review) for stream, review in readings if stream.study and stream.reader != ADJUDICATION]
+    if decided:
+        return max(decided, key=lambda review: review.time)
+    if shared and not (blind and _only_confirms(store, shared[0])):
+        return shared[0]
+    latest = max((review for _, review in blind), key=lambda review: review.time)
+    names = "+".join(sorted(stream.reader for stream, _ in blind))
+    agreed = {**agreed_reading([review.reading for _, review in blind]), "status": latest.reading["status"]}
     return Review(latest.stream, latest.revision, names, latest.time, latest.source, agreed)
 
 
+def _only_confirms(store: ReadingStore, review: Review) -> bool:
+    """True if a reading that is not signed gives the results of kneegrade."""
+    try:
+        machine = machine_reading(store.film(review.stream.film))
+    except KeyError:
+        return False
+    return review.reading["status"] == "read" and same_grades(review.reading, machine)
+
+
 def label_rows(store: ReadingStore) -> Iterator[Row]:
-    """A row per gradable knee with a finished reading, whose film is a file on disk."""
+    """A row per gradable knee with a finished reading, whose film is one of the results; see `FILM_IS`."""
     for key, review in standing_readings(store).items():
         try:
-            film, path = store.listed(key), store.content(key).path
-        except (KeyError, KneeGradeError):
+            film = store.listed(key)
+        except KeyError:
             continue
-        if path is None:
-            continue
+        path, film_is = _film_path(store, film)
         for number, knee in enumerate(review.reading["knees"]):
             if knee["gradable"]:
                 yield {
-                    "image_path": str(path.absolute()), "subject_id": _person(film),
+                    "image_path": path, "subject_id": _person(film), FILM_IS: film_is,
                     "side": "" if knee["side"] == "unknown" else knee["side"], "visit": film.visit or 0,
                     **{name: knee["grades"].get(name) for name in TARGET_NAMES},
                     "reader": review.reader, "time": review.time, "revision": review.revision,
                     "status": review.reading["status"], "study": review.stream.study,
                     **_landmarks(store, key, number, knee),
                 }  # fmt: skip
+
+
+def _film_path(store: ReadingStore, film: ListedFilm) -> tuple[str, str]:
+    """The path of a film and a value of `FILM_IS`."""
+    recorded = store.recorded_path(film.key) if isinstance(store, RecordsPaths) else film.name
+    try:
+        path = store.content(film.key).path
+    except (KeyError, KneeGradeError):
+        return recorded, "missing"
+    return (recorded, "in_archive") if path is None else (str(path.absolute()), "on_disk")
+
+
+def label_notes(store: ReadingStore, directory: Path) -> list[str]:
+    """What a user must know about the labels in `directory`: films that are missing, in archives or not in results."""
+    films: dict[str, set[str]] = {"missing": set(), "in_archive": set()}
+    has_manifest = False
+    for row in label_rows(store):
+        films.setdefault(row[FILM_IS], set()).add(row["image_path"])
+        has_manifest |= bool(row["side"]) and row[FILM_IS] != "in_archive"
+    unlisted = 0
+    for key in standing_readings(store):
+        try:
+            store.listed(key)
+        except KeyError:
+            unlisted += 1
+    notes = []
+    if lost := sorted(films["missing"]):
+        notes.append(
+            f"{len(lost)} read films are not where they were graded (the first: {lost[0]}). Their labels have the old "
+            "paths. Give the folder of the films with --films to write the new ones."
+        )
+    if films["in_archive"]:
+        notes.append(
+            f"{len(films['in_archive'])} read films are in archives: they are in labels.csv only. For "
+            "calibration and training, unpack them and grade the folder."
+        )
+    if unlisted:
+        notes.append(
+            f"{unlisted} read films are not among these results and have no labels; reviews.jsonl keeps their readings."
+        )
+    if not has_manifest and (directory / "labels.parquet").exists():
+        notes.append("labels.parquet is of an earlier export and was not changed: no knee has a label for it now.")
+    return notes
 
 
 def _landmarks(store: ReadingStore, key: str, number: int, knee: Row) -> Row:
@@ -152,13 +220,15 @@ def table_text(columns: Iterable[str], rows: Iterable[Row]) -> str:
 def labels_manifest(store: ReadingStore, source: str = "read") -> pd.DataFrame:
     """The labels as a manifest, with knees of known side; people are split as `cohort csv` splits them.
 
+    Films in archives are left out.
+
     Raises:
         CohortError: no knee with a known side has a grade.
     """
-    rows = [row for row in label_rows(store) if row["side"]]
+    rows = [row for row in label_rows(store) if row["side"] and row[FILM_IS] != "in_archive"]
     if not rows:
         raise CohortError("No gradable knee of a known side has been read; finish a reading first.")
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame(rows).drop(columns=FILM_IS)
     for name in TARGET_NAMES:
         table[name] = table[name].astype("Int64")
     table["visit"] = pd.to_numeric(table["visit"], errors="coerce").fillna(0).astype(int)
@@ -167,6 +237,8 @@ def labels_manifest(store: ReadingStore, source: str = "read") -> pd.DataFrame:
 
 def write_labels(store: ReadingStore, directory: Path) -> list[Path]:
     """The paths of `LABEL_FILES` in `directory` after they were written; without a labelled knee no manifest.
+
+    No file is removed: without a labelled knee, a `labels.parquet` of an earlier export stays as it is.
 
     Raises:
         UsageError: a file cannot be written.
@@ -183,7 +255,6 @@ def write_labels(store: ReadingStore, directory: Path) -> list[Path]:
     try:
         table = labels_manifest(store)
     except CohortError:
-        (directory / "labels.parquet").unlink(missing_ok=True)
         return written
     with replacing(directory / "labels.parquet", "wb") as stream:
         table.to_parquet(stream)

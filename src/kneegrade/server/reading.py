@@ -34,7 +34,7 @@ from kneegrade.errors import KneeGradeError, UsageError
 from kneegrade.server.film_evidence import EvidenceService
 from kneegrade.server.film_pixels import PixelCache
 from kneegrade.server.knee_measure import measure_answer
-from kneegrade.server.labels import write_labels
+from kneegrade.server.labels import label_notes, write_labels
 from kneegrade.server.reading_desk import FinishedError, HiddenError, ReadingDesk
 from kneegrade.server.reading_film import FilmResults, pixel_aspect_of
 from kneegrade.server.review import CLASSES, MAX_KNEES, IncompleteError, Points, Reading
@@ -202,7 +202,8 @@ def reader_router(services: ReadingServices, reader_of: Callable[..., str]) -> "
             return JSONResponse({"detail": "This page writes no labels."}, 404)
         folder = services.labels_folder
         written = _readable(lambda: write_labels(desk.store, folder))
-        return _json_response({"folder": folder.resolve().name, "files": [path.name for path in written]})
+        files, notes = [path.name for path in written], label_notes(desk.store, folder)
+        return _json_response({"folder": folder.resolve().name, "files": files, "notes": notes})
 
     _add_page(router)
     return router

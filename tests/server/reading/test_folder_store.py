@@ -5,6 +5,7 @@ import zipfile
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from reading_folders import MM_PER_PX, WEIGHTS, reading_report
@@ -13,6 +14,7 @@ from kneegrade.batch.parquet import film_row, knee_rows, table_schema
 from kneegrade.errors import KneeGradeError, UnsupportedFileError, UsageError
 from kneegrade.reporting import write_inputs, write_json
 from kneegrade.server.film_pixels import PixelCache
+from kneegrade.server.finding_texts import FINDING_TEXTS
 from kneegrade.server.folder_store import FolderStore
 from kneegrade.server.reading_desk import machine_reading
 
@@ -21,8 +23,6 @@ from kneegrade.server.reading_desk import machine_reading
 def batch_folder(tmp_path):
     """The films of `folder` as the tables of a batch, with people."""
     import json
-
-    import pyarrow as pa
 
     report, out = reading_report(tmp_path / "films", 4), tmp_path / "batch"
     carried = [pa.field("subject_id", pa.string())]
@@ -54,6 +54,20 @@ def test_tables_of_a_batch_give_the_same_worklist_and_reading_as_the_report(fold
             np.testing.assert_allclose(b["landmarks_px"], a["landmarks_px"], atol=0.01)
             assert b["grades"]["kl"]["set"] == a["grades"]["kl"]["set"]
     assert [film.person for film in tables.worklist()] == ["P0", "P0", "P1", "P1"]
+
+
+def test_tables_of_a_batch_give_sentences_for_the_codes_of_findings(batch_folder):
+    path = batch_folder / "films" / "0-of-1-a-0.parquet"
+    table = pq.read_table(path)
+    codes = pa.array([["knees_stacked"]] * len(table), table.schema.field("warnings").type)
+    pq.write_table(table.set_column(table.schema.get_field_index("warnings"), "warnings", codes), path)
+    store = FolderStore(batch_folder)
+    (warning,) = store.film(store.worklist()[0].key).warnings
+    assert warning["message"].startswith("The two knees lie one above the other")
+
+
+def test_every_message_of_a_code_is_a_sentence():
+    assert [code for code, text in FINDING_TEXTS.items() if " " not in text or not text.endswith(".")] == []
 
 
 def test_reasons_to_look_are_found(folder):

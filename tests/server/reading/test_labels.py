@@ -1,5 +1,6 @@
 """Labels of readers as other commands take them."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +14,11 @@ from kneegrade.cohorts import load_labels
 from kneegrade.cohorts.build_manifest import csv_manifest
 from kneegrade.cohorts.manifest import landmark_array, load_manifest
 from kneegrade.evaluation.audit import audit_labels
+from kneegrade.reporting import write_inputs
 from kneegrade.schema import TARGET_NAMES
+from kneegrade.server.blind_study import Study
 from kneegrade.server.folder_store import FolderStore
-from kneegrade.server.labels import write_labels
+from kneegrade.server.labels import label_notes, standing_readings, write_labels
 from kneegrade.server.reading_desk import ReadingDesk
 from kneegrade.server.review import Reading
 
@@ -116,3 +119,66 @@ def test_calibrate_dataset_and_train_take_the_labels_as_they_are(tmp_path):
     done = kneegrade("train", recipe, *options, "-o", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "weights.safetensors").is_file()
+
+
+def labels_of(folder):
+    return pd.read_csv(folder / "labels.csv")
+
+
+def test_films_that_were_moved_keep_their_labels(read_folder):
+    before, manifest = labels_of(read_folder), (read_folder / "labels.parquet").read_bytes()
+    (read_folder.parent / "films").rename(read_folder.parent / "elsewhere")
+    store = FolderStore(read_folder)
+    write_labels(store, read_folder)
+    pd.testing.assert_frame_equal(labels_of(read_folder), before)
+    assert (read_folder / "labels.parquet").read_bytes() == manifest
+    assert "3 read films are not where they were graded" in label_notes(store, read_folder)[0]
+
+
+def test_no_export_removes_an_earlier_manifest(read_folder):
+    (read_folder / "reviews.jsonl").unlink()
+    write_labels(FolderStore(read_folder), read_folder)
+    assert len(load_manifest(read_folder / "labels.parquet")) == 5
+
+
+def test_films_of_an_archive_have_labels(read_folder):
+    films = read_folder.parent / "films"
+    archive = Path(shutil.make_archive(str(read_folder.parent / "all"), "zip", films))
+    shutil.rmtree(films)
+    write_inputs([archive], read_folder)
+    store = FolderStore(read_folder)
+    write_labels(store, read_folder)
+    assert len(labels_of(read_folder)) == 5
+    assert labels_of(read_folder)["image_path"][0] == f"{archive}/film-01.png"
+    assert ["3 read films are in archives" in note for note in label_notes(store, read_folder)] == [True, False]
+
+
+def blind(store, kl, readers):
+    """Save finished blind readings of the first film with this KL grade on the right."""
+    study = Study("pilot", tuple(film.key for film in store.worklist()), 0.0, 0)
+    for reader in readers:
+        desk, key = ReadingDesk(store, study, reader == "adjudication"), store.worklist()[0].key
+        reading = desk.film(key, reader)["reading"] | {"status": "read"}
+        for knee in reading["knees"]:
+            knee["grades"] = {"kl": kl}
+        desk.save(key, reader, Reading.model_validate(reading), based_on=0)
+
+
+def standing_kl(store):
+    return standing_readings(store)[store.worklist()[0].key].reading["knees"][0]["grades"].get("kl")
+
+
+def test_an_adjudication_stands_before_a_later_shared_reading(folder):
+    store = FolderStore(folder)
+    blind(store, 4, ["anna", "adjudication"])
+    read(store, 0, grades={"kl": 2})
+    assert standing_kl(store) == 4
+
+
+def test_a_confirmation_does_not_replace_blind_readings(folder):
+    store = FolderStore(folder)
+    blind(store, 4, ["anna", "ben"])
+    read(store, 0)
+    assert standing_kl(store) == 4
+    read(store, 0, grades={"kl": 2})
+    assert standing_kl(store) == 2

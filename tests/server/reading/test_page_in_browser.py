@@ -189,6 +189,14 @@ def test_two_readers_merge_and_decide(browser, services, in_order):
         anna.get_by_role("button", name="Save merged").click()
         saved(anna, 3)
         assert (grade_of(anna, 0, "kl"), grade_of(anna, 0, "jsn_medial")) == (1, 3)
+        ben.keyboard.press("ArrowUp")  # back to the narrowing
+        ben.keyboard.press("1")
+        ben.get_by_role("dialog").wait_for()
+        ben.keyboard.press("Escape")  # decides nothing
+        ben.get_by_text("You did not choose: the film now has the values of anna").wait_for()
+        assert grade_of(ben, 0, "jsn_medial") == 3
+        ben.keyboard.press("u")
+        until(ben, "kneegrade.film.reading.knees[0].grades.jsn_medial === 1")
 
 
 def test_a_blind_study_of_three_readers_is_compared_and_adjudicated(browser, tmp_path, monkeypatch, capsys):
@@ -205,6 +213,8 @@ def test_a_blind_study_of_three_readers_is_compared_and_adjudicated(browser, tmp
             assert page.locator(".row").count() == 4
             assert "film-0" not in page.locator("body").inner_text()
             assert page.locator(".in-set, .is-machine, .bone, .space").count() == 0
+            asked = []
+            page.on("request", lambda request, asked=asked: asked.append(request.url))
             for _ in range(4):
                 for knee in range(2):
                     page.evaluate(f"kneegrade.page.select({knee}, 'kl')")
@@ -215,6 +225,7 @@ def test_a_blind_study_of_three_readers_is_compared_and_adjudicated(browser, tmp
                 is_open = "['key', 'repeat'].every((one) => kneegrade.film[one] === kneegrade.page.row[one])"
                 until(page, f"kneegrade.page.row.name !== '{opened}' && {is_open} || kneegrade.film.locked")
             assert page.locator("#progress-text").inner_text() == "4 of 4 read"
+            assert [url for url in asked if "coherence" in url] == []
             page.wait_for_selector(".is-machine")  # the results are shown now
     monkeypatch.setattr("sys.argv", ["kneegrade", "agreement", str(folder), "--replicates", "20"])
     with pytest.raises(SystemExit) as end:
@@ -280,3 +291,33 @@ def test_an_old_link_asks_for_a_token(browser, services):
         page = context.new_page()
         page.goto(old)
         page.get_by_role("dialog").get_by_text("This link was used before").wait_for()
+
+
+def test_a_film_that_cannot_be_shown_does_not_stop_the_reader(browser, services, in_order, folder):
+    (folder.parent / "films" / "film-02.png").unlink()
+    with serving(browser, services) as readers:
+        page = in_order(readers)
+        page.keyboard.press("Enter")
+        page.get_by_text("0 of 3 read, 1 not readable").or_(page.get_by_text("1 of 3 read, 1 not readable")).wait_for()
+        page.keyboard.press("s")
+        page.get_by_text("This film cannot be shown").wait_for()
+        for name in ("film-03.png", "film-04.png"):
+            page.keyboard.press("Enter")
+            until(page, f"kneegrade.film?.name === '{name}'")
+        page.keyboard.press("Enter")
+        page.get_by_text("All films of the list are read.").wait_for()
+        assert page.locator("#progress-text").inner_text() == "3 of 3 read, 1 not readable"
+        readers.errors[:] = [error for error in readers.errors if "Failed to load resource" not in error]
+
+
+def test_a_change_of_a_signed_film_says_that_the_signature_is_gone(browser, services, in_order):
+    with serving(browser, services) as readers:
+        page = in_order(readers)
+        page.keyboard.press("s")
+        page.get_by_role("button", name="Sign", exact=True).last.click()
+        until(page, "kneegrade.film.name === 'film-02.png'")
+        page.keyboard.press("p")
+        until(page, "kneegrade.film.name === 'film-01.png'")
+        page.keyboard.press("3")
+        page.get_by_text("no longer signed").wait_for()
+        assert "begun" in page.locator(".row").first.inner_text()

@@ -219,9 +219,10 @@ export class Panel {
     }
   }
 
-  /** Asks how often the grades of each knee occur together, and shows the answer. */
+  /** Asks how often the grades of each knee occur together, and shows the answer; not in a blind reading. */
   async askCoherence() {
     const { film } = this;
+    if (film.mode === "blind") return;
     await Promise.all(film.reading.knees.map(async (knee, i) => {
       const grades = knee.gradable ? knee.grades : {}, key = JSON.stringify(grades);
       if (!this.answers.has(key)) this.answers.set(key, Object.keys(grades).length ? post("/v1/coherence", { grades }).catch(() => []) : Promise.resolve([]));

@@ -118,8 +118,10 @@ const note = (one) => {
   if (!row || one.state !== "saved") return;
   const machine = row.knees.map((knee) => knee[2]);
   row.knees = one.reading.knees.map((knee, i) => [knee.side, knee.gradable ? knee.grades.kl ?? null : null, machine[i] ?? null]);
+  const wasSigned = row.status === "signed";
   row.status = one.reading.status;
   row.reader = one.mode === "blind" ? null : one.reader;
+  if (wasSigned && row.status !== "signed") toast("The film was changed, so it is no longer signed. Press s to sign it again.");
   worklist.refresh();
   for (const text of one.notes ?? []) toast(text);
 };
@@ -145,6 +147,7 @@ const open = async (row) => {
     const opened = await load(row.key, row.repeat);
     if (page.row !== row) return;
     film = opened;
+    if (row.status === "unreadable") { row.status = film.revision ? film.reading.status : "new"; worklist.refresh(); }
   } catch (error) {
     if (page.row !== row) return;
     film = null;
@@ -152,6 +155,8 @@ const open = async (row) => {
     $("stage-note").textContent = error.message;
     $("panel").replaceChildren(h("h2", {}, row.name), h("p", {}, error.message));
     state();
+    if (error instanceof Refused && error.status !== 401 && error.status < 500 && ["new", "draft"].includes(row.status)) { row.status = "unreadable"; worklist.refresh(); }
+    document.body.dataset.opened = row.key;
     return;
   }
   $("stage-note").textContent = "";
@@ -180,6 +185,13 @@ const move = (step) => {
 
 const missing = () => film.reading.knees.some((knee) => knee.gradable && knee.grades.kl === undefined);
 const unexplained = () => film.reading.knees.findIndex((knee) => !knee.gradable && !knee.reason.trim());
+
+/** Opens the next film that is to be read; without one, says so. */
+const goOn = async () => {
+  const next = worklist.next(1, { unread: true });
+  if (next) await open(next);
+  else toast("All films of the list are read.");
+};
 
 const finish = async (status) => {
   if (!film || film.locked) return move(1);
@@ -220,7 +232,10 @@ const resolve = async (one) => {
   let merged = conflict.merged;
   if (conflict.differences.length) {
     merged = await decideConflict(conflict, one.reading.knees.map((knee) => SIDES[knee.side]));
-    if (!merged) merged = structuredClone(conflict.newest);
+    if (!merged) {
+      merged = structuredClone(conflict.newest);
+      toast(`You did not choose: the film now has the values of ${conflict.reader}. Press u to bring back yours.`);
+    }
   } else toast(`Merged with the changes of ${conflict.reader}.`);
   one.resolve(merged);
   refresh();
@@ -356,7 +371,11 @@ addEventListener("keydown", (event) => {
   if (event.key === "?") { event.preventDefault(); showHelp(); return; }
   if (event.key === "/") { event.preventDefault(); $("search").focus(); return; }
   if (event.key === "n" || event.key === "p") { event.preventDefault(); COMMANDS[event.key](); return; }
-  if (!film) return;
+  if (!film) {
+    if (event.key === "Enter" && page.row && !event.target.closest("button, a")) { event.preventDefault(); goOn(); }
+    if (event.key === "s" || event.key === "x") toast("This film cannot be shown, so it cannot be read. Enter and n go on.");
+    return;
+  }
   if (event.key === "Enter" && event.target.closest("button, a") && !event.target.closest(".scale")) return; // the button acts itself
   if (event.target.closest("#list") && event.key in ARROWS) { event.preventDefault(); if (event.key === "ArrowDown") move(1); if (event.key === "ArrowUp") move(-1); return; }
   if (/^[0-4]$/.test(event.key)) { event.preventDefault(); grade(Number(event.key)); } else if (event.key in ARROWS) { event.preventDefault(); arrow(event); } else if (event.key in COMMANDS) { event.preventDefault(); COMMANDS[event.key](); }
@@ -372,8 +391,8 @@ $("help-button").addEventListener("click", showHelp);
 $("films-button").addEventListener("click", () => $("films-button").setAttribute("aria-expanded", String($("worklist").classList.toggle("is-open"))));
 $("export-button").addEventListener("click", async () => {
   try {
-    const { folder, files } = await post("/v1/labels");
-    toast(`Wrote ${files.join(", ")} to ${folder}.`);
+    const { folder, files, notes } = await post("/v1/labels");
+    toast([`Wrote ${files.join(", ")} to ${folder}.`, ...notes].join(" "));
   } catch (error) { toast(error.message); }
 });
 addEventListener("beforeunload", (event) => { if (film?.isDirty) event.preventDefault(); });

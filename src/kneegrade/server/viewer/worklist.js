@@ -5,7 +5,7 @@ import { $, h } from "./dom.js";
 const ROW = 46; // pixels; see .row in viewer.css
 const OVERSCAN = 6;
 const FLAGS = [["not graded", 1], ["unusual", 2], ["incoherent", 4], ["uncertain", 8], ["readers differ", 16]];
-const STATUS = { new: "to read", draft: "begun", read: "read", signed: "signed" };
+const STATUS = { new: "to read", draft: "begun", read: "read", signed: "signed", unreadable: "not readable" };
 const FILTERS = [
   ["all", "All films", () => true],
   ["todo", "To read", (film) => film.status === "new" || film.status === "draft"],
@@ -101,9 +101,10 @@ export class Worklist extends EventTarget {
     this.rows.clear();
     this.render();
     const read = this.films.filter((film) => film.status === "read" || film.status === "signed").length;
-    $("progress").max = Math.max(1, this.films.length);
+    const unreadable = this.films.filter((film) => film.status === "unreadable").length, readable = this.films.length - unreadable;
+    $("progress").max = Math.max(1, readable);
     $("progress").value = read;
-    $("progress-text").textContent = `${read} of ${this.films.length} read`;
+    $("progress-text").textContent = `${read} of ${readable} read${unreadable ? `, ${unreadable} not readable` : ""}`;
   }
 
   render() {
