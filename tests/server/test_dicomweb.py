@@ -10,7 +10,7 @@ from served import EXAMPLES, folder_with_settings
 from kneegrade.server.dicomweb import Stored, _take
 from kneegrade.server.film_body import SpoolFile
 from kneegrade.server.film_gate import FilmGate
-from kneegrade.server.metrics import Metrics
+from kneegrade.server.service_metrics import Metrics
 from kneegrade.server.spool import Spool
 from kneegrade.server.tokens import Caller
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kneegrade.errors import WeightsError
-from kneegrade.server.film_task import SpoolOutcome
 from kneegrade.server.spool import ClaimedFilm, Spool
+from kneegrade.server.spool_task import SpoolOutcome
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from kneegrade.batch.web_session import AnswerTooLongError, WebSession
 from kneegrade.server.delivery import Sent
 from kneegrade.server.destination_settings import FhirSettings
 from kneegrade.server.spool import Delivery
-from kneegrade.server.stow_destination import web_access
+from kneegrade.server.stow_destination import sent_one_by_one, web_access
 
 if TYPE_CHECKING:
     from requests import Response
@@ -44,14 +44,7 @@ class FhirDestination:
         """What became of each delivery; it ends early when the server takes nothing."""
         with WebSession(web_access(self._settings), silent_seconds=self._silent_seconds) as session:
             session.headers["Accept"] = MEDIA_TYPE
-            for delivery in deliveries:
-                failure = self._deliver(session, delivery)
-                if failure is None:
-                    yield Sent(delivery)
-                    continue
-                yield Sent(delivery, failure.reason, failure.is_final)
-                if failure.is_unavailable:
-                    return
+            yield from sent_one_by_one(deliveries, lambda delivery: self._deliver(session, delivery))
 
     def _deliver(self, session: WebSession, delivery: Delivery) -> NotStored | None:
         """None if the server has taken the transaction of a film, else why not."""

@@ -9,8 +9,8 @@ from fastapi import Request
 
 from kneegrade.server.audit_log import AuditLog
 from kneegrade.server.film_body import SpoolFile, body_chunks, check_headers, kind_of
-from kneegrade.server.metrics import Metrics
 from kneegrade.server.problem import Refusal
+from kneegrade.server.service_metrics import Metrics
 from kneegrade.server.settings import RestSettings
 from kneegrade.server.spool import Accepted, Spool
 

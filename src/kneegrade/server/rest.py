@@ -23,12 +23,12 @@ from kneegrade.server.film_body import MEDIA_TYPES, wait_seconds
 from kneegrade.server.film_evidence import EvidenceService
 from kneegrade.server.film_gate import FilmGate
 from kneegrade.server.http_guard import HttpGuard, needs
-from kneegrade.server.metrics import MEDIA_TYPE as METRICS_TYPE
-from kneegrade.server.metrics import Metrics
 from kneegrade.server.problem import Problem, Refusal, answer_problems, problems
 from kneegrade.server.reading import ReadingServices, reader_router
 from kneegrade.server.reading_desk import ReadingDesk
 from kneegrade.server.rest_models import RESULTS, FilmState, Key, ResultName, State
+from kneegrade.server.service_metrics import MEDIA_TYPE as METRICS_TYPE
+from kneegrade.server.service_metrics import Metrics
 from kneegrade.server.settings import RestSettings, ServeSettings
 from kneegrade.server.spool import Spool
 from kneegrade.server.spool_store import SpoolSignatures, SpoolStore

@@ -1,8 +1,8 @@
 """`StowDestination`: results to a DICOMweb service by STOW-RS, each object in a request of its own."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
-from kneegrade.batch.web_archive import WebArchive
+from kneegrade.batch.web_archive import NotStored, WebArchive
 from kneegrade.batch.web_session import WebAccess, WebSession
 from kneegrade.server.delivery import Sent
 from kneegrade.server.destination_settings import StowSettings, WebDestination
@@ -37,11 +37,21 @@ class StowDestination:
         """What became of each delivery; it ends early when the service takes nothing."""
         with WebSession(web_access(self._settings), silent_seconds=self._silent_seconds) as session:
             archive = WebArchive(self._settings.url, session)
-            for delivery in deliveries:
-                failure = archive.store(delivery.path.read_bytes())
-                if failure is None:
-                    yield Sent(delivery)
-                    continue
-                yield Sent(delivery, failure.reason, failure.is_final)
-                if failure.is_unavailable:
-                    return
+            yield from sent_one_by_one(deliveries, lambda delivery: archive.store(delivery.path.read_bytes()))
+
+
+def sent_one_by_one(deliveries: Sequence[Delivery], deliver: Callable[[Delivery], NotStored | None]) -> Iterator[Sent]:
+    """What became of each delivery; it ends early when the service takes nothing.
+
+    Args:
+        deliveries: to be sent.
+        deliver: sends one; None if the service has taken it, else why not.
+    """
+    for delivery in deliveries:
+        failure = deliver(delivery)
+        if failure is None:
+            yield Sent(delivery)
+            continue
+        yield Sent(delivery, failure.reason, failure.is_final)
+        if failure.is_unavailable:
+            return

@@ -10,8 +10,8 @@ from served import EXAMPLES
 
 from kneegrade.clinical import read_sr
 from kneegrade.grader import Grader
-from kneegrade.server.film_task import write_results
 from kneegrade.server.spool import Spool, SpoolError
+from kneegrade.server.spool_task import write_results
 
 OBJECTS = ("sr", "gsps", "sc", "fhir")
 FILES = ("fhir.json", "grades.csv", "gsps.dcm", "report.html", "report.json", "sc.dcm", "sr.dcm")
