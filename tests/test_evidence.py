@@ -106,6 +106,7 @@ def test_the_codes_of_files_that_cannot_be_read_are_documented():
     package = Path(kneegrade.__file__).parent
     modules = [
         *package.glob("imaging/*.py"),
+        package / "anatomy/coco_keypoints.py",
         package / "anatomy/landmark_files.py",
         package / "anatomy/user_landmarks.py",
     ]

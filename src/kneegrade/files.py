@@ -240,3 +240,13 @@ def _reason(error: BaseException) -> str:
             return cause.strerror
         cause = cause.__cause__ or cause.__context__
     return type(error).__name__
+
+
+def file_state(path: Path) -> tuple[Path, int, int]:
+    """Return absolute path, time of the last change in ns and size in bytes: a key to cache the content of a file by.
+
+    A copy can keep the modification time of another file (`rsync --times`); on Linux and macOS the time of the change
+    of the status, which no program sets, is later then.
+    """
+    status = path.stat()
+    return path.absolute(), max(status.st_mtime_ns, status.st_ctime_ns), status.st_size

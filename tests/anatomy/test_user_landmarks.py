@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from kneegrade.anatomy import UserLandmarks, knees_from_landmarks
-from kneegrade.anatomy.landmark_files import CocoFilm, CocoKnee, to_coco, write_coco, write_pts
+from kneegrade.anatomy.coco_keypoints import CocoFilm, CocoKnee, to_coco, write_coco
+from kneegrade.anatomy.landmark_files import write_pts
 from kneegrade.anatomy.shape_model import ShapeModel
 from kneegrade.errors import UnreadableFileError, UsageError
 from kneegrade.files import short_name

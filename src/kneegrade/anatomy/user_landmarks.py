@@ -13,16 +13,17 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from kneegrade.anatomy.coco_keypoints import CocoFilm, read_coco
 from kneegrade.anatomy.geometry import pose_of, square_pixels_matrix
 from kneegrade.anatomy.knee import Knee, build_knee, points_inside
-from kneegrade.anatomy.landmark_files import CocoFilm, Unit, file_state, read_coco, read_pts
+from kneegrade.anatomy.landmark_files import Unit, read_pts
 from kneegrade.anatomy.landmark_scheme import NUM_LANDMARKS, TIBIA_PLATEAU_LATERAL, TIBIA_PLATEAU_MEDIAL
 from kneegrade.anatomy.landmarks import Landmarks
 from kneegrade.anatomy.laterality import assign_sides
 from kneegrade.anatomy.pixel_aspect import NOT_SQUARE, in_source, pixel_aspect_of_marked, square_radiograph
 from kneegrade.anatomy.shape_model import ShapeModel
 from kneegrade.errors import UnreadableFileError, UsageError
-from kneegrade.files import short_name
+from kneegrade.files import file_state, short_name
 from kneegrade.imaging import stem_of
 from kneegrade.imaging.radiograph import Radiograph
 from kneegrade.results import Finding

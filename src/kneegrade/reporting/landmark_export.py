@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kneegrade.anatomy import DetectedRadiograph, Knee, LandmarkDetector, UserHints, measure
+from kneegrade.anatomy.coco_keypoints import CocoFilm, CocoKnee, write_coco
 from kneegrade.anatomy.joint_space import FIXED_AT, LATERAL_AT, gap_line
-from kneegrade.anatomy.landmark_files import CocoFilm, CocoKnee, kneel_row, write_coco, write_kneel_csv, write_pts
+from kneegrade.anatomy.landmark_files import kneel_row, write_kneel_csv, write_pts
 from kneegrade.anatomy.landmark_scheme import FEMUR, TIBIA
 from kneegrade.anatomy.landmarks import Landmarks
 from kneegrade.anatomy.pixel_aspect import square_radiograph
