@@ -25,9 +25,10 @@ def block_means(pixels: NDArray[np.generic], longest_side: int) -> NDArray[np.fl
         if target == size:
             continue
         sums = reduced.take(starts, axis).astype(np.float64)
-        for offset in range(
-            1, int(counts.max())
-        ):  # line by line of all blocks: np.add.reduceat takes five times longer
+        for offset in range(1, int(counts.max())):  # np.add.reduceat takes five times longer
+            if offset < counts.min():
+                sums += reduced.take(starts + offset, axis)
+                continue
             longer = np.flatnonzero(counts > offset)
             block = (longer, slice(None)) if axis == 0 else (slice(None), longer)
             sums[block] += reduced.take(starts[longer] + offset, axis)
@@ -57,5 +58,6 @@ def box_mean(values: NDArray[np.float64], radius: int, axes: tuple[int, ...] = (
         sums = mirrored_borders(values, radius + 1, radius, axis).cumsum(axis)
         last, first = ([slice(None)] * values.ndim for _ in range(2))
         last[axis], first[axis] = slice(side, None), slice(None, -side)
-        values = (sums[tuple(last)] - sums[tuple(first)]) / side
+        values = sums[tuple(last)] - sums[tuple(first)]
+        values /= side
     return values
