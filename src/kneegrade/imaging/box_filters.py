@@ -1,9 +1,22 @@
-"""Means of blocks and boxes of pixels."""
+"""Means of blocks and boxes of pixels, and scaling, for whole films."""
 
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+
+PART_PX = 2**18  # pixels that are scaled together, so that they stay in the cache
+
+
+def scaled_to_unit_range(pixels: NDArray[np.float32], low: float, high: float) -> NDArray[np.float32]:
+    """(H, W) the pixels scaled so that `low` becomes 0 and `high` becomes 1, clipped to [0, 1]."""
+    offset, factor = np.float32(low), np.float32(1 / (high - low))
+    scaled, rows = np.empty_like(pixels), max(1, PART_PX // pixels.shape[1])
+    for top in range(0, len(pixels), rows):
+        part = np.subtract(pixels[top : top + rows], offset, out=scaled[top : top + rows])
+        part *= factor
+        np.clip(part, 0, 1, out=part)
+    return scaled
 
 
 def block_means(pixels: NDArray[np.generic], longest_side: int) -> NDArray[np.float64]:

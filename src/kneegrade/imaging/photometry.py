@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kneegrade.imaging.box_filters import block_means, box_mean
+from kneegrade.imaging.box_filters import block_means, box_mean, scaled_to_unit_range
 from kneegrade.imaging.quantiles import nearest_quantiles, quantiles
 from kneegrade.results import Finding
 
@@ -121,9 +121,7 @@ def _rescale(grey: FloatImage, padding: Mask | None) -> FloatImage:
     low, high = _field_percentiles(grey, padding)
     if not high > low:
         return np.zeros_like(grey)
-    scaled = grey - np.float32(low)
-    scaled *= np.float32(1 / (high - low))
-    return np.asarray(np.clip(scaled, 0, 1, out=scaled), dtype=np.float32)
+    return scaled_to_unit_range(grey, low, high)
 
 
 def _field_percentiles(grey: FloatImage, padding: Mask | None) -> tuple[float, float]:
@@ -133,12 +131,7 @@ def _field_percentiles(grey: FloatImage, padding: Mask | None) -> tuple[float, f
 
 
 def field_values(grey: FloatImage, padding: Mask | None) -> FloatImage:
-    """(N,) grey levels of a sample of the collimated field, without padding; all of them when the field is padding.
-
-    Args:
-        grey: (H, W), finite.
-        padding: (H, W) True for padding; None: there is none.
-    """
+    """(N,) grey levels of a sample of the collimated field, without padding; all of them when the field is padding."""
     mask = collimated_field(grey).mask
     step = max(1, -(-max(grey.shape) // SAMPLE_SIDE_PX))
     sample = grey[::step, ::step]
