@@ -26,10 +26,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
+from PIL import Image
 from stage_clock import stage_times
 
 from kneegrade.batch import BatchOptions, RunSettings, read_table, run_batch
 from kneegrade.batch.plan import plan_films
+from kneegrade.imaging import read_radiograph
 
 PARTS = ("stages", "large", "speed", "sharing", "memory", "kills", "identity")
 
@@ -110,19 +112,20 @@ def large(options: argparse.Namespace, work: Path) -> dict[str, Any]:
 
 def enlarged_films(options: argparse.Namespace, target: Path) -> Path:
     """PNG files of 10 megapixels, with a little noise, as real films of this size have."""
-    from PIL import Image
-
-    from kneegrade.imaging import read_radiograph
-
     base, rng = choose(options, options.large_films, target.with_name("base")), np.random.default_rng(2)
     target.mkdir()
     for path in sorted(base.iterdir()):
-        pixels = read_radiograph(path).pixels
-        rows, columns = (round(side * float(np.sqrt(1e7 / pixels.size))) for side in pixels.shape)
-        grey = 255 * np.asarray(Image.fromarray(pixels).resize((columns, rows), Image.Resampling.BICUBIC))
+        picture = picture_of(path)
+        scale = float(np.sqrt(1e7 / (picture.width * picture.height)))
+        grey = np.asarray(picture.resize((round(scale * picture.width), round(scale * picture.height))))
         noisy = np.clip(grey + rng.normal(0, 2, grey.shape), 0, 255).round().astype(np.uint8)
         Image.fromarray(noisy).save(target / f"{path.stem}.png", compress_level=1)
     return target
+
+
+def picture_of(path: Path) -> Image.Image:
+    """The film as an 8-bit picture."""
+    return Image.fromarray((255 * read_radiograph(path).pixels).round().astype(np.uint8))
 
 
 def memory(options: argparse.Namespace, work: Path) -> dict[str, Any]:
@@ -151,8 +154,6 @@ def memory(options: argparse.Namespace, work: Path) -> dict[str, Any]:
 
 def sized_films(options: argparse.Namespace, target: Path, number: int) -> Path:
     """Links to films of 20 sizes."""
-    from PIL import Image
-
     base = choose(options, 20, target.with_name("base"))
     target.mkdir()
     paths = []
@@ -160,8 +161,7 @@ def sized_films(options: argparse.Namespace, target: Path, number: int) -> Path:
         megapixels = np.geomspace(0.3, 10, 20)[i]
         side = round(1000 * float(np.sqrt(megapixels)))
         paths.append(target.with_name(f"size{i}.jpg"))
-        with Image.open(path) as picture:
-            picture.convert("L").resize((side, side)).save(paths[-1])
+        picture_of(path).resize((side, side)).save(paths[-1])
     order = np.random.default_rng(1).integers(0, 20, number)
     for i, which in enumerate(order):
         (target / f"{i:06d}.jpg").symlink_to(paths[which])
