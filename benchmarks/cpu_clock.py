@@ -1,14 +1,15 @@
 """CPU time by stage, for the other benchmarks: that of this process and, if wanted, of its decoding process."""
 
 import functools
-import os
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from kneegrade.imaging.decoding_process import decoding_process
+
+PROCESS_CLOCK = 2  # user and system time of all threads of a process; reading /proc would take 80 µs
 
 
 class Clock:
@@ -55,8 +56,9 @@ def cpu_seconds() -> float:
 
 def _child_seconds(pid: int | None) -> float:
     """CPU seconds of a running child process (Linux); 0 elsewhere."""
-    path = Path(f"/proc/{pid}/stat")
-    if pid is None or not path.exists():
+    if pid is None or sys.platform != "linux":
         return 0.0
-    fields = path.read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    try:
+        return time.clock_gettime(~pid << 3 | PROCESS_CLOCK)  # as clock_getcpuclockid(3) makes it
+    except OSError:  # it has ended
+        return 0.0

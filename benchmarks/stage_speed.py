@@ -25,7 +25,7 @@ STAGES: list[tuple[Any, tuple[str, ...]]] = [
     (knee_localizer, ("localizer_input", "read_candidates")),
     (
         detector,
-        ("extract_crop", "stretch_contrast", "regularize_by_shape", "read_points", "build_knee", "search_square"),
+        ("extract_crops", "stretch_contrast", "regularize_by_shape", "read_points", "build_knee", "search_square"),
     ),
     (knee, ("extract_crop", "stretch_contrast", "check_crop")),
     (ood_features, ("photometry_features", "implant_input")),

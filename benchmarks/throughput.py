@@ -1,10 +1,12 @@
 """What `kneegrade batch` reaches on this computer: speed, time by stage, sharing, memory, kills, identical rows.
 
     python benchmarks/throughput.py FOLDER [--parts stages,speed,sharing,memory,kills,identity] [--number 826]
+    python benchmarks/throughput.py FOLDER_OF_BILATERAL_FILMS --parts large
 
 FOLDER has films, for example the validation crops of Chen 2018. Prints JSON lines, one per part. Speed is that between
-the first and the last film of a run, without the start of the workers. CPU seconds are those of the worker or of its
-decoding process. `kills` ends a run 20 times with SIGKILL, at random moments of its first 55 s, and resumes it.
+the first and the last film of a run, without the start of the workers. `stages` and `large` run on one thread; their
+CPU time is that of the worker and of its decoding process. `kills` ends a run 20 times with SIGKILL, at random moments
+of its first half minute, and resumes it. Every part starts anew: give one part per call to run them at different times.
 """
 
 import argparse
@@ -24,16 +26,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-from cpu_clock import Clock, cpu_seconds
+from PIL import Image
+from stage_clock import stage_times
 
 from kneegrade.batch import BatchOptions, RunSettings, read_table, run_batch
-from kneegrade.batch.film_task import rows_of
-from kneegrade.batch.plan import PlannedFilm, plan_films
-from kneegrade.batch.result_parts import PartWriter
-from kneegrade.batch.shard import Shard
+from kneegrade.batch.plan import plan_films
+from kneegrade.imaging import read_radiograph
 
-PARTS = ("stages", "speed", "sharing", "memory", "kills", "identity")
-OUTSIDE = ("measure", "write", "other")  # neither decoding nor networks
+PARTS = ("stages", "large", "speed", "sharing", "memory", "kills", "identity")
 
 
 def main() -> None:
@@ -41,9 +41,11 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--parts", default=",".join(PARTS), help="comma-separated; default: all")
     parser.add_argument("--number", type=int, default=826, help="number of films for stages, speed, sharing, identity")
+    parser.add_argument("--large-films", type=int, default=10, help="number of films for large")
     parser.add_argument("--memory-films", type=int, default=5100, help="number of films for memory")
     parser.add_argument("--kill-films", type=int, default=2000, help="number of films for kills")
     parser.add_argument("--kills", type=int, default=20, help="number of kills")
+    parser.add_argument("--kill-before", type=float, default=30, help="latest moment of a kill, in seconds")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--option", action="append", default=[], help="option of `kneegrade batch`; may be repeated")
     options = parser.parse_args()
@@ -100,69 +102,58 @@ def sharing(options: argparse.Namespace, work: Path) -> dict[str, Any]:
 
 
 def stages(options: argparse.Namespace, work: Path) -> dict[str, Any]:
-    import torch
+    return stage_times(plan_films([str(choose(options, options.number, work / "in"))]).films, work / "out")
 
-    from kneegrade import grader as stage_module
-    from kneegrade.batch.film_task import log_row
-    from kneegrade.batch.rows import FilmRows
 
-    torch.set_num_threads(1)
-    films, grader, clock = choose(options, options.number, work / "in"), stage_module.Grader("cpu"), Clock(cpu_seconds)
-    planned = plan_films([str(films)]).films
-    for film in planned[:5]:  # starts the decoding process, and what libraries set up at their first call
-        grader.grade_film(film.source)
-    stage_module.read_radiograph = clock.timed("decode", stage_module.read_radiograph)
-    stage_module.measure = clock.timed("measure", stage_module.measure)
-    for stage, networks in (
-        ("find", [grader.detector.knee_localizer]),
-        ("locate", [grader.detector.coarse, grader.detector.fine]),
-        ("grade", [grader.network]),
-        ("control", [grader.quality_control.implant_network]),
-    ):
-        for network in networks:
-            for name in ("forward", "encode", "decode", "attribute"):
-                if hasattr(network, name):
-                    setattr(network, name, clock.timed(stage, getattr(network, name)))
-    grade, writer = clock.timed("other", grader.grade_film), PartWriter(work / "out", Shard())
+def large(options: argparse.Namespace, work: Path) -> dict[str, Any]:
+    """Time of the stages of films enlarged to 10 megapixels; two knees a film if FOLDER has bilateral films."""
+    return stage_times(plan_films([str(enlarged_films(options, work / "in"))]).films, work / "out")
 
-    def write(film: PlannedFilm, graded: Any) -> None:
-        rows = rows_of(film, graded)
-        writer.add(FilmRows(rows.film, rows.knees, log_row(rows.film, 0.0, None)))
 
-    for film in planned:
-        clock.timed("write", write)(film, grade(film.source))
-    clock.timed("write", writer.flush)()
-    times = {name: round(1000 * value / len(planned), 2) for name, value in sorted(clock.spent.items())}
-    outside = round(sum(times[name] for name in OUTSIDE), 2)
-    return {"films": len(planned), "cpu_ms_per_film": times, "outside_decoding_and_networks": outside}
+def enlarged_films(options: argparse.Namespace, target: Path) -> Path:
+    """PNG files of 10 megapixels, with a little noise, as real films of this size have."""
+    base, rng = choose(options, options.large_films, target.with_name("base")), np.random.default_rng(2)
+    target.mkdir()
+    for path in sorted(base.iterdir()):
+        picture = picture_of(path)
+        scale = float(np.sqrt(1e7 / (picture.width * picture.height)))
+        grey = np.asarray(picture.resize((round(scale * picture.width), round(scale * picture.height))))
+        noisy = np.clip(grey + rng.normal(0, 2, grey.shape), 0, 255).round().astype(np.uint8)
+        Image.fromarray(noisy).save(target / f"{path.stem}.png", compress_level=1)
+    return target
+
+
+def picture_of(path: Path) -> Image.Image:
+    """The film as an 8-bit picture."""
+    return Image.fromarray((255 * read_radiograph(path).pixels).round().astype(np.uint8))
 
 
 def memory(options: argparse.Namespace, work: Path) -> dict[str, Any]:
-    """Memory of parent and worker in MB, medians around the 500th and the last film; sizes 0.3 to 10 megapixels."""
+    """Memory of parent and of a worker in MB, medians of films 450 to 550 and 4,950 to 5,050, or of the last hundred.
+
+    The films have 0.3 to 10 megapixels.
+    """
     films = sized_films(options, work / "in", options.memory_films)
     seen: list[tuple[float, float]] = []
 
     def look(progress: Any) -> None:
         if progress.done > len(seen):
             children = [pid for pid in descendants(os.getpid()) if is_worker(pid)]
-            seen.append((resident_mb(os.getpid()), sum(map(resident_mb, children))))
+            seen.append((resident_mb(os.getpid()), sum(map(resident_mb, children)) / options.workers))
 
-    run_batch(
-        [str(films)], work / "out", BatchOptions(settings=RunSettings(device="cpu"), pictures=0), on_progress=look
-    )
+    settings = BatchOptions(settings=RunSettings(device="cpu"), workers=options.workers, pictures=0)
+    run_batch([str(films)], work / "out", settings, on_progress=look)
     values = np.array(seen)
-    last = len(values) - 50
+    last = min(5000, len(values) - 50)
     early, late = (np.median(values[at - 50 : at + 50], axis=0).round(1) for at in (min(500, last // 2), last))
     return {
         "films": len(values), "parent_mb": [early[0], late[0]], "worker_mb": [early[1], late[1]],
-        "growth_mb": round(float((late - early).max()), 1),
+        "growth_mb": round(float((late - early).max()), 1), "workers": options.workers,
     }  # fmt: skip
 
 
 def sized_films(options: argparse.Namespace, target: Path, number: int) -> Path:
     """Links to films of 20 sizes."""
-    from PIL import Image
-
     base = choose(options, 20, target.with_name("base"))
     target.mkdir()
     paths = []
@@ -170,8 +161,7 @@ def sized_films(options: argparse.Namespace, target: Path, number: int) -> Path:
         megapixels = np.geomspace(0.3, 10, 20)[i]
         side = round(1000 * float(np.sqrt(megapixels)))
         paths.append(target.with_name(f"size{i}.jpg"))
-        with Image.open(path) as picture:
-            picture.convert("L").resize((side, side)).save(paths[-1])
+        picture_of(path).resize((side, side)).save(paths[-1])
     order = np.random.default_rng(1).integers(0, 20, number)
     for i, which in enumerate(order):
         (target / f"{i:06d}.jpg").symlink_to(paths[which])
@@ -206,21 +196,23 @@ def resident_mb(pid: int) -> float:
 def kills(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     films, output, moments = choose(options, options.kill_films, work / "in"), work / "out", random.Random(0)
     call = command(options, films, output, "--workers", str(options.workers))
-    lost = []
+    finished, while_running = [], 0
     for _ in range(options.kills):
         run = subprocess.Popen(call)
-        time.sleep(moments.uniform(5, 55))  # a part is written after 30 s at the latest
+        time.sleep(moments.uniform(5, options.kill_before))
+        while_running += run.poll() is None
         everything = [run.pid, *descendants(run.pid)]
         for pid in everything:
             with_no_error(lambda pid=pid: os.kill(pid, signal.SIGKILL))
         run.wait()
-        lost.append(len(list((output / "films").glob("[!.]*"))))
+        finished.append(read_table(output, "films", ["source"]).num_rows)
     subprocess.run(call, check=False)
     rows = {table: Counter(read_table(output, table, ["source"])["source"].to_pylist()) for table in ("films", "log")}
     return {
-        "films": options.kill_films, "kills": options.kills, "film_rows": sum(rows["films"].values()),
+        "films": options.kill_films, "kills": options.kills, "kills_while_running": while_running,
+        "film_rows": sum(rows["films"].values()),
         "films_twice": sum(count > 1 for count in rows["films"].values()),
-        "parts_after_each_kill": lost,
+        "films_finished_after_each_kill": finished,
         "knees_without_film": len({*knee_sources(output)} - set(rows["films"])),
     }  # fmt: skip
 
@@ -260,7 +252,8 @@ def sorted_table(output: Path, table: str) -> Any:
 
 
 MEASURES: dict[str, Callable[[argparse.Namespace, Path], dict[str, Any]]] = {
-    "stages": stages, "speed": speed, "sharing": sharing, "memory": memory, "kills": kills, "identity": identity,
+    "stages": stages, "large": large, "speed": speed, "sharing": sharing, "memory": memory, "kills": kills,
+    "identity": identity,
 }  # fmt: skip
 
 if __name__ == "__main__":

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -6,7 +8,8 @@ from hypothesis import strategies as st
 
 from kneegrade.anatomy.geometry import (
     extract_crop,
-    low_high_percentile,
+    extract_crops,
+    frame_at,
     pose_of,
     roi_frame,
     sample_affine,
@@ -107,12 +110,11 @@ def test_contrast_stretching_of_a_batch_equals_that_of_each_item_and_ignores_pad
     assert together[0].max() == 1
 
 
-@pytest.mark.parametrize("number", [1, 2, 60, 101, 4096])
-def test_percentiles_are_those_of_torch_nanquantile(number):
-    """Rows of which all, half, few and no values count."""
-    generator = torch.Generator().manual_seed(number)
-    values = torch.rand(4, number, generator=generator)
-    counted = torch.rand(4, number, generator=generator) < torch.tensor([[1.0], [0.5], [0.02], [0.0]])
-    expected = torch.nanquantile(values.masked_fill(~counted, torch.nan), torch.tensor([0.01, 0.99]), dim=1)
-    torch.testing.assert_close(torch.stack(low_high_percentile(values, counted)), expected.nan_to_num(0.0))
-    torch.testing.assert_close(low_high_percentile(values)[1], torch.quantile(values, 0.99, dim=1))
+def test_crops_of_one_part_of_a_film_are_those_of_single_calls():
+    film = np.random.default_rng(4).random((300, 340), dtype=np.float32)
+    pose = pose_of(landmarks(scale=2.0, angle_deg=7, at=(160.0, 150.0)))
+    frames = [frame_at(replace(pose, mirrored=mirrored), 64, 1.8) for mirrored in (False, True, False)]
+    for (crop, inside), frame in zip(extract_crops(film, frames), frames, strict=True):
+        alone, alone_inside = extract_crop(film, frame)
+        assert torch.equal(crop, alone)
+        assert torch.equal(inside, alone_inside)

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from kneegrade.anatomy.detected_knees import MIN_CONFIDENCE, CoarseLook, DetectedKnee, accepted_rows, promising
-from kneegrade.anatomy.geometry import RoiFrame, extract_crop, frame_at, pose_of, roi_frame, stretch_contrast
+from kneegrade.anatomy.geometry import RoiFrame, extract_crops, frame_at, pose_of, roi_frame, stretch_contrast
 from kneegrade.anatomy.knee import Knee, build_knee, points_inside
 from kneegrade.anatomy.knee_localizer import (
     LOCALIZER_PX,
@@ -241,7 +241,7 @@ class LandmarkDetector:
 
     def _crops(self, pixels: NDArray[np.float32], frames: Sequence[RoiFrame]) -> torch.Tensor:
         """Return the crops of a film with stretched contrast, (B, 1, S, S), on the device."""
-        crops = torch.cat([stretch_contrast(*extract_crop(pixels, frame)) for frame in frames])
+        crops = torch.cat([stretch_contrast(*crop) for crop in extract_crops(pixels, frames)])
         return crops.to(self.device, memory_format=torch.channels_last)
 
     def _knee(self, radiograph: Radiograph, detected: DetectedKnee, side: SideAssignment) -> Knee:

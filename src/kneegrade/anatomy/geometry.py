@@ -7,6 +7,7 @@ from them.
 Coordinates are (x, y) in pixels, x to the right and y down, with the centre of the first pixel at (0, 0).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,9 +25,9 @@ from kneegrade.anatomy.landmark_scheme import (
     TIBIA_PLATEAU_LATERAL,
     TIBIA_PLATEAU_MEDIAL,
 )
+from kneegrade.anatomy.tail_percentiles import low_high_percentile
 
 ROI_PLATEAU_WIDTHS = 1.2
-TAIL_SHARE = 0.01  # contrast is stretched from the 1st to the 99th percentile
 
 Points = NDArray[np.float64]
 
@@ -63,11 +64,17 @@ def pose_of(landmarks_px: Points) -> Pose:
     width = float(np.hypot(*plateau))
     femur, tibia = landmarks_px[FEMUR_ARTICULAR].mean(0), landmarks_px[TIBIA_ARTICULAR].mean(0)
     down = np.array([-plateau[1], plateau[0]]) / width
-    femur_to_tibia = np.nanmean(landmarks_px[TIBIA_BODY], axis=0) - np.nanmean(landmarks_px[FEMUR_BODY], axis=0)
+    femur_to_tibia = _mean_point(landmarks_px[TIBIA_BODY]) - _mean_point(landmarks_px[FEMUR_BODY])
     mirrored = float(femur_to_tibia @ down) < 0
     down = -down if mirrored else down
     x, y = (femur + tibia) / 2
     return Pose((float(x), float(y)), width, (float(down[0]), float(down[1])), mirrored)
+
+
+def _mean_point(points: Points) -> Points:
+    """Return the mean (2,) of the points that are not NaN."""
+    mean: Points = points.mean(0)  # `nanmean` takes ten times as long
+    return mean if np.isfinite(mean).all() else np.nanmean(points, axis=0)
 
 
 @dataclass(frozen=True)
@@ -141,11 +148,33 @@ def sample_affine(images: Tensor, matrices: Tensor, size_px: int) -> tuple[Tenso
     axis = torch.arange(size_px, device=images.device, dtype=images.dtype)
     columns = rearrange(matrices.to(images.dtype), "b xy column -> xy column b 1 1")  # of x, y and the offset
     x, y = (along * axis + (across * axis[:, None] + offset) for along, across, offset in columns)  # (B, S, S)
-    inside = ((x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)).unsqueeze(1)  # (B, 1, S, S)
+    inside = _within(x, y, width, height).unsqueeze(1)  # (B, 1, S, S)
     last = torch.tensor([width - 1, height - 1], device=images.device, dtype=images.dtype)
-    grid = torch.stack([x.mul_(2).div_(last[0]).sub_(1), y.mul_(2).div_(last[1]).sub_(1)], dim=-1)
+    grid = x.new_empty(*x.shape, 2)
+    for i, at in enumerate((x, y)):
+        torch.sub(at.mul_(2).div_(last[i]), 1, out=grid[..., i])
     crops = functional.grid_sample(images, grid, mode="bilinear", align_corners=True)
-    return crops * inside, inside
+    return _masked(crops, inside), inside
+
+
+def _within(x: Tensor, y: Tensor, width: int, height: int) -> Tensor:
+    """Return which points (x, y) are inside an image of this size: bool, in the shape of `x`."""
+    if _is_numpy_float(x):  # comparisons of torch are several times slower
+        along, down = x.numpy(), y.numpy()
+        return torch.from_numpy((along >= 0) & (along <= width - 1) & (down >= 0) & (down <= height - 1))
+    return (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+
+
+def _masked(values: Tensor, mask: Tensor) -> Tensor:
+    """Return the values, 0 where the mask is False."""
+    if _is_numpy_float(values):  # a product with a mask takes torch three times as long
+        return torch.from_numpy(values.numpy() * mask.numpy())
+    return values * mask
+
+
+def _is_numpy_float(values: Tensor) -> bool:
+    """Return whether a tensor is float32 on the CPU, where numpy computes what is slow in torch."""
+    return values.device.type == "cpu" and values.dtype == torch.float32
 
 
 def stretch_contrast(crops: Tensor, inside: Tensor) -> Tensor:
@@ -161,54 +190,8 @@ def stretch_contrast(crops: Tensor, inside: Tensor) -> Tensor:
     every_second = crops[..., ::2, ::2].flatten(1)
     low, high = low_high_percentile(every_second, inside[..., ::2, ::2].flatten(1))
     span = (high - low).clamp(min=1e-4)
-    stretched: Tensor = (crops - rearrange(low, "b -> b 1 1 1")) / rearrange(span, "b -> b 1 1 1")
-    return stretched.clamp(0, 1) * inside
-
-
-def low_high_percentile(values: Tensor, counted: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Return the 1st and the 99th percentile of each row, (B,) each; 0 for a row without a counted value.
-
-    The result is that of `torch.nanquantile` with linear interpolation. Only the tails are sorted, which is many times
-    faster.
-
-    Args:
-        values: (B, N) float.
-        counted: (B, N) bool, False for values to leave out; by default all values count.
-    """
-    if values.device.type == "cpu" and values.dtype == torch.float32:
-        kept = [row if counted is None else row[counted[i]] for i, row in enumerate(values)]
-        low, high = torch.tensor([_tail_values(row.numpy()) for row in kept]).unbind(1)
-        return low, high
-    if counted is None:
-        counted = torch.ones_like(values, dtype=torch.bool)
-    number = counted.sum(1, keepdim=True)  # (B, 1)
-    rank = TAIL_SHARE * (number - 1).clamp(min=0).to(values.dtype)  # counted from either end
-    before = rank.floor().long()
-    after = torch.minimum(before + 1, (number - 1).clamp(min=0))
-    tail = min(values.shape[1], int(TAIL_SHARE * values.shape[1]) + 2)
-    lowest = values.masked_fill(~counted, torch.inf).topk(tail, dim=1, largest=False).values
-    highest = values.masked_fill(~counted, -torch.inf).topk(tail, dim=1).values
-    low, high = (
-        torch.lerp(end.gather(1, before), end.gather(1, after), rank - before)[:, 0] for end in (lowest, highest)
-    )
-    return low.where(number[:, 0] > 0, 0.0), high.where(number[:, 0] > 0, 0.0)
-
-
-def _tail_values(values: NDArray[np.float32]) -> tuple[float, float]:
-    """Return the two percentiles of `low_high_percentile` of one row of counted values, by partial sorting."""
-    if not len(values):
-        return 0.0, 0.0
-    rank = np.float32(TAIL_SHARE) * np.float32(len(values) - 1)  # counted from either end
-    before = int(rank)
-    after, last, share = min(before + 1, len(values) - 1), len(values) - 1, rank - np.float32(before)
-    sorted_there = np.partition(values, sorted({before, after, last - after, last - before}))
-    low, high = (
-        sorted_there[i] + share * (sorted_there[j] - sorted_there[i])
-        if share < 0.5
-        else sorted_there[j] - (sorted_there[j] - sorted_there[i]) * (1 - share)
-        for i, j in ((before, after), (last - before, last - after))
-    )
-    return float(low), float(high)
+    stretched = (crops - rearrange(low, "b -> b 1 1 1")).div_(rearrange(span, "b -> b 1 1 1"))
+    return _masked(stretched.clamp_(0, 1), inside)
 
 
 def extract_crop(pixels: NDArray[np.float32], frame: RoiFrame) -> tuple[Tensor, Tensor]:
@@ -224,32 +207,52 @@ def extract_crop(pixels: NDArray[np.float32], frame: RoiFrame) -> tuple[Tensor, 
     Returns:
         Crop (1, 1, S, S) float32, zero outside the image, and a mask (1, 1, S, S) bool, True inside the image.
     """
-    pixels_per_crop_pixel = float(np.sqrt(abs(np.linalg.det(frame.matrix[:, :2]))))
-    factor = max(1, int(pixels_per_crop_pixel))
-    pixels, corner = _part_under(pixels, frame, factor)
-    image = torch.from_numpy(np.ascontiguousarray(pixels, dtype=np.float32))[None, None]
-    matrix = torch.from_numpy(frame.matrix.copy())[None]
-    matrix[..., 2] -= torch.from_numpy(corner)
-    if factor > 1:
-        image = functional.avg_pool2d(image, factor, ceil_mode=True, count_include_pad=False)
-        matrix = matrix / factor
-        matrix[..., 2] -= (factor - 1) / (2 * factor)
-    return sample_affine(image, matrix.float(), frame.size_px)
+    return extract_crops(pixels, [frame])[0]
 
 
-def _part_under(pixels: NDArray[np.float32], frame: RoiFrame, factor: int) -> tuple[NDArray[np.float32], Points]:
-    """Return the part of an image under a crop, and the (x, y) of its first pixel, which are multiples of `factor`.
+def extract_crops(pixels: NDArray[np.float32], frames: Sequence[RoiFrame]) -> list[tuple[Tensor, Tensor]]:
+    """Return the crop and the coverage mask of each frame; see `extract_crop`.
 
-    If the crop extends beyond the image, the part ends at the border of the image; it has at least one pixel.
+    Frames over the same part of the image, such as both orientations of a knee, share its reduction.
+    """
+    reduced = dict[tuple[int, ...], Tensor]()
+    crops = []
+    for frame in frames:
+        factor = max(1, int(np.sqrt(abs(np.linalg.det(frame.matrix[:, :2])))))  # image pixels per crop pixel
+        box = _box_under(pixels.shape, frame, factor)
+        if (*box, factor) not in reduced:
+            reduced[(*box, factor)] = _reduced_part(pixels, box, factor)
+        matrix = torch.from_numpy(frame.matrix.copy())[None]
+        matrix[..., 2] -= torch.tensor(box[:2], dtype=matrix.dtype)
+        if factor > 1:
+            matrix = matrix / factor
+            matrix[..., 2] -= (factor - 1) / (2 * factor)
+        crops.append(sample_affine(reduced[(*box, factor)], matrix.float(), frame.size_px))
+    return crops
+
+
+def _box_under(shape: tuple[int, ...], frame: RoiFrame, factor: int) -> tuple[int, int, int, int]:
+    """Return left, top, right and bottom of the part of an image (H, W) under a crop, its last pixels included.
+
+    Left and top are multiples of `factor`. If the crop extends beyond the image, the part ends at the border of the
+    image; it has at least one pixel.
     """
     last = frame.size_px - 1.0
     corners = frame.to_source(np.array([[0.0, 0.0], [last, 0.0], [0.0, last], [last, last]]))
-    limit = np.array([pixels.shape[1] - 1, pixels.shape[0] - 1])
+    limit = np.array([shape[1] - 1, shape[0] - 1])
     margin = 2 * factor
     low = np.clip(np.floor(corners.min(0)) - margin, 0, limit).astype(int)
     high = np.clip(np.ceil(corners.max(0)) + margin, 0, limit).astype(int)
-    low -= low % factor
-    return pixels[low[1] : high[1] + 1, low[0] : high[0] + 1], low.astype(np.float64)
+    (left, top), (right, bottom) = (low - low % factor).tolist(), high.tolist()
+    return left, top, right, bottom
+
+
+def _reduced_part(pixels: NDArray[np.float32], box: tuple[int, int, int, int], factor: int) -> Tensor:
+    """Return a part of an image, (1, 1, h, w), reduced by means over blocks of `factor` by `factor` pixels."""
+    left, top, right, bottom = box
+    part = np.ascontiguousarray(pixels[top : bottom + 1, left : right + 1], dtype=np.float32)
+    image = torch.from_numpy(part)[None, None]
+    return functional.avg_pool2d(image, factor, ceil_mode=True, count_include_pad=False) if factor > 1 else image
 
 
 def square_pixels_matrix(aspect: float) -> NDArray[np.float64]:

@@ -182,7 +182,7 @@ def _convergence_deg(width: Points, femur: Curve, tibia: Curve) -> Points:
 def _interpolated(at: Points, curve: Curve) -> Points:
     """Return the heights (K, M) of K curves at positions (K, M), each as `numpy.interp`."""
     x, y = curve
-    after = (x[:, None, :] <= at[:, :, None]).sum(2)  # (K, M), number of points of the curve that are not beyond
+    after = (x.T[:, :, None] <= at).sum(0)  # (K, M), number of points of the curve that are not beyond
     before = np.clip(after - 1, 0, x.shape[1] - 2)
     x0, x1, y0, y1 = (np.take_along_axis(axis, i, 1) for axis in (x, y) for i in (before, before + 1))
     slope = (y1 - y0) / np.where(x1 > x0, x1 - x0, 1.0)

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from kneegrade.anatomy.geometry import Pose, low_high_percentile
+from kneegrade.anatomy.geometry import Pose
 from kneegrade.anatomy.pyramid_network import COARSE_CHANNELS, PreparedPyramid, PyramidNetwork
+from kneegrade.anatomy.tail_percentiles import low_high_percentile
 
 LOCALIZER_PX = 256
 LOCALIZER_STRIDE = 8
@@ -113,7 +114,7 @@ def localizer_input(pixels: Tensor) -> tuple[Tensor, float]:
     size = [max(1, round(side / factor)) for side in pixels.shape]
     scaled = functional.interpolate(pixels[None, None], size=size, mode="bilinear", antialias=True, align_corners=False)
     low, high = low_high_percentile(scaled.flatten()[None])
-    scaled = ((scaled - low) / (high - low).clamp(min=1e-4)).clamp(0, 1)
+    scaled = (scaled - low).div_((high - low).clamp(min=1e-4)).clamp_(0, 1)
     return functional.pad(scaled, (0, LOCALIZER_PX - size[1], 0, LOCALIZER_PX - size[0])), factor
 
 

@@ -162,13 +162,15 @@ def run_batch(
             when = datetime.fromisoformat(run[STARTED])
             task = replace(task, objects=ObjectSettings(output.absolute(), options.formats, when, service))
         _grade(plan, output, _engine(task, options, stop), mine, on_progress, progress)
-        names = pc.count_distinct(
-            read_table(output, "films", ["source"])["source"]
-        ).as_py()  # a replaced film has two rows
-        if not progress.left and names >= plan.total:
+        if not progress.left and _finished_names(output) >= plan.total:
             with lock.summary():
                 progress.summary = write_summary(output, plan.films, pictures=options.pictures)
         return progress
+
+
+def _finished_names(output: Path) -> int:
+    """Number of films with a row, of all shards; a film that was replaced has two rows."""
+    return int(pc.count_distinct(read_table(output, "films", ["source"])["source"]).as_py())
 
 
 def _check_formats(options: BatchOptions) -> None:

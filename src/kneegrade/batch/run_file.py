@@ -62,15 +62,14 @@ def run_description(
         formats: of the DICOM and FHIR objects.
         store_at: URL of the archive that they are stored in; without one, there is no such key.
     """
+    libraries = (*_LIBRARIES, "openvino") if settings.runtime == "openvino" else _LIBRARIES
     return {
         "schema_version": SCHEMA_VERSION,
         **asdict(settings),
         "versions": {
             "kneegrade": __version__,
             "python": ".".join(platform.python_version_tuple()[:2]),
-            **{
-                name: version(name) for name in (*_LIBRARIES, *(["openvino"] if settings.runtime == "openvino" else []))
-            },
+            **{name: version(name) for name in libraries},
         },
         "weights": weights,
         "inputs": inputs,

@@ -27,9 +27,11 @@ def one_hot(grades: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
 
 def most_probable_grades(targets: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
     """Return the most probable grades (N, 7) of distributions (N, 29), -1 for NaN; the inverse of `one_hot`."""
-    parts = [targets[:, t.one_hot] for t in TARGETS]
-    grades = [np.where(np.isnan(part).any(1), -1, np.nan_to_num(part).argmax(1)) for part in parts]
-    return np.stack(grades, axis=1).astype(np.int64)
+    grades = np.stack([targets[:, t.one_hot].argmax(1) for t in TARGETS], axis=1)
+    if np.isnan(targets).any():
+        missing = np.stack([np.isnan(targets[:, t.one_hot]).any(1) for t in TARGETS], axis=1)
+        grades[missing] = -1
+    return grades.astype(np.int64)
 
 
 def tuple_counts(targets: NDArray[np.floating[Any]]) -> dict[GradeTuple, int]:

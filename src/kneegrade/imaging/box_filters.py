@@ -1,9 +1,22 @@
-"""Means of blocks and boxes of pixels."""
+"""Means of blocks and boxes of pixels, and scaling, for whole films."""
 
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+
+PART_PX = 2**18  # pixels that are scaled together, so that they stay in the cache
+
+
+def scaled_to_unit_range(pixels: NDArray[np.float32], low: float, high: float) -> NDArray[np.float32]:
+    """(H, W) the pixels scaled so that `low` becomes 0 and `high` becomes 1, clipped to [0, 1]."""
+    offset, factor = np.float32(low), np.float32(1 / (high - low))
+    scaled, rows = np.empty_like(pixels), max(1, PART_PX // pixels.shape[1])
+    for top in range(0, len(pixels), rows):
+        part = np.subtract(pixels[top : top + rows], offset, out=scaled[top : top + rows])
+        part *= factor
+        np.clip(part, 0, 1, out=part)
+    return scaled
 
 
 def block_means(pixels: NDArray[np.generic], longest_side: int) -> NDArray[np.float64]:
@@ -25,9 +38,10 @@ def block_means(pixels: NDArray[np.generic], longest_side: int) -> NDArray[np.fl
         if target == size:
             continue
         sums = reduced.take(starts, axis).astype(np.float64)
-        for offset in range(
-            1, int(counts.max())
-        ):  # line by line of all blocks: np.add.reduceat takes five times longer
+        for offset in range(1, int(counts.max())):  # np.add.reduceat takes five times longer
+            if offset < counts.min():
+                sums += reduced.take(starts + offset, axis)
+                continue
             longer = np.flatnonzero(counts > offset)
             block = (longer, slice(None)) if axis == 0 else (slice(None), longer)
             sums[block] += reduced.take(starts[longer] + offset, axis)
@@ -57,5 +71,6 @@ def box_mean(values: NDArray[np.float64], radius: int, axes: tuple[int, ...] = (
         sums = mirrored_borders(values, radius + 1, radius, axis).cumsum(axis)
         last, first = ([slice(None)] * values.ndim for _ in range(2))
         last[axis], first[axis] = slice(side, None), slice(None, -side)
-        values = (sums[tuple(last)] - sums[tuple(first)]) / side
+        values = sums[tuple(last)] - sums[tuple(first)]
+        values /= side
     return values

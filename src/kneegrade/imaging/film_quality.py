@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kneegrade.imaging.box_filters import block_means, mirrored_borders
+from kneegrade.imaging.quantiles import quantiles
 from kneegrade.imaging.radiograph import Radiograph
 from kneegrade.results import Finding
 
@@ -42,7 +43,7 @@ def check_film(radiograph: Radiograph) -> tuple[Finding, ...]:
     findings: tuple[Finding, ...] = (TOO_SMALL,) if min(pixels.shape) < MIN_SIDE_PX else ()
     if _percentile_range(pixels) < BLANK_RANGE:
         return (*findings, BLANK)
-    if grey_levels(pixels) < MIN_GREY_LEVELS or clipped_fraction(pixels) > MAX_CLIPPED_FILM:
+    if _has_few_grey_levels(pixels) or clipped_fraction(pixels) > MAX_CLIPPED_FILM:
         findings += (EXPOSURE,)
     if smoothness(block_means(pixels, FILM_SIDE_PX)) > MAX_SMOOTHNESS_FILM:
         findings += (BLUR,)
@@ -78,9 +79,16 @@ def grey_levels(pixels: NDArray[np.float32]) -> int:
     return int(np.count_nonzero(np.bincount(coded, minlength=256)))
 
 
+def _has_few_grey_levels(pixels: NDArray[np.float32]) -> bool:
+    """Whether there are fewer than `MIN_GREY_LEVELS`; a few pixels are usually enough to answer."""
+    few = pixels[:: max(1, pixels.shape[0] // 64), :: max(1, pixels.shape[1] // 64)]
+    return grey_levels(few) < MIN_GREY_LEVELS and grey_levels(pixels) < MIN_GREY_LEVELS
+
+
 def clipped_fraction(pixels: NDArray[np.float32]) -> float:
     """Fraction of pixels at 0 or at 1 (within `CLIPPED_MARGIN`)."""
-    return float(np.mean((pixels <= CLIPPED_MARGIN) | (pixels >= 1 - CLIPPED_MARGIN)))
+    clipped = np.count_nonzero(pixels <= CLIPPED_MARGIN) + np.count_nonzero(pixels >= 1 - CLIPPED_MARGIN)
+    return clipped / pixels.size
 
 
 def smoothness(pixels: NDArray[np.float64]) -> float:
@@ -113,5 +121,6 @@ def _total_change(pixels: NDArray[np.float64], step: int, axis: int) -> float:
 
 def _percentile_range(pixels: NDArray[np.float32]) -> float:
     """Difference of the 99th and the 1st percentile, on a sample of at most about 2048 pixels per side."""
-    low, high = np.percentile(pixels[:: max(1, pixels.shape[0] // 1024), :: max(1, pixels.shape[1] // 1024)], [1, 99])
-    return float(high - low)
+    sample = pixels[:: max(1, pixels.shape[0] // 1024), :: max(1, pixels.shape[1] // 1024)]
+    low, high = quantiles(sample, (0.01, 0.99))
+    return high - low

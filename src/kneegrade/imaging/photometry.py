@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kneegrade.imaging.box_filters import block_means, box_mean
+from kneegrade.imaging.box_filters import block_means, box_mean, scaled_to_unit_range
+from kneegrade.imaging.quantiles import nearest_quantiles, quantiles
 from kneegrade.results import Finding
 
 FloatImage = NDArray[np.float32]
+Mask = NDArray[np.bool_]
 Lines = tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]
 
 REDUCED_SIDE_PX = 128  # long side of the reduced image on which field and polarity are estimated
@@ -28,7 +30,7 @@ MIN_FIELD = 0.1  # a field below this fraction of its bounding box is discarded
 MIN_SURROUND = 0.4  # grey level of a bright surround
 WHITE_BORDER = 0.85  # grey level of a surround at one side
 SURROUND_LINE = 0.8  # share of the pixels of a line that are bright if it belongs to the surround
-CLIPPED_PERCENT = 0.5  # clipped at each end
+CLIPPED_SHARE = 0.005  # clipped at each end
 TWO_LEGS_WEIGHT = 1.2
 TEXTURE_WEIGHT = 1.25
 INVERTED_BELOW = -0.25  # for scores closer to zero, the polarity given by the tags is kept
@@ -87,11 +89,13 @@ def normalise(pixels: NDArray[np.generic], *, rescale: bool = True) -> tuple[Flo
 
 def normalised_image(pixels: NDArray[np.generic], *, rescale: bool = True) -> NormalisedImage:
     """The image with grey levels in [0, 1] and bone bright; see `normalise`."""
-    grey = np.array(pixels, dtype=np.float32)
-    padding = ~np.isfinite(grey)
-    if padding.all():
+    grey = np.asarray(pixels, dtype=np.float32)
+    padding = _padding(grey)
+    if padding is not None and padding.all():
         return NormalisedImage(np.zeros_like(grey), padding=padding)
-    if padding.any():
+    if padding is not None or not rescale:
+        grey = grey.copy()
+    if padding is not None:
         grey[padding] = np.median(grey[~padding])
     raw = grey
     if rescale:
@@ -101,38 +105,44 @@ def normalised_image(pixels: NDArray[np.generic], *, rescale: bool = True) -> No
     if inverted:
         # The positive is rescaled from the raw values, so that an image and its negative give identical bits.
         grey = _rescale(-raw, padding) if rescale else 1 - raw
-    grey[padding] = 0
-    return NormalisedImage(grey, score, inverted, padding if padding.any() else None)
+    if padding is not None:
+        grey[padding] = 0
+    return NormalisedImage(grey, score, inverted, padding)
 
 
-def _rescale(grey: FloatImage, padding: NDArray[np.bool_]) -> FloatImage:
+def _padding(grey: FloatImage) -> Mask | None:
+    """(H, W) True where a value is not finite; None if all are finite."""
+    finite = np.isfinite(grey)
+    return None if finite.all() else ~finite
+
+
+def _rescale(grey: FloatImage, padding: Mask | None) -> FloatImage:
     """(H, W) in [0, 1], clipped to the percentiles of the collimated field; zeros for a constant image."""
     low, high = _field_percentiles(grey, padding)
     if not high > low:
         return np.zeros_like(grey)
-    scaled = grey - np.float32(low)
-    scaled *= np.float32(1 / (high - low))
-    return np.asarray(np.clip(scaled, 0, 1, out=scaled), dtype=np.float32)
+    return scaled_to_unit_range(grey, low, high)
 
 
-def _field_percentiles(grey: FloatImage, padding: NDArray[np.bool_]) -> tuple[float, float]:
+def _field_percentiles(grey: FloatImage, padding: Mask | None) -> tuple[float, float]:
     """The grey levels that are mapped to 0 and to 1."""
-    values = field_values(grey, padding)
-    low, high = np.percentile(values, [CLIPPED_PERCENT, 100 - CLIPPED_PERCENT], method="nearest")
-    if not high > low:
-        low, high = grey.min(), grey.max()
-    return float(low), float(high)
+    low, high = nearest_quantiles(field_values(grey, padding), (CLIPPED_SHARE, 1 - CLIPPED_SHARE))
+    return (low, high) if high > low else (float(grey.min()), float(grey.max()))
 
 
-def field_values(grey: FloatImage, padding: NDArray[np.bool_]) -> FloatImage:
+def field_values(grey: FloatImage, padding: Mask | None) -> FloatImage:
     """(N,) grey levels of a sample of the collimated field, without padding; all of them when the field is padding."""
     mask = collimated_field(grey).mask
     step = max(1, -(-max(grey.shape) // SAMPLE_SIDE_PX))
     sample = grey[::step, ::step]
     row = np.arange(0, grey.shape[0], step) * mask.shape[0] // grey.shape[0]
     column = np.arange(0, grey.shape[1], step) * mask.shape[1] // grey.shape[1]
-    is_in_field = mask[np.ix_(row, column)] & ~padding[::step, ::step]
-    return sample[is_in_field] if is_in_field.any() else grey[~padding]
+    is_in_field = mask[np.ix_(row, column)]
+    if padding is not None:
+        is_in_field &= ~padding[::step, ::step]
+    if is_in_field.any():
+        return sample[is_in_field]
+    return grey.reshape(-1) if padding is None else grey[~padding]
 
 
 def collimated_field(pixels: NDArray[np.generic]) -> CollimatedField:
@@ -154,16 +164,19 @@ def collimated_field(pixels: NDArray[np.generic]) -> CollimatedField:
 
 def _content_box(reduced: NDArray[np.float64]) -> tuple[slice, slice]:
     """Rows and columns that remain after blank border lines are removed, one after the other."""
-    low, high = np.percentile(reduced, [1, 99])
-    flat = FLAT_LINE * (high - low)
-    top, bottom, left, right = _trimmed(
-        reduced, lambda lines: [bool(np.ptp(np.percentile(line, [3, 97])) < flat) for line in lines]
-    )
+    flat = FLAT_LINE * _range(reduced, 0.01)
+    top, bottom, left, right = _trimmed(reduced, lambda lines: [_range(line, 0.03) < flat for line in lines])
     rows, columns = reduced.shape  # a line next to a blank border mixes border and image: it is removed too
     return (
         slice(top + (top > 0), bottom - (bottom < rows)),
         slice(left + (left > 0), right - (right < columns)),
     )
+
+
+def _range(values: NDArray[np.float64], tail: float) -> float:
+    """Difference of the quantiles that leave out a share of the values at each end."""
+    low, high = quantiles(values, (tail, 1 - tail))
+    return high - low
 
 
 def _borders(image: NDArray[Any]) -> Lines:
@@ -220,8 +233,8 @@ def film_in_surround(pixels: FloatImage, *, white_only: bool = False) -> tuple[s
     borders = _borders(reduced)
     level = np.median(np.concatenate(borders))
     is_bright = level >= MIN_SURROUND and not white_only
-    may_trim = [is_bright or bool(np.percentile(line, 10) >= WHITE_BORDER) for line in borders]
-    bright = reduced > (max(level, MIN_SURROUND) + np.percentile(reduced, 5)) / 2
+    may_trim = [is_bright or quantiles(line, (0.1,))[0] >= WHITE_BORDER for line in borders]
+    bright = reduced > (max(level, MIN_SURROUND) + quantiles(reduced, (0.05,))[0]) / 2
     top, bottom, left, right = _trimmed(
         bright,
         lambda lines: [may and bool(line.mean() >= SURROUND_LINE) for may, line in zip(may_trim, lines, strict=True)],
@@ -259,7 +272,7 @@ def polarity_score(pixels: NDArray[np.generic]) -> float:
     """
     reduced = block_means(pixels, REDUCED_SIDE_PX)
     inside = reduced[_content_box(reduced)]
-    low, high = np.percentile(inside, [1, 99])
+    low, high = quantiles(inside, (0.01, 0.99))
     if not high > low:
         return 0.0
     inside = np.clip((inside - low) / (high - low), 0, 1)

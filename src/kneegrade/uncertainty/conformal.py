@@ -18,6 +18,8 @@ quality control) get wider sets: with the thresholds of a stricter level, at whi
 (`stricter_level`: 0.95 for 0.9). How much wider would be enough is not known for a knee unlike those at hand.
 """
 
+from functools import cache
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -86,7 +88,8 @@ def mass_before(probabilities: NDArray[np.floating]) -> Array:
     """
     shares = np.asarray(probabilities, dtype=np.float64)
     rows, classes = np.arange(len(shares)), shares.shape[1]
-    padded = np.pad(shares, ((0, 0), (1, 1)), constant_values=-1.0)
+    padded = np.full((len(shares), classes + 2), -1.0)
+    padded[:, 1:-1] = shares
     low = high = shares.argmax(1)
     before, mass = np.zeros_like(shares), shares.max(1)
     for _ in range(classes - 1):
@@ -102,11 +105,20 @@ def mass_before(probabilities: NDArray[np.floating]) -> Array:
 def _mass_before_all(probabilities: NDArray[np.floating]) -> Array:
     """(N, 29) `mass_before` of all seven grades; those of one number of classes together, which is faster."""
     before = np.empty(probabilities.shape)
-    for classes in {target.classes for target in TARGETS}:
-        positions = np.stack([np.r_[t.one_hot] for t in TARGETS if t.classes == classes])  # (grades, classes)
+    for positions in _positions():
+        classes = positions.shape[1]
         together = mass_before(probabilities[:, positions].reshape(-1, classes))
         before[:, positions] = together.reshape(len(probabilities), -1, classes)
     return before
+
+
+@cache
+def _positions() -> tuple[NDArray[np.intp], ...]:
+    """For each number of classes, the (grades, classes) positions among the 29 of the grades that have it."""
+    return tuple(
+        np.stack([np.arange(t.one_hot.start, t.one_hot.stop) for t in TARGETS if t.classes == classes])
+        for classes in sorted({target.classes for target in TARGETS})
+    )
 
 
 def fit_sets(probabilities: NDArray[np.floating], targets: NDArray[np.floating], level: float = 0.9) -> ConformalSets:

@@ -11,12 +11,13 @@ from torch import Tensor
 from kneegrade.anatomy import Knee
 from kneegrade.anatomy.landmark_scheme import NUM_LANDMARKS
 from kneegrade.imaging.film_quality import clipped_fraction, smoothness
+from kneegrade.imaging.quantiles import quantiles
 from kneegrade.network import visible_mean
 from kneegrade.uncertainty.implant_network import implant_input
 
 Array = NDArray[np.float64]
 
-DECILES = np.linspace(0.1, 0.9, 9)
+DECILES = np.linspace(0.1, 0.9, 9).tolist()
 PHOTOMETRY_FEATURES = 15
 
 
@@ -83,8 +84,10 @@ def photometry_features(roi: NDArray[np.float32], inside: NDArray[np.bool_]) -> 
         roi: (S, S) crop in [0, 1], contrast stretched.
         inside: (S, S) bool, which pixels are on the film.
     """
-    film = roi[inside] if inside.any() else roi.ravel()
-    steps = np.abs(np.diff(roi, axis=1))[inside[:, 1:] & inside[:, :-1]]
-    steep = np.quantile(steps, (0.99, 0.998)) if len(steps) else np.zeros(2)
+    is_whole = inside.all()  # then the mask, which takes most of the time, is not needed
+    film = roi[inside] if inside.any() and not is_whole else roi.ravel()
+    steps = np.abs(np.diff(roi, axis=1))
+    steps = steps.ravel() if is_whole else steps[inside[:, 1:] & inside[:, :-1]]
+    steep = quantiles(steps, (0.99, 0.998)) if len(steps) else [0.0, 0.0]
     moments = [film.mean(), film.std(), clipped_fraction(film), smoothness(roi.astype(np.float64))]
-    return np.concatenate([moments, np.quantile(film[::5], DECILES), steep])
+    return np.concatenate([moments, quantiles(film[::5], DECILES), steep])
