@@ -133,7 +133,8 @@ def _print_table(pairs: "list[PairAgreement]") -> None:
     for (first, second), own in by_raters.items():
         kl = own.get("kl")
         cells = ["", "–", ""] if kl is None else [str(kl.knees), _with_interval(kl), f"{kl.accuracy[0]:.0%}"]
-        table.add_row(f"{first} – {second}", *cells, *(_kappa(own[o]) if o in own else "–" for o in others))
+        names = second if second.startswith(f"{first}, ") else f"{first} – {second}"
+        table.add_row(names, *cells, *(_kappa(own[o]) if o in own else "–" for o in others))
     Console().print(table)
     typer.echo("n: knees with a KL grade of both. κ: quadratic-weighted kappa; – where all grades are the same.")
 
