@@ -49,7 +49,7 @@ def viewer(
         str | None,
         typer.Option(
             metavar="REGEX", show_default="as last time, else column subject_id, else one person per film",
-            help="Regular expression whose first group in a film's name is the person; '' forgets it.",
+            help="Regular expression whose first group in a film's name is the person; none: forget it.",
         ),
     ] = None,
     export: Annotated[
@@ -82,6 +82,8 @@ def viewer(
 
     if adjudicate and study is None:
         raise UsageError("--adjudicate compares the readers of a study; give its name with --study.")
+    if subject == "none":
+        subject = ""
     store, settings = FolderStore(directory, films or None, subject), PageSettings.of(directory)
     if subject is not None:
         settings = replace(settings, subject=subject or None)

@@ -169,7 +169,7 @@ def test_the_expression_for_the_person_is_remembered(folder, monkeypatch):
 
     assert export("--subject", r"film-(\d)") == {"0"}
     assert export() == {"0"}
-    assert export("--subject", "") == {""}
+    assert export("--subject", "none") == {""}
     assert export() == {""}
 
 

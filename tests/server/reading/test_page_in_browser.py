@@ -169,6 +169,20 @@ def test_a_dragged_landmark_takes_the_outline_with_it_and_is_measured(browser, s
         until(page, "kneegrade.film.reading.knees[0].landmarks_px !== null && !kneegrade.film.isDirty")
 
 
+def test_a_joint_space_of_no_width_has_no_error_of_zero(browser, services, in_order):
+    with serving(browser, services) as readers:
+        page = in_order(readers)
+        page.evaluate(
+            """async () => {
+              const { film } = kneegrade, [x, y] = film.points(0)[50];
+              await film.startMoving(0, 50);
+              film.move(0, 50, [x, y - 20]);
+              film.endMoving();
+            }"""
+        )
+        page.locator(".knee .lateral").first.get_by_text("0 (outlines meet)").wait_for()
+
+
 def test_two_readers_merge_and_decide(browser, services, in_order):
     with serving(browser, services, "anna", "ben") as readers:
         anna, ben = in_order(readers), in_order(readers, "ben")
@@ -430,7 +444,12 @@ def test_a_change_made_while_the_server_is_down_survives_its_tab(services, page_
     page.close()
     assert kl_of_first_film(services) is None
     with start() as server:
-        server.sessions.invite("anna")
+        for name in ("anna", "ben"):
+            server.sessions.invite(name)
+        page = readers.contexts[0].new_page()
+        page.goto(readers.links["ben"])  # at the same computer
+        page.wait_for_selector("body[data-opened]")
+        assert kl_of_first_film(services) is None
         page = readers.contexts[0].new_page()
         page.goto(readers.links["anna"])
         page.get_by_text("Saved the changes of 1 film").wait_for()
