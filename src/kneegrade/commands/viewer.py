@@ -94,7 +94,7 @@ def viewer(
     require_fastapi()
     names = _reader_names(readers or [])
     keys = [film.key for film in store.worklist() if film.status != "failed"]
-    read_by = () if adjudicate else names
+    read_by = names if readers and not adjudicate else ()  # the user who only looks at the study is not waited for
     chosen = None if study is None else open_study(directory, study, keys, repeats=repeats, seed=seed, readers=read_by)
     desk = ReadingDesk(store, chosen, adjudicate)
     signed = FolderSignatures(directory, store.film, store.content)

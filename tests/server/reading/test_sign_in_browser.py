@@ -87,9 +87,8 @@ def sign_with_another_kl(browser, url, token):
     page.keyboard.press("s")
     assert "names you (jane.doe)" in page.get_by_role("dialog").inner_text()
     page.get_by_role("dialog").get_by_role("button", name="Sign", exact=True).click()
-    page.locator("#standing").get_by_text("Signed by jane.doe, revision 2").wait_for()
-    page.get_by_text("Signed. Wrote sr-2.dcm, fhir-2.json.").or_(
-        page.get_by_text("All films of the list are read.")
-    ).wait_for()
+    standing = page.locator("#standing")
+    standing.get_by_text("It cannot be changed. Wrote sr-2.dcm, fhir-2.json.").wait_for()
+    assert "Signed by jane.doe, revision 2" in standing.inner_text()
     assert errors == []
     return kl

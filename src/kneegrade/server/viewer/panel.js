@@ -188,13 +188,13 @@ export class Panel {
     const { film, page } = this, box = $("standing"), { signed } = film;
     const isSigned = film.saved.status === "signed";
     box.hidden = !signed || film.mode !== "shared";
-    const shown = signed ? `${isSigned} ${signed.revision}` : "";
+    const shown = signed ? `${isSigned} ${signed.revision} ${film.outcome ?? ""}` : "";
     if (box.hidden || box.dataset.shown === shown) return;
     box.dataset.shown = shown;
     box.className = `standing ${isSigned ? "is-signed" : "is-withdrawn"}`;
     const when = new Date(signed.time).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
     box.replaceChildren(...(isSigned
-      ? [h("p", {}, h("b", {}, `Signed by ${signed.reader}`), `, revision ${signed.revision}, ${when}. It cannot be changed.`), h("button", { type: "button", id: "withdraw", title: "s", onclick: () => page.withdraw() }, "Withdraw signature…")]
+      ? [h("p", {}, h("b", {}, `Signed by ${signed.reader}`), `, revision ${signed.revision}, ${when}. It cannot be changed.${film.outcome ? ` ${film.outcome}` : ""}`), h("button", { type: "button", id: "withdraw", title: "s", onclick: () => page.withdraw() }, "Withdraw signature…")]
       : [h("p", {}, h("b", {}, "Signature withdrawn. "), `${signed.reader} had signed revision ${signed.revision}, ${when}. Reports that were sent stay as they are until the film is signed again.`)]));
   }
 

@@ -143,6 +143,7 @@ const note = (one) => {
   row.reader = one.mode === "blind" ? null : one.reader;
   worklist.refresh();
   for (const text of one.notes ?? []) toast(text);
+  if (one.notes?.length) one.outcome = one.notes.join(" ").replace(/^Signed\. /, "");
   one.notes = [];
 };
 

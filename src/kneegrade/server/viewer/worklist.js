@@ -69,7 +69,7 @@ export class Worklist extends EventTarget {
     this.shown = this.films.filter((film) => keep(film) && (!wanted || film.name.toLowerCase().includes(wanted)));
     this.shown = this.shown.map((film, i) => [film, i]).sort((a, b) => compare(a[0], b[0]) || a[1] - b[1]).map(([film]) => film);
     this.space.style.height = `${this.shown.length * ROW}px`;
-    $("list-count").textContent = this.shown.length === this.films.length ? `${this.films.length} films` : `${this.shown.length} of ${this.films.length} films`;
+    $("list-count").textContent = this.shown.length === this.films.length ? `${this.films.length} ${this.films.length === 1 ? "film" : "films"}` : `${this.shown.length} of ${this.films.length} films`;
     this.refresh();
   }
 
@@ -134,8 +134,8 @@ export class Worklist extends EventTarget {
       h("i", {}, side === "unknown" ? "?" : side), h("span", { className: "sr" }, " knee, KL"), ` ${kl ?? "–"}`));
     const row = h("div", { className: `row is-${film.unsaved ? "unsaved" : film.withdrawn ? "withdrawn" : film.status}`, role: "option", id: `row-${at}`, "aria-selected": String(film === this.open), "aria-setsize": this.shown.length,
       "aria-posinset": at + 1, dataset: { at: String(at), key: film.key } },
-    h("span", { className: "name", title: film.name }, film.name), h("span", { className: "chips" }, ...knees),
-    h("span", { className: "flags" }, flags.join(", ")), h("span", { className: "status" }, statusText(film)));
+    h("div", {}, h("span", { className: "name", title: film.name }, film.name), h("span", { className: "chips" }, ...knees)),
+    h("div", {}, h("span", { className: "flags", title: flags.join(", ") }, flags.join(", ")), h("span", { className: "status" }, statusText(film))));
     row.style.transform = `translateY(${at * ROW}px)`;
     return row;
   }
