@@ -136,7 +136,7 @@ def _print_table(pairs: "list[PairAgreement]") -> None:
         names = second if second.startswith(f"{first}, ") else f"{first} – {second}"
         table.add_row(names, *cells, *(_kappa(own[o]) if o in own else "–" for o in others))
     Console().print(table)
-    typer.echo("n: knees with a KL grade of both. κ: quadratic-weighted kappa; – where all grades are the same.")
+    typer.echo("n: knees with a KL grade of both. κ: quadratic-weighted kappa, – if undefined.")
 
 
 def _kappa(pair: "PairAgreement") -> str:

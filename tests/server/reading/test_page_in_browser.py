@@ -251,7 +251,11 @@ def test_a_blind_study_of_three_readers_is_compared_and_adjudicated(browser, tmp
     assert pairs["anna", "ben"]["accuracy"] == "0.0"
     assert pairs["anna", "anna, repeat 1"]["knees"] == "2"
     assert ("carla", "kneegrade") in pairs
-    assert "Readers differ on 6 knees" in capsys.readouterr().out
+    screen = capsys.readouterr().out
+    assert "Readers differ on 6 knees" in screen
+    raters = [line for line in screen.splitlines() if "(too few)" in line]
+    assert [line.split("  ")[0] for line in raters][-2:] == ["ben, repeat 1", "carla, repeat 1"]
+    assert len(raters) == 9  # a line for each of 6 pairs and 3 repeats
     judge = replace(services, desk=ReadingDesk(store, study, adjudicate=True))
     with serving(browser, judge, "dora") as readers:
         page = readers.open("dora")
