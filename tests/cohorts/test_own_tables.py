@@ -5,7 +5,7 @@ import pytest
 from kneegrade.anatomy import LandmarkDetector
 from kneegrade.cohorts import Counts, check_manifest, csv_manifest
 from kneegrade.cohorts.film_manifests import manifest_from_films
-from kneegrade.errors import CohortError
+from kneegrade.errors import CohortError, UsageError
 from kneegrade.phantom import DicomOptions, FilmOptions, render_film, write_film
 
 
@@ -90,9 +90,9 @@ def test_knees_of_a_folder_are_found_and_excluded_films_reported(tmp_path):
     assert [line.split(":")[0] for line in bad] == ["1.dcm", "2.dcm"]
     table, _ = manifest_from_films(tmp_path, LandmarkDetector(), r"day/(\d)")
     assert set(table["subject_id"]) == {"0"}
-    with pytest.raises(CohortError, match="not a regular expression"):
+    with pytest.raises(UsageError, match="not a regular expression"):
         manifest_from_films(tmp_path, LandmarkDetector(), "(")
-    with pytest.raises(CohortError, match="has no group"):
+    with pytest.raises(UsageError, match="has no group"):
         manifest_from_films(tmp_path, LandmarkDetector(), r"day")
     with pytest.raises(CohortError, match="no film with a knee"):
         manifest_from_films(tmp_path / "1.dcm", LandmarkDetector())

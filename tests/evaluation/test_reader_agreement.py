@@ -75,6 +75,25 @@ def test_intervals_resample_people(readings):
     assert widths[1] == pytest.approx(widths[0], rel=0.25)  # the same people with twice the knees tell no more
 
 
+def test_few_people_have_no_interval(readings):
+    for people, has_interval in ((9, False), (10, True)):
+        pair = pairwise_agreement(readings[readings["film"].isin([f"f{i}" for i in range(people)])], 20)[0]
+        assert (pair.people, bool(np.isfinite(pair.kappa[1:]).all())) == (people, has_interval)
+        assert (pair.as_row()["kappa_low"] is None) is not has_interval
+        assert np.isfinite(pair.kappa[0])
+
+
+def test_disagreements_name_the_film_as_labels_do():
+    rated = [("anna", 1, "L"), ("ben", 2, "L"), ("kneegrade", 2, "R")]
+    table = disagreements(checked_readings(pd.DataFrame([
+        {"film": "f", "knee": 0, "image_path": "/films/a.dcm", "subject_id": "P7", "side": side, "visit": "24",
+         "reader": reader, "repeat": 0, "kl": kl, "gradable": 1} for reader, kl, side in rated
+    ])))  # fmt: skip
+    (row,) = table.to_dict("records")
+    names = ("image_path", "subject_id", "side", "visit", "grade", "anna", "ben")
+    assert tuple(row[name] for name in names) == ("/films/a.dcm", "P7", "R", "24", "kl", 1, 2)
+
+
 def test_disagreements_of_readers_are_listed_with_what_each_gave(readings):
     table = disagreements(readings[readings["film"].isin(["f0", "f1"])])
     both = readings[readings["repeat"] == 0].set_index(["film", "knee", "reader"])

@@ -18,6 +18,7 @@ from kneegrade.cohorts.manifest import (
     target_distributions,
 )
 from kneegrade.cohorts.readings import Counts
+from kneegrade.cohorts.subject_pattern import subject_pattern
 
 __all__ = [
     "Counts",
@@ -36,6 +37,7 @@ __all__ = [
     "oai_manifest",
     "phantom_manifest",
     "rows_of_split",
+    "subject_pattern",
     "target_distributions",
     "write_fake_most",
     "write_fake_oai",

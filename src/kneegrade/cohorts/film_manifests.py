@@ -14,6 +14,7 @@ import pandas as pd
 from kneegrade.anatomy import LandmarkDetector, UserLandmarks, knees_from_landmarks, refusal
 from kneegrade.anatomy.geometry import pose_of
 from kneegrade.cohorts.manifest import check_manifest
+from kneegrade.cohorts.subject_pattern import subject_pattern
 from kneegrade.errors import CohortError, KneeGradeError, RecipeError
 from kneegrade.imaging import Source, check_film, find_sources, read_radiograph, stem_of
 from kneegrade.progress import Progress
@@ -39,9 +40,9 @@ def manifest_from_landmarks(
 
     Raises:
         RecipeError: no film has landmarks.
-        CohortError: the regular expression is invalid or has no group.
+        UsageError: the regular expression is invalid or has no group.
     """
-    pattern = _subject_pattern(subject)
+    pattern = subject_pattern(subject)
     sources, rows, excluded = list(find_sources([films])), [], []
     landmarks = landmarks.among(source.name for source in sources)
     for number, source in enumerate(sources, start=1):
@@ -56,16 +57,6 @@ def manifest_from_landmarks(
     table = pd.DataFrame(rows).assign(split=split, source="marked")
     check_manifest(table)
     return table, excluded
-
-
-def _subject_pattern(expression: str) -> re.Pattern[str]:
-    try:
-        pattern = re.compile(expression)
-    except re.error as error:
-        raise CohortError(f"{expression!r} is not a regular expression: {error}.") from error
-    if not pattern.groups:
-        raise CohortError(f"{expression!r} has no group: put the part that is the subject in parentheses.")
-    return pattern
 
 
 def _knees_with_landmarks(
@@ -106,10 +97,10 @@ def manifest_from_films(
         progress: called with (films done, all films).
 
     Raises:
-        CohortError: no knee was found, or the regular expression is invalid or has no group.
-        UsageError: `films` does not exist.
+        CohortError: no knee was found.
+        UsageError: `films` does not exist, or the regular expression is invalid or has no group.
     """
-    pattern = _subject_pattern(subject)
+    pattern = subject_pattern(subject)
     sources, rows, excluded = list(find_sources([films])), [], []
     for number, source in enumerate(sources, start=1):
         try:

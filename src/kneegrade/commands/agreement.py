@@ -37,15 +37,18 @@ def agreement(
 ) -> None:  # fmt: skip
     """Compare readers with each other, with themselves and with kneegrade.
 
-    For each grade and pair of raters: quadratic-weighted kappa, share of equal grades, share at most one grade apart
-    and mean difference, each with its 95 % interval (bootstrap over people). Writes agreement.csv, and
-    disagreements.csv with the knees on which readers differ; `kneegrade viewer --adjudicate` shows these films.
+    Shows quadratic-weighted kappa for each pair of raters. Writes agreement.csv with all measures of each grade (kappa,
+    share of equal grades, share at most one grade apart, mean difference; 95 % intervals by a bootstrap over people,
+    from 10 people on), and disagreements.csv with the knees on which readers differ; `kneegrade viewer --adjudicate`
+    shows these films.
     """
-    from kneegrade.evaluation.reader_agreement import disagreements, pairwise_agreement
+    from kneegrade.evaluation.reader_agreement import MIN_PEOPLE, disagreements, pairwise_agreement
     from kneegrade.files import prepare_output
     from kneegrade.reporting import write_rows
 
     readings = _of_study(_readings(path), study)
+    if path.is_dir() and not quiet:
+        _print_waiting(path, set(readings["study"]))
     pairs = pairwise_agreement(readings, replicates, seed)
     folder = output or (path if path.is_dir() else path.parent)
     prepare_output(folder)
@@ -60,6 +63,8 @@ def agreement(
         typer.echo(json.dumps(rows))
     elif not quiet:
         _print_table(pairs)
+        if any(pair.people < MIN_PEOPLE for pair in pairs):
+            typer.echo(f"too few: fewer than {MIN_PEOPLE} people, so no interval.")
         knees = differing[["film", "knee"]].drop_duplicates()
         typer.echo(f"Readers differ on {len(knees)} knees. Wrote agreement.csv and disagreements.csv to {folder}.")
 
@@ -75,6 +80,16 @@ def _readings(path: Path) -> "pd.DataFrame":
     from kneegrade.server.labels import READING_COLUMNS, reading_rows
 
     return checked_readings(pd.DataFrame(reading_rows(FolderStore(path)), columns=list(READING_COLUMNS)))
+
+
+def _print_waiting(folder: Path, studies: set[str]) -> None:
+    """Say which readers of the study have not read all films that others have read."""
+    from kneegrade.server.folder_store import FolderStore
+    from kneegrade.server.standing_readings import waiting_films
+
+    for (study, reader), films in waiting_films(FolderStore(folder)).items():
+        if study in studies:
+            typer.echo(f"Note: {reader} has not read {len(films)} films that others have read.", err=True)
 
 
 def _of_study(readings: "pd.DataFrame", study: str | None) -> "pd.DataFrame":
@@ -100,24 +115,38 @@ def _of_study(readings: "pd.DataFrame", study: str | None) -> "pd.DataFrame":
 
 
 def _print_table(pairs: "list[PairAgreement]") -> None:
+    """A row per pair of raters: KL with its interval and share of equal grades, and kappa of the other grades."""
     from rich.console import Console
     from rich.table import Table
 
     from kneegrade.reporting.report_labels import SHORT_LABELS
+    from kneegrade.schema import TARGET_NAMES
 
-    table = Table(title=None, header_style="bold")
-    for name in ("Grade", "Raters"):
-        table.add_column(name)
-    for name in ("Knees", "Kappa (95 %)", "Equal", "Within 1", "Difference"):
-        table.add_column(name, justify="right")
-    last = ""
+    others = [name for name in TARGET_NAMES if name != "kl"]
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    table.add_column("Raters", overflow="fold")
+    for name in ("n", "KL κ (95 %)", "equal", *(SHORT_LABELS[name] for name in others)):
+        table.add_column(name, justify="right", no_wrap=True)
+    by_raters: dict[tuple[str, str], dict[str, PairAgreement]] = {}
     for pair in pairs:
-        kappa, low, high = pair.kappa
-        shown = "–" if kappa != kappa else f"{kappa:.2f} ({low:.2f} to {high:.2f})"
-        table.add_row(
-            SHORT_LABELS.get(pair.grade, "Gradable") if pair.grade != last else "", f"{pair.first} – {pair.second}",
-            str(pair.knees), shown, f"{pair.accuracy[0]:.0%}", f"{pair.one_off_accuracy[0]:.0%}",
-            f"{pair.difference[0]:+.2f}".replace("-", "−"),
-        )  # fmt: skip
-        last = pair.grade
+        by_raters.setdefault((pair.first, pair.second), {})[pair.grade] = pair
+    for (first, second), own in by_raters.items():
+        kl = own.get("kl")
+        cells = ["", "–", ""] if kl is None else [str(kl.knees), _with_interval(kl), f"{kl.accuracy[0]:.0%}"]
+        names = second if second.startswith(f"{first}, ") else f"{first} – {second}"
+        table.add_row(names, *cells, *(_kappa(own[o]) if o in own else "–" for o in others))
     Console().print(table)
+    typer.echo("n: knees with a KL grade of both. κ: quadratic-weighted kappa, – if undefined.")
+
+
+def _kappa(pair: "PairAgreement") -> str:
+    return "–" if pair.kappa[0] != pair.kappa[0] else f"{pair.kappa[0]:.2f}".replace("-", "−")
+
+
+def _with_interval(pair: "PairAgreement") -> str:
+    _, low, high = pair.kappa
+    if low == low:
+        return f"{_kappa(pair)} ({low:.2f} to {high:.2f})".replace("-", "−")
+    from kneegrade.evaluation.reader_agreement import MIN_PEOPLE
+
+    return f"{_kappa(pair)} (too few)" if pair.people < MIN_PEOPLE else _kappa(pair)

@@ -1,7 +1,9 @@
 """`kneegrade viewer`: the reader's page on a folder of results."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import typer
 
@@ -46,14 +48,16 @@ def viewer(
     subject: Annotated[
         str | None,
         typer.Option(
-            metavar="REGEX", show_default="column subject_id of the films' table, else one person per film",
-            help="Regular expression whose first group in a film's name is the person.",
+            metavar="REGEX", show_default="as last time, else column subject_id, else one person per film",
+            help="Regular expression whose first group in a film's name is the person; none: forget it.",
         ),
     ] = None,
     export: Annotated[
         bool, typer.Option("--export", help="Write labels.csv, labels.parquet and readings.csv, and end.")
     ] = False,
-    port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="Port; 0: a free one.")] = 0,
+    port: Annotated[
+        int, typer.Option(metavar="N", min=0, max=65535, show_default="as last time, else a free one", help="Port.")
+    ] = 0,
     weights: WeightsOption = None,
     detector: DetectorOption = None,
 ) -> None:  # fmt: skip
@@ -70,28 +74,56 @@ def viewer(
     from kneegrade.server.folder_store import FolderStore
     from kneegrade.server.labels import label_notes, write_labels
     from kneegrade.server.local_page import serve_locally
-    from kneegrade.server.reading import ReadingServices, require_fastapi
+    from kneegrade.server.page_files import require_fastapi
+    from kneegrade.server.page_settings import PageSettings
+    from kneegrade.server.reading import ReadingServices
     from kneegrade.server.reading_desk import ReadingDesk
     from kneegrade.server.signature import FolderSignatures
 
     if adjudicate and study is None:
         raise UsageError("--adjudicate compares the readers of a study; give its name with --study.")
-    store = FolderStore(directory, films or None, subject)
+    if subject == "none":
+        subject = ""
+    store, settings = FolderStore(directory, films or None, subject), PageSettings.of(directory)
+    if subject is not None:
+        settings = replace(settings, subject=subject or None)
+        settings.write(directory)
     if export:
         _print_written(write_labels(store, directory), label_notes(store, directory))
         return
     require_fastapi()
+    names = _reader_names(readers or [])
     keys = [film.key for film in store.worklist() if film.status != "failed"]
-    chosen = None if study is None else open_study(directory, study, keys, repeats=repeats, seed=seed)
+    read_by = names if readers and not adjudicate else ()  # the user who only looks at the study is not waited for
+    chosen = None if study is None else open_study(directory, study, keys, repeats=repeats, seed=seed, readers=read_by)
     desk = ReadingDesk(store, chosen, adjudicate)
     signed = FolderSignatures(directory, store.film, store.content)
     services = ReadingServices(desk, EvidenceService(weights, detector), directory, signed)
-    names = _reader_names(readers or [])
     typer.echo(f"{len(store.worklist())} films of {directory}. Open this link; it works once. Ctrl-C ends the page.")
+    for one in desk.unfinished() if adjudicate else ():
+        typer.echo(f"Note: {one['reader']} has read {one['done']} of {one['total']}.", err=True)
+
+    def on_link(reader: str, link: str) -> None:
+        typer.echo(f"{reader}: {link}")
+        replace(settings, port=urlsplit(link).port or 0).write(directory)
+
     with stop_signals():
-        serve_locally(services, names, lambda reader, link: typer.echo(f"{reader}: {link}"), port)
+        serve_locally(services, names, on_link, port or _if_free(settings.port))
     if any(review.reading.get("status") != "draft" for review in store.log.streams().values()):
         _print_written(write_labels(store, directory), label_notes(store, directory))
+
+
+def _if_free(port: int) -> int:
+    """The port, or 0 if it is in use."""
+    import socket
+
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return 0
+    return port
 
 
 def _print_written(paths: list[Path], notes: list[str]) -> None:

@@ -2,7 +2,8 @@
 
 Readings are a table with one row per knee and reading: `film`, `knee`, `subject_id`, `reader`, `repeat` (0, from 1 for
 repeated readings of the same reader), the seven grades (missing where not read) and `gradable` (0 or 1). Two readings
-are compared on the knees that both graded. People are resampled for the intervals, as their two knees are similar.
+are compared on the knees that both graded. People are resampled for the intervals, as their two knees are similar; with
+fewer than `MIN_PEOPLE` people there are none.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,8 +24,10 @@ from kneegrade.schema import TARGETS
 GRADABLE: Final = "gradable"
 CLASSES: Final = {**{target.name: target.classes for target in TARGETS}, GRADABLE: 2}
 COLUMNS: Final = ("film", "knee", "subject_id", "reader", "repeat", *CLASSES)
+FILM_COLUMNS: Final = ("image_path", "subject_id", "side", "visit")  # by which a row is joined with other tables
 METRICS: Final = ("kappa", "accuracy", "one_off_accuracy")
 MIN_KNEES: Final = 2
+MIN_PEOPLE: Final = 10  # for intervals: a bootstrap over fewer people says nothing
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,9 @@ class PairAgreement:
         first: rater, "NAME" or "NAME, repeat N".
         second: rater.
         knees: number of knees that both graded.
-        kappa: quadratic-weighted kappa with its 95 % interval; NaN where both always give the same single grade.
+        people: number of people whose knees these are.
+        kappa: quadratic-weighted kappa with its 95 % interval; NaN where both always give the same single grade. The
+            limits of all intervals are NaN with fewer than `MIN_PEOPLE` people.
         accuracy: share of equal grades, with its interval.
         one_off_accuracy: share of knees at most one grade apart, with its interval.
         difference: mean of second − first, with its interval.
@@ -46,6 +51,7 @@ class PairAgreement:
     first: str
     second: str
     knees: int
+    people: int
     kappa: tuple[float, float, float]
     accuracy: tuple[float, float, float]
     one_off_accuracy: tuple[float, float, float]
@@ -53,7 +59,7 @@ class PairAgreement:
 
     def as_row(self) -> dict[str, Any]:
         """The values as cells of a table; None where undefined."""
-        row: dict[str, Any] = {"grade": self.grade, "first": self.first, "second": self.second, "knees": self.knees}
+        row: dict[str, Any] = {name: getattr(self, name) for name in ("grade", "first", "second", "knees", "people")}
         for name in (*METRICS, "difference"):
             values = [round(v, 4) if np.isfinite(v) else None for v in getattr(self, name)]
             row |= dict(zip((name, f"{name}_low", f"{name}_high"), values, strict=True))
@@ -77,13 +83,16 @@ def load_readings(path: Path) -> pd.DataFrame:
 
 
 def checked_readings(table: pd.DataFrame, name: str = "readings") -> pd.DataFrame:
-    """The columns `COLUMNS` and, where present, `study` of a table of readings, with numbers as Int64.
+    """The columns `COLUMNS`, `FILM_COLUMNS` and `study` of a table of readings, with numbers as Int64.
+
+    Texts that the table lacks are empty.
 
     Raises:
         CohortError: a grade is not on its scale.
     """
     result = pd.DataFrame({key: table[key].astype(str) for key in ("film", "subject_id", "reader")})
-    result["study"] = table["study"].astype(str) if "study" in table.columns else ""
+    for column in ("study", *FILM_COLUMNS):
+        result[column] = table[column].astype(str) if column in table.columns else ""
     for column in ("knee", "repeat", *CLASSES):
         absent = pd.Series([0 if column in ("knee", "repeat") else None] * len(table), index=table.index)
         values = table[column] if column in table.columns else absent
@@ -154,12 +163,18 @@ def _pair(table: pd.DataFrame, grade: str, first: str, second: str, replicates: 
     difference = (
         bootstrap.sums((two - one).astype(np.float64)[:, None])[:, 0] / bootstrap.sums(np.ones((len(both), 1)))[:, 0]
     )
-    shares = {name: interval(metrics[name]) for name in METRICS}
-    return PairAgreement(grade, first, second, len(both), **shares, difference=interval(difference))
+    people = both["subject_id"].nunique()
+    has_interval = people >= MIN_PEOPLE
+    values = {name: interval(metrics[name]) for name in METRICS} | {"difference": interval(difference)}
+    shown = {name: value if has_interval else (value[0], np.nan, np.nan) for name, value in values.items()}
+    return PairAgreement(grade, first, second, len(both), people, **shown)
 
 
 def disagreements(readings: pd.DataFrame, without: Sequence[str] = ("kneegrade",)) -> pd.DataFrame:
-    """The knees and grades on which readers differ in their first readings: film, knee, grade, and a column per reader.
+    """The knees and grades on which readers differ in their first readings.
+
+    The columns are film, knee, those of `FILM_COLUMNS`, grade, and one per reader. The side is that of kneegrade, else
+    that of the first reader.
 
     Args:
         readings: from `load_readings` or `checked_readings`.
@@ -168,10 +183,12 @@ def disagreements(readings: pd.DataFrame, without: Sequence[str] = ("kneegrade",
     first = readings[readings["repeat"] == 0]
     rows = []
     for (film, knee), group in first.groupby(["film", "knee"], sort=True):
+        by_rater = group.sort_values("reader", key=lambda names: names != "kneegrade", kind="stable")
+        named = {column: by_rater[column].iloc[0] for column in FILM_COLUMNS}
         for grade in CLASSES:
             given = dict(zip(group["reader"], group[grade], strict=True))
             values = {v for reader, v in given.items() if reader not in without and not pd.isna(v)}
             if len(values) > 1:
-                rows.append({"film": film, "knee": knee, "grade": grade, **given})
+                rows.append({"film": film, "knee": knee, **named, "grade": grade, **given})
     readers = sorted(first["reader"].unique())
-    return pd.DataFrame(rows, columns=["film", "knee", "grade", *readers])
+    return pd.DataFrame(rows, columns=["film", "knee", *FILM_COLUMNS, "grade", *readers])

@@ -3,7 +3,8 @@
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -25,12 +26,14 @@ class Study:
         films: keys.
         repeats: share of the films that each reader sees twice.
         seed: of the order and of the choice of the repeated films.
+        readers: whose readings the study waits for.
     """
 
     name: str
     films: tuple[str, ...]
     repeats: float = 0.1
     seed: int = 0
+    readers: tuple[str, ...] = ()
 
     def order(self, reader: str) -> list[tuple[str, int]]:
         """(key, repeat) in the order in which a reader sees them; the same at every call.
@@ -56,8 +59,12 @@ class Study:
         return {sorted(self.films)[i] for i in chosen}
 
 
-def open_study(directory: Path, name: str, films: list[str], *, repeats: float, seed: int) -> Study:
-    """The study of this name in a folder; a new one is written to `study-NAME.json` and not changed afterwards.
+def open_study(
+    directory: Path, name: str, films: list[str], *, repeats: float, seed: int, readers: Sequence[str] = ()
+) -> Study:
+    """The study of this name in a folder; a new one is written to `study-NAME.json`.
+
+    Only readers are added to it afterwards.
 
     Args:
         directory: with the results.
@@ -65,19 +72,38 @@ def open_study(directory: Path, name: str, films: list[str], *, repeats: float, 
         films: keys of the films of a new study.
         repeats: share of the films to repeat, of a new study.
         seed: of a new study.
+        readers: who read it now.
 
     Raises:
-        UsageError: the name is not usable, or the file is damaged.
+        UsageError: the name is not usable, the file is damaged or cannot be written.
     """
     if not _NAME.fullmatch(name):
         raise UsageError(f"The study's name {name!r} is not usable; use letters, digits, '-' and '_'.")
     path = directory / f"study-{name}.json"
-    if path.exists():
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            return Study(values["name"], tuple(values["films"]), float(values["repeats"]), int(values["seed"]))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UsageError(f"{path.name} is damaged; restore it, or choose another name for the study.") from error
-    study = Study(name, tuple(films), repeats, seed)
-    write_text(path, json.dumps(asdict(study), indent=1) + "\n")
+    known = _read_study(path)
+    study = Study(name, tuple(films), repeats, seed) if known is None else known
+    study = replace(study, readers=tuple(dict.fromkeys([*study.readers, *readers])))
+    if study != known:
+        write_text(path, json.dumps(asdict(study), indent=1) + "\n")
     return study
+
+
+def study_readers(directory: Path, name: str) -> tuple[str, ...]:
+    """The readers of a study in a folder; none if there is no such study.
+
+    Raises:
+        UsageError: the file of the study is damaged.
+    """
+    study = _read_study(directory / f"study-{name}.json") if _NAME.fullmatch(name) else None
+    return () if study is None else study.readers
+
+
+def _read_study(path: Path) -> Study | None:
+    if not path.exists():
+        return None
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        films, readers = tuple(values["films"]), tuple(values.get("readers", ()))
+        return Study(values["name"], films, float(values["repeats"]), int(values["seed"]), readers)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"{path.name} is damaged; restore it, or choose another name for the study.") from error

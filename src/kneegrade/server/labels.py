@@ -1,9 +1,8 @@
 """Labels from readings: tables that `cohort csv`, `audit`, `calibrate`, `train` and `agreement` take.
 
-`labels.csv` and `labels.parquet` have a row per knee that was read and is gradable, with the grades that stand: those
-of the adjudication of a study, else those of the shared reading, else those on which all readers of a study agree. A
-shared reading that only confirms the results of kneegrade does not replace blind readings. `labels.parquet` is a
-manifest, with the corrected landmarks. `readings.csv` has every finished reading by itself.
+`labels.csv` and `labels.parquet` have a row per knee that was read and is gradable, with the grades that stand (see
+`standing_readings`). `labels.parquet` is a manifest, with the corrected landmarks. `readings.csv` has every finished
+reading by itself.
 
 A film that is not on the disk keeps its rows, with the path that it had when it was graded. A film from an archive has
 the path of the archive, then that of the member; it has no row in `labels.parquet`, which needs films on the disk.
@@ -23,9 +22,10 @@ from kneegrade.errors import CohortError, KneeGradeError
 from kneegrade.files import replacing
 from kneegrade.imaging import stem_of
 from kneegrade.schema import TARGET_NAMES
-from kneegrade.server.reading_desk import FINISHED, ReadingStore, agreed_reading, machine_reading, same_grades
+from kneegrade.server.reading_comparison import is_finished
+from kneegrade.server.reading_desk import ReadingStore
 from kneegrade.server.reading_film import ListedFilm, pixel_aspect_of
-from kneegrade.server.review_log import ADJUDICATION, Review, Stream
+from kneegrade.server.standing_readings import standing_readings, waiting_films
 from kneegrade.spreadsheet_cells import escape_formula
 
 LABEL_FILES: Final = ("labels.csv", "labels.parquet", "readings.csv")
@@ -33,7 +33,8 @@ LABEL_COLUMNS: Final = (
     "image_path", "subject_id", "side", "visit", *TARGET_NAMES, "reader", "time", "revision", "status", "study",
 )  # fmt: skip
 READING_COLUMNS: Final = (
-    "film", "knee", "subject_id", "side", "study", "reader", "repeat", *TARGET_NAMES, "gradable", "reason", "status",
+    "film", "knee", "image_path", "subject_id", "side", "visit", "study", "reader", "repeat", *TARGET_NAMES,
+    "gradable", "reason", "status",
     "landmarks_moved", "time", "revision",
 )  # fmt: skip
 MACHINE: Final = "kneegrade"  # reader of the rows with the results of kneegrade
@@ -49,39 +50,6 @@ class RecordsPaths(Protocol):
 
     def recorded_path(self, key: str) -> str:
         """The path of a film when it was graded; raises KeyError if there is none."""
-
-
-def standing_readings(store: ReadingStore) -> dict[str, Review]:
-    """Key of a film → the finished reading that stands for it."""
-    store.log.refresh()
-    finished = {s: r for s, r in store.log.streams().items() if r.reading.get("status") in FINISHED and s.repeat == 0}
-    by_film: dict[str, list[tuple[Stream, Review]]] = {}
-    for stream, review in finished.items():
-        by_film.setdefault(stream.film, []).append((stream, review))
-    return {film: _standing(store, own) for film, own in by_film.items()}
-
-
-def _standing(store: ReadingStore, readings: list[tuple[Stream, Review]]) -> Review:
-    decided = [review for stream, review in readings if stream.reader == ADJUDICATION]
-    shared = [review for stream, review in readings if not stream.study]
-    blind = [(stream, review) for stream, review in readings if stream.study and stream.reader != ADJUDICATION]
-    if decided:
-        return max(decided, key=lambda review: review.time)
-    if shared and not (blind and _only_confirms(store, shared[0])):
-        return shared[0]
-    latest = max((review for _, review in blind), key=lambda review: review.time)
-    names = "+".join(sorted(stream.reader for stream, _ in blind))
-    agreed = {**agreed_reading([review.reading for _, review in blind]), "status": latest.reading["status"]}
-    return Review(latest.stream, latest.revision, names, latest.time, latest.source, agreed)
-
-
-def _only_confirms(store: ReadingStore, review: Review) -> bool:
-    """True if a reading that is not signed gives the results of kneegrade."""
-    try:
-        machine = machine_reading(store.film(review.stream.film))
-    except KeyError:
-        return False
-    return review.reading["status"] == "read" and same_grades(review.reading, machine)
 
 
 def label_rows(store: ReadingStore) -> Iterator[Row]:
@@ -138,6 +106,11 @@ def label_notes(store: ReadingStore, directory: Path) -> list[str]:
             f"{len(films['in_archive'])} read films are in archives: they are in labels.csv only. For "
             "calibration and training, unpack them and grade the folder."
         )
+    for (study, reader), waiting in waiting_films(store).items():
+        notes.append(
+            f"{len(waiting)} films of the study {study} wait for {reader}: the study gives a film labels when all its "
+            "readers have read it."
+        )
     if unlisted:
         notes.append(
             f"{unlisted} read films are not among these results and have no labels; reviews.jsonl keeps their readings."
@@ -175,34 +148,36 @@ def reading_rows(store: ReadingStore, *, machine: bool = True) -> Iterator[Row]:
         machine: whether to add the rows of kneegrade.
     """
     store.log.refresh()
-    seen = dict[str, None]()
+    films = dict[str, Row]()  # key → cells that all rows of a film have
     for stream, review in store.log.streams().items():
-        if review.reading.get("status") not in FINISHED:
+        if not is_finished(review):
             continue
         try:
-            film = store.listed(stream.film)
+            if stream.film not in films:
+                films[stream.film] = _film_cells(store, store.listed(stream.film))
         except KeyError:
             continue
-        seen[stream.film] = None
         for number, knee in enumerate(review.reading["knees"]):
             grades = knee["grades"] if knee["gradable"] else {}
-            yield {
-                "film": stream.film, "knee": number, "subject_id": _person(film), "side": knee["side"],
-                "study": stream.study, "reader": stream.reader or review.reader, "repeat": stream.repeat,
-                **{name: grades.get(name) for name in TARGET_NAMES}, "gradable": int(knee["gradable"]),
-                "reason": knee["reason"], "status": review.reading["status"],
+            yield films[stream.film] | {
+                "knee": number, "side": knee["side"], "study": stream.study, "reader": stream.reader or review.reader,
+                "repeat": stream.repeat, **{name: grades.get(name) for name in TARGET_NAMES},
+                "gradable": int(knee["gradable"]), "reason": knee["reason"], "status": review.reading["status"],
                 "landmarks_moved": int(knee["landmarks_px"] is not None), "time": review.time,
                 "revision": review.revision,
             }  # fmt: skip
-    for key in seen if machine else ():
-        film = store.listed(key)
-        for number, listed in enumerate(film.knees):
-            yield {
-                "film": key, "knee": number, "subject_id": _person(film), "side": listed.side, "study": "",
-                "reader": MACHINE, "repeat": 0, **{name: listed.grades.get(name) for name in TARGET_NAMES},
-                "gradable": int(bool(listed.grades)), "reason": "", "status": "", "landmarks_moved": 0, "time": "",
-                "revision": 0,
+    for key, cells in films.items() if machine else ():
+        for number, listed in enumerate(store.listed(key).knees):
+            yield cells | {
+                "knee": number, "side": listed.side, "study": "", "reader": MACHINE, "repeat": 0,
+                **{name: listed.grades.get(name) for name in TARGET_NAMES}, "gradable": int(bool(listed.grades)),
+                "reason": "", "status": "", "landmarks_moved": 0, "time": "", "revision": 0,
             }  # fmt: skip
+
+
+def _film_cells(store: ReadingStore, film: ListedFilm) -> Row:
+    path, _ = _film_path(store, film)
+    return {"film": film.key, "image_path": path, "subject_id": _person(film), "visit": film.visit or 0}
 
 
 def table_text(columns: Iterable[str], rows: Iterable[Row]) -> str:

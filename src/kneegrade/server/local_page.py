@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from pydantic import BaseModel, Field
 
 from kneegrade.errors import UsageError
-from kneegrade.server.reading import PAGE_HEADERS, ReadingServices, reader_router, require_fastapi
+from kneegrade.server.page_files import PAGE_HEADERS, require_fastapi
+from kneegrade.server.reading import ReadingServices, reader_router
 from kneegrade.server.sessions import Sessions
 
 if TYPE_CHECKING:

@@ -20,7 +20,6 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -30,36 +29,22 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from kneegrade.anatomy.shape_following import following_covariance_mm2
 from kneegrade.coherence.combinations import combination_counts
-from kneegrade.errors import KneeGradeError, UsageError
+from kneegrade.errors import KneeGradeError
 from kneegrade.server.film_evidence import EvidenceService
 from kneegrade.server.film_pixels import PixelCache
 from kneegrade.server.knee_measure import measure_answer
 from kneegrade.server.labels import label_notes, write_labels
-from kneegrade.server.reading_desk import FinishedError, HiddenError, ReadingDesk
+from kneegrade.server.page_files import add_page, require_fastapi
+from kneegrade.server.reading_desk import FinishedError, HiddenError, ReadingDesk, SignedError, revision_of
 from kneegrade.server.reading_film import FilmResults, pixel_aspect_of
 from kneegrade.server.review import CLASSES, MAX_KNEES, IncompleteError, Points, Reading
-from kneegrade.server.review_log import ConflictError, Review
+from kneegrade.server.review_log import SIGNED, ConflictError, Review
 
 if TYPE_CHECKING:
     from fastapi import APIRouter, Response
 
 MAX_REPEAT: Final = 9
 SLICE_BYTES: Final = 1 << 20  # of the pixels, sent at a time: a client that reads slowly holds no copy of them
-PAGE_POLICY: Final = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-PAGE_HEADERS: Final = {
-    "Content-Security-Policy": PAGE_POLICY, "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "no-cache",
-}  # fmt: skip
-_TYPES: Final = {
-    ".html": "text/html; charset=utf-8",
-    ".css": "text/css; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-    ".svg": "image/svg+xml",
-}
 
 
 class Marked(BaseModel):
@@ -97,15 +82,21 @@ class ReadingServices:
         desk: worklist and readings.
         evidence: the network.
         labels_folder: where labels are written; None: nowhere.
-        on_signed: called with the key and the review after a reading was signed; returns sentences for the reader.
+        on_signature: called with the key and the review after a reading was signed or its signature was withdrawn;
+            returns sentences for the reader.
         pixels: of the films that were opened last.
     """
 
     desk: ReadingDesk
     evidence: EvidenceService = field(default_factory=EvidenceService)
     labels_folder: Path | None = None
-    on_signed: Callable[[str, Review], list[str]] | None = None
+    on_signature: Callable[[str, Review], list[str]] | None = None
     pixels: PixelCache = field(default_factory=PixelCache)
+
+    def notes(self, key: str, review: Review) -> list[str]:
+        """What a new revision did beside the log, as sentences for the reader."""
+        concerns = review.reading["status"] == SIGNED or self.desk.withdraws(review)
+        return self.on_signature(key, review) if self.on_signature is not None and concerns else []
 
     def warm_up(self) -> None:
         """Start the decoding process and compute what every page asks for, before the first reader waits for it."""
@@ -167,7 +158,7 @@ def reader_router(services: ReadingServices, reader_of: Callable[..., str]) -> "
     def get_reviews(key: str, reader: Reader, repeat: Repeat = 0) -> Response:
         _found(lambda: desk.store.listed(key))
         history = desk.store.log.history(desk.stream(key, reader, repeat))
-        return _json_response([_revision(review) | {"reading": review.reading} for review in history])
+        return _json_response([revision_of(review) | {"reading": review.reading} for review in history])
 
     @router.post("/v1/films/{key}/reviews", status_code=201)
     def post_review(key: str, new: NewReview, reader: Reader) -> Response:
@@ -175,14 +166,13 @@ def reader_router(services: ReadingServices, reader_of: Callable[..., str]) -> "
             review = _found(lambda: desk.save(key, reader, new.reading, based_on=new.based_on, repeat=new.repeat))
         except ConflictError as conflict:
             return JSONResponse(desk.merged(conflict, new.reading, new.based_on), 409)
-        except FinishedError as error:
+        except (FinishedError, SignedError) as error:
             return JSONResponse({"detail": error.message}, 403)
         except IncompleteError as error:
             return JSONResponse({"detail": error.message}, 422)
         except KneeGradeError as error:
             return JSONResponse({"detail": error.message}, 507)
-        notes = services.on_signed(key, review) if services.on_signed and new.reading.status == "signed" else []
-        return _json_response(_revision(review) | {"notes": notes}, 201)
+        return _json_response(revision_of(review) | {"notes": services.notes(key, review)}, 201)
 
     @router.post("/v1/coherence")
     def post_coherence(said: Grades, reader: Reader) -> Response:
@@ -205,25 +195,8 @@ def reader_router(services: ReadingServices, reader_of: Callable[..., str]) -> "
         files, notes = [path.name for path in written], label_notes(desk.store, folder)
         return _json_response({"folder": folder.resolve().name, "files": files, "notes": notes})
 
-    _add_page(router)
+    add_page(router)
     return router
-
-
-def require_fastapi() -> None:
-    """Check that FastAPI and uvicorn are installed.
-
-    Raises:
-        UsageError: they are not; the message names the extra.
-    """
-    try:
-        import fastapi
-        import uvicorn  # noqa: F401
-    except ImportError:
-        raise UsageError(
-            'The reader\'s page needs FastAPI and uvicorn; install them with: pip install "kneegrade[serve]".',
-            code="missing_package",
-        ) from None
-    del fastapi
 
 
 async def slices(content: bytes) -> AsyncIterator[bytes]:
@@ -262,10 +235,6 @@ def film_evidence(services: ReadingServices, film: FilmResults, newest: Review |
     return [by_number.get(number) for number in range(len(film.knees))]
 
 
-def _revision(review: Review) -> dict[str, Any]:
-    return {"revision": review.revision, "reader": review.reader, "time": review.time}
-
-
 def _json_response(values: Any, status: int = 200) -> "Response":
     """JSON without FastAPI's encoder, which takes seconds for 10,000 films."""
     from fastapi import Response
@@ -297,23 +266,3 @@ def _check_visible(desk: ReadingDesk, key: str, reader: str) -> None:
 
     if desk.is_hidden(key, reader):
         raise HTTPException(403, HiddenError("Results are hidden until the reading is finished.").message)
-
-
-def _add_page(router: "APIRouter") -> None:
-    """The files of the page, read once."""
-    from fastapi import HTTPException, Response
-    from fastapi.responses import RedirectResponse
-
-    with as_file(files("kneegrade.server").joinpath("viewer")) as folder:
-        pages = {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix in _TYPES}
-
-    @router.get("/viewer", include_in_schema=False)
-    def redirect() -> Response:
-        return RedirectResponse("/viewer/")
-
-    @router.get("/viewer/{name:path}", include_in_schema=False)
-    def page(name: str) -> Response:
-        wanted = name or "index.html"
-        if wanted not in pages:
-            raise HTTPException(404, "There is no such page.")
-        return Response(pages[wanted], media_type=_TYPES[Path(wanted).suffix], headers=PAGE_HEADERS)

@@ -2,12 +2,13 @@
 
 - "shared": all readers correct the same reading of a film, which starts as that of kneegrade.
 - "blind": each reader of a study grades alone, without the results of kneegrade, until the reading is finished.
-- "adjudicate": the films of a study on which its readers differ, with what each of them read.
+- "adjudicate": the films of a study that all its readers have read and on which they differ, with what each of them
+  read. The results of kneegrade are hidden until the film is decided.
 """
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -15,14 +16,20 @@ from kneegrade.anatomy.geometry import pose_of
 from kneegrade.anatomy.shape_following import model_to_film
 from kneegrade.errors import KneeGradeError
 from kneegrade.server.blind_study import Study
-from kneegrade.server.reading_film import FLAGS, FilmContent, FilmResults, ListedFilm
-from kneegrade.server.review import CLASSES, IncompleteError, Reading, check_complete, merge, with_all_knees
-from kneegrade.server.review_log import ADJUDICATION, ConflictError, Review, ReviewLog, Stream
+from kneegrade.server.reading_comparison import (
+    agreed_reading,
+    differing_films,
+    finished_readings,
+    is_finished,
+    machine_reading,
+    readers_of,
+)
+from kneegrade.server.reading_film import FilmContent, FilmResults, ListedFilm
+from kneegrade.server.review import IncompleteError, Reading, check_complete, is_withdrawal, merge, with_all_knees
+from kneegrade.server.review_log import ADJUDICATION, SIGNED, ConflictError, Review, ReviewLog, Stream
+from kneegrade.server.worklist_rows import adjudication_row, blind_row, shared_row
 
 Mode = Literal["shared", "blind", "adjudicate"]
-DIFFER: Final = 1 << len(FLAGS)  # bit of films on which readers differ
-FINISHED: Final = ("read", "signed")
-MAX_REASON: Final = 200
 
 Json = dict[str, Any]
 
@@ -53,6 +60,12 @@ class FinishedError(KneeGradeError):
     """The reading of a study is finished and the results were shown. Remedy: adjudicate."""
 
     default_code = "finished"
+
+
+class SignedError(KneeGradeError):
+    """The reading is signed. Remedy: withdraw the signature first, by the same reading as a draft."""
+
+    default_code = "signed"
 
 
 class HiddenError(KneeGradeError):
@@ -91,26 +104,61 @@ class ReadingDesk:
     def worklist(self, reader: str) -> Json:
         """Title, mode and films; in the mode "blind" in the reader's order, without names and results."""
         self.store.log.refresh()
-        newest = self.store.log.streams()
-        differing = differing_films(newest)
-        films: list[Json] = []
-        if self.mode == "blind" and self.study is not None:
-            for number, (key, repeat) in enumerate(self.study.order(reader), start=1):
-                films.append(self._blind_row(number, key, repeat, newest.get(self.stream(key, reader, repeat))))
+        newest, waiting = self.store.log.streams(), list[Json]()
+        if self.study is None:
+            films = self._shared_rows(newest)
+        elif self.adjudicate:
+            films, waiting = self._adjudication_rows(newest), self.unfinished()
         else:
-            for film in self.store.worklist():
-                if self.mode == "shared" or film.key in differing[0]:
-                    films.append(_row(film, newest.get(self.stream(film.key, reader)), film.key in differing[1]))
+            films = [
+                blind_row(number, key, repeat, newest.get(self.stream(key, reader, repeat)))
+                for number, (key, repeat) in enumerate(self.study.order(reader), start=1)
+            ]
         name = None if self.study is None else self.study.name
-        return {"title": self.store.title, "mode": self.mode, "study": name, "reader": reader, "films": films}
+        return {
+            "title": self.store.title, "mode": self.mode, "study": name, "reader": reader, "films": films,
+            "waiting": waiting,
+        }  # fmt: skip
+
+    def unfinished(self) -> list[Json]:
+        """The readers of the study who have not finished: name, finished readings, and all readings."""
+        if self.study is None:
+            return []
+        newest, found = self.store.log.streams(), list[Json]()
+        for reader in sorted(readers_of(self.study.readers, finished_readings(newest, self.study.name))):
+            order = self.study.order(reader)
+            done = sum(is_finished(newest.get(Stream(key, self.study.name, reader, n))) for key, n in order)
+            if done < len(order):
+                found.append({"reader": reader, "done": done, "total": len(order)})
+        return found
+
+    def _shared_rows(self, newest: Mapping[Stream, Review]) -> list[Json]:
+        undecided, signed = differing_films(newest)[1], self.store.log.signed()
+        rows = []
+        for film in self.store.worklist():
+            stream = Stream(film.key)
+            rows.append(shared_row(film, newest.get(stream), film.key in undecided, stream in signed))
+        return rows
+
+    def _adjudication_rows(self, newest: Mapping[Stream, Review]) -> list[Json]:
+        """Films that all readers of the study have read, and on which they differ."""
+        if self.study is None:
+            return []
+        differing, read = differing_films(newest)[0], finished_readings(newest, self.study.name)
+        readers, rows = readers_of(self.study.readers, read), []
+        for film in self.store.worklist():
+            if film.key in differing and readers <= set(read.get(film.key, ())):
+                agreed = agreed_reading([review.reading for review in read[film.key].values()])
+                rows.append(adjudication_row(film, agreed, newest.get(self.stream(film.key, ""))))
+        return rows
 
     def film(self, key: str, reader: str, repeat: int = 0) -> Json:
         """A film as the reader sees it; raises KeyError if there is none."""
         results, stream = self.store.film(key), self.stream(key, reader, repeat)
         self.store.log.refresh()
         newest = self.store.log.newest(stream)
-        is_hidden = self.is_hidden(key, reader)
-        base = self.base(results, stream)
+        is_hidden, base = self.is_hidden(key, reader), self.base(results, stream)
+        signed = self.store.log.signed().get(stream)
         return {
             "key": key, "repeat": repeat, "name": "" if self.mode == "blind" else results.name, "mode": self.mode,
             "status": results.status, "reason": None if is_hidden else results.reason,
@@ -120,6 +168,7 @@ class ReadingDesk:
             "revision": 0 if newest is None else newest.revision,
             "reading": base if newest is None else with_all_knees(newest.reading, base),
             "reader": None if newest is None else newest.reader, "time": None if newest is None else newest.time,
+            "signed": None if signed is None else revision_of(signed),
             "readings": self._readings(key) if self.mode == "adjudicate" else [],
             "same_person": [] if self.mode == "blind" else self._same_person(key),
         }  # fmt: skip
@@ -141,6 +190,8 @@ class ReadingDesk:
         Raises:
             ConflictError: somebody saved a newer one.
             FinishedError: the reading of a study is finished.
+            SignedError: the newest revision is signed, and this one changes it; a signature is withdrawn by the same
+                reading as a draft.
             IncompleteError: a knee of the film is missing, a finished reading has a knee without a KL grade or reason,
                 or the reader of a blind study is not shown the film, or not so often.
             KeyError: there is no such film.
@@ -151,9 +202,22 @@ class ReadingDesk:
         if self.is_locked(stream):
             raise FinishedError("This reading is finished; the results were shown, so it can no longer be changed.")
         check_complete(reading, len(results.knees))
-        return self.store.log.append(
-            stream, reading.model_dump(mode="json"), based_on=based_on, reader=reader, source=results.name
-        )
+        wanted, newest = reading.model_dump(mode="json"), self.store.log.newest(stream)
+        if newest is not None and newest.revision == based_on and newest.reading.get("status") == SIGNED:
+            is_whole = len(newest.reading["knees"]) >= len(results.knees)  # else the film was graded again since
+            if is_whole and not is_withdrawal(newest.reading, wanted):
+                raise SignedError(
+                    f"The film is signed by {newest.reader}, revision {newest.revision}; withdraw the signature first."
+                )
+        return self.store.log.append(stream, wanted, based_on=based_on, reader=reader, source=results.name)
+
+    def withdraws(self, review: Review) -> bool:
+        """True if a revision withdrew the signature of the one before."""
+        history = self.store.log.history(review.stream)
+        return (
+            1 < review.revision <= len(history)
+            and history[review.revision - 2].reading.get("status") == SIGNED != review.reading.get("status")
+        )  # fmt: skip
 
     def merged(self, conflict: ConflictError, reading: Reading, based_on: int) -> Json:
         """The newest reading, the merge with it, and the fields that both changed."""
@@ -168,14 +232,15 @@ class ReadingDesk:
         }  # fmt: skip
 
     def is_locked(self, stream: Stream) -> bool:
-        """True if a blind reading is finished."""
-        newest = self.store.log.newest(stream)
-        return self.mode == "blind" and newest is not None and newest.reading.get("status") in FINISHED
+        """True if a reading of a study, or its adjudication, is finished."""
+        return self.study is not None and is_finished(self.store.log.newest(stream))
 
     def is_hidden(self, key: str, reader: str) -> bool:
-        """True in a blind reading until all presentations of the film to this reader are finished."""
-        if self.mode != "blind" or self.study is None:
+        """True in a study until all presentations of the film to this reader are finished, or the film is decided."""
+        if self.study is None:
             return False
+        if self.adjudicate:
+            return not self.is_locked(self.stream(key, reader))
         repeats = [repeat for film, repeat in self.study.order(reader) if film == key]
         return not all(self.is_locked(self.stream(key, reader, repeat)) for repeat in repeats)
 
@@ -188,81 +253,15 @@ class ReadingDesk:
     def _finished(self, key: str) -> dict[str, Review]:
         """Reader → finished first reading of a film in the study."""
         name = "" if self.study is None else self.study.name
-        return {
-            stream.reader: review
-            for stream, review in self.store.log.streams().items()
-            if (stream.film, stream.study, stream.repeat) == (key, name, 0)
-            and stream.reader != ADJUDICATION
-            and review.reading.get("status") in FINISHED
-        }
+        return finished_readings(self.store.log.streams(), name).get(key, {})
 
     def _readings(self, key: str) -> list[Json]:
         return [{"reader": name, "reading": review.reading} for name, review in sorted(self._finished(key).items())]
 
-    def _blind_row(self, number: int, key: str, repeat: int, newest: Review | None) -> Json:
-        knees = [[knee["side"], knee["grades"].get("kl"), None] for knee in (newest.reading["knees"] if newest else ())]
-        return {
-            "key": key, "repeat": repeat, "name": f"Film {number}", "knees": knees, "flags": 0, "doubt": 0,
-            "status": _status(newest), "reader": None, "person": "", "visit": "",
-        }  # fmt: skip
 
-
-def machine_reading(results: FilmResults, *, hidden: bool = False) -> Json:
-    """What kneegrade read, as a reading; without grades and reasons if they are hidden."""
-    knees = []
-    for knee in results.knees:
-        grades = {name: int(grade["grade"]) for name, grade in (knee["grades"] or {}).items()}
-        reason = (knee.get("reason") or {}).get("message", "")
-        is_gradable = hidden or bool(grades)
-        knees.append({
-            "side": knee["side"], "gradable": is_gradable, "reason": "" if is_gradable else reason[:MAX_REASON],
-            "grades": {} if hidden else grades, "landmarks_px": None,
-        })  # fmt: skip
-    return {"knees": knees, "note": "", "status": "draft"}
-
-
-def differing_films(newest: Mapping[Stream, Review]) -> tuple[set[str], set[str]]:
-    """Films on which finished readings of several readers differ, and those of them that nobody has adjudicated."""
-    readings: dict[tuple[str, str], list[Json]] = {}
-    decided = set()
-    for stream, review in newest.items():
-        if not stream.study or stream.repeat or review.reading.get("status") not in FINISHED:
-            continue
-        if stream.reader == ADJUDICATION:
-            decided.add(stream.film)
-        else:
-            readings.setdefault((stream.film, stream.study), []).append(review.reading)
-    differing = {
-        film for (film, _), several in readings.items() if any(not same_grades(several[0], o) for o in several)
-    }
-    return differing, differing - decided
-
-
-def same_grades(first: Json, second: Json) -> bool:
-    """True if two readings give the same grades, sides and verdicts on gradability."""
-    return _verdicts(first) == _verdicts(second)
-
-
-def _verdicts(reading: Json) -> list[Any]:
-    return [(knee["side"], knee["gradable"], knee["grades"] if knee["gradable"] else {}) for knee in reading["knees"]]
-
-
-def agreed_reading(readings: list[Json]) -> Json:
-    """The reading with what all readings have in common; grades on which they differ are absent."""
-    if not readings:
-        return {"knees": [], "note": "", "status": "draft"}
-    knees = []
-    for number, knee in enumerate(readings[0]["knees"]):
-        others = [one["knees"][number] for one in readings if number < len(one["knees"])]
-        grades = {
-            name: knee["grades"][name]
-            for name in CLASSES
-            if name in knee["grades"] and all(other["grades"].get(name) == knee["grades"][name] for other in others)
-        }
-        is_gradable = any(other["gradable"] for other in others)
-        reason = "" if is_gradable else knee["reason"]
-        knees.append({**knee, "gradable": is_gradable, "reason": reason, "grades": grades})
-    return {"knees": knees, "note": "", "status": "draft"}
+def revision_of(review: Review) -> Json:
+    """Number, reader and time of a revision."""
+    return {"revision": review.revision, "reader": review.reader, "time": review.time}
 
 
 def _place(knee: Mapping[str, Any]) -> Json | None:
@@ -275,28 +274,3 @@ def _place(knee: Mapping[str, Any]) -> Json | None:
     if not np.isfinite(list(values.values())).all():
         return None
     return {**values, "mm_to_px": model_to_film(points).tolist()}
-
-
-def _status(newest: Review | None) -> str:
-    return "new" if newest is None else str(newest.reading.get("status", "draft"))
-
-
-def _row(film: ListedFilm, newest: Review | None, differ: bool) -> Json:
-    machine = [knee.grades.get("kl") for knee in film.knees]
-    knees = [[knee.side, kl, kl] for knee, kl in zip(film.knees, machine, strict=True)]
-    if newest is not None:
-        read = newest.reading["knees"]
-        knees = [
-            [
-                knee["side"],
-                knee["grades"].get("kl") if knee["gradable"] else None,
-                machine[i] if i < len(machine) else None,
-            ]
-            for i, knee in enumerate(read)
-        ]
-    return {
-        "key": film.key, "repeat": 0, "name": film.name, "knees": knees,
-        "flags": film.flags | (DIFFER if differ else 0),
-        "doubt": round(film.doubt, 4) + (10 if differ else 0), "status": _status(newest),
-        "reader": None if newest is None else newest.reader, "person": film.person, "visit": film.visit,
-    }  # fmt: skip

@@ -2,7 +2,7 @@
 
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -12,6 +12,7 @@ from kneegrade.schema import TARGETS
 Coordinate = Annotated[float, Field(allow_inf_nan=False, ge=-1e5, le=1e5)]
 Points = Annotated[list[tuple[Coordinate, Coordinate]], Field(min_length=74, max_length=74)]
 Status = Literal["draft", "read", "signed"]
+STATUSES: Final = get_args(Status)
 
 CLASSES: Final = {target.name: target.classes for target in TARGETS}
 MAX_KNEES: Final = 2
@@ -94,7 +95,7 @@ class Difference:
 
     Attributes:
         knee: number of the knee; None for a field of the film.
-        field: name of a grade, or "side", "gradable", "landmarks_px", "note" or "status".
+        field: name of a grade, or "side", "gradable", "landmarks_px" or "note".
         mine: value in the first reading.
         theirs: value in the second one.
     """
@@ -110,7 +111,8 @@ def merge(
 ) -> tuple[dict[str, Any], list[Difference]]:
     """The reading with the changes of both, and the fields that both changed to different values.
 
-    Such a field has the value of `theirs`. A landmark counts as one field with the other landmarks of its knee.
+    Such a field has the value of `theirs`. A landmark counts as one field with the other landmarks of its knee. The
+    merge is finished or signed only if it is what one of the readers finished or signed: nobody has seen another one.
 
     Args:
         base: reading that both started from.
@@ -126,10 +128,20 @@ def merge(
         start, my, their = ((one.get("gradable", True), one.get("reason", "")) for one in (before, own, other))
         knee["gradable"], knee["reason"] = _field(number, "gradable", start, my, their, differences)
         knee["grades"] = _merged_grades(number, before["grades"], own["grades"], other["grades"], differences)
-    for field, default in (("note", ""), ("status", "draft")):
-        first, my, their = (reading.get(field, default) for reading in (base, mine, theirs))
-        merged[field] = _field(None, field, first, my, their, differences)
+    first, my, their = (reading.get("note", "") for reading in (base, mine, theirs))
+    merged["note"] = _field(None, "note", first, my, their, differences)
+    same = [one.get("status", "draft") for one in (mine, theirs) if _content(one) == _content(merged)]
+    merged["status"] = max(same, key=STATUSES.index, default="draft")
     return merged, differences
+
+
+def is_withdrawal(signed: dict[str, Any], reading: dict[str, Any]) -> bool:
+    """True if a reading only withdraws the signature of another one."""
+    return reading["status"] == "draft" and _content(reading) == _content(signed)
+
+
+def _content(reading: dict[str, Any]) -> tuple[Any, str]:
+    return reading["knees"], reading.get("note", "")
 
 
 def _merged_grades(

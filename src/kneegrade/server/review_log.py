@@ -28,6 +28,7 @@ from kneegrade.files import make_directory, not_writable
 
 LOG_FILE: Final = "reviews.jsonl"
 ADJUDICATION: Final = "adjudication"  # name in place of the reader of the stream that decides where readers differ
+SIGNED: Final = "signed"  # status of a reading
 
 Reading = dict[str, Any]  # JSON of `review.Reading`
 
@@ -96,6 +97,7 @@ class ReviewLog:
     def __init__(self, path: Path, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self.path, self._clock = path, clock
         self._streams: dict[Stream, list[Review]] = {}
+        self._signed: dict[Stream, Review] = {}
         self._offset, self._is_torn = 0, False
         self._lock = threading.Lock()
         self.damaged = 0
@@ -121,6 +123,11 @@ class ReviewLog:
         """The newest revision of a stream, or None."""
         history = self.history(stream)
         return history[-1] if history else None
+
+    def signed(self) -> dict[Stream, Review]:
+        """Stream → its newest signed revision, also if a later one withdrew the signature."""
+        with self._lock:
+            return dict(self._signed)
 
     def append(self, stream: Stream, reading: Reading, *, based_on: int, reader: str, source: str) -> Review:
         """The new revision, after it is on the disk.
@@ -196,6 +203,8 @@ class ReviewLog:
             self.damaged += 1
             return
         self._streams.setdefault(review.stream, []).append(review)
+        if review.reading.get("status") == SIGNED:
+            self._signed[review.stream] = review
 
 
 def _line(review: Review) -> bytes:

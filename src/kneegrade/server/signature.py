@@ -18,7 +18,7 @@ from kneegrade.measurements import JointSpace, Measurement
 from kneegrade.results import Finding, GradedKnee, GradedRadiograph, GradeResult, WeightsIdentity
 from kneegrade.server.knee_measure import measured_outline
 from kneegrade.server.reading_film import FilmContent, FilmResults, pixel_aspect_of
-from kneegrade.server.review_log import Review
+from kneegrade.server.review_log import SIGNED, Review
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 NO_ORGANIZATION: Final = "not stated"
 REJECTED: Final = "rejected_by_reader"
+WITHDRAWN: Final = "The signature is withdrawn. Reports that were sent stay as they are until the film is signed again."
 
 
 def signed_radiograph(results: FilmResults, reading: Mapping[str, Any]) -> GradedRadiograph:
@@ -165,12 +166,14 @@ class FolderSignatures:
         self._directory, self._results, self._content = directory, results, content
 
     def __call__(self, key: str, review: Review) -> list[str]:
-        """Sentences for the reader: which files were written, or why not."""
+        """Sentences for the reader: which files were written, or why not; also when a signature was withdrawn."""
         results: FilmResults = self._results(key)
         found = {name: self._newest(results.name, name, review.revision) for name in ("sr", "fhir")}
         predecessors = {name: path for name, path in found.items() if path is not None}
         if "sr" not in predecessors:
             return []
+        if review.reading.get("status") != SIGNED:
+            return [WITHDRAWN]
         try:
             files = signed_files(results, self._content(key), review, predecessors)
         except KneeGradeError as error:

@@ -10,14 +10,14 @@ from typing import Any, Final
 from kneegrade.errors import KneeGradeError
 from kneegrade.files import replacing
 from kneegrade.server.audit_log import AuditLog, read_audit_log
-from kneegrade.server.folder_store import listed_entry
 from kneegrade.server.reading_film import FilmContent, FilmResults, ListedFilm, spacing_of
-from kneegrade.server.review_log import LOG_FILE, Review, ReviewLog
-from kneegrade.server.signature import signed_files
+from kneegrade.server.report_results import listed_entry
+from kneegrade.server.review_log import LOG_FILE, SIGNED, Review, ReviewLog
+from kneegrade.server.run_records import REPORT
+from kneegrade.server.signature import WITHDRAWN, signed_files
 from kneegrade.server.spool import Spool
 
 PAGE: Final = 1000  # films that are read from the index at a time
-REPORT: Final = "report.json"
 AUDIT_FILE: Final = "audit.jsonl"
 _FIRST: Final = {"sr": "sr.dcm", "fhir": "fhir.json"}  # files of results that signatures revise
 _NOT_WRITTEN: Final = "Signed, but no object was written; this is tried again when the service starts."
@@ -113,19 +113,21 @@ class SpoolSignatures:
         self._audit = AuditLog(spool.directory / AUDIT_FILE)
 
     def __call__(self, key: str, review: Review) -> list[str]:
-        """Sentences for the reader: which files were written, or why not.
+        """Sentences for the reader: which files were written, or why not; also when a signature was withdrawn.
 
         Raises:
             SpoolError: the audit log or the index cannot be written; signing again is safe.
         """
-        self._audit.write("film_signed", film=key, reader=review.reader, revision=review.revision)
-        return self._write(key, review)
+        is_signed = review.reading.get("status") == SIGNED
+        event = "film_signed" if is_signed else "signature_withdrawn"
+        self._audit.write(event, film=key, reader=review.reader, revision=review.revision)
+        return self._write(key, review) if is_signed else [WITHDRAWN]
 
     def redo(self) -> int:
-        """The number of films whose newest signature was written now; called at the start of the service.
+        """The number of films whose signature was written now; called at the start of the service.
 
-        Those are signatures whose object could not be written, or after which the process ended before it was entered
-        for delivery. They are entered in the audit log if they are not there yet.
+        Those are signatures that nobody has withdrawn, whose object could not be written, or after which the process
+        ended before it was entered for delivery. They are entered in the audit log if they are not there yet.
         """
         due = {key: review for key, review in self._newest_signatures() if self._is_due(key, review)}
         audited = self._audited() if due else set()
@@ -143,10 +145,9 @@ class SpoolSignatures:
 
     def _newest_signatures(self) -> Iterator[tuple[str, Review]]:
         self._store.log.refresh()
-        for stream in self._store.log.streams():
-            signed = [one for one in self._store.log.history(stream) if one.reading.get("status") == "signed"]
-            if signed and not stream.study and _is_key(stream.film):
-                yield stream.film, signed[-1]
+        for stream, review in self._store.log.streams().items():
+            if review.reading.get("status") == SIGNED and not stream.study and _is_key(stream.film):
+                yield stream.film, review
 
     def _is_due(self, key: str, review: Review) -> bool:
         """Whether a graded film has a structured report, but no signed revision, or one that is entered nowhere."""

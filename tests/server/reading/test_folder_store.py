@@ -1,5 +1,6 @@
 """Folders of `grade` and `batch` as the reader's page sees them."""
 
+import json
 import shutil
 import zipfile
 from dataclasses import replace
@@ -16,14 +17,13 @@ from kneegrade.reporting import write_inputs, write_json
 from kneegrade.server.film_pixels import PixelCache
 from kneegrade.server.finding_texts import FINDING_TEXTS
 from kneegrade.server.folder_store import FolderStore
-from kneegrade.server.reading_desk import machine_reading
+from kneegrade.server.reading_comparison import machine_reading
+from kneegrade.server.run_records import film_keys
 
 
 @pytest.fixture
 def batch_folder(tmp_path):
     """The films of `folder` as the tables of a batch, with people."""
-    import json
-
     report, out = reading_report(tmp_path / "films", 4), tmp_path / "batch"
     carried = [pa.field("subject_id", pa.string())]
     rows = {"films": [], "knees": [], "log": []}
@@ -88,6 +88,35 @@ def test_films_are_found_by_their_recorded_paths_and_where_they_were_moved(folde
     assert FolderStore(folder, [tmp_path / "moved"]).content(key).path == tmp_path / "moved" / "film-01.png"
 
 
+def test_a_renamed_film_is_found_by_its_content(folder, tmp_path):
+    films, key = tmp_path / "films", FolderStore(folder).worklist()[1].key
+    (films / "film-02.png").rename(films / "patient-7.png")
+    assert FolderStore(folder).content(key).path == films / "patient-7.png"
+    write_inputs(sorted([*films.glob("film-*.png"), films / "film-02.png"]), folder)  # the run got files, no folder
+    assert FolderStore(folder).content(key).path == films / "patient-7.png"
+    (films / "patient-7.png").write_bytes(b"another content")
+    with pytest.raises(KneeGradeError, match="--films"):
+        FolderStore(folder).content(key)
+
+
+def test_readings_follow_a_film_that_is_renamed_and_graded_again(folder):
+    before = FolderStore(folder)
+    report = json.loads((folder / "report.json").read_text())
+    report["radiographs"][0]["source"] = "renamed.png"
+    (folder / "report.json").write_text(json.dumps(report))
+    after = FolderStore(folder)
+    assert [film.key for film in after.worklist()] == [film.key for film in before.worklist()]
+    assert after.worklist()[0].name == "renamed.png"
+
+
+def test_films_of_the_same_content_have_keys_of_their_own():
+    keys = film_keys([("a", "0" * 64), ("b", "0" * 64), ("c", "1" * 64), ("d", None), ("e", None)])
+    assert len(set(keys.values())) == 5
+    assert film_keys([("x", "0" * 64), ("y", "0" * 64)]) == {
+        ("x", "0" * 64): keys["a", "0" * 64], ("y", "0" * 64): keys["b", "0" * 64],
+    }  # fmt: skip
+
+
 def test_a_film_in_an_archive_is_found(tmp_path):
     report = reading_report(tmp_path / "films", 1)
     with zipfile.ZipFile(tmp_path / "films.zip", "w") as archive:
@@ -126,6 +155,22 @@ def test_the_person_is_a_group_of_a_regular_expression(folder):
     assert FolderStore(folder, subject=r"film-(\d)").worklist()[3].person == "0"
     with pytest.raises(UsageError, match="no group"):
         FolderStore(folder, subject="film")
+
+
+def test_the_expression_for_the_person_is_remembered(folder, monkeypatch):
+    from kneegrade.commands import main
+
+    def export(*options):
+        monkeypatch.setattr("sys.argv", ["kneegrade", "viewer", str(folder), "--export", *options])
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert end.value.code == 0
+        return {film.person for film in FolderStore(folder).worklist()}
+
+    assert export("--subject", r"film-(\d)") == {"0"}
+    assert export() == {"0"}
+    assert export("--subject", "none") == {""}
+    assert export() == {""}
 
 
 def test_a_folder_without_results_is_refused(tmp_path):

@@ -16,11 +16,12 @@ from kneegrade.cohorts.manifest import landmark_array, load_manifest
 from kneegrade.evaluation.audit import audit_labels
 from kneegrade.reporting import write_inputs
 from kneegrade.schema import TARGET_NAMES
-from kneegrade.server.blind_study import Study
+from kneegrade.server.blind_study import Study, open_study
 from kneegrade.server.folder_store import FolderStore
-from kneegrade.server.labels import label_notes, standing_readings, write_labels
+from kneegrade.server.labels import label_notes, write_labels
 from kneegrade.server.reading_desk import ReadingDesk
 from kneegrade.server.review import Reading
+from kneegrade.server.standing_readings import standing_readings
 
 
 def read(store, number, *, status="read", reader="anna", **changes):
@@ -78,6 +79,9 @@ def test_the_parquet_table_is_a_manifest_with_the_corrected_landmarks(read_folde
 def test_readings_have_every_finished_reading_and_those_of_kneegrade(read_folder):
     table = pd.read_csv(read_folder / "readings.csv")
     assert table["reader"].value_counts().to_dict() == {"kneegrade": 6, "anna": 4, "ben": 2}
+    labels = labels_of(read_folder)
+    joined = labels.merge(table[table["reader"] != "kneegrade"], on=["image_path", "subject_id", "side", "visit"])
+    assert len(joined) == len(labels)
     refused = table[table["gradable"] == 0]
     assert refused["reason"].tolist() == ["metal"]
     assert refused["kl"].isna().all()
@@ -154,7 +158,7 @@ def test_films_of_an_archive_have_labels(read_folder):
 
 
 def blind(store, kl, readers):
-    """Save finished blind readings of the first film with this KL grade on the right."""
+    """Save finished blind readings of the first film with this KL grade on both sides."""
     study = Study("pilot", tuple(film.key for film in store.worklist()), 0.0, 0)
     for reader in readers:
         desk, key = ReadingDesk(store, study, reader == "adjudication"), store.worklist()[0].key
@@ -182,3 +186,16 @@ def test_a_confirmation_does_not_replace_blind_readings(folder):
     assert standing_kl(store) == 4
     read(store, 0, grades={"kl": 2})
     assert standing_kl(store) == 2
+
+
+def test_a_study_gives_labels_when_all_its_readers_have_read(folder):
+    keys = [film.key for film in FolderStore(folder).worklist()]
+    open_study(folder, "pilot", keys, repeats=0, seed=0, readers=["anna", "ben"])
+    open_study(folder, "pilot", [], repeats=0, seed=0, readers=["ben", "carla"])
+    store = FolderStore(folder)
+    blind(store, 4, ["anna", "ben"])
+    assert keys[0] not in standing_readings(store)
+    assert label_notes(store, folder)[0].startswith("1 films of the study pilot wait for carla")
+    blind(store, 4, ["carla"])
+    assert standing_kl(store) == 4
+    assert not [note for note in label_notes(store, folder) if "wait for" in note]

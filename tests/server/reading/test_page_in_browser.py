@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("fastapi", reason="FastAPI is missing; pip install 'kneegrade[serve]'")
 pytest.importorskip("playwright", reason="playwright is missing; pip install 'kneegrade[dev]'")
 
-from browser_pages import chromium, drawn, grade_of, number, saved, serving, until
+from browser_pages import Readers, chromium, drawn, grade_of, number, saved, serving, until
 from reading_folders import write_reading_folder
 
 from kneegrade.server.blind_study import open_study
@@ -169,6 +169,20 @@ def test_a_dragged_landmark_takes_the_outline_with_it_and_is_measured(browser, s
         until(page, "kneegrade.film.reading.knees[0].landmarks_px !== null && !kneegrade.film.isDirty")
 
 
+def test_a_joint_space_of_no_width_has_no_error_of_zero(browser, services, in_order):
+    with serving(browser, services) as readers:
+        page = in_order(readers)
+        page.evaluate(
+            """async () => {
+              const { film } = kneegrade, [x, y] = film.points(0)[50];
+              await film.startMoving(0, 50);
+              film.move(0, 50, [x, y - 20]);
+              film.endMoving();
+            }"""
+        )
+        page.locator(".knee .lateral").first.get_by_text("0 (outlines meet)").wait_for()
+
+
 def test_two_readers_merge_and_decide(browser, services, in_order):
     with serving(browser, services, "anna", "ben") as readers:
         anna, ben = in_order(readers), in_order(readers, "ben")
@@ -204,9 +218,9 @@ def test_a_blind_study_of_three_readers_is_compared_and_adjudicated(browser, tmp
 
     folder = write_reading_folder(tmp_path, 3)
     store = FolderStore(folder)
-    study = open_study(folder, "pilot", [film.key for film in store.worklist()], repeats=0.34, seed=1)
+    names, keys = ("anna", "ben", "carla"), [film.key for film in store.worklist()]
+    study = open_study(folder, "pilot", keys, repeats=0.34, seed=1, readers=names)
     services = ReadingServices(ReadingDesk(store, study), NoEvidence(), folder)
-    names = ("anna", "ben", "carla")
     with serving(browser, services, *names) as readers:
         for kl, reader in enumerate(names):
             page = readers.open(reader)
@@ -237,7 +251,11 @@ def test_a_blind_study_of_three_readers_is_compared_and_adjudicated(browser, tmp
     assert pairs["anna", "ben"]["accuracy"] == "0.0"
     assert pairs["anna", "anna, repeat 1"]["knees"] == "2"
     assert ("carla", "kneegrade") in pairs
-    assert "Readers differ on 6 knees" in capsys.readouterr().out
+    screen = capsys.readouterr().out
+    assert "Readers differ on 6 knees" in screen
+    raters = [line for line in screen.splitlines() if "(too few)" in line]
+    assert [line.split("  ")[0] for line in raters][-2:] == ["ben, repeat 1", "carla, repeat 1"]
+    assert len(raters) == 9  # a line for each of 6 pairs and 3 repeats
     judge = replace(services, desk=ReadingDesk(store, study, adjudicate=True))
     with serving(browser, judge, "dora") as readers:
         page = readers.open("dora")
@@ -246,8 +264,12 @@ def test_a_blind_study_of_three_readers_is_compared_and_adjudicated(browser, tmp
         for knee in range(2):
             page.evaluate(f"kneegrade.page.select({knee}, 'kl')")
             page.keyboard.press("1")
+        assert page.locator(".is-machine, .bone, .space").count() == 0
         page.keyboard.press("Enter")
+        page.get_by_role("button", name="Finish", exact=True).click()
         until(page, "document.querySelector('#progress-text').textContent === '1 of 3 read'")
+        page.keyboard.press("p")
+        page.wait_for_selector(".is-machine")  # shown after the decision
 
 
 def test_labels_are_written_and_read_back(browser, services, folder):
@@ -310,14 +332,145 @@ def test_a_film_that_cannot_be_shown_does_not_stop_the_reader(browser, services,
         readers.errors[:] = [error for error in readers.errors if "Failed to load resource" not in error]
 
 
-def test_a_change_of_a_signed_film_says_that_the_signature_is_gone(browser, services, in_order):
+def sign(page):
+    """Sign the open film; the next one is open afterwards."""
+    page.keyboard.press("s")
+    page.get_by_role("dialog").get_by_role("button", name="Sign", exact=True).click()
+
+
+def test_a_signed_film_changes_only_after_its_signature_was_withdrawn(browser, services, in_order):
     with serving(browser, services) as readers:
         page = in_order(readers)
-        page.keyboard.press("s")
-        page.get_by_role("button", name="Sign", exact=True).last.click()
+        page.keyboard.press("2")
+        saved(page, 1)
+        sign(page)
         until(page, "kneegrade.film.name === 'film-02.png'")
         page.keyboard.press("p")
         until(page, "kneegrade.film.name === 'film-01.png'")
+        page.locator("#standing").get_by_text("Signed by anna, revision 2").wait_for()
         page.keyboard.press("3")
-        page.get_by_text("no longer signed").wait_for()
-        assert "begun" in page.locator(".row").first.inner_text()
+        page.get_by_text("This film is signed. Withdraw the signature").wait_for()
+        page.keyboard.press("u")
+        assert page.locator(".scale button:enabled").count() == 0
+        assert grade_of(page, 0, "kl") == 2
+        page.get_by_role("button", name="Withdraw signature…").click()
+        page.keyboard.press("Enter")  # the answer of Enter is no
+        assert page.locator("#standing").get_attribute("class") == "standing is-signed"
+        page.keyboard.press("s")
+        page.get_by_role("button", name="Withdraw the signature").click()
+        page.get_by_text("Signature withdrawn. anna had signed revision 2").wait_for()
+        assert "withdrawn" in page.locator(".row").first.inner_text()
+        page.keyboard.press("u")  # does not sign again
+        page.keyboard.press("3")
+        until(page, "!kneegrade.film.isDirty && kneegrade.film.revision === 4")
+        page.get_by_text("Signature withdrawn").wait_for()
+    history = services.desk.store.log.history(Stream(services.desk.store.worklist()[0].key))
+    assert [(one.reading["status"], one.reading["knees"][0]["grades"]["kl"]) for one in history] == [
+        ("draft", 2), ("signed", 2), ("draft", 2), ("draft", 3),
+    ]  # fmt: skip
+
+
+def test_a_reader_whose_film_was_signed_meanwhile_decides(browser, services, in_order):
+    with serving(browser, services, "anna", "ben") as readers:
+        ben, anna = in_order(readers, "ben"), in_order(readers)
+        sign(anna)
+        until(anna, "kneegrade.film.name === 'film-02.png'")
+        ben.keyboard.press("4")
+        ben.get_by_text("anna signed this film meanwhile").wait_for()
+        ben.get_by_role("button", name="Withdraw the signature").click()
+        until(ben, "!kneegrade.film.isDirty && kneegrade.film.revision === 3")
+        ben.get_by_text("Signature withdrawn. anna had signed revision 1").wait_for()
+    history = services.desk.store.log.history(Stream(services.desk.store.worklist()[0].key))
+    assert [(one.reader, one.reading["status"]) for one in history] == [
+        ("anna", "signed"), ("ben", "draft"), ("ben", "draft"),
+    ]  # fmt: skip
+    assert history[2].reading["knees"][0]["grades"]["kl"] == 4
+
+
+def test_a_merge_is_read_by_nobody(browser, services, in_order):
+    with serving(browser, services, "anna", "ben") as readers:
+        ben, anna = in_order(readers, "ben"), in_order(readers)
+        anna.keyboard.press("Enter")
+        until(anna, "kneegrade.film.name === 'film-02.png'")
+        ben.keyboard.press("4")
+        saved(ben, 2)
+        assert ben.locator("#film-status").inner_text() == "begun by ben, revision 2"
+        assert "begun · ben" in ben.locator(".row").first.inner_text()
+
+
+class MovedEvidence(NoEvidence):
+    """One contribution, that of the first landmark: where it is."""
+
+    def of(self, pixels, outlines, sha256):
+        terms = {"region": [0.0] * 5, "constant": [0.0] * 5}
+        return [{"kl": terms | {"points": [[float(points[0, 1])] * 5] + [None] * 73}} for points, _ in outlines]
+
+
+def test_evidence_is_computed_anew_at_moved_landmarks(browser, services, in_order):
+    with serving(browser, replace(services, evidence=MovedEvidence())) as readers:
+        page = in_order(readers)
+        until(page, "kneegrade.film.evidence !== null")
+        before = page.evaluate("kneegrade.film.evidence[0].kl.points[0][0]")
+        page.keyboard.press("m")
+        page.evaluate("kneegrade.page.mark(0, 0)")
+        page.keyboard.press("Shift+ArrowDown")
+        until(page, f"kneegrade.film.evidence[0].kl.points[0][0] === {before} + 5")
+
+
+@pytest.fixture
+def page_of_a_server_that_went_down(browser, services, in_order):
+    """Readers, a page on which anna changed KL to 2 after its server had ended, and a function that starts it again."""
+    from kneegrade.server.local_page import LocalServer
+
+    readers = Readers(browser)
+    with LocalServer(services, readers.on_link) as server:
+        server.sessions.invite("anna")
+        page = in_order(readers)
+        port = int(page.evaluate("location.port"))
+    page.keyboard.press("2")
+    page.get_by_role("alert").get_by_text("Not saved: the server does not answer").wait_for()
+    yield readers, page, lambda: LocalServer(services, readers.on_link, port)
+    for context in readers.contexts:
+        context.close()
+    assert [error for error in readers.errors if "ERR_CONNECTION_REFUSED" not in error] == []
+
+
+def kl_of_first_film(services):
+    services.desk.store.log.refresh()
+    newest = services.desk.store.log.newest(Stream(services.desk.store.worklist()[0].key))
+    return None if newest is None else newest.reading["knees"][0]["grades"]["kl"]
+
+
+def test_a_change_made_while_the_server_is_down_survives_its_tab(services, page_of_a_server_that_went_down):
+    readers, page, start = page_of_a_server_that_went_down
+    assert "not saved" in page.locator(".row").first.inner_text()
+    assert "kept in this browser" in page.get_by_role("alert").inner_text()
+    page.close()
+    assert kl_of_first_film(services) is None
+    with start() as server:
+        for name in ("anna", "ben"):
+            server.sessions.invite(name)
+        page = readers.contexts[0].new_page()
+        page.goto(readers.links["ben"])  # at the same computer
+        page.wait_for_selector("body[data-opened]")
+        assert kl_of_first_film(services) is None
+        page = readers.contexts[0].new_page()
+        page.goto(readers.links["anna"])
+        page.get_by_text("Saved the changes of 1 film").wait_for()
+        assert page.evaluate("Object.keys(localStorage).length") == 0
+    assert kl_of_first_film(services) == 2
+
+
+def test_a_tab_whose_session_ended_asks_for_a_token_and_saves(services, page_of_a_server_that_went_down):
+    readers, page, start = page_of_a_server_that_went_down
+    with start() as server:
+        server.sessions.invite("anna")
+        page.get_by_role("dialog").wait_for()
+        page.keyboard.press("Escape")
+        page.get_by_role("alert").get_by_text("Not saved: your session has ended").wait_for()
+        page.get_by_role("button", name="Sign in").click()
+        page.get_by_label("Token or link").fill(readers.links["anna"])
+        page.keyboard.press("Enter")
+        saved(page, 1)
+        assert page.get_by_role("alert").count() == 0
+    assert kl_of_first_film(services) == 2

@@ -233,19 +233,24 @@ def test_a_blind_reader_gets_nothing_of_kneegrade_before_the_reading_is_finished
 
 def test_films_on_which_readers_differ_are_adjudicated(client_of, folder, services):
     keys = [film.key for film in services.desk.store.worklist()]
-    study = open_study(folder, "pilot", keys, repeats=0, seed=1)
+    study = open_study(folder, "pilot", keys, repeats=0, seed=1, readers=["anna", "ben"])
     blind = replace(services, desk=ReadingDesk(services.desk.store, study))
+    judge = client_of(replace(services, desk=ReadingDesk(services.desk.store, study, adjudicate=True)), "carla")
     for reader, kl in (("anna", 1), ("ben", 2)):
+        assert judge.get("/v1/worklist").json()["films"] == []  # the readers are not finished
         client = client_of(blind, reader)
         for key in keys[:2]:
             reading = reading_of(client, key)["reading"] | {"status": "read"}
             for knee in reading["knees"]:
                 knee["grades"] = {"kl": kl if key == keys[0] else 3, "jsn_medial": 0}
             save(client, key, reading, 0)
-    judge = client_of(replace(services, desk=ReadingDesk(services.desk.store, study, adjudicate=True)), "carla")
-    (row,) = judge.get("/v1/worklist").json()["films"]
+    listed = judge.get("/v1/worklist").json()
+    (row,), waiting = listed["films"], listed["waiting"]
+    assert waiting == [{"reader": "anna", "done": 2, "total": 4}, {"reader": "ben", "done": 2, "total": 4}]
     film = reading_of(judge, row["key"])
-    assert row["key"] == keys[0]
+    assert (row["key"], row["flags"], row["knees"]) == (keys[0], 16, [["R", None, None], ["L", None, None]])
+    assert (film["knees"], film["hidden"]) == (None, True)  # of kneegrade, before the decision
+    assert judge.get(f"/v1/films/{row['key']}/evidence").status_code == 403
     assert [one["reader"] for one in film["readings"]] == ["anna", "ben"]
     assert [knee["grades"] for knee in film["reading"]["knees"]] == [{"jsn_medial": 0}] * 2
     shared = client_of(services).get("/v1/worklist").json()["films"]
@@ -253,6 +258,8 @@ def test_films_on_which_readers_differ_are_adjudicated(client_of, folder, servic
     decided = film["reading"] | {"status": "read"}
     for knee in decided["knees"]:
         knee["grades"]["kl"] = 2
-    save(judge, row["key"], decided, 0)
+    assert save(judge, row["key"], decided, 0).status_code == 201
+    assert reading_of(judge, row["key"])["knees"][0]["grades"]["kl"]["probabilities"]
+    assert save(judge, row["key"], film["reading"], 1).status_code == 403
     shared = client_of(services).get("/v1/worklist").json()["films"]
     assert not any(one["flags"] & 16 for one in shared)

@@ -42,6 +42,17 @@ def test_a_removed_grade_is_a_change():
     assert (merged["knees"][0]["grades"]["kl"], "kl" in merged["knees"][1]["grades"], differences) == (4, False, [])
 
 
+@pytest.mark.parametrize(
+    ("mine", "theirs", "status"),
+    [(changed(kl=3), BASE | {"status": "signed"}, "draft"), (BASE | {"status": "read"}, changed(kl=3), "draft"),
+     (BASE | {"status": "read"}, BASE, "read"), (BASE, changed(kl=3) | {"status": "signed"}, "signed"),
+     (BASE | {"status": "read"}, BASE | {"status": "signed"}, "signed")],
+)  # fmt: skip
+def test_a_merge_is_finished_only_if_it_is_what_a_reader_finished(mine, theirs, status):
+    merged, differences = merge(BASE, mine, theirs)
+    assert (merged["status"], differences) == (status, [])
+
+
 def test_the_verdict_on_gradability_goes_with_its_reason():
     mine, theirs = deepcopy(BASE), deepcopy(BASE)
     mine["knees"][0] |= {"gradable": False, "reason": "metal"}

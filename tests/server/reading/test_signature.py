@@ -12,7 +12,7 @@ from pydicom import dcmread
 from kneegrade.clinical import read_sr
 from kneegrade.server.audit_log import read_audit_log
 from kneegrade.server.folder_store import FolderStore
-from kneegrade.server.reading_desk import ReadingDesk
+from kneegrade.server.reading_desk import ReadingDesk, SignedError
 from kneegrade.server.review import Reading
 from kneegrade.server.review_log import Review, Stream
 from kneegrade.server.signature import FolderSignatures
@@ -41,8 +41,18 @@ def graded(tmp_path_factory):
     return out
 
 
+def withdraw(store, reader="Doe^Jane"):
+    """The revision that withdraws the signature of the first film."""
+    desk, key = ReadingDesk(store), store.worklist()[0].key
+    film = desk.film(key, reader)
+    draft = Reading.model_validate(film["reading"] | {"status": "draft"})
+    return desk.save(key, reader, draft, based_on=film["revision"])
+
+
 def sign(store, sign_film: Callable[[str, Review], list[str]], change: Callable[[dict], None], reader="Doe^Jane"):
     desk, key = ReadingDesk(store), store.worklist()[0].key
+    if desk.film(key, reader)["reading"]["status"] == "signed":
+        withdraw(store, reader)
     film = desk.film(key, reader)
     reading = film["reading"] | {"status": "signed"}
     change(reading)
@@ -130,6 +140,35 @@ def test_a_signature_in_a_spool_is_written_once_and_delivered(spool):
     assert (signatures.redo(), len(spool.deliveries(key))) == (0, 2)
     signatures(key, store.log.history(Stream(key))[0])  # again, as after a broken connection: the same bytes
     assert (spool.results(key) / "sr-1.dcm").read_bytes() == before
+
+
+def test_a_signature_is_withdrawn_by_an_act_of_its_own(spool):
+    store = SpoolStore(spool)
+    key = store.worklist()[0].key
+    signatures = SpoolSignatures(store, spool, lambda names: {"archive": names}, "Clinic")
+    sign(store, signatures, lambda reading: None)
+    desk = ReadingDesk(store)
+    changed = desk.film(key, "Roe^Richard")["reading"] | {"status": "draft", "note": "changed"}
+    with pytest.raises(SignedError, match="signed by Doe\\^Jane, revision 1"):
+        desk.save(key, "Roe^Richard", Reading.model_validate(changed), based_on=1)
+    withdrawal = withdraw(store, "Roe^Richard")
+    assert desk.withdraws(withdrawal)
+    (sentence,) = signatures(key, withdrawal)
+    assert "withdrawn" in sentence
+    assert desk.worklist("x")["films"][0]["withdrawn"]
+    film = desk.film(key, "Roe^Richard")
+    assert (film["reading"]["status"], film["signed"]["reader"]) == ("draft", "Doe^Jane")
+    assert not desk.withdraws(desk.save(key, "Roe^Richard", Reading.model_validate(changed), based_on=2))
+    events = [(event["event"], event["reader"]) for event in read_audit_log(spool.directory / "audit.jsonl")]
+    assert events == [("film_signed", "Doe^Jane"), ("signature_withdrawn", "Roe^Richard")]
+    assert sorted(row.object for row in spool.deliveries(key)) == ["sr-1.dcm", "sr.dcm"]  # what was sent stays
+
+
+def test_a_withdrawn_signature_is_not_written_at_the_next_start(spool):
+    store = SpoolStore(spool)
+    sign(store, lambda key, review: [], lambda reading: None)  # the object was not written
+    withdraw(store)
+    assert SpoolSignatures(SpoolStore(spool), spool, lambda names: {}, "Clinic").redo() == 0
 
 
 @pytest.mark.parametrize("cut", ["after the review log", "object not written", "before the delivery"])

@@ -8,7 +8,12 @@ export class Refused extends Error {
   }
 }
 
+export class Unreachable extends Error {
+  constructor() { super("The server does not answer."); }
+}
+
 const KEY = "kneegrade-session";
+const SERVICE_TOKEN = "kg_"; // begins a token of `kneegrade serve`; others are those of links, which work once
 let session = null;
 let isTried = false;
 
@@ -19,7 +24,7 @@ export const begin = async () => {
   if (token) {
     isTried = true;
     history.replaceState(null, "", location.pathname + location.search);
-    const answer = await fetch("/v1/session", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ token }) });
+    const answer = await exchange(token);
     if (answer.ok) {
       session = await answer.json();
       sessionStorage.setItem(KEY, JSON.stringify(session));
@@ -31,16 +36,29 @@ export const begin = async () => {
 /** Whether this tab has tried a token: a typed one, or that of a link. */
 export const hasTried = () => isTried || Boolean(session?.token);
 
-/** Uses a token that the reader typed. */
-export const useToken = (token) => {
-  session = { token, reader: "" };
+let ended = () => {};
+
+/** Calls back when the server no longer knows the session. */
+export const onEnded = (listener) => { ended = listener; };
+
+const exchange = (token) => fetch("/v1/session", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ token }) });
+
+/** Uses a token that the reader typed, or the link that it is part of. */
+export const useToken = async (text) => {
+  const at = text.indexOf("token="), typed = at < 0 ? text.trim() : new URLSearchParams(text.slice(at)).get("token").trim();
+  const token = /^[\x21-\x7e]*$/.test(typed) ? typed : "";
+  isTried = true;
+  const answer = token.startsWith(SERVICE_TOKEN) ? null : await exchange(token).catch(() => null);
+  session = answer?.ok ? await answer.json() : { token, reader: "" };
   sessionStorage.setItem(KEY, JSON.stringify(session));
 };
 
 export const ask = async (path, options = {}) => {
-  const answer = await fetch(path, { ...options, headers: { Authorization: `Bearer ${session?.token ?? ""}`, ...options.headers } });
-  if (!answer.ok) throw new Refused(answer.status, await answer.json().catch(() => null));
-  return answer;
+  const answer = await fetch(path, { ...options, headers: { Authorization: `Bearer ${session?.token ?? ""}`, ...options.headers } }).catch(() => { throw new Unreachable(); });
+  if (answer.ok) return answer;
+  const refused = new Refused(answer.status, await answer.json().catch(() => null));
+  if (answer.status === 401) ended(refused);
+  throw refused;
 };
 
 export const getJson = async (path) => (await ask(path)).json();

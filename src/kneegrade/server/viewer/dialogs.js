@@ -5,7 +5,7 @@ import { GRADES } from "./panel.js";
 
 export const KEYS = [
   ["0 – 4", "set the selected grade"], ["↑ ↓ ← →", "select grade and knee"], ["Backspace", "clear the selected grade"], ["Enter", "read; next film that is to be read"], ["n  p", "next, previous film"],
-  ["s", "sign"], ["u  y", "undo, redo"], ["x", "knee not gradable"], ["k", "change the side of the knee"], ["t", "write a note"], ["v", "whole film or both knees"], ["f", "fit; reset the window"],
+  ["s", "sign, or withdraw the signature"], ["u  y", "undo, redo"], ["x", "knee not gradable"], ["k", "change the side of the knee"], ["t", "write a note"], ["v", "whole film or both knees"], ["f", "fit; reset the window"],
   ["i", "invert"], ["w  W", "narrower, wider window"], ["b  B", "darker, brighter"], ["+  −", "zoom"], ["Shift ↑ ↓ ← →", "pan"], ["o  l  c  e", "outlines, landmarks, calipers, evidence"],
   ["m", "move landmarks by keyboard: [ ] choose one, arrows move it, Esc ends"], ["d", "drag pans instead of changing the window"], ["/", "search films"], ["?", "this help"],
 ];
@@ -15,7 +15,7 @@ const show = (title, body, buttons) => new Promise((done) => {
   const close = (value) => { dialog.onclose = null; dialog.close(); done(value); };
   dialog.replaceChildren(h("h2", { id: "dialog-title" }, title), ...body,
     h("div", { className: "actions" }, ...buttons.map(([label, value, primary]) => h("button", { type: "button", className: primary ? "primary" : "", autofocus: primary, onclick: () => close(typeof value === "function" ? value() : value) }, label))));
-  dialog.onclose = () => done(null);
+  dialog.onclose = () => { if (!dialog.open) done(null); }; // the event of the dialog before may come after this one is open
   dialog.showModal();
 });
 
@@ -26,13 +26,16 @@ export const showHelp = () => show("Keyboard and mouse", [
 
 export const question = (title, text, yes) => show(title, [h("p", {}, text)], [["Cancel", false], [yes, true, true]]);
 
+/** A question whose answer by Enter or Escape is no. */
+export const warning = (title, text, yes, no) => show(title, [h("p", {}, text)], [[yes, true], [no, false, true]]);
+
 export const askToken = (reason) => {
-  const field = h("input", { type: "password", id: "token", autocomplete: "off", autofocus: true, "aria-label": "Token",
+  const field = h("input", { type: "password", id: "token", autocomplete: "off", autofocus: true, "aria-label": "Token or link",
     onkeydown: (event) => { if (event.key === "Enter") { event.preventDefault(); $("dialog").querySelector("button.primary").click(); } } });
-  return show("Token", [h("p", {}, reason), field], [["Open", () => field.value, true]]);
+  return show("Sign in", [h("p", {}, reason), field], [["Sign in", () => field.value, true]]);
 };
 
-const FIELDS = { side: "Side", gradable: "Gradable", landmarks_px: "Landmarks", note: "Note", status: "Status" };
+const FIELDS = { side: "Side", gradable: "Gradable", landmarks_px: "Landmarks", note: "Note" };
 const text = (field, value) => {
   if (value === null || value === undefined || value === "") return "–";
   if (field === "landmarks_px") return "moved";

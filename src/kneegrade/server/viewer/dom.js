@@ -30,13 +30,17 @@ export const s = (tag, attributes = {}, ...children) => {
   return node;
 };
 
-let hiding = 0;
+const TOAST_MS = 5000, MOST_TOASTS = 3;
 
-/** Shows a sentence for some seconds. */
+/** Shows a sentence for some seconds, below those that are shown already. */
 export const toast = (text) => {
-  const box = $("toast");
-  box.textContent = text;
+  const box = $("toast"), line = h("p", {}, text);
+  [...box.children].filter((one) => one.textContent === text).forEach((one) => one.remove());
+  box.append(line);
+  if (box.childElementCount > MOST_TOASTS) box.firstChild.remove();
   box.hidden = false;
-  clearTimeout(hiding);
-  hiding = setTimeout(() => { box.hidden = true; }, 5000);
+  setTimeout(() => {
+    line.remove();
+    box.hidden = !box.childElementCount;
+  }, TOAST_MS);
 };

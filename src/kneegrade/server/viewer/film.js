@@ -1,11 +1,14 @@
 // A film that is open: results, reading, saving, undo. Every change is saved at once; the server decides about conflicts.
 
+import * as unsaved from "./unsaved.js";
 import { ask, getJson, post, Refused } from "./api.js";
 import { pyramid } from "./screen.js";
 import { Follower, loadShape } from "./shape.js";
 
 export const SIDES = { R: "Right knee", L: "Left knee", unknown: "Knee, side unknown" };
 const RETRY_MS = 1500;
+const same = (one, other) => JSON.stringify(one) === JSON.stringify(other);
+const marks = (reading) => JSON.stringify(reading.knees.map((knee) => knee.landmarks_px));
 
 export class Film extends EventTarget {
   constructor(data, levels) {
@@ -33,6 +36,23 @@ export class Film extends EventTarget {
     return new Film(data, pyramid(new Uint16Array(await answer.arrayBuffer()), width, height));
   }
 
+  /** Goes on with a change that this browser kept because the server did not answer. */
+  restore() {
+    const kept = unsaved.kept(this.key, this.repeat);
+    if (!kept) return;
+    if (same(kept.reading, this.saved)) { unsaved.drop(this); return; }
+    this.revision = kept.based_on;
+    this.set(kept.reading);
+  }
+
+  /** Gives up the changes that are not saved. */
+  discard() {
+    Object.assign(this, { past: [], future: [] });
+    this.followers.clear();
+    this.set(this.saved);
+    this.remeasure();
+  }
+
   say(name) { this.dispatchEvent(new Event(name)); }
 
   /** What kneegrade found on knee i, or null where it is hidden or there is none. */
@@ -46,10 +66,10 @@ export class Film extends EventTarget {
 
   /** Changes the reading: `edit` gets a copy that it changes. */
   change(edit) {
-    if (this.locked) return;
+    if (this.closed) { this.say("closed"); return; }
     const before = this.reading, next = structuredClone(before);
     edit(next);
-    if (JSON.stringify(next) === JSON.stringify(before)) return;
+    if (same(next, before)) return;
     if (next.status !== "draft" && next.status === before.status) next.status = "draft"; // a finished reading that changes is open again
     this.past.push(before);
     this.future = [];
@@ -59,12 +79,19 @@ export class Film extends EventTarget {
   set(reading) {
     this.reading = reading;
     this.state = "saving";
+    if (this.isDirty) unsaved.keep(this);
     this.say("change");
     this.save();
   }
 
+  /** Opens a signed reading again; a revision of its own, without a way back by undo. */
+  withdraw() {
+    Object.assign(this, { past: [], future: [] });
+    this.set({ ...this.reading, status: "draft" });
+  }
+
   undo() {
-    if (!this.past.length || this.locked) return false;
+    if (!this.past.length || this.closed) return false;
     this.future.push(this.reading);
     this.followers.clear();
     this.set(this.past.pop());
@@ -73,7 +100,7 @@ export class Film extends EventTarget {
   }
 
   redo() {
-    if (!this.future.length || this.locked) return false;
+    if (!this.future.length || this.closed) return false;
     this.past.push(this.reading);
     this.followers.clear();
     this.set(this.future.pop());
@@ -81,10 +108,17 @@ export class Film extends EventTarget {
     return true;
   }
 
-  get isDirty() { return JSON.stringify(this.reading) !== JSON.stringify(this.saved); }
+  get isDirty() { return !same(this.reading, this.saved); }
+
+  /** Whether the reading is signed, or is being signed. */
+  get isSigned() { return this.saved.status === "signed" || (this.reading.status === "signed" && this.state !== "refused"); }
+
+  /** Whether the reading cannot be changed: it is finished in a study, or signed. */
+  get closed() { return this.locked || this.isSigned; }
 
   /** Sends the reading until the server has the newest one. */
   async save() {
+    this.wake?.(); // tries again at once
     if (this.busy) return;
     this.busy = true;
     while (this.isDirty) {
@@ -95,7 +129,10 @@ export class Film extends EventTarget {
         this.reader = answer.reader;
         this.saved = sent;
         this.notes = answer.notes;
+        if (sent.status === "signed") Object.assign(this, { signed: { revision: answer.revision, reader: answer.reader, time: answer.time }, past: [], future: [] });
         this.state = this.isDirty ? "saving" : "saved";
+        if (this.isDirty) unsaved.keep(this); // based on the new revision
+        else unsaved.drop(this);
         this.say("saved");
       } catch (error) {
         if (error instanceof Refused && error.status === 409) {
@@ -107,7 +144,7 @@ export class Film extends EventTarget {
         }
         if (error instanceof Refused && error.status < 500) {
           this.problem = error.message;
-          this.state = "refused";
+          this.state = error.status === 401 ? "ended" : "refused";
           this.busy = false;
           this.say("saved");
           return;
@@ -115,21 +152,26 @@ export class Film extends EventTarget {
         this.problem = error.message;
         this.state = "offline";
         this.say("saved");
-        await new Promise((done) => setTimeout(done, RETRY_MS));
+        await new Promise((done) => { this.wake = done; setTimeout(done, RETRY_MS); });
       }
     }
     this.busy = false;
+    if (!["saved", "untouched"].includes(this.state)) { // undone before it was saved
+      this.state = this.revision ? "saved" : "untouched";
+      unsaved.drop(this);
+      this.say("saved");
+    }
     if (this.locked === false && this.mode === "blind" && this.reading.status !== "draft") this.say("finished");
   }
 
   /** Goes on from the newest reading of the other reader. */
   resolve(merged) {
-    this.revision = this.conflict.revision;
-    this.saved = this.conflict.newest;
+    const { revision, reader, time, newest } = this.conflict;
+    Object.assign(this, { revision, reader, saved: newest, notes: [] });
+    if (newest.status === "signed") this.signed = { revision, reader, time };
     this.past.push(this.reading);
     this.followers.clear();
     this.set(merged);
-    if (!this.isDirty) { this.state = "saved"; this.say("saved"); }
     this.remeasure();
   }
 
@@ -189,12 +231,20 @@ export class Film extends EventTarget {
 
   remeasure() { this.reading.knees.forEach((_, i) => this.measure(i)); }
 
+  /** Whether the evidence is that of other landmarks than the reading's. */
+  get isEvidenceOld() { return this.evidence !== null && this.evidenceOf !== marks(this.reading); }
+
+  /** Asks for the evidence at the saved landmarks, again if they have changed. */
   async loadEvidence() {
-    if (this.hidden || this.evidence) return;
-    this.evidence = [];
+    const of = marks(this.saved);
+    if (this.hidden || this.isAsking || (this.evidence && this.evidenceOf === of)) return;
+    this.isAsking = true;
     try {
-      this.evidence = await getJson(`/v1/films/${this.key}/evidence${this.repeat ? `?repeat=${this.repeat}` : ""}`);
-    } catch (error) { this.evidenceProblem = error.message; }
+      const found = await getJson(`/v1/films/${this.key}/evidence${this.repeat ? `?repeat=${this.repeat}` : ""}`);
+      Object.assign(this, { evidence: found, evidenceProblem: null });
+    } catch (error) { Object.assign(this, { evidence: [], evidenceProblem: error.message }); }
+    Object.assign(this, { evidenceOf: of, isAsking: false });
     this.say("evidence");
+    this.loadEvidence();
   }
 }

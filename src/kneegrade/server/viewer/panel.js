@@ -14,8 +14,13 @@ const REASONS = ["not a knee, or another view", "rotated or badly positioned", "
 
 const percent = (p) => (p > 0 && p < 0.005 ? "<1" : p >= 0.995 && p < 1 ? ">99" : (100 * p).toFixed(0));
 const number = (value, digits) => value.toFixed(digits).replace("-", "−");
-export const widthText = (width) => (width.mm === null
-  ? `${number(100 * width.fraction, 1)} ± ${number(100 * width.fraction_error, 1)} %` : `${number(width.mm, 2)} ± ${number(width.mm_error, 2)} mm`);
+const withError = (value, error, digits, unit) => `${number(value, digits)} ± ${error < 0.5 * 10 ** -digits ? `<${number(10 ** -digits, digits)}` : number(error, digits)} ${unit}`;
+
+/** A width with its error. Where the outlines meet, the width is 0 and the samples of the error are 0, too: no error is known. */
+export const widthText = (width) => {
+  if (width.fraction === 0) return "0 (outlines meet)";
+  return width.mm === null ? withError(100 * width.fraction, 100 * width.fraction_error, 1, "%") : withError(width.mm, width.mm_error, 2, "mm");
+};
 
 export class Panel {
   /** @param {object} page shared state: `selection`, `select(knee, name)`, `set(knee, name, grade)`, `finish()`, `sign()`. */
@@ -34,7 +39,7 @@ export class Panel {
 
   build() {
     const { film } = this;
-    const parts = [this.heading()];
+    const parts = [this.heading(), h("div", { id: "standing", role: "status", hidden: true })];
     if (film.reading.knees.length) parts.push(this.table(), h("p", { className: "sr", id: "cursor-text", role: "status" }), h("div", { id: "rules", className: "rules", "aria-live": "polite" }), this.knees(), this.evidence());
     else parts.push(this.addKnees());
     if (film.readings.length) parts.push(this.readers());
@@ -82,13 +87,13 @@ export class Panel {
     const { film } = this;
     return h("div", { className: "knees" }, ...film.reading.knees.map((knee, i) => h("section", { className: "knee", "aria-label": SIDES[knee.side], dataset: { knee: String(i) } },
       h("div", { className: "knee-line" },
-        h("label", {}, "Side ", h("select", { className: "side", disabled: film.locked, dataset: { knee: String(i) }, onchange: (event) => film.change((next) => { next.knees[i].side = event.target.value; }) },
+        h("label", {}, "Side ", h("select", { className: "side", disabled: film.closed, dataset: { knee: String(i) }, onchange: (event) => film.change((next) => { next.knees[i].side = event.target.value; }) },
           ...Object.entries({ R: "right", L: "left", unknown: "unknown" }).map(([value, text]) => h("option", { value }, text)))),
-        h("label", { className: "check" }, h("input", { type: "checkbox", className: "not-gradable", disabled: film.locked, dataset: { knee: String(i) }, onchange: () => this.page.toggleGradable(i) }), "Not gradable")),
+        h("label", { className: "check" }, h("input", { type: "checkbox", className: "not-gradable", disabled: film.closed, dataset: { knee: String(i) }, onchange: () => this.page.toggleGradable(i) }), "Not gradable")),
       h("input", { className: "reason", list: "reasons", maxLength: 200, placeholder: "Reason", "aria-label": `Reason why the ${SIDES[knee.side].toLowerCase()} is not gradable`, dataset: { knee: String(i) },
-        disabled: film.locked, onchange: (event) => film.change((next) => { next.knees[i].reason = event.target.value; }) }),
+        disabled: film.closed, onchange: (event) => film.change((next) => { next.knees[i].reason = event.target.value; }) }),
       film.hidden ? null : h("dl", { className: "space" }, h("dt", {}, "Medial"), h("dd", { className: "medial" }), h("dt", {}, "Lateral"), h("dd", { className: "lateral" }), h("dt", {}, "Angle"), h("dd", { className: "angle" })),
-      film.hidden ? null : h("p", { className: "moved soft" }, h("span", {}), " ", h("button", { type: "button", className: "link", onclick: () => film.resetPoints(i) }, "Reset landmarks")),
+      film.hidden ? null : h("p", { className: "moved soft" }, h("span", {}), " ", h("button", { type: "button", className: "link", disabled: film.closed, onclick: () => film.resetPoints(i) }, "Reset landmarks")),
       h("ul", { className: "findings" }, ...this.findings(i).map((text) => h("li", {}, text))))),
     h("datalist", { id: "reasons" }, ...REASONS.map((value) => h("option", { value }))));
   }
@@ -122,13 +127,14 @@ export class Panel {
 
   noteField() {
     const { film } = this;
-    return h("label", { className: "note" }, "Note", h("textarea", { id: "note", rows: 2, maxLength: 2000, disabled: film.locked, placeholder: "No names or other patient data",
+    return h("label", { className: "note" }, "Note", h("textarea", { id: "note", rows: 2, maxLength: 2000, disabled: film.closed, placeholder: "No names or other patient data",
       onchange: (event) => film.change((next) => { next.note = event.target.value; }) }));
   }
 
   buttons() {
     const { film, page } = this;
     if (film.locked) return h("p", { className: "soft" }, "This reading is finished and cannot be changed.");
+    if (film.isSigned) return h("div", { className: "actions" }, h("button", { type: "button", id: "finish", className: "primary", title: "Enter", onclick: () => page.finish() }, "Next film"));
     const label = film.mode === "blind" ? "Finish" : film.mode === "adjudicate" ? "Decide" : "Read";
     return h("div", { className: "actions" },
       h("button", { type: "button", id: "finish", className: "primary", title: "Enter", onclick: () => page.finish() }, `${label}, next film`),
@@ -147,8 +153,8 @@ export class Panel {
   update() {
     const { film, page, element } = this;
     const sides = film.reading.knees.map((knee) => knee.side).join();
-    if (this.built !== `${film.key}/${film.repeat}/${sides}/${film.locked}`) {
-      this.built = `${film.key}/${film.repeat}/${sides}/${film.locked}`;
+    if (this.built !== `${film.key}/${film.repeat}/${sides}/${film.closed}`) {
+      this.built = `${film.key}/${film.repeat}/${sides}/${film.closed}`;
       this.coherence = film.reading.knees.map((_, i) => this.coherence[i] ?? []);
       this.build();
       return;
@@ -163,7 +169,7 @@ export class Panel {
         button.setAttribute("aria-checked", String(own === grade));
         button.tabIndex = isCursor && (own === grade || (own === undefined && grade === 0)) ? 0 : -1;
         button.classList.toggle("is-machine", machine === grade);
-        button.disabled = film.locked;
+        button.disabled = film.closed;
       });
     });
     element.querySelectorAll(".knee").forEach((section, i) => this.updateKnee(section, i));
@@ -172,8 +178,24 @@ export class Panel {
     if ($("undo")) $("undo").disabled = !film.past.length;
     const words = { draft: film.revision ? "begun" : "to read", read: "read", signed: "signed" };
     $("film-status").textContent = [words[film.reading.status], film.reader && film.revision ? `by ${film.reader}, revision ${film.revision}` : ""].filter(Boolean).join(" ");
+    this.updateStanding();
     this.updateEvidence();
     this.updateRules();
+  }
+
+  /** Says that the film is signed, or that a signature was withdrawn. */
+  updateStanding() {
+    const { film, page } = this, box = $("standing"), { signed } = film;
+    const isSigned = film.saved.status === "signed";
+    box.hidden = !signed || film.mode !== "shared";
+    const shown = signed ? `${isSigned} ${signed.revision} ${film.outcome ?? ""}` : "";
+    if (box.hidden || box.dataset.shown === shown) return;
+    box.dataset.shown = shown;
+    box.className = `standing ${isSigned ? "is-signed" : "is-withdrawn"}`;
+    const when = new Date(signed.time).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
+    box.replaceChildren(...(isSigned
+      ? [h("p", {}, h("b", {}, `Signed by ${signed.reader}`), `, revision ${signed.revision}, ${when}. It cannot be changed.${film.outcome ? ` ${film.outcome}` : ""}`), h("button", { type: "button", id: "withdraw", title: "s", onclick: () => page.withdraw() }, "Withdraw signature…")]
+      : [h("p", {}, h("b", {}, "Signature withdrawn. "), `${signed.reader} had signed revision ${signed.revision}, ${when}. Reports that were sent stay as they are until the film is signed again.`)]));
   }
 
   updateKnee(section, i) {
@@ -208,7 +230,9 @@ export class Panel {
     const grade = film.reading.knees[knee]?.grades[name], own = film.evidence?.[knee]?.[name];
     $("evidence-ramp").hidden = $("evidence-ends").hidden = !own || grade === undefined;
     $("evidence-terms").textContent = "";
-    if (film.evidenceProblem) title.textContent = film.evidenceProblem;
+    if (film.isEvidenceOld) $("evidence-ramp").hidden = $("evidence-ends").hidden = true;
+    if (film.isEvidenceOld) title.textContent = "Computing the evidence at the moved landmarks…";
+    else if (film.evidenceProblem) title.textContent = film.evidenceProblem;
     else if (!own || grade === undefined) title.textContent = film.evidence ? "" : "Computing the evidence…";
     else {
       title.textContent = `Evidence for ${label} ${grade}, ${SIDES[film.reading.knees[knee].side].toLowerCase()}`;

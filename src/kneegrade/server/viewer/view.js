@@ -116,6 +116,7 @@ export class FilmView {
     if (!film) return;
     const present = film.reading.knees.map((_, i) => Boolean(film.points(i)));
     if (present.length !== this.drawn.length || present.some((has, i) => has !== Boolean(this.drawn[i]))) { this.build(); return; }
+    this.svg.classList.toggle("is-closed", film.closed);
     for (const [name, on] of Object.entries(page.layers)) this.svg.classList.toggle(`no-${name}`, !on);
     this.drawn.forEach((one, i) => { if (one) { this.place(one, i); this.paint(one, i); } });
     this.sizePoints();
@@ -157,7 +158,7 @@ export class FilmView {
       const [[x1, y1], [x2, y2]] = line.map(([x, y]) => [x + 0.5, y + 0.5]);
       Object.entries({ x1, y1, x2, y2 }).forEach(([key, value]) => bar.setAttribute(key, value));
       const width = measured[name];
-      one.labels[name].textContent = width.mm === null ? `${(100 * width.fraction).toFixed(1)} %` : `${width.mm.toFixed(1)} mm`;
+      one.labels[name].textContent = width.fraction === 0 ? "0" : width.mm === null ? `${(100 * width.fraction).toFixed(1)} %` : `${width.mm.toFixed(1)} mm`;
       one.labels[name].dataset.x = (x1 + x2) / 2;
       one.labels[name].dataset.y = Math.max(y1, y2);
     }
@@ -232,7 +233,7 @@ export class FilmView {
     this.page.touch = event.pointerType === "touch";
     this.pointers.set(event.pointerId, [event.clientX, event.clientY]);
     if (this.pointers.size === 2) { this.action = "pinch"; return; }
-    if (event.target.closest?.(".hit") && event.button === 0 && !event.shiftKey && !this.film.locked) {
+    if (event.target.closest?.(".hit") && event.button === 0 && !event.shiftKey && !this.film.closed) {
       const { knee, index } = this.nearest(this.toFilm(event.clientX, event.clientY));
       this.action = "wait";
       this.page.mark(knee, index);

@@ -1,21 +1,24 @@
 // The reader's page: worklist, film, reading. What is computed is computed by the server; every change is saved at once.
 
-import { begin, getJson, post, Refused, hasTried, useToken } from "./api.js";
-import { askToken, decideConflict, question, showHelp } from "./dialogs.js";
+import { begin, getJson, post, Refused, hasTried, Unreachable, useToken } from "./api.js";
+import { askToken, question, showHelp } from "./dialogs.js";
 import { $, h, toast } from "./dom.js";
 import { Film, SIDES } from "./film.js";
+import { listenForKeys } from "./keyboard.js";
 import { GRADES, Panel } from "./panel.js";
+import { Saving } from "./saving.js";
 import { loadShape } from "./shape.js";
 import { FilmView } from "./view.js";
 import { Worklist } from "./worklist.js";
 
 const KEPT = 3; // films in memory: the open one, the next one, and the one before
 const MODES = { shared: "", blind: "Blind reading", adjudicate: "Adjudication" };
-const SAVED = { untouched: "", saving: "Saving…", saved: "Saved", offline: "Not saved: the server does not answer. Trying again…", conflict: "Changed by another reader", refused: "Not saved" };
+const REOPEN_MS = 2000; // after the server did not answer
 const TOUCH = matchMedia("(pointer: coarse)").matches;
 
 const worklist = new Worklist();
 const films = new Map(); // "key/repeat" → promise of a Film, the last used at the end
+const loaded = new Map(); // "key/repeat" → Film
 let film = null;
 
 const page = {
@@ -37,7 +40,7 @@ const page = {
   },
 
   set(knee, name, grade) {
-    if (!film || film.locked) return;
+    if (!film) return;
     film.change((next) => {
       const own = next.knees[knee];
       if (!own.gradable) Object.assign(own, { gradable: true, reason: "" });
@@ -63,12 +66,17 @@ const page = {
     views.forEach((view) => view.draw());
   },
 
-  undo() { if (film && !film.undo()) toast("Nothing to undo."); },
+  undo() {
+    if (film?.closed) film.say("closed");
+    else if (film && !film.undo()) toast("Nothing to undo.");
+  },
   async finish() { await finish("read"); },
   async sign() {
-    if (!film || film.mode !== "shared" || film.locked) return;
-    if (await question("Sign this reading?", "The signature names you as the reader. In a hospital it makes a revision of the report.", "Sign")) await finish("signed");
+    if (!film || film.mode !== "shared") return;
+    if (film.isSigned) await page.withdraw();
+    else if (await saving.wantsToSign()) await finish("signed");
   },
+  async withdraw() { if (film?.saved.status === "signed") await saving.withdraw(film); },
 
   async compare(other) {
     page.beside = other === null ? null : { film: await load(other.key, 0), name: other.name };
@@ -78,6 +86,12 @@ const page = {
 
 const views = [new FilmView(page), new FilmView(page), new FilmView(page)];
 const panel = new Panel(page);
+const app = {
+  page, views, worklist, loaded, refresh: () => refresh(), move: (step) => move(step), goOn: () => goOn(), reopen: () => page.row && open(page.row), active: () => active(),
+  otherLayout: () => otherLayout(), resetView: () => resetView(), invert: () => invert(), toggleLayer: (name) => toggleLayer(name), otherTool: () => otherTool(),
+  get film() { return film; },
+};
+const saving = new Saving(app);
 window.kneegrade = { page, views, worklist, get film() { return film; } }; // for tests and for curious readers
 
 // Loading
@@ -85,14 +99,14 @@ window.kneegrade = { page, views, worklist, get film() { return film; } }; // fo
 const load = (key, repeat) => {
   const id = `${key}/${repeat}`;
   const known = films.get(id);
-  const wanted = known ?? Film.load(key, repeat).then((made) => { connect(made); return made; });
+  const wanted = known ?? Film.load(key, repeat).then((made) => { loaded.set(id, made); connect(made); made.restore(); return made; });
   films.delete(id);
   films.set(id, wanted);
   wanted.catch(() => films.delete(id));
   if (films.size > KEPT) {
     for (const [old, promise] of films) {
       if (films.size <= KEPT) break;
-      if (old !== id) promise.then((one) => { if (!one.isDirty && one !== film && one !== page.beside?.film) films.delete(old); }, () => {});
+      if (old !== id) promise.then((one) => { if (!one.isDirty && one !== film && one !== page.beside?.film) { films.delete(old); loaded.delete(old); } }, () => {});
     }
   }
   return wanted;
@@ -105,11 +119,17 @@ const connect = (one) => {
     panel.askCoherence();
     state();
   });
-  one.addEventListener("saved", () => { note(one); state(); if (one === film) panel.update(); });
+  one.addEventListener("closed", () => toast(one.locked ? "This reading is finished and cannot be changed." : "This film is signed. Withdraw the signature (s) before you change it."));
+  one.addEventListener("saved", () => {
+    note(one);
+    state();
+    if (one === film) refresh();
+    if (one.evidence) one.loadEvidence(); // at the moved landmarks
+  });
   one.addEventListener("moving", () => { if (one === film) views.forEach((view) => { if (view.film === one && view.element.isConnected) view.follow(one.moving); }); });
   one.addEventListener("measured", () => { if (one === film) showWidths(one); });
   one.addEventListener("evidence", () => { if (one === film) refresh(); });
-  one.addEventListener("conflict", () => { state(); if (one === film) resolve(one); });
+  one.addEventListener("conflict", () => { state(); if (one === film) saving.resolve(one); });
 };
 
 /** Puts the saved reading into the worklist. */
@@ -118,21 +138,16 @@ const note = (one) => {
   if (!row || one.state !== "saved") return;
   const machine = row.knees.map((knee) => knee[2]);
   row.knees = one.reading.knees.map((knee, i) => [knee.side, knee.gradable ? knee.grades.kl ?? null : null, machine[i] ?? null]);
-  const wasSigned = row.status === "signed";
   row.status = one.reading.status;
+  row.withdrawn = one.mode === "shared" && Boolean(one.signed) && row.status !== "signed";
   row.reader = one.mode === "blind" ? null : one.reader;
-  if (wasSigned && row.status !== "signed") toast("The film was changed, so it is no longer signed. Press s to sign it again.");
   worklist.refresh();
   for (const text of one.notes ?? []) toast(text);
+  if (one.notes?.length) one.outcome = one.notes.join(" ").replace(/^Signed\. /, "");
+  one.notes = [];
 };
 
-const state = () => {
-  const box = $("saved"), now = film?.state ?? "untouched";
-  const text = now === "refused" ? `${SAVED.refused}: ${film.problem}` : SAVED[now];
-  if (box.textContent !== text) box.textContent = text;
-  box.className = `saved is-${now}`;
-  box.dataset.revision = film?.state === "saved" ? String(film.revision) : "";
-};
+const state = () => saving.show();
 
 const open = async (row) => {
   const started = performance.now();
@@ -155,6 +170,7 @@ const open = async (row) => {
     $("stage-note").textContent = error.message;
     $("panel").replaceChildren(h("h2", {}, row.name), h("p", {}, error.message));
     state();
+    if (error instanceof Unreachable) setTimeout(() => { if (page.row === row && !film) open(row); }, REOPEN_MS);
     if (error instanceof Refused && error.status !== 401 && error.status < 500 && ["new", "draft"].includes(row.status)) { row.status = "unreadable"; worklist.refresh(); }
     document.body.dataset.opened = row.key;
     return;
@@ -165,6 +181,7 @@ const open = async (row) => {
   layOut();
   panel.bind(film);
   state();
+  if (film.state === "conflict") saving.resolve(film);
   film.remeasure();
   requestAnimationFrame(() => requestAnimationFrame(() => { page.openedMs = performance.now() - started; document.body.dataset.opened = row.key; }));
   setTimeout(() => {
@@ -194,52 +211,25 @@ const goOn = async () => {
 };
 
 const finish = async (status) => {
-  if (!film || film.locked) return move(1);
+  if (!film || film.closed) return move(1);
   if (missing()) return toast("A gradable knee has no KL grade yet. Give it, or say that the knee is not gradable.");
   if (unexplained() >= 0) {
     document.querySelector(`.reason[data-knee="${unexplained()}"]`)?.focus();
     return toast("Say why the knee is not gradable.");
   }
   const finished = film;
-  if (finished.mode === "blind" && !(await question("Finish this reading?", "The grades of a blind reading cannot be changed after it is finished.", "Finish"))) return;
+  const isStudy = finished.mode !== "shared", id = `${finished.key}/${finished.repeat}`;
+  if (isStudy && !(await question("Finish this reading?", "The grades of kneegrade are shown afterwards, so this reading cannot be changed after it is finished.", "Finish"))) return;
   finished.change((next) => { next.status = status; });
-  await saved(finished);
-  if (finished.isDirty) return;
-  if (finished.mode === "blind") films.delete(`${finished.key}/${finished.repeat}`);
+  await saving.settled(finished);
+  if (finished.isDirty || finished.reading.status !== status) return;
+  if (isStudy) { films.delete(id); loaded.delete(id); }
   const next = worklist.next(1, { unread: true });
   if (next && film === finished) await open(next);
   else if (!next) {
     toast("All films of the list are read.");
-    if (finished.mode === "blind" && film === finished) await open(page.row);
+    if (isStudy && film === finished) await open(page.row);
   }
-};
-
-/** Waits until a film has nothing to save, or cannot save. */
-const saved = (one) => new Promise((done) => {
-  const look = () => {
-    if (one.isDirty && !["conflict", "refused"].includes(one.state)) return;
-    one.removeEventListener("saved", look);
-    one.removeEventListener("conflict", look);
-    done();
-  };
-  one.addEventListener("saved", look);
-  one.addEventListener("conflict", look);
-  look();
-});
-
-const resolve = async (one) => {
-  const { conflict } = one;
-  let merged = conflict.merged;
-  if (conflict.differences.length) {
-    merged = await decideConflict(conflict, one.reading.knees.map((knee) => SIDES[knee.side]));
-    if (!merged) {
-      merged = structuredClone(conflict.newest);
-      toast(`You did not choose: the film now has the values of ${conflict.reader}. Press u to bring back yours.`);
-    }
-  } else toast(`Merged with the changes of ${conflict.reader}.`);
-  one.resolve(merged);
-  refresh();
-  panel.askCoherence();
 };
 
 // Layout
@@ -302,84 +292,7 @@ const tools = () => TOOLS.forEach(([id, , , , isOn]) => {
   if (["outlines", "points", "calipers", "evidence"].includes(id)) button.hidden = Boolean(film?.hidden);
 });
 
-// Keyboard
-
-const narrow = (factor, shift = 0) => {
-  const { low, high } = film.grey, centre = (low + high) / 2 + shift * (high - low), width = Math.max(400, (high - low) * factor);
-  Object.assign(film.grey, { low: centre - width / 2, high: centre + width / 2 });
-  views.forEach((view) => view.draw());
-};
-
-const step = (dKnee, dGrade) => {
-  const { knee, name } = page.selection, at = GRADES.findIndex(([one]) => one === name), knees = film.reading.knees.length;
-  if (!knees) return;
-  page.select(Math.min(knees - 1, Math.max(0, knee + dKnee)), GRADES[Math.min(GRADES.length - 1, Math.max(0, at + dGrade))][0]);
-};
-
-const grade = (value) => {
-  const { knee, name } = page.selection;
-  if (!film.reading.knees.length || film.locked) return;
-  if (value >= GRADES.find(([one]) => one === name)[3]) return toast("This grade ends at 3.");
-  page.set(knee, name, value);
-  step(0, 1);
-};
-
-const nudge = async (dx, dy) => {
-  const { knee, index } = page.marked, [x, y] = film.points(knee)[index];
-  await film.startMoving(knee, index);
-  film.move(knee, index, [x + dx, y + dy]);
-  film.endMoving();
-};
-
-const markNext = (by) => {
-  const knee = page.marked?.knee ?? page.selection.knee;
-  if (!film.points(knee) || film.locked) return toast("This knee has no landmarks.");
-  page.mark(knee, ((page.marked?.index ?? 55 - by) + by + 74) % 74);
-};
-
-const nextSide = () => film.change((next) => { const knee = next.knees[page.selection.knee]; if (knee) knee.side = { R: "L", L: "unknown", unknown: "R" }[knee.side]; });
-const ARROWS = { ArrowUp: [0, -1], ArrowDown: [0, 1], ArrowLeft: [-1, 0], ArrowRight: [1, 0] };
-
-const arrow = (event) => {
-  const [dx, dy] = ARROWS[event.key];
-  if (page.marked) nudge(dx * (event.shiftKey ? 5 : 1), dy * (event.shiftKey ? 5 : 1));
-  else if (event.shiftKey) active().pan(-40 * dx, -40 * dy);
-  else step(dx, dy);
-};
-
-const COMMANDS = {
-  n: () => move(1), p: () => move(-1), s: () => page.sign(), u: () => page.undo(), y: () => film.redo() || toast("Nothing to redo."), x: () => film.reading.knees.length && page.toggleGradable(page.selection.knee), k: nextSide,
-  t: () => $("note")?.focus(), v: otherLayout, f: resetView, i: invert, w: () => narrow(0.8), W: () => narrow(1.25), b: () => narrow(1, 0.06), B: () => narrow(1, -0.06), "+": () => active().zoom(1.25), "=": () => active().zoom(1.25), "-": () => active().zoom(0.8),
-  o: () => toggleLayer("outlines"), l: () => toggleLayer("points"), c: () => toggleLayer("calipers"), e: () => toggleLayer("evidence"), d: otherTool, m: () => (page.marked ? page.mark(0, null) : markNext(1)), "[": () => markNext(-1), "]": () => markNext(1),
-  Enter: () => page.finish(), Backspace: () => page.set(page.selection.knee, page.selection.name, null),
-};
-
-addEventListener("keydown", (event) => {
-  if ($("dialog").open || event.altKey) return;
-  const typing = event.target.closest("input:not([type=checkbox]):not([type=radio]), textarea, select");
-  if (event.key === "Escape") {
-    if (page.marked) page.mark(0, null);
-    else if (page.beside) page.compare(null);
-    document.activeElement?.blur();
-    return;
-  }
-  if (typing) return;
-  if (event.ctrlKey || event.metaKey) {
-    if (event.key === "z" && film) { event.preventDefault(); page.undo(); }
-    return;
-  }
-  if (event.key === "?") { event.preventDefault(); showHelp(); return; }
-  if (event.key === "/") { event.preventDefault(); $("search").focus(); return; }
-  if (event.key === "n" || event.key === "p") { event.preventDefault(); COMMANDS[event.key](); return; }
-  if (!film) {
-    if (event.key === "Enter" && page.row && !event.target.closest("button, a")) { event.preventDefault(); goOn(); }
-    if (event.key === "s" || event.key === "x") toast("This film cannot be shown, so it cannot be read. Enter and n go on.");
-    return;
-  }
-  if (event.key === "Enter" && event.target.closest("button, a") && !event.target.closest(".scale")) return; // the button acts itself
-  if (event.target.closest("#list") && event.key in ARROWS) { event.preventDefault(); if (event.key === "ArrowDown") move(1); if (event.key === "ArrowUp") move(-1); return; }
-  if (/^[0-4]$/.test(event.key)) { event.preventDefault(); grade(Number(event.key)); } else if (event.key in ARROWS) { event.preventDefault(); arrow(event); } else if (event.key in COMMANDS) { event.preventDefault(); COMMANDS[event.key](); }
-});
+listenForKeys(app);
 
 // Start
 
@@ -395,25 +308,37 @@ $("export-button").addEventListener("click", async () => {
     toast([`Wrote ${files.join(", ")} to ${folder}.`, ...notes].join(" "));
   } catch (error) { toast(error.message); }
 });
-addEventListener("beforeunload", (event) => { if (film?.isDirty) event.preventDefault(); });
+addEventListener("beforeunload", (event) => { if (saving.dirty.length) event.preventDefault(); });
 
 const start = async () => {
   try {
     const reader = await begin();
-    const found = await getJson("/v1/worklist");
+    let found = await getJson("/v1/worklist");
+    saving.begin(found);
+    worklist.films = found.films;
+    const sent = await saving.resend(), waiting = worklist.films.filter((row) => row.unsaved);
+    if (sent) {
+      found = await getJson("/v1/worklist");
+      toast(`Saved the changes of ${sent === 1 ? "1 film" : `${sent} films`} that this browser had kept.`);
+    }
     document.title = `${found.title} – kneegrade reader`;
     $("title").textContent = found.title;
     $("mode").textContent = [found.study ? `${MODES[found.mode]} “${found.study}”` : "", found.reader || reader].filter(Boolean).join(" · ");
     document.body.dataset.mode = found.mode;
     $("export-button").hidden = found.mode === "blind";
     worklist.fill(found);
+    for (const row of waiting) worklist.find(row.key, row.repeat).unsaved = true;
+    worklist.refresh();
+    $("waiting").hidden = !found.waiting.length;
+    $("waiting").textContent = `Not finished: ${found.waiting.map((one) => `${one.reader} (${one.done} of ${one.total})`).join(", ")}. Films that all readers have read are listed.`;
     document.body.dataset.ready = "true";
-    if (worklist.shown.length) open(worklist.shown[0]);
-    else $("stage-note").textContent = found.mode === "adjudicate" ? "There is no film on which the readers of this study differ." : "There are no films.";
+    const first = waiting.length ? worklist.find(waiting[0].key, waiting[0].repeat) : worklist.shown[0];
+    if (first) open(first);
+    else $("stage-note").textContent = found.mode === "adjudicate" ? "There is no film that all readers of this study have read and on which they differ." : "There are no films.";
   } catch (error) {
     if (error instanceof Refused && error.status === 401) {
       const token = await askToken(hasTried() ? error.message : "Type your token. Whoever runs the service gives one to each reader.");
-      if (token) { useToken(token); await start(); } else $("stage-note").textContent = error.message;
+      if (token) { await useToken(token); await start(); } else $("stage-note").textContent = error.message;
     } else $("stage-note").textContent = error.message;
   }
 };

@@ -14,6 +14,11 @@ const FILTERS = [
   ["read", "Read", (film) => film.status === "read" || film.status === "signed"],
   ["signed", "Signed", (film) => film.status === "signed"],
 ];
+const statusText = (film) => {
+  if (film.unsaved) return "not saved";
+  if (film.withdrawn) return "withdrawn";
+  return film.reader && film.status !== "new" ? `${STATUS[film.status]} · ${film.reader}` : STATUS[film.status];
+};
 const highest = (film) => Math.max(-1, ...film.knees.map(([, kl]) => kl ?? -1));
 const SORTS = [
   ["eyes", "Needs eyes first", (a, b) => b.doubt - a.doubt],
@@ -64,7 +69,7 @@ export class Worklist extends EventTarget {
     this.shown = this.films.filter((film) => keep(film) && (!wanted || film.name.toLowerCase().includes(wanted)));
     this.shown = this.shown.map((film, i) => [film, i]).sort((a, b) => compare(a[0], b[0]) || a[1] - b[1]).map(([film]) => film);
     this.space.style.height = `${this.shown.length * ROW}px`;
-    $("list-count").textContent = this.shown.length === this.films.length ? `${this.films.length} films` : `${this.shown.length} of ${this.films.length} films`;
+    $("list-count").textContent = this.shown.length === this.films.length ? `${this.films.length} ${this.films.length === 1 ? "film" : "films"}` : `${this.shown.length} of ${this.films.length} films`;
     this.refresh();
   }
 
@@ -127,10 +132,10 @@ export class Worklist extends EventTarget {
     const flags = flagNames(film.flags);
     const knees = film.knees.map(([side, kl, machine]) => h("span", { className: `chip g${kl ?? "x"}${machine !== null && machine !== kl ? " changed" : ""}` },
       h("i", {}, side === "unknown" ? "?" : side), h("span", { className: "sr" }, " knee, KL"), ` ${kl ?? "–"}`));
-    const row = h("div", { className: `row is-${film.status}`, role: "option", id: `row-${at}`, "aria-selected": String(film === this.open), "aria-setsize": this.shown.length,
+    const row = h("div", { className: `row is-${film.unsaved ? "unsaved" : film.withdrawn ? "withdrawn" : film.status}`, role: "option", id: `row-${at}`, "aria-selected": String(film === this.open), "aria-setsize": this.shown.length,
       "aria-posinset": at + 1, dataset: { at: String(at), key: film.key } },
-    h("span", { className: "name", title: film.name }, film.name), h("span", { className: "chips" }, ...knees),
-    h("span", { className: "flags" }, flags.join(", ")), h("span", { className: "status" }, film.reader && film.status !== "new" ? `${STATUS[film.status]} · ${film.reader}` : STATUS[film.status]));
+    h("div", {}, h("span", { className: "name", title: film.name }, film.name), h("span", { className: "chips" }, ...knees)),
+    h("div", {}, h("span", { className: "flags", title: flags.join(", ") }, flags.join(", ")), h("span", { className: "status" }, statusText(film))));
     row.style.transform = `translateY(${at * ROW}px)`;
     return row;
   }
