@@ -75,8 +75,8 @@ def try_all(
 def test_damaged_files_are_read_or_refused() -> None:
     count = tries(20_000, 200)
     counts, faults, longest = try_all(mutations(corpus(), SEED, count))
-    say(1, f"{count} damaged files of {len(corpus())}: {dict(counts.most_common())}; at most {longest:.1f} s of processor "
-        f"time; {len(faults)} faults {faults}")  # fmt: skip
+    say(1, f"{count} damaged files of {len(corpus())}: {dict(counts.most_common())}; at most {longest:.1f} s of "
+        f"processor time; {len(faults)} faults {faults}")  # fmt: skip
     assert faults == []
 
 
