@@ -15,6 +15,7 @@ import pytest
 from attack_tools import SEED, say, tries
 from typer.testing import CliRunner
 
+from kneegrade.anatomy.landmark_scheme import NUM_LANDMARKS
 from kneegrade.commands import app
 from kneegrade.files import locked_output
 from kneegrade.grader import Grader
@@ -94,7 +95,8 @@ def started(command: str, film: Path, output: Path) -> "subprocess.Popen[str]":
 def knees_of(command: str, output: Path) -> list[int]:
     """Number of knees that each result in the folder tells; they must agree."""
     if command == "landmarks":
-        return [len(list(output.glob("*.pts")))]
+        points = [re.search(r"n_points: *(\d+)", path.read_text()) for path in output.glob("*.pts")]
+        return [sum(int(found[1]) for found in points if found) // NUM_LANDMARKS]
     if command == "batch":
         import pyarrow.parquet as pq
 
