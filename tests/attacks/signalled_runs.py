@@ -10,6 +10,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -216,7 +217,7 @@ def run_serve(folder: Path, films: int, kills: int, seed: int) -> Run:
         spool=SpoolSettings(directory=folder / "spool"), grading=GradingSettings(workers=1),
         rest=RestSettings(tokens=folder / "tokens"),
     )  # fmt: skip
-    spool, run, keys = Spool(folder / "spool", min_free_bytes=0), Run(), []
+    spool, run, keys, ended = Spool(folder / "spool", min_free_bytes=0), Run(), [], threading.Event()
     for name in films_in(folder / "in", films):
         stream, path = spool.temporary_file()
         with stream:
@@ -225,8 +226,9 @@ def run_serve(folder: Path, films: int, kills: int, seed: int) -> Run:
 
     def done() -> int:
         states = [one.state for one in spool.films(limit=1000)]
-        if not {"received", "working"} & {*states}:
-            process.terminate()
+        if not ended.is_set() and not {"received", "working"} & {*states}:
+            process.terminate()  # once: a second signal would end the interpreter while it ends
+            ended.set()
         return 0
 
     command = [sys.executable, "-P", "-c", PROGRAM, str(PACKAGE_ROOT), "worker", "-"]
