@@ -42,5 +42,5 @@ def test_a_checkpoint_without_a_part_would_be_seen(part: str, tmp_path: Path) ->
 
 
 def test_a_checkpoint_that_is_written_in_place_would_be_seen(tmp_path: Path) -> None:
-    found = run(tmp_path / "planted", 8, 0, "in place")
+    found = run(tmp_path / "planted", 12, 0, "in place")
     assert found["other"]  # a damaged checkpoint is refused

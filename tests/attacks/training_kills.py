@@ -9,6 +9,7 @@ Runs are forked from this process, which has imported torch, because a start tak
 import io
 import json
 import os
+import pickle
 import random
 import resource
 import signal
@@ -27,6 +28,7 @@ from kneegrade.training.train_grader import train_recipe
 
 SEED = 24
 EPOCHS = 6
+LAST_SAVED: dict[int, float] = {}  # moment of the last checkpoint of a process that writes them in place
 
 
 def recipe_in(folder: Path) -> Path:
@@ -79,9 +81,10 @@ def lost_steps(output: Path) -> int:
         lines = (output / "log.jsonl").read_text().splitlines()
         logged = max(int(json.loads(line)["step"]) for line in lines if line.endswith("}"))
         (checkpoint,) = output.glob("*.pt")
-    except (OSError, ValueError):
+        saved = int(torch.load(checkpoint, weights_only=True)["step"])
+    except (OSError, ValueError, EOFError, RuntimeError, pickle.UnpicklingError):  # a damaged one is refused later
         return 0
-    return max(0, logged - int(torch.load(checkpoint, weights_only=True)["step"]))
+    return max(0, logged - saved)
 
 
 def wait_for_steps(output: Path, seconds: float) -> None:
@@ -107,15 +110,16 @@ def plant(fault: str) -> None:
 
 
 def save_in_place(path: Path, identity: str, step: int, parts: dict[str, Any]) -> None:
-    """Write a checkpoint over the last one, in two halves."""
+    """Write a checkpoint over the last one, in two halves, so slowly that it takes as long as the training."""
     state = {name: part.state_dict() for name, part in parts.items() if part is not None}
     content = io.BytesIO()
     torch.save({"recipe": identity, "step": step, "state": state}, content)
     middle = len(content.getvalue()) // 2
     with path.open("wb", buffering=0) as stream:
         stream.write(content.getvalue()[:middle])
-        time.sleep(0.3)
+        time.sleep(time.monotonic() - LAST_SAVED.get(os.getpid(), time.monotonic() - 0.3))  # half of the time
         stream.write(content.getvalue()[middle:])
+    LAST_SAVED[os.getpid()] = time.monotonic()
 
 
 def main(folder: Path, kills: int, full_disks: int) -> None:
