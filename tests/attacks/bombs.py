@@ -195,14 +195,18 @@ def main(folder: Path, *, all_of_them: bool) -> None:
     print(json.dumps(found))
 
 
-def cpu_seconds() -> float:
-    """Processor time of this process, of the decoding processes that have ended, and of the present one."""
+def cpu_seconds(pid: int | None = None) -> float:
+    """Processor time of this process, of the decoding processes that have ended, and of the present one.
+
+    Args:
+        pid: of the decoding process, if it is not the shared one.
+    """
     import psutil
 
     from kneegrade.imaging.decoding_process import decoding_process
 
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
-    pid = decoding_process().pid
+    pid = pid or decoding_process().pid
     running = sum(psutil.Process(pid).cpu_times()[:2]) if pid else 0.0
     return time.process_time() + ended.ru_utime + ended.ru_stime + running
 

@@ -12,18 +12,23 @@ import numpy as np
 import pydicom
 import pytest
 import torch
-from attack_tools import say, tries
+from attack_tools import SEED, is_full, say, tries
 from PIL import Image
 from pydicom.uid import ExplicitVRLittleEndian
 
-from kneegrade.grader import Grader
+from kneegrade.anatomy import Knee, UserHints
+from kneegrade.grader import Grader, detect_film
 from kneegrade.imaging import find_sources
 from kneegrade.reporting import to_dict
 from kneegrade.results import GradedKnee, GradedRadiograph
+from kneegrade.training import predict
+from kneegrade.training.phantom_datasets import build_phantom_dataset
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 FILMS = ("bilateral.dcm", "single_right.dcm")
 MAX_TURNED = 0.05  # change of a probability by quarter turns; no other form may change it
+MAX_BATCHED = 1e-5  # by the number of knees in a call of the network; `kneegrade` gives it those of one film
+BATCH_SIZES = (1, 7, 32)
 IN_CI = "undeclared negative"
 
 
@@ -89,7 +94,7 @@ def report_of(grader: Grader, source: Path) -> dict[str, str]:
 
 def test_repeats_company_and_threads_change_no_bit(grader: Grader, tmp_path: Path) -> None:
     together = report_of(grader, EXAMPLES)
-    faults, number = 0, tries(50, 1)
+    faults, number = 0, tries(100, 1)
     for repeat in range(number):
         for name in FILMS:
             faults += report_of(grader, EXAMPLES / name)[name] != together[name]
@@ -104,6 +109,58 @@ def test_repeats_company_and_threads_change_no_bit(grader: Grader, tmp_path: Pat
     say(9, f"{2 * number} films alone instead of in company, with 1 and 2 threads: {faults} reports differ in a bit")
     assert faults == 0
     assert together[FILMS[0]] != together[FILMS[1]]
+
+
+def knees_of_films(grader: Grader, number: int) -> list[Knee]:
+    """So many accepted knees: those of the examples again and again."""
+    films = [detect_film(source, grader.detector, UserHints()) for source in find_sources([EXAMPLES])]
+    knees = [knee for film in films for knee in film.accepted]
+    return [knees[index % len(knees)] for index in range(number)]
+
+
+def graded_in_batches(grader: Grader, knees: list[Knee], size: int) -> GradedRadiograph:
+    """The knees as those of one film, of which the network sees `size` at a time."""
+    parts = [grader._grade_knees(knees[start : start + size], None) for start in range(0, len(knees), size)]
+    return GradedRadiograph("film", tuple(knee for part in parts for knee in part))
+
+
+def test_the_number_of_knees_in_a_call_of_the_network_changes_no_grade(grader: Grader) -> None:
+    number = BATCH_SIZES[-1] if is_full() else BATCH_SIZES[1]
+    knees = knees_of_films(grader, number)
+    alone = graded_in_batches(grader, knees, 1)
+    changed, most = 0, 0.0
+    sizes = [size for size in BATCH_SIZES[1:] if size <= number]
+    for size in sizes:
+        one = differences(alone, graded_in_batches(grader, knees, size))
+        changed, most = changed + one[0], max(most, one[1])
+    say(9, f"{number} knees, {sizes} in a call of the network instead of 1: {changed} grades differ, probabilities "
+        f"by at most {most:.1g}")  # fmt: skip
+    assert changed == 0
+    assert most <= MAX_BATCHED
+    assert differences(alone, graded_in_batches(grader, knees[1:] + knees[:1], number)) > (0, 0.0)
+
+
+def test_the_grader_gives_the_network_the_knees_of_one_film(grader: Grader, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes, predict = [], grader._predict
+    monkeypatch.setattr(grader, "_predict", lambda knees: sizes.append(len(knees)) or predict(knees))
+    report = grader.grade_sources(find_sources([EXAMPLES]))
+    assert sizes == [len(film.knees) for film in report.radiographs] == [2, 1]
+
+
+@pytest.mark.slow
+def test_the_batch_size_of_predictions_changes_no_grade(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build_phantom_dataset(tmp_path / "knees", BATCH_SIZES[-1], "uniform", seed=SEED, extent_in_plateau_widths=1.5)
+    found = {}
+    for size in BATCH_SIZES:
+        monkeypatch.setattr(predict, "BATCH_SIZE", size)
+        found[size] = predict.predict_knees(tmp_path / "knees", device="cpu")
+    changed = sum((found[size].grades != found[1].grades).sum() for size in BATCH_SIZES)
+    most = max(float(np.abs(found[size].probabilities - found[1].probabilities).max()) for size in BATCH_SIZES)
+    say(9, f"predictions for {BATCH_SIZES[-1]} knees in batches of {BATCH_SIZES}: {changed} grades differ, "
+        f"probabilities by at most {most:.1g}")  # fmt: skip
+    assert changed == 0
+    assert most <= MAX_BATCHED
+    assert len({*map(tuple, found[1].grades.tolist())}) > 3  # knees that were mixed up would differ
 
 
 def negative(film: pydicom.Dataset) -> bytes:

@@ -35,6 +35,12 @@ def test_a_killed_training_resumes_bit_for_bit(tmp_path: Path) -> None:
     assert int(str(found["with a checkpoint"])) > 0
 
 
-def test_a_checkpoint_without_the_moving_average_would_be_seen(tmp_path: Path) -> None:
-    found = run(tmp_path / "planted", 4, 0, "planted")
+@pytest.mark.parametrize("part", ["average", "optimizer"])
+def test_a_checkpoint_without_a_part_would_be_seen(part: str, tmp_path: Path) -> None:
+    found = run(tmp_path / "planted", 4, 0, part)
     assert found["differing"]
+
+
+def test_a_checkpoint_that_is_written_in_place_would_be_seen(tmp_path: Path) -> None:
+    found = run(tmp_path / "planted", 12, 0, "in place")
+    assert found["other"]  # a damaged checkpoint is refused

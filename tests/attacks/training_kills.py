@@ -1,19 +1,22 @@
-"""A small training that is killed again and again, as a program: `training_kills.py FOLDER KILLS FULL_DISKS [planted]`.
+"""A small training that is killed again and again, as a program: `training_kills.py FOLDER KILLS FULL_DISKS [PLANT]`.
 
 Prints one JSON object: what became of the runs, and whether the losses and weights are those of an undisturbed run.
-With "planted", checkpoints lack the moving average of the weights, which must be seen.
+PLANT is a fault that must be seen: "average" or "optimizer" is missing in checkpoints, or they are written "in place".
 
 Runs are forked from this process, which has imported torch, because a start takes longer than the training.
 """
 
+import io
 import json
 import os
+import pickle
 import random
 import resource
 import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -25,6 +28,7 @@ from kneegrade.training.train_grader import train_recipe
 
 SEED = 24
 EPOCHS = 6
+LAST_SAVED: dict[int, float] = {}  # moment of the last checkpoint of a process that writes them in place
 
 
 def recipe_in(folder: Path) -> Path:
@@ -77,9 +81,10 @@ def lost_steps(output: Path) -> int:
         lines = (output / "log.jsonl").read_text().splitlines()
         logged = max(int(json.loads(line)["step"]) for line in lines if line.endswith("}"))
         (checkpoint,) = output.glob("*.pt")
-    except (OSError, ValueError):
+        saved = int(torch.load(checkpoint, weights_only=True)["step"])
+    except (OSError, ValueError, EOFError, RuntimeError, pickle.UnpicklingError):  # a damaged one is refused later
         return 0
-    return max(0, logged - int(torch.load(checkpoint, weights_only=True)["step"]))
+    return max(0, logged - saved)
 
 
 def wait_for_steps(output: Path, seconds: float) -> None:
@@ -90,15 +95,31 @@ def wait_for_steps(output: Path, seconds: float) -> None:
         time.sleep(0.005)
 
 
-def plant() -> None:
-    """Checkpoints lose the moving average of the weights."""
+def plant(fault: str) -> None:
+    """Checkpoints lose a part, or are written in place and slowly."""
     save, load = trainer.save_checkpoint, trainer.load_checkpoint
+    if fault == "in place":
+        trainer.save_checkpoint = save_in_place
+        return
 
     def without(parts: dict[str, object]) -> dict[str, object]:
-        return {name: part for name, part in parts.items() if name != "average"}
+        return {name: part for name, part in parts.items() if name != fault}
 
     trainer.save_checkpoint = lambda path, text, step, parts: save(path, text, step, without(parts))
     trainer.load_checkpoint = lambda path, text, parts: load(path, text, without(parts))
+
+
+def save_in_place(path: Path, identity: str, step: int, parts: dict[str, Any]) -> None:
+    """Write a checkpoint over the last one, in two halves, so slowly that it takes as long as the training."""
+    state = {name: part.state_dict() for name, part in parts.items() if part is not None}
+    content = io.BytesIO()
+    torch.save({"recipe": identity, "step": step, "state": state}, content)
+    middle = len(content.getvalue()) // 2
+    with path.open("wb", buffering=0) as stream:
+        stream.write(content.getvalue()[:middle])
+        time.sleep(time.monotonic() - LAST_SAVED.get(os.getpid(), time.monotonic() - 0.3))  # half of the time
+        stream.write(content.getvalue()[middle:])
+    LAST_SAVED[os.getpid()] = time.monotonic()
 
 
 def main(folder: Path, kills: int, full_disks: int) -> None:
@@ -120,20 +141,21 @@ def main(folder: Path, kills: int, full_disks: int) -> None:
             time.sleep(dice.random() * 0.5 * whole_seconds)
             os.kill(pid, signal.SIGKILL)
         status = ended(pid)
-        found[{0: "finished", 3: "disk full", 137: "killed"}.get(status, "other")] += 1
+        found[{0: "finished", 137: "killed", 3: "disk full" if is_disk else "other"}.get(status, "other")] += 1
         lost = max(lost, lost_steps(output))
         found["with a checkpoint"] += bool(list(output.glob("*.pt")))
         if status == 0 or (output / "weights.safetensors").exists():  # start again
             differing += losses(output) != expected
             output.rename(folder / f"done{len(list(folder.iterdir()))}")
-    assert ended(started(recipe, output)) == 0
-    differing += losses(output) != expected or (output / "weights.safetensors").read_bytes() != weights
+    status = ended(started(recipe, output))
+    found["other"] += status != 0  # it cannot be resumed
+    differing += status == 0 and (losses(output), (output / "weights.safetensors").read_bytes()) != (expected, weights)
     left = [path.name for path in output.glob(".*.tmp")]
     steps = max(int(str(entry["step"])) for entry in expected) // EPOCHS
     print(json.dumps(found | {"differing": differing, "lost_steps": lost, "steps_per_epoch": steps, "left": left}))
 
 
 if __name__ == "__main__":
-    if sys.argv[4:] == ["planted"]:
-        plant()
+    for planted in sys.argv[4:]:
+        plant(planted)
     main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

@@ -1,5 +1,6 @@
 import os
 import stat
+import threading
 
 import pytest
 
@@ -41,6 +42,14 @@ def test_a_missing_secret_is_created_private_and_kept(tmp_path):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_a_secret_that_another_process_is_writing_is_waited_for(tmp_path):
+    path = tmp_path / "secret"
+    path.touch(mode=0o600)
+    text = SECRET_BYTES * "ab"
+    threading.Timer(0.2, path.write_text, [text]).start()
+    assert read_secret(path) == bytes.fromhex(text)
+
+
 def test_a_secret_that_others_may_read_is_refused(tmp_path):
     path = tmp_path / "secret"
     read_secret(path)

@@ -9,6 +9,7 @@ import hmac
 import os
 import secrets
 import stat
+import time
 import uuid
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +19,7 @@ from kneegrade.errors import UsageError
 
 SECRET_BYTES: Final = 32
 OTHERS_MAY_READ: Final = stat.S_IRWXG | stat.S_IRWXO
+WRITE_SECONDS: Final = 1.0  # for another process that has just created the file
 _DIGITS = 16  # of a pseudonym: 64 bits
 
 
@@ -61,7 +63,7 @@ def read_secret(path: Path) -> bytes:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):  # a pipe or a device would never end
             raise UsageError(f"The secret, {path.name or path}, is not a regular file; give the path of a file.")
-        content = path.read_text(encoding="ascii").strip()
+        content = _content(path)
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise UsageError(f"The file of the secret, {path.name}, cannot be read or created ({reason}).") from None
@@ -78,6 +80,14 @@ def read_secret(path: Path) -> bytes:
         f"The file of the secret, {path.name}, does not contain {2 * SECRET_BYTES} or more hexadecimal digits; restore "
         "it, or give a path that does not exist to begin with a new secret."
     )
+
+
+def _content(path: Path) -> str:
+    """The text of the file; another process that has just created it is given a moment to write it."""
+    end = time.monotonic() + WRITE_SECONDS
+    while not (content := path.read_text(encoding="ascii").strip()) and time.monotonic() < end:
+        time.sleep(0.05)
+    return content
 
 
 def _create(path: Path) -> None:

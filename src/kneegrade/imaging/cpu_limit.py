@@ -1,8 +1,8 @@
 """A limit on the processor time of one file in the decoding process, for codecs that never end on a damaged stream.
 
 The time depends on the size of the image, because a codec that has not decoded a small image after a few seconds never
-will. It is processor time, so that a busy computer refuses no film. The wall-clock limit, `Limits.child_seconds`, is
-longer and is enforced by the parent.
+will. It is processor time, so that a busy computer refuses no film. A process that uses none is ended by its parent
+(`stuck_process`).
 """
 
 import signal

@@ -15,8 +15,8 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeVar, cast
 
@@ -26,6 +26,7 @@ from kneegrade.imaging import cpu_limit
 from kneegrade.imaging.header_keywords import MAX_DOCUMENT_BYTES, MAX_FILM_BYTES
 from kneegrade.imaging.limits import MEBIBYTE, Limits
 from kneegrade.imaging.radiograph import DecodedImage
+from kneegrade.imaging.stuck_process import Reason, killed_when_stuck
 
 LENGTHS = struct.Struct("<QQ")  # bytes of the header, bytes of the payload
 PACKAGE_ROOT = Path(__file__).resolve().parents[2]
@@ -188,17 +189,17 @@ class DecodingProcess:
     def _request(self, header: dict[str, Any], payload: bytes, limits: Limits) -> tuple[dict[str, Any], bytearray]:
         """The answer of the running process, or of a new one, within the time limit."""
         process = self._running_process(limits)
-        with _killed_after(limits.child_seconds, process) as has_expired:
+        with killed_when_stuck(process, limits.child_seconds) as watch:
             try:
                 send(cast(BinaryIO, process.stdin), header, payload)
                 answer = receive(cast(BinaryIO, process.stdout), BYTES_PER_PIXEL * limits.pixels + MAX_HEADER_BYTES)
             except (EOFError, OSError, ValueError):
                 self.close()
-                raise _exit_error(process.returncode, has_expired.is_set(), limits) from None
+                raise _exit_error(process.returncode, watch.reason, limits) from None
             except BaseException:  # after an interrupt, the rest of this answer would remain in the pipe
                 self.close()
                 raise
-        if has_expired.is_set():  # just after the answer
+        if watch.reason:  # just after the answer
             self.close()
         return answer
 
@@ -235,7 +236,7 @@ def _start_once(memory_bytes: int) -> "subprocess.Popen[bytes]":
         env={**os.environ, **SINGLE_THREAD_ENV},
     )
     try:
-        with _killed_after(START_SECONDS, process):
+        with killed_when_stuck(process, START_SECONDS):
             receive(cast(BinaryIO, process.stdout))
     except BaseException:
         process.kill()
@@ -249,34 +250,21 @@ def _close_pipes(process: "subprocess.Popen[bytes]") -> None:
         cast(BinaryIO, stream).close()
 
 
-@contextmanager
-def _killed_after(seconds: float, process: "subprocess.Popen[bytes]") -> Iterator[threading.Event]:
-    """Yields an event; when the block takes longer, the process is killed and the event is set."""
-    has_expired = threading.Event()
-
-    def kill() -> None:
-        has_expired.set()
-        process.kill()
-
-    timer = threading.Timer(seconds, kill)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield has_expired
-    finally:
-        timer.cancel()
-        timer.join()
-
-
-def _exit_error(returncode: int | None, has_expired: bool, limits: Limits) -> KneeGradeError:
+def _exit_error(returncode: int | None, reason: Reason | None, limits: Limits) -> KneeGradeError:
     if returncode == cpu_limit.EXIT_STATUS != 0:
         return LimitExceededError(
             "Decoding the file took more processor time than an image of its size needs: the file is damaged.",
             code="time",
         )
-    if has_expired:
+    if reason == "stuck":
         return LimitExceededError(
-            f"Decoding the file took longer than the allowed {limits.child_seconds:g} s.", code="time"
+            f"Decoding the file made no progress for the allowed {limits.child_seconds:g} s; check the disk, and try "
+            "the file again.",
+            code="time",
+        )
+    if reason == "stopped":
+        return UnreadableFileError(
+            "Another program stopped the decoder while it read this file; try the file again.", code="decoder_died"
         )
     return UnreadableFileError(
         f"The decoder crashed on this file (exit status {returncode}): the file is damaged or needs too much memory.",

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from scipy import ndimage
 
 from kneegrade.imaging.dicom_codecs import StoredPixels
 from kneegrade.imaging.dicom_values import get_integer, get_items, get_numbers, get_text
@@ -73,6 +72,8 @@ def padding_mask(values: NDArray[Any], dataset: Dataset) -> NDArray[np.bool_]:
     limits = sorted((low, low if high is None else high))
     is_padding = (values >= limits[0]) & (values <= limits[1])
     if is_padding.any():
+        from scipy import ndimage  # takes half of the start of the decoding process, and few films have padding
+
         regions, _ = ndimage.label(is_padding)
         edges = np.concatenate([regions[0], regions[-1], regions[:, 0], regions[:, -1]])
         is_padding &= np.isin(regions, np.unique(edges[edges > 0]))
