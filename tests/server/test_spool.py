@@ -318,6 +318,16 @@ class TestRecovery:
         assert {key for key, row in rows.items() if row.state == "dead"} == {dead}
         assert all(row.received == pytest.approx(clock.now, abs=1e-6) for row in rows.values())
 
+    def test_a_found_film_gets_its_sender_and_uid_when_it_is_sent_again(self, spool):
+        key = put(spool, uid="1.2.3", sender="WARD").key
+        with spool._transaction() as index:
+            index.execute("delete from films")  # as after a kill between the rename and the commit
+        assert spool.recover().indexed_films == 1
+        assert (spool.film(key).sender, spool.film(key).sop_instance_uid) == ("unknown", None)
+        assert put(spool, uid="1.2.3", sender="WARD").is_new is False
+        put(spool, uid="1.2.3", sender="OTHER")
+        assert (spool.film(key).sender, spool.film(key).sop_instance_uid) == ("WARD", "1.2.3")
+
     def test_a_film_in_work_at_ten_stops_is_dead(self, spool):
         key = put(spool).key
         for number in range(MAX_INTERRUPTIONS):

@@ -141,6 +141,7 @@ class Spool:
             with self._transaction() as index:
                 known = spool_views.film(index, self.directory, key)
                 if known is not None and (known.state == "graded" or known.path.exists()):
+                    spool_upkeep.complete_row(index, key, row[1], row[2])
                     return False
                 if self.is_full():
                     raise SpoolFullError("The disk of the spool is full; free space.")
