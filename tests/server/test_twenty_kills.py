@@ -28,7 +28,7 @@ pytest.importorskip("pynetdicom", reason='needs pip install "kneegrade[dicom]"')
 pytest.importorskip("dicomweb_client", reason='needs pip install "kneegrade[dicom]"')
 
 KILLS, ASSOCIATIONS = 20, 20
-PAUSE_SECONDS = 1.0  # of a sender between two attempts: the service needs the processor too
+PAUSE_SECONDS = 3.0  # of a sender between two attempts: the service needs the processor too
 NODE_PORT = r"listens on port (\d+)"
 SETTINGS = """
 [node]

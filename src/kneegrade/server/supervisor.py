@@ -23,7 +23,7 @@ from typing import Final
 from kneegrade.errors import KneeGradeError, UsageError
 from kneegrade.imaging.decoding_process import SINGLE_THREAD_ENV
 from kneegrade.server.audit_log import AuditLog
-from kneegrade.server.rest_listener import listening_socket, url_of
+from kneegrade.server.rest_listener import listening_socket, rest_tls, url_of
 from kneegrade.server.service_process import PACKAGE_ROOT, PROGRAM, USER_ERROR
 from kneegrade.server.settings import ServeSettings
 from kneegrade.server.spool import Spool, SpoolError
@@ -245,5 +245,6 @@ def _locked(directory: Path) -> Iterator[None]:
 def _rest_listener(settings: ServeSettings) -> socket.socket | None:
     if settings.rest is None:
         return None
-    TokenFile(settings.rest.tokens)  # a mistake in it is found before anything starts
+    TokenFile(settings.rest.tokens)  # mistakes in it and in the certificates are found before anything starts
+    rest_tls(settings.rest)
     return listening_socket(settings.rest)
