@@ -446,6 +446,21 @@ class TestProcesses:
         assert is_waiting
         assert took < 1
 
+    def test_a_process_that_looks_and_ends_leaves_the_index_of_the_others(self, spool):
+        """As `kneegrade spool ls` does: its end must not take away the write-ahead log of a running service."""
+        look = (
+            "import sys; from pathlib import Path; from kneegrade.server.spool import Spool\n"
+            "spool = Spool(Path(sys.argv[1]), min_free_bytes=0); print(spool.counts()['films']['received']); "
+            "spool.close()"
+        )
+        seen = []
+        for number in range(3):
+            put(spool, uid=str(number))
+            command = [sys.executable, "-c", look, str(spool.directory)]
+            seen.append(int(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+        assert seen == [1, 2, 3]
+        assert (spool.directory / "spool.sqlite-wal").exists()
+
     def test_threads_and_spools_claim_every_film_once(self, spool):
         spools = [reopened(spool) for _ in range(4)]
         claimed = []

@@ -158,9 +158,9 @@ def kill_under_load(service: Serving, load: Load, results: Results, number: int,
     spool, stop = service.settings.spool.directory, service.folder / f"stop{number}"
     before, senders = finished(spool), load.send(service, number, stop)
     if number % 3:
-        end = time.monotonic() + 40
+        end = time.monotonic() + 20
         while finished(spool) == before and time.monotonic() < end:
-            time.sleep(0.1)
+            time.sleep(0.5)
     time.sleep(chance.uniform(0.2, 3.0))
     results.look(spool)
     kill_everything(service)
