@@ -28,6 +28,7 @@ pytest.importorskip("pynetdicom", reason='needs pip install "kneegrade[dicom]"')
 pytest.importorskip("dicomweb_client", reason='needs pip install "kneegrade[dicom]"')
 
 KILLS, ASSOCIATIONS = 20, 20
+PROGRESS_SECONDS = 120.0  # in which a film is graded also on a busy machine
 PAUSE_SECONDS = 3.0  # of a sender between two attempts: the service needs the processor too
 NODE_PORT = r"listens on port (\d+)"
 SETTINGS = """
@@ -113,7 +114,7 @@ def everyone(pid: int) -> list[int]:
 
 def kill_everything(service: Serving) -> None:
     pids = everyone(service.process.pid)
-    assert len(pids) >= 5
+    assert len(pids) >= 4
     for pid in pids:
         with suppress(ProcessLookupError):
             kill(pid, signal.SIGKILL)
@@ -154,14 +155,18 @@ def finished(spool: Path) -> int:
 
 
 def kill_under_load(service: Serving, load: Load, results: Results, number: int, chance: random.Random) -> None:
-    """One round: load, sometimes until another film is graded, a pause, and the end of all processes."""
+    """One round: load, often until another film is graded, sometimes the end of one process, and the end of all."""
     spool, stop = service.settings.spool.directory, service.folder / f"stop{number}"
     before, senders = finished(spool), load.send(service, number, stop)
     if number % 3:
-        end = time.monotonic() + 20
+        end = time.monotonic() + PROGRESS_SECONDS
         while finished(spool) == before and time.monotonic() < end:
             time.sleep(0.5)
     time.sleep(chance.uniform(0.2, 3.0))
+    if number % 4 == 1:
+        with suppress(ProcessLookupError):
+            kill(chance.choice(everyone(service.process.pid)[1:]), signal.SIGKILL)
+        time.sleep(chance.uniform(0.2, 3.0))
     results.look(spool)
     kill_everything(service)
     stop.touch()
@@ -197,7 +202,7 @@ def test_twenty_kills_of_everything_lose_nothing_and_every_result_arrives(tmp_pa
         finally:
             service.close()
         results.look(spool.directory)
-        print(f"{load.answers}: {len(load.acknowledged)} + {len(load.keys)} films, {counts}")
+        print(f"acknowledgements {load.answers} of {len(load.acknowledged)} + {len(load.keys)} films; {counts}")
 
         graded = [film for film in films if film.state == "graded"]
         assert {film.state for film in films} == {"graded"}
