@@ -196,7 +196,7 @@ def open_index(path: Path) -> sqlite3.Connection:
         SpoolError: the file is damaged, cannot be written, or was written by a newer version of kneegrade.
     """
     try:
-        with suppress(FileExistsError):  # only a new file: closing any other handle would end SQLite's locks on the index
+        with suppress(FileExistsError):  # only a new file: to close another handle would end SQLite's locks on it
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         index = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         index.row_factory = sqlite3.Row
