@@ -54,8 +54,9 @@ node = SimpleNamespace(**settings, tls=tls and SimpleNamespace(**tls))
 run_node(SimpleNamespace(node=node), spool, lambda port: print("ready", port, flush=True))
 """
 SETTINGS: dict[str, Any] = {
-    "address": "127.0.0.1", "port": 0, "title": "KNEEGRADE", "associations": 20, "connections": 32, "object_mib": 256,
-    "pdu_kib": 128, "calling": {"SENDER": [], "ECHO": ["127.0.0.1"], "ELSEWHERE": ["192.0.2.0/24"]}, "tls": None,
+    "address": "127.0.0.1", "port": 0, "title": "KNEEGRADE", "associations": 20, "connections": 32,
+    "connections_per_address": 32, "object_mib": 256, "pdu_kib": 128,
+    "calling": {"SENDER": [], "ECHO": ["127.0.0.1"], "ELSEWHERE": ["192.0.2.0/24"]}, "tls": None,
     "min_free_bytes": 0,
 }  # fmt: skip
 

@@ -36,6 +36,7 @@ def test_the_demonstration_grades_films_and_leaves_nothing(tmp_path):
             for name in answer.json()["results"]:
                 result = httpx.get(f"{url}/v1/films/{answer.json()['key']}/{name}", headers=headers)
                 assert result.status_code == 200, name
+            assert is_echoed(*re.search(r"DICOM +(\S+) at 127\.0\.0\.1:(\d+) ", text).groups())
             settings = re.search(r"settings (\S+)", text)[1]
             listed = subprocess.run(
                 [sys.executable, "-m", "kneegrade", "spool", "ls", "--config", settings],
@@ -49,6 +50,17 @@ def test_the_demonstration_grades_films_and_leaves_nothing(tmp_path):
         assert (process.returncode, process.stderr.read()) == (0, "")
     assert time.monotonic() - start < 10
     assert list(tmp_path.glob("kneegrade-demo-*")) == []
+
+
+def is_echoed(title, port):
+    """Whether the DICOM node answers a C-ECHO."""
+    pynetdicom = pytest.importorskip("pynetdicom", reason='needs pip install "kneegrade[dicom]"')
+    entity = pynetdicom.AE(ae_title="HERE")
+    entity.add_requested_context("1.2.840.10008.1.1")
+    association = entity.associate("127.0.0.1", int(port), ae_title=title)
+    status = association.send_c_echo().Status
+    association.release()
+    return status == 0
 
 
 def test_the_example_settings_and_a_token_are_a_service(kneegrade, tmp_path):

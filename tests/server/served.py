@@ -4,6 +4,7 @@ import contextlib
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -14,7 +15,7 @@ from typing import TypeVar
 
 import httpx
 
-from kneegrade.server.rest_listener import listening_socket
+from kneegrade.server.rest_listener import listening_socket, url_of
 from kneegrade.server.service_process import PACKAGE_ROOT, PROGRAM
 from kneegrade.server.settings import ServeSettings, load_settings
 from kneegrade.server.tokens import SCOPES, add_token
@@ -50,14 +51,21 @@ class Rest:
         settings: of the service.
         tokens: by scope, and "all".
         process: of the service.
+
+    Args:
+        folder: for settings, tokens and spool.
+        more: settings to add, the first ones to the section `[rest]`.
+        reserve: GiB of the disk to leave free.
+        tls: of clients, where the settings have TLS.
     """
 
-    def __init__(self, folder: Path, more: str = "", reserve: float = 0) -> None:
+    def __init__(self, folder: Path, more: str = "", reserve: float = 0, tls: ssl.SSLContext | None = None) -> None:
         self.settings, self.tokens = folder_with_settings(folder, more, reserve)
         assert self.settings.rest is not None
         self.log_path = folder / "rest.log"
+        self._tls: ssl.SSLContext | bool = tls or True
         with listening_socket(self.settings.rest) as listener, self.log_path.open("wb") as log:
-            self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            self.url = url_of(self.settings.rest, listener)
             self.port: int = listener.getsockname()[1]
             self.process = subprocess.Popen(
                 [sys.executable, "-P", "-c", PROGRAM, str(PACKAGE_ROOT), "rest", str(listener.fileno())],
@@ -66,7 +74,7 @@ class Rest:
         assert self.process.stdin is not None
         self.process.stdin.write(self.settings.model_dump_json().encode() + b"\n")
         self.process.stdin.flush()
-        assert httpx.get(f"{self.url}/healthz", timeout=30).json() == {"status": "ok"}
+        assert httpx.get(f"{self.url}/healthz", timeout=120, verify=self._tls).json() == {"status": "ok"}
 
     @property
     def spool_files(self) -> list[str]:
@@ -78,7 +86,8 @@ class Rest:
     def client(self, token: str | None = "all", **options: object) -> httpx.Client:
         """A client with a token of `tokens`, or none."""
         headers = {} if token is None else {"Authorization": f"Bearer {self.tokens[token]}"}
-        return httpx.Client(base_url=self.url, headers=headers, timeout=60, **options)  # type: ignore[arg-type]
+        verify = options.pop("verify", self._tls)
+        return httpx.Client(base_url=self.url, headers=headers, timeout=60, verify=verify, **options)  # type: ignore
 
     def memory_mib(self) -> float:
         """Resident memory of the process."""
@@ -122,7 +131,7 @@ class Serving:
         assert self.process.stderr is not None
         self.lines.extend(self.process.stderr)
 
-    def line(self, pattern: str, seconds: float = 60) -> re.Match[str]:
+    def line(self, pattern: str, seconds: float = 240) -> re.Match[str]:
         """The first match in the log, once there is one."""
         return until(
             lambda: next((found for line in [*self.lines] if (found := re.search(pattern, line))), None), seconds

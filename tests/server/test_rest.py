@@ -297,11 +297,13 @@ def test_the_description_page_needs_no_script(rest):
 
 
 def test_the_audit_log_says_who_sent_a_film(rest, film):
-    with rest.client("send") as client:
-        key = client.post("/v1/films", content=unlike(film, 88), headers=DICOM).json()["key"]
+    for token in ("send", "all"):
+        with rest.client(token) as client:
+            key = client.post("/v1/films", content=unlike(film, 88), headers=DICOM).json()["key"]
     lines = (rest.settings.spool.directory / "audit.jsonl").read_text().splitlines()
-    entry = next(json.loads(line) for line in lines if key in line)
-    assert (entry["event"], entry["sender"], entry["via"]) == ("film_received", "send", "rest")
+    entries = [json.loads(line) for line in lines if key in line]
+    assert {(one["event"], one["via"]) for one in entries} == {("film_received", "rest")}
+    assert [(one["sender"], one["is_new"]) for one in entries] == [("send", True), ("all", False)]
 
 
 def gibibyte():

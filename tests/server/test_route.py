@@ -34,7 +34,8 @@ from types import SimpleNamespace
 from kneegrade.server.node import run_node
 from kneegrade.server.spool import Spool
 node = SimpleNamespace(address="127.0.0.1", port=int(sys.argv[2]), title="KNEEGRADE", associations=5, connections=9,
-                       object_mib=16, pdu_kib=128, calling={"ARCHIVE": ["127.0.0.1"]}, tls=None)
+                       connections_per_address=9, object_mib=16, pdu_kib=128, tls=None,
+                       calling={"ARCHIVE": ["127.0.0.1"]})
 spool = Spool(Path(sys.argv[1]), min_free_bytes=0)
 run_node(SimpleNamespace(node=node), spool, on_ready=lambda port: print("ready", flush=True))
 """

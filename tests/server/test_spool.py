@@ -318,6 +318,16 @@ class TestRecovery:
         assert {key for key, row in rows.items() if row.state == "dead"} == {dead}
         assert all(row.received == pytest.approx(clock.now, abs=1e-6) for row in rows.values())
 
+    def test_a_found_film_gets_its_sender_and_uid_when_it_is_sent_again(self, spool):
+        key = put(spool, uid="1.2.3", sender="WARD").key
+        with spool._transaction() as index:
+            index.execute("delete from films")  # as after a kill between the rename and the commit
+        assert spool.recover().indexed_films == 1
+        assert (spool.film(key).sender, spool.film(key).sop_instance_uid) == ("unknown", None)
+        assert put(spool, uid="1.2.3", sender="WARD").is_new is False
+        put(spool, uid="1.2.3", sender="OTHER")
+        assert (spool.film(key).sender, spool.film(key).sop_instance_uid) == ("WARD", "1.2.3")
+
     def test_a_film_in_work_at_ten_stops_is_dead(self, spool):
         key = put(spool).key
         for number in range(MAX_INTERRUPTIONS):
@@ -435,6 +445,21 @@ class TestProcesses:
         waiting.join()
         assert is_waiting
         assert took < 1
+
+    def test_a_process_that_looks_and_ends_leaves_the_index_of_the_others(self, spool):
+        """As `kneegrade spool ls` does: its end must not take away the write-ahead log of a running service."""
+        look = (
+            "import sys; from pathlib import Path; from kneegrade.server.spool import Spool\n"
+            "spool = Spool(Path(sys.argv[1]), min_free_bytes=0); print(spool.counts()['films']['received']); "
+            "spool.close()"
+        )
+        seen = []
+        for number in range(3):
+            put(spool, uid=str(number))
+            command = [sys.executable, "-c", look, str(spool.directory)]
+            seen.append(int(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+        assert seen == [1, 2, 3]
+        assert (spool.directory / "spool.sqlite-wal").exists()
 
     def test_threads_and_spools_claim_every_film_once(self, spool):
         spools = [reopened(spool) for _ in range(4)]

@@ -17,7 +17,7 @@ REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 @contextlib.contextmanager
-def serving(size, max_connections=8, stalled_seconds=0.3):
+def serving(size, max_connections=8, stalled_seconds=0.3, per_address=8):
     """A server whose answers have `size` bytes, and its port."""
 
     async def answer(scope, receive, send):
@@ -26,7 +26,7 @@ def serving(size, max_connections=8, stalled_seconds=0.3):
 
     protocol = limited_protocol(max_connections, stalled_seconds=stalled_seconds)
     server = uvicorn.Server(uvicorn.Config(answer, http=protocol, loop=LOOP, lifespan="off", log_config=None))
-    listener = LimitedListener(socket.create_server(("127.0.0.1", 0)), max_connections)
+    listener = LimitedListener(socket.create_server(("127.0.0.1", 0)), max_connections, per_address)
     port = listener.getsockname()[1]
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
@@ -61,3 +61,13 @@ def test_connections_above_the_limit_are_closed_when_they_are_accepted_and_room_
             assert fourth.recv(100).startswith(b"HTTP/1.1 200")
         second.sendall(REQUEST)
         assert second.recv(100).startswith(b"HTTP/1.1 200")
+
+
+def test_one_address_cannot_take_all_connections():
+    with serving(10, per_address=3) as (server, port), contextlib.ExitStack() as stack:
+        for _ in range(6):
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=5))
+        with socket.create_connection(("127.0.0.1", port), timeout=5, source_address=("127.0.0.2", 0)) as other:
+            other.sendall(REQUEST)
+            assert other.recv(100).startswith(b"HTTP/1.1 200")
+        assert len([one for one in server.server_state.connections if one.client[0] == "127.0.0.1"]) == 3

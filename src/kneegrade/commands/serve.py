@@ -111,9 +111,11 @@ def _write_example(path: Path) -> None:
 def _serve(config: Path) -> None:
     from kneegrade.server.service_process import start_logging
     from kneegrade.server.settings import load_settings
+    from kneegrade.server.settings_files import check_files
     from kneegrade.server.supervisor import Supervisor
 
     settings = load_settings(config)
+    check_files(config, settings)
     start_logging(settings.log_level)
     with stop_count() as stop:
         supervisor = Supervisor(settings)
@@ -146,7 +148,8 @@ def _introduce(demo: "Demo", url: str) -> None:
         f"  token    {demo.token}\n"
         f"  settings {demo.directory / 'serve.toml'}\n"
         f"  viewer   {url}/viewer/ (asks for the token)\n"
-        f"  manual   {url}/docs (any name, and the token as password)\n\n"
+        f"  manual   {url}/docs (any name, and the token as password)\n"
+        f"  DICOM    {demo.title} at 127.0.0.1:{demo.dicom_port} (C-ECHO and C-STORE, from this computer)\n\n"
         "Send a film of your own and wait for its grades:\n"
         f'  curl -H "Authorization: Bearer {demo.token}" -H "Content-Type: application/dicom" \\\n'
         f'    -H "Prefer: wait=60" --data-binary @film.dcm {url}/v1/films\n\n'

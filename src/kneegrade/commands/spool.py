@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from kneegrade.server.spool import DeliveryRow, FilmRow, Spool
 
 SHORT_KEY = 12  # characters of a key in lists; a beginning that occurs once is enough for the other commands
-DAY_SECONDS = 86400
 
 
 class StateFlag(StrEnum):
@@ -41,11 +40,28 @@ def ls(
     spool: SpoolOption = None,
     state: Annotated[StateFlag | None, typer.Option(help="Only films in this state.", show_default="all")] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", metavar="N", min=1, help="Highest number of films.")] = 50,
+    accession: Annotated[
+        str | None, typer.Option(metavar="NUMBER", help="Only films with this accession number.", show_default="any")
+    ] = None,
+    patient: Annotated[
+        str | None, typer.Option(metavar="ID", help="Only films of the patient with this ID.", show_default="any")
+    ] = None,
+    uid: Annotated[
+        str | None,
+        typer.Option(metavar="UID", help="Only films whose SOP Instance UID begins so.", show_default="any"),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the films, the last received first, with their state, and count those in each state."""
+    """List the films, the last received first, with their state, and count those in each state.
+
+    The index holds no patient data. --accession and --patient therefore read the header of each film, which takes time;
+    what it contains is not shown. REASON is why a film, or one of its deliveries, failed.
+    """
+    from kneegrade.server.spool_search import Wanted, find_films
+
     opened = _opened(config, spool)
-    films = _films(opened, state, limit)
+    wanted = Wanted(accession, patient, uid)
+    films = list(find_films(opened, wanted, None if state is None else state.value, limit))
     if as_json:
         typer.echo(json.dumps({"counts": opened.counts(), "films": [_film_facts(opened, one) for one in films]}))
         return
@@ -105,12 +121,9 @@ def purge(
     """Remove films with their results; `keep_days` in the settings does the same daily."""
     import getpass
 
-    from kneegrade.server.audit_log import AuditLog
+    from kneegrade.server.retention import purge_films
 
-    opened = _opened(config, spool)
-    number = opened.purge(older_than_seconds=older_than * DAY_SECONDS, force=force)
-    audit = AuditLog(opened.directory / "audit.jsonl")
-    audit.write("films_removed", number=number, by=getpass.getuser(), days=older_than, force=force)
+    number = purge_films(_opened(config, spool), days=older_than, by=getpass.getuser(), force=force)
     typer.echo(f"{number:,} films and their results were removed.")
 
 
@@ -126,10 +139,6 @@ def _opened(config: Path | None, directory: Path | None) -> "Spool":
     if directory is None or not (directory / "spool.sqlite").is_file():
         raise UsageError(f"{directory} is no spool; give the directory of [spool], once `kneegrade serve` has made it.")
     return Spool(directory)
-
-
-def _films(spool: "Spool", state: StateFlag | None, limit: int) -> "list[FilmRow]":
-    return spool.films(state=None if state is None else state.value, limit=limit)
 
 
 def _found(spool: "Spool", key: str) -> "FilmRow":
@@ -163,15 +172,23 @@ def _print_films(spool: "Spool", films: "Sequence[FilmRow]") -> None:
     for name in ("KEY", "RECEIVED", "STATE", "SENDER", "DELIVERIES", "REASON"):
         table.add_column(name, overflow="fold", no_wrap=name in ("KEY", "RECEIVED", "STATE"))
     for film in films:
+        deliveries = spool.deliveries(film.key)
         table.add_row(
             film.key[:SHORT_KEY], _moment(film.received)[:19], film.state, film.sender,
-            _delivery_counts(spool.deliveries(film.key)), film.reason or "",
+            _delivery_counts(deliveries), film.reason or _delivery_reasons(deliveries),
         )  # fmt: skip
     Console(highlight=False, markup=False).print(table)
 
 
 def _delivery_counts(rows: "Sequence[DeliveryRow]") -> str:
     return ", ".join(f"{number} {state}" for state, number in sorted(Counter(row.state for row in rows).items()))
+
+
+def _delivery_reasons(rows: "Sequence[DeliveryRow]") -> str:
+    """Why deliveries are dead or were not made yet: each destination with its reasons, without repetition."""
+    failed = [row for row in rows if row.state != "sent" and row.reason]
+    failed.sort(key=lambda row: row.state != "dead")
+    return " ".join(dict.fromkeys(f"{row.destination}: {row.reason}" for row in failed))
 
 
 def _film_facts(spool: "Spool", film: "FilmRow") -> dict[str, object]:

@@ -9,14 +9,14 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from kneegrade.server.spool_files import printable
 from kneegrade.server.spool_schema import SpoolError, index_error
 
-AuditValue = str | int | float | bool | None
+AuditValue = str | int | float | bool | Sequence[str] | None
 
 
 class AuditLog:

@@ -3,6 +3,7 @@
 import http.client
 import json
 import shutil
+import socket
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from kneegrade.server.settings import ServeSettings, load_settings
+from kneegrade.server.settings import NodeSettings, ServeSettings, load_settings
 from kneegrade.server.tokens import SCOPES, add_token
 
 OnFilm = Callable[[Mapping[str, Any], Mapping[str, Any]], None]
@@ -21,6 +22,8 @@ SETTINGS: Final = """log_level = "warning"
 [spool]
 directory = "spool"
 least_free_gib = 0.2
+[node]
+port = {dicom_port}
 [rest]
 tokens = "tokens"
 port = 0
@@ -34,13 +37,22 @@ class Demo:
         directory: the folder; `close` removes it.
         settings: of the service.
         token: with all scopes.
+        dicom_port: of the DICOM node; it was free a moment ago.
     """
 
     def __init__(self) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="kneegrade-demo-"))
         self.token = add_token(self.directory / "tokens", "demo", SCOPES)
-        (self.directory / "serve.toml").write_text(SETTINGS, encoding="utf-8")
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.dicom_port: int = free.getsockname()[1]
+        text = SETTINGS.format(dicom_port=self.dicom_port)
+        (self.directory / "serve.toml").write_text(text, encoding="utf-8")
         self.settings: ServeSettings = load_settings(self.directory / "serve.toml")
+
+    @property
+    def title(self) -> str:
+        """AE title of the DICOM node."""
+        return NodeSettings().title if self.settings.node is None else self.settings.node.title
 
     def close(self) -> None:
         """Remove the folder."""

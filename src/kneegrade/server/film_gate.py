@@ -66,5 +66,6 @@ class FilmGate:
         """Count an accepted film, and write it into log and audit log."""
         self.metrics.accepted(size)
         _log.info("Accepted the film %s (%d bytes) from %s by %s.", film.key, size, sender, via)
-        if film.is_new:
-            await asyncio.to_thread(self._audit.write, "film_received", film=film.key, sender=sender, via=via)
+        await asyncio.to_thread(
+            self._audit.write, "film_received", film=film.key, is_new=film.is_new, sender=sender, via=via
+        )

@@ -25,6 +25,7 @@ class NodeLimits:
     Attributes:
         associations: at the same time, for films; those for C-ECHO alone only count as connections.
         connections: at the same time, those without an association included.
+        connections_per_address: the same, from one IP address (IPv6: from one network of 64 bits).
         pdu_bytes: of one PDU; 16 KiB are announced to peers for their films.
         request_bytes: of one PDU before an association is granted: decoding it takes longer than of one with data.
         film_bytes: of one film.
@@ -40,6 +41,7 @@ class NodeLimits:
 
     associations: int = 20
     connections: int = 32
+    connections_per_address: int = 24
     pdu_bytes: int = MAX_PDU_BYTES
     request_bytes: int = 64 * 1024
     film_bytes: int = 256 * MEBIBYTE

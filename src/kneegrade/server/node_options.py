@@ -8,6 +8,7 @@ from typing import Protocol
 
 from kneegrade.imaging.limits import MEBIBYTE
 from kneegrade.server.node_limits import NodeLimits
+from kneegrade.server.tls import server_tls
 
 
 class TlsSettings(Protocol):
@@ -39,6 +40,8 @@ class NodeSettings(Protocol):
     def associations(self) -> int: ...  # noqa: D102
     @property
     def connections(self) -> int: ...  # noqa: D102
+    @property
+    def connections_per_address(self) -> int: ...  # noqa: D102
     @property
     def object_mib(self) -> int: ...  # noqa: D102
     @property
@@ -77,14 +80,13 @@ class NodeOptions:
         Raises:
             UsageError: the files of TLS cannot be used.
         """
-        from kneegrade.server.node_server import tls_context
-
         limits = NodeLimits(
             associations=settings.associations,
             connections=max(settings.connections, settings.associations),
+            connections_per_address=settings.connections_per_address,
             pdu_bytes=settings.pdu_kib * 1024,
             film_bytes=settings.object_mib * MEBIBYTE,
         )
         tls = settings.tls
-        context = None if tls is None else tls_context(tls.certificate, tls.key, tls.clients)
+        context = None if tls is None else server_tls("node.tls", tls.certificate, tls.key, tls.clients)
         return cls(settings.title, settings.address, settings.port, settings.calling, context, limits)

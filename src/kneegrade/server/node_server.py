@@ -8,11 +8,9 @@ gives way to a new one, so that idle connections do not keep others out.
 import ipaddress
 import logging
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any, Final, cast
 
@@ -22,11 +20,11 @@ from pynetdicom.transport import ThreadedAssociationServer
 from kneegrade.errors import UsageError
 from kneegrade.server.node_connections import Connection
 from kneegrade.server.node_limits import NodeLimits
+from kneegrade.server.peer_address import Network, counted_address, is_in, plain_address
 from kneegrade.server.spool import Spool
 
 log = logging.getLogger(__name__)
 SECONDS_PER_LOG_LINE: Final = 10.0
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def configure_pynetdicom() -> None:
@@ -111,7 +109,10 @@ class NodeServer(ThreadedAssociationServer):
         with self._connections_lock:
             self._remove_ended()
             living = [one for one in self._connections.values() if not one.is_cut]
-            if len(living) >= self._limits.connections:
+            same = [one for one in living if counted_address(one.address) == counted_address(address)]
+            is_many = len(same) >= self._limits.connections_per_address
+            if is_many or len(living) >= self._limits.connections:
+                living = same if is_many else living
                 useless = [one for one in living if not one.is_associated]
                 useless = useless or [one for one in living if one.is_evictable]
                 if not useless or len(self._connections) >= 2 * self._limits.connections:
@@ -209,24 +210,6 @@ class NodeServer(ThreadedAssociationServer):
                 del self._connections[key]
 
 
-def plain_address(address: str) -> str:
-    """The address as IPv4 where it is IPv4 within IPv6.
-
-    Example:
-        >>> plain_address("::ffff:10.0.0.5"), plain_address("10.0.0.5")
-        ('10.0.0.5', '10.0.0.5')
-    """
-    parsed = ipaddress.ip_address(address.partition("%")[0])
-    mapped = getattr(parsed, "ipv4_mapped", None)
-    return str(mapped or parsed)
-
-
-def is_in(address: str, networks: Iterable[Network]) -> bool:
-    """Whether an address belongs to one of the networks."""
-    parsed = ipaddress.ip_address(address)
-    return any(parsed in network for network in networks)
-
-
 def networks_of(calling: Mapping[str, Iterable[str]]) -> dict[str, tuple[Network, ...]]:
     """The networks that each title may call from; an empty tuple means all.
 
@@ -242,29 +225,3 @@ def networks_of(calling: Mapping[str, Iterable[str]]) -> dict[str, tuple[Network
         raise UsageError(
             "An address of a caller is not valid; expected an IP address or a network such as 10.0.0.0/24."
         ) from None
-
-
-def tls_context(certificate: Path, key: Path | None, clients: Path | None) -> ssl.SSLContext:
-    """TLS 1.2 or later, as the profile of PS3.15 B.12 (BCP 195) asks.
-
-    Args:
-        certificate: file with the node's certificate and the chain to its authority.
-        key: its private key; None: it is in the same file.
-        clients: authorities of the clients; with it, only clients with such a certificate can connect.
-
-    Raises:
-        UsageError: a file cannot be read or does not fit.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(certificate, key)
-        if clients is not None:
-            context.verify_mode = ssl.CERT_REQUIRED
-            context.load_verify_locations(clients)
-    except OSError as error:  # SSLError is one
-        reason = error.strerror or type(error).__name__
-        raise UsageError(
-            f"The certificate, its key or the authorities in [node.tls] cannot be used ({reason}); check the files."
-        ) from None
-    return context

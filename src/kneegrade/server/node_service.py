@@ -24,8 +24,9 @@ from kneegrade.server.audit_log import AuditLog
 from kneegrade.server.node_connections import Connection, IncomingFilm
 from kneegrade.server.node_limits import limit_pdus
 from kneegrade.server.node_options import NodeOptions
-from kneegrade.server.node_server import NodeServer, Refusals, configure_pynetdicom, is_in, networks_of
+from kneegrade.server.node_server import NodeServer, Refusals, configure_pynetdicom, networks_of
 from kneegrade.server.own_objects import is_own_object
+from kneegrade.server.peer_address import is_in
 from kneegrade.server.spool import Spool, SpoolError
 
 log = logging.getLogger(__name__)

@@ -34,6 +34,7 @@ MEANINGS: Final = {
     503: "Too many films or requests are waiting, or the spool cannot be used. Try again later.",
     507: "The disk of the spool is full. Try again later.",
 }
+_KNOWN_METHODS: Final = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 _log = logging.getLogger(__name__)
 
 
@@ -94,8 +95,11 @@ def spool_refusal(error: SpoolError) -> Refusal:
 
 def _methods(app: FastAPI, request: Request) -> list[str]:
     """The methods of all routes with the path of a request; Starlette names only those of the first one."""
-    fitting = [route for route in app.routes if route.matches(request.scope)[0] != Match.NONE]
-    return sorted({method for route in fitting for method in getattr(route, "methods", None) or ()})
+
+    def is_allowed(method: str) -> bool:
+        return any(route.matches({**request.scope, "method": method})[0] == Match.FULL for route in app.routes)
+
+    return [method for method in _KNOWN_METHODS if is_allowed(method)]
 
 
 def answer_problems(app: FastAPI) -> None:
@@ -106,6 +110,8 @@ def answer_problems(app: FastAPI) -> None:
             raise error
         if error.status_code == 405 and (methods := _methods(app, request)):
             return problem_answer(405, headers={"Allow": ", ".join(methods)})
+        if error.status_code == 400:  # JSON that is not UTF-8; other malformed JSON is 422 already
+            return problem_answer(422)
         is_default = error.detail == http.HTTPStatus(error.status_code).phrase
         return problem_answer(error.status_code, None if is_default else error.detail, error.headers)
 

@@ -5,6 +5,7 @@
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Final, Literal
@@ -14,6 +15,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
+from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.types import ASGIApp
 
 from kneegrade.errors import UsageError
@@ -48,6 +50,12 @@ _log = logging.getLogger(__name__)
 Sender = Annotated[Caller, Depends(needs("send"))]
 Reader = Depends(needs("read"))
 FilmKey = Annotated[Key, Path(description="Key of the film.")]
+
+
+class ResultConvertor(StringConvertor):
+    """Names of results in paths, so that other paths below a film are no results."""
+
+    regex = "|".join(map(re.escape, RESULTS))
 
 
 class Health(BaseModel):
@@ -161,10 +169,11 @@ def spool_signatures(settings: ServeSettings, spool: Spool, store: SpoolStore) -
 
 
 def _add_result_routes(app: FastAPI, spool: Spool) -> None:
+    register_url_convertor("result", ResultConvertor())
     types = {media_type.partition(";")[0]: _BINARY for media_type in RESULTS.values()} | {"application/json": {}}
 
     @app.get(
-        "/v1/films/{key}/{name}", dependencies=[Reader], response_class=Response,
+        "/v1/films/{key}/{name:result}", dependencies=[Reader], response_class=Response,
         responses=problems(404) | {200: {"content": types, "description": "The result."}},
     )  # fmt: skip
     def get_result(key: FilmKey, name: ResultName) -> Response:

@@ -1,9 +1,11 @@
-"""The socket of the REST service. The supervisor makes it and passes it on, without importing the web framework."""
+"""The socket and the TLS of the REST service. The supervisor uses them without importing the web framework."""
 
 import socket
+import ssl
 
 from kneegrade.errors import UsageError
 from kneegrade.server.settings import RestSettings
+from kneegrade.server.tls import server_tls
 
 
 def listening_socket(settings: RestSettings) -> socket.socket:
@@ -21,6 +23,16 @@ def listening_socket(settings: RestSettings) -> socket.socket:
             "another address or port in [rest].",
             code="address",
         ) from error
+
+
+def rest_tls(settings: RestSettings) -> ssl.SSLContext | None:
+    """The TLS of the service; None without a section `[rest.tls]`.
+
+    Raises:
+        UsageError: a file cannot be used.
+    """
+    tls = settings.tls
+    return None if tls is None else server_tls("rest.tls", tls.certificate, tls.key, tls.clients)
 
 
 def url_of(settings: RestSettings, listener: socket.socket) -> str:

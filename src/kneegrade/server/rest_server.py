@@ -1,15 +1,14 @@
 """`run_rest`: the process of `kneegrade serve` that answers HTTP."""
 
 import socket
-import ssl
 import threading
-from typing import Any, Final
+from typing import Final
 
 import uvicorn
 
 from kneegrade.server.rest import application, rest_section, spool_signatures
-from kneegrade.server.rest_listener import listening_socket
-from kneegrade.server.settings import RestSettings, ServeSettings
+from kneegrade.server.rest_listener import listening_socket, rest_tls
+from kneegrade.server.settings import ServeSettings
 from kneegrade.server.spool import Spool
 from kneegrade.server.spool_store import SpoolStore
 from kneegrade.server.uvicorn_limits import MAX_HANDSHAKES, MAX_HEADER_BYTES, LimitedListener, limited_protocol
@@ -27,27 +26,20 @@ def run_rest(settings: ServeSettings, spool: Spool, listener: socket.socket | No
         listener: that listens already; None: one is made.
 
     Raises:
-        UsageError: the file of tokens cannot be read, or the address or port cannot be used.
+        UsageError: the file of tokens or of TLS cannot be used, or the address or port cannot be used.
     """
     rest = rest_section(settings)
     config = uvicorn.Config(
         application(settings, spool), http=limited_protocol(rest.connections), ws="none", lifespan="off", loop=LOOP,
         log_config=None, access_log=False, server_header=False, proxy_headers=False,
         h11_max_incomplete_event_size=MAX_HEADER_BYTES, timeout_keep_alive=5, timeout_graceful_shutdown=GRACE_SECONDS,
-        **_tls(rest),
     )  # fmt: skip
+    config.load()
+    config.ssl = rest_tls(rest)
     if rest.viewer:  # beside the requests, which do not wait for it
         signatures = spool_signatures(settings, spool, SpoolStore(spool))
         threading.Thread(target=signatures.redo, name="signatures", daemon=True).start()
-    limited = LimitedListener(listener or listening_socket(rest), rest.connections + MAX_HANDSHAKES)
+    limited = LimitedListener(
+        listener or listening_socket(rest), rest.connections + MAX_HANDSHAKES, rest.connections_per_address
+    )
     uvicorn.Server(config).run(sockets=[limited])
-
-
-def _tls(settings: RestSettings) -> dict[str, Any]:
-    if settings.tls is None:
-        return {}
-    tls = settings.tls
-    options: dict[str, Any] = {"ssl_certfile": tls.certificate, "ssl_keyfile": tls.key or tls.certificate}
-    if tls.clients is not None:
-        options |= {"ssl_ca_certs": str(tls.clients), "ssl_cert_reqs": ssl.CERT_REQUIRED}
-    return options

@@ -124,6 +124,7 @@ class NodeSettings(Section):
         title: its AE title; callers must name it.
         associations: at the same time.
         connections: at the same time, those without an association included.
+        connections_per_address: the same, from one IP address (IPv6: from one network of 64 bits).
         object_mib: size of the largest film, in MiB.
         pdu_kib: size of the largest protocol data unit, in KiB.
         calling: AE titles that may call, each with the addresses or networks that it may call from; an empty list: from
@@ -136,6 +137,7 @@ class NodeSettings(Section):
     title: AeTitle = "KNEEGRADE"
     associations: int = Field(20, ge=1, le=1000)
     connections: int = Field(32, ge=1, le=2000)
+    connections_per_address: int = Field(24, ge=1, le=2000)
     object_mib: int = Field(256, ge=1, le=4096)
     pdu_kib: int = Field(128, ge=16, le=1024)
     calling: dict[AeTitle, tuple[CallerAddress, ...]] = Field(default_factory=dict)
@@ -166,6 +168,8 @@ class RestSettings(Section):
         film_mib: size of the largest film, in MiB.
         waiting_films: number of films that wait for a worker, above which new ones are refused (503).
         connections: at the same time.
+        connections_per_address: the same, from one IP address (IPv6: from one network of 64 bits), those that have not
+            finished their TLS handshake included. A proxy has one address for all its clients.
         body_seconds: time for the body of a request; a body that is slower is refused (408).
     """
 
@@ -178,6 +182,7 @@ class RestSettings(Section):
     film_mib: int = Field(256, ge=1, le=4096)
     waiting_films: int = Field(1000, ge=1, le=1_000_000)
     connections: int = Field(128, ge=1, le=10_000)
+    connections_per_address: int = Field(96, ge=1, le=10_000)
     body_seconds: float = Field(300.0, ge=1, le=86400)
 
     @model_validator(mode="after")

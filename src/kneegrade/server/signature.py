@@ -6,7 +6,9 @@ after a crash writes the same bytes.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -90,9 +92,42 @@ def _joint_space(
     return JointSpace(medial, lateral, {}, Measurement(**angle), width, mm_per_px)
 
 
+@dataclass(frozen=True)
+class ReportReference:
+    """Names a structured report of the film that is no longer at hand.
+
+    Attributes:
+        sop_class_uid: of the report.
+        series_instance_uid: of the report.
+        sop_instance_uid: of the report.
+    """
+
+    sop_class_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
+
+    @classmethod
+    def of(cls, report: bytes) -> "ReportReference":
+        """What names a report that kneegrade has written."""
+        from pydicom import dcmread
+
+        stated = dcmread(BytesIO(report), specific_tags=["SOPClassUID", "SeriesInstanceUID", "SOPInstanceUID"])
+        return cls(str(stated.SOPClassUID), str(stated.SeriesInstanceUID), str(stated.SOPInstanceUID))
+
+    def dataset(self, study_instance_uid: str) -> "Dataset":
+        """The elements that Predecessor Documents Sequence is made of."""
+        from pydicom import Dataset
+
+        made = Dataset()
+        made.StudyInstanceUID, made.SeriesInstanceUID = study_instance_uid, self.series_instance_uid
+        made.SOPClassUID, made.SOPInstanceUID = self.sop_class_uid, self.sop_instance_uid
+        return made
+
+
 def signed_files(
-    results: FilmResults, content: FilmContent, review: Review, predecessors: Mapping[str, Path], organization: str = ""
-) -> dict[str, bytes]:
+    results: FilmResults, content: FilmContent, review: Review, predecessors: Mapping[str, Path],
+    organization: str = "", replaced: ReportReference | None = None,
+) -> dict[str, bytes]:  # fmt: skip
     """Format ("sr", "fhir") → bytes of the signed revision.
 
     Args:
@@ -102,6 +137,7 @@ def signed_files(
         predecessors: "sr" → the structured report to replace, which also states what graded the film; "fhir" → the
             Bundle to replace, if there is one.
         organization: for which the reader acts.
+        replaced: the structured report to replace, where it is a later one than that in `predecessors`.
 
     Raises:
         KneeGradeError: the film cannot be read or has changed, or highdicom is missing.
@@ -121,7 +157,8 @@ def signed_files(
         raise KneeGradeError(
             "The structured report before is of another film; grade the films again.", code="other_film"
         )
-    verification = Verification(review.reader, organization or NO_ORGANIZATION, predecessor)
+    named = predecessor if replaced is None else replaced.dataset(predecessor.StudyInstanceUID)
+    verification = Verification(review.reader, organization or NO_ORGANIZATION, named)
     files = {"sr": file_bytes(structured_report(film, verification=verification))}
     if "fhir" in predecessors:
         files["fhir"] = bundle_bytes(fhir_bundle(film, final=True))

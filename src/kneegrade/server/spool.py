@@ -141,6 +141,7 @@ class Spool:
             with self._transaction() as index:
                 known = spool_views.film(index, self.directory, key)
                 if known is not None and (known.state == "graded" or known.path.exists()):
+                    spool_upkeep.complete_row(index, key, row[1], row[2])
                     return False
                 if self.is_full():
                     raise SpoolFullError("The disk of the spool is full; free space.")
@@ -306,12 +307,16 @@ class Spool:
         with self._transaction() as index:
             return spool_upkeep.retry(index, self.directory, self._clock(), None if keys is None else list(keys))
 
-    def purge(self, *, older_than_seconds: float, force: bool = False) -> int:
+    def purge(
+        self, *, older_than_seconds: float, force: bool = False,
+        on_removed: Callable[[Sequence[str]], None] = lambda keys: None,
+    ) -> int:  # fmt: skip
         """The number of films that were removed with their results.
 
         Args:
             older_than_seconds: since they were graded or given up; with `force` also since they were received.
             force: remove also films that are not graded yet or have due deliveries; never films in work.
+            on_removed: called with the keys of each part of them, after it was removed.
         """
         before, removed, last = self._clock() - older_than_seconds, 0, ""
         while True:
@@ -328,6 +333,7 @@ class Spool:
                     remove_all(trash)  # after the transaction: others write meanwhile
             if not keys:
                 return removed
+            on_removed(keys)
             removed, last = removed + len(keys), keys[-1]
 
     @contextmanager

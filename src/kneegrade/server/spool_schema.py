@@ -3,6 +3,7 @@
 import errno
 import os
 import sqlite3
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
@@ -195,7 +196,8 @@ def open_index(path: Path) -> sqlite3.Connection:
         SpoolError: the file is damaged, cannot be written, or was written by a newer version of kneegrade.
     """
     try:
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        with suppress(FileExistsError):  # only a new file: to close another handle would end SQLite's locks on it
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         index = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         index.row_factory = sqlite3.Row
         (version,) = index.execute("pragma user_version").fetchone()

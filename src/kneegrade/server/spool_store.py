@@ -14,7 +14,7 @@ from kneegrade.server.reading_film import FilmContent, FilmResults, ListedFilm, 
 from kneegrade.server.report_results import listed_entry
 from kneegrade.server.review_log import LOG_FILE, SIGNED, Review, ReviewLog
 from kneegrade.server.run_records import REPORT
-from kneegrade.server.signature import WITHDRAWN, signed_files
+from kneegrade.server.signature import WITHDRAWN, ReportReference, signed_files
 from kneegrade.server.spool import Spool
 
 PAGE: Final = 1000  # films that are read from the index at a time
@@ -130,9 +130,12 @@ class SpoolSignatures:
         ended before it was entered for delivery. They are entered in the audit log if they are not there yet.
         """
         due = {key: review for key, review in self._newest_signatures() if self._is_due(key, review)}
-        audited = self._audited() if due else set()
+        audited = self._audited("film_signed") if due else {}
+        written = self._audited("report_signed") if due else {}
         done = 0
         for key, review in due.items():
+            if (key, review.revision) in written and not self._has_revision(key, review):
+                continue  # it was purged with its film, which was sent again
             again = self._write if (key, review.revision) in audited else self
             try:
                 sentences = again(key, review)
@@ -154,17 +157,38 @@ class SpoolSignatures:
         row = self._spool.film(key)
         if row is None or row.state != "graded":
             return False
-        folder, name = self._spool.results(key), f"sr-{review.revision}.dcm"
-        if newest_revision(folder, _FIRST["sr"], review.revision) is None:
+        name = f"sr-{review.revision}.dcm"
+        if newest_revision(self._spool.results(key), _FIRST["sr"], review.revision) is None:
             return False
-        if not (folder / name).is_file():
+        if not self._has_revision(key, review):
             return True
         sent = {row.object for row in self._spool.deliveries(key)}
         return _FIRST["sr"] in sent and name not in sent and any(self._deliveries((_FIRST["sr"],)).values())
 
-    def _audited(self) -> set[tuple[Any, Any]]:
+    def _has_revision(self, key: str, review: Review) -> bool:
+        return (self._spool.results(key) / f"sr-{review.revision}.dcm").is_file()
+
+    def _audited(self, event: str) -> dict[tuple[Any, Any], dict[str, Any]]:
+        """Film and revision → entry in the audit log."""
         events = read_audit_log(self._spool.directory / AUDIT_FILE)
-        return {(one.get("film"), one.get("revision")) for one in events if one.get("event") == "film_signed"}
+        return {(one.get("film"), one.get("revision")): one for one in events if one.get("event") == event}
+
+    def _replaced(self, key: str, review: Review, known: Path) -> ReportReference | None:
+        """The newest signed report that was purged with its film, which was then sent again; None if there is none.
+
+        Args:
+            key: of the film.
+            review: that is signed now.
+            known: newest report in the results.
+        """
+        oldest = int(known.stem.partition("-")[2] or 0)
+        lost = [one.revision for one in self._store.log.history(review.stream)
+                if oldest < one.revision < review.revision and one.reading.get("status") == "signed"]  # fmt: skip
+        entries = self._audited("report_signed") if lost else {}
+        for revision in reversed(lost):
+            if entry := entries.get((key, revision)):
+                return ReportReference(*(str(entry[name]) for name in ("sop_class", "series", "instance")))
+        return None
 
     def _write(self, key: str, review: Review) -> list[str]:
         folder = self._spool.results(key)
@@ -174,7 +198,8 @@ class SpoolSignatures:
             return ["Signed. The results of this film have no structured report, so none was written."]
         try:
             content = self._store.content(key)
-            files = signed_files(self._store.film(key), content, review, predecessors, self._organization)
+            replaced = self._replaced(key, review, predecessors["sr"])
+            files = signed_files(self._store.film(key), content, review, predecessors, self._organization, replaced)
         except KneeGradeError as error:
             return [f"{_NOT_WRITTEN} {error.message}"]
         except Exception as error:  # the text of the error may name the patient
@@ -184,6 +209,11 @@ class SpoolSignatures:
         for name, content_bytes in files.items():
             with replacing(folder / names[name], "wb") as stream:
                 stream.write(content_bytes)
+        made = ReportReference.of(files["sr"])
+        self._audit.write(
+            "report_signed", film=key, revision=review.revision, sop_class=made.sop_class_uid,
+            series=made.series_instance_uid, instance=made.sop_instance_uid,
+        )  # fmt: skip
         due = self._deliveries(tuple(revised))
         self._spool.finish(key, deliveries={to: [revised[file] for file in own] for to, own in due.items()})
         return [f"Signed. Wrote {', '.join(names[name] for name in files)}."]

@@ -50,6 +50,12 @@ def _films_in(folder: Path) -> Iterator[Path]:
             yield path
 
 
+def complete_row(index: sqlite3.Connection, key: str, sop_instance_uid: str | None, sender: str) -> None:
+    """Enter what `recover` could not know of a film that it found, when the film is sent again."""
+    query = "update films set sop_instance_uid = ?, sender = ? where key = ? and sender = ?"
+    index.execute(query, (sop_instance_uid, sender, key, UNKNOWN_SENDER))
+
+
 def retry(index: sqlite3.Connection, directory: Path, now: float, keys: list[str] | None) -> int:
     """Let films and deliveries that are dead or wait be tried at once; see `Spool.retry`."""
     chosen = None if keys is None else set(keys)

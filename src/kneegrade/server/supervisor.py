@@ -22,8 +22,8 @@ from typing import Final
 
 from kneegrade.errors import KneeGradeError, UsageError
 from kneegrade.imaging.decoding_process import SINGLE_THREAD_ENV
-from kneegrade.server.audit_log import AuditLog
-from kneegrade.server.rest_listener import listening_socket, url_of
+from kneegrade.server.rest_listener import listening_socket, rest_tls, url_of
+from kneegrade.server.retention import DAY_SECONDS, purge_films
 from kneegrade.server.service_process import PACKAGE_ROOT, PROGRAM, USER_ERROR
 from kneegrade.server.settings import ServeSettings
 from kneegrade.server.spool import Spool, SpoolError
@@ -35,7 +35,6 @@ START_SECONDS: Final = 20.0  # in which a service that ends with a user's error 
 FIRST_WAIT_SECONDS: Final = 0.5  # before a service is started again, doubled each time
 MAX_WAIT_SECONDS: Final = 60.0
 STEADY_SECONDS: Final = 60.0  # after which an earlier death no longer counts
-DAY_SECONDS: Final = 86400.0
 _PACKAGES: Final = {"fastapi": "serve", "uvicorn": "serve", "prometheus_client": "serve", "pynetdicom": "serve"}
 _log = logging.getLogger(__name__)
 
@@ -192,12 +191,9 @@ class Supervisor:
         if time.monotonic() < self._next_purge:
             return
         self._next_purge = time.monotonic() + DAY_SECONDS
-        seconds = self._settings.spool.keep_days * DAY_SECONDS
-        if removed := _try(lambda: spool.purge(older_than_seconds=seconds)):
-            _log.info("Removed %d films older than %g days.", removed, self._settings.spool.keep_days)
-            audit = AuditLog(spool.directory / "audit.jsonl")
-            with suppress(SpoolError):
-                audit.write("films_removed", number=removed, by="retention", days=self._settings.spool.keep_days)
+        days = self._settings.spool.keep_days
+        if removed := _try(lambda: purge_films(spool, days=days, by="retention")):
+            _log.info("Removed %d films older than %g days.", removed, days)
 
 
 def _try(change: Callable[[], int]) -> int:
@@ -245,5 +241,6 @@ def _locked(directory: Path) -> Iterator[None]:
 def _rest_listener(settings: ServeSettings) -> socket.socket | None:
     if settings.rest is None:
         return None
-    TokenFile(settings.rest.tokens)  # a mistake in it is found before anything starts
+    TokenFile(settings.rest.tokens)  # mistakes in it and in the certificates are found before anything starts
+    rest_tls(settings.rest)
     return listening_socket(settings.rest)

@@ -8,6 +8,8 @@ from typing import Any, Final
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from kneegrade.server.peer_address import counted_address
+
 HEADER_SECONDS: Final = 10.0
 STALLED_SECONDS: Final = 30.0  # in which a client reads what was sent
 HANDSHAKE_SECONDS: Final = 10.0
@@ -31,12 +33,13 @@ class LimitedListener(socket.socket):
     Args:
         listener: that listens already; it is taken over.
         max_connections: open at the same time.
+        max_per_address: of them from one IP address.
     """
 
-    def __init__(self, listener: socket.socket, max_connections: int) -> None:
+    def __init__(self, listener: socket.socket, max_connections: int, max_per_address: int) -> None:
         super().__init__(listener.family, listener.type, listener.proto, fileno=listener.detach())
-        self._max_connections = max_connections
-        self._accepted: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        self._max_connections, self._max_per_address = max_connections, max_per_address
+        self._accepted: weakref.WeakKeyDictionary[socket.socket, str] = weakref.WeakKeyDictionary()  # → address
 
     def accept(self) -> tuple[socket.socket, Any]:
         """The next connection and its address.
@@ -45,10 +48,12 @@ class LimitedListener(socket.socket):
             ConnectionAbortedError: there are too many; it was closed.
         """
         connection, address = super().accept()
-        if sum(one.fileno() >= 0 for one in self._accepted) >= self._max_connections:
+        own = counted_address(address[0])
+        others = [known for one, known in self._accepted.items() if one.fileno() >= 0]
+        if len(others) >= self._max_connections or others.count(own) >= self._max_per_address:
             connection.close()
             raise ConnectionAbortedError
-        self._accepted.add(connection)
+        self._accepted[connection] = own
         return connection, address
 
 

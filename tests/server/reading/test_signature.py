@@ -107,9 +107,16 @@ def test_a_second_signature_replaces_the_first(graded):
 @pytest.fixture
 def spool(graded, tmp_path):
     """A spool with the bilateral example, graded."""
+    spool = Spool(tmp_path / "spool", min_free_bytes=0)
+    receive(spool, graded)
+    yield spool
+    spool.close()
+
+
+def receive(spool, graded):
+    """Let the spool receive and grade the bilateral example."""
     from pathlib import Path
 
-    spool = Spool(tmp_path / "spool", min_free_bytes=0)
     source = Path(__file__).parents[3] / "examples" / "bilateral.dcm"
     stream, path = spool.temporary_file()
     with stream:
@@ -120,8 +127,6 @@ def spool(graded, tmp_path):
         (folder / "report.json").write_bytes((graded / "report.json").read_bytes())
         (folder / "sr.dcm").write_bytes((graded / "dicom" / "bilateral.sr.dcm").read_bytes())
     spool.finish(key, deliveries={"archive": ["sr.dcm"]})
-    yield spool
-    spool.close()
 
 
 def test_a_signature_in_a_spool_is_written_once_and_delivered(spool):
@@ -134,8 +139,9 @@ def test_a_signature_in_a_spool_is_written_once_and_delivered(spool):
     signed = dcmread(spool.results(key) / "sr-1.dcm")
     assert signed.VerifyingObserverSequence[0].VerifyingOrganization == "Clinic"
     assert ReadingDesk(SpoolStore(spool)).worklist("x")["films"][0]["status"] == "signed"
-    (event,) = read_audit_log(spool.directory / "audit.jsonl")
+    event, written = read_audit_log(spool.directory / "audit.jsonl")
     assert (event["event"], event["film"], event["reader"], event["revision"]) == ("film_signed", key, "Doe^Jane", 1)
+    assert (written["event"], written["instance"]) == ("report_signed", signed.SOPInstanceUID)
     before = (spool.results(key) / "sr-1.dcm").read_bytes()
     assert (signatures.redo(), len(spool.deliveries(key))) == (0, 2)
     signatures(key, store.log.history(Stream(key))[0])  # again, as after a broken connection: the same bytes
@@ -171,6 +177,27 @@ def test_a_withdrawn_signature_is_not_written_at_the_next_start(spool):
     assert SpoolSignatures(SpoolStore(spool), spool, lambda names: {}, "Clinic").redo() == 0
 
 
+def test_after_a_purge_a_signature_still_replaces_the_last_signed_report(spool, graded):
+    """As the archive has it: else two final reports would replace the same first one."""
+    store = SpoolStore(spool)
+    key = store.worklist()[0].key
+    signatures = SpoolSignatures(store, spool, lambda names: {"archive": names}, "Clinic")
+    sign(store, signatures, lambda reading: reading["knees"][0]["grades"].update(kl=4))
+    first = dcmread(spool.results(key) / "sr-1.dcm")
+    assert spool.purge(older_than_seconds=-1, force=True) == 1
+    receive(spool, graded)
+    assert (signatures.redo(), [row.object for row in spool.deliveries(key)]) == (0, ["sr.dcm"])
+    sign(store, signatures, lambda reading: reading["knees"][0]["grades"].update(kl=2), "Roe^Richard")
+    (named,) = dcmread(spool.results(key) / "sr-2.dcm").PredecessorDocumentsSequence
+    (series,) = named.ReferencedSeriesSequence
+    assert named.StudyInstanceUID == first.StudyInstanceUID
+    assert series.SeriesInstanceUID == first.SeriesInstanceUID
+    (instance,) = series.ReferencedSOPSequence
+    assert (instance.ReferencedSOPClassUID, instance.ReferencedSOPInstanceUID) == (
+        first.SOPClassUID, first.SOPInstanceUID,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("cut", ["after the review log", "object not written", "before the delivery"])
 def test_a_signature_that_was_cut_off_is_written_at_the_next_start(spool, cut, monkeypatch):
     store = SpoolStore(spool)
@@ -193,7 +220,9 @@ def test_a_signature_that_was_cut_off_is_written_at_the_next_start(spool, cut, m
     assert (started.redo(), started.redo()) == (1, 0)
     assert sorted(row.object for row in spool.deliveries(key)) == ["sr-1.dcm", "sr.dcm"]
     assert dcmread(spool.results(key) / "sr-1.dcm").VerificationFlag == "VERIFIED"
-    assert [event["event"] for event in read_audit_log(spool.directory / "audit.jsonl")] == ["film_signed"]
+    events = [event["event"] for event in read_audit_log(spool.directory / "audit.jsonl")]
+    assert events.count("film_signed") == 1
+    assert events[-1] == "report_signed"
 
 
 def test_the_rest_service_writes_at_its_start_what_was_cut_off(spool, tmp_path, monkeypatch):
