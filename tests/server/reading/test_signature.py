@@ -165,7 +165,8 @@ def test_a_signature_is_withdrawn_by_an_act_of_its_own(spool):
     film = desk.film(key, "Roe^Richard")
     assert (film["reading"]["status"], film["signed"]["reader"]) == ("draft", "Doe^Jane")
     assert not desk.withdraws(desk.save(key, "Roe^Richard", Reading.model_validate(changed), based_on=2))
-    events = [(event["event"], event["reader"]) for event in read_audit_log(spool.directory / "audit.jsonl")]
+    audited = list(read_audit_log(spool.directory / "audit.jsonl"))
+    events = [(event["event"], event["reader"]) for event in audited if "reader" in event]
     assert events == [("film_signed", "Doe^Jane"), ("signature_withdrawn", "Roe^Richard")]
     assert sorted(row.object for row in spool.deliveries(key)) == ["sr-1.dcm", "sr.dcm"]  # what was sent stays
 
