@@ -39,6 +39,7 @@ FAULTS: Final[dict[str, tuple[str, str]]] = {  # an element and a mark in it
 DAMAGED: Final = ("cut", "header", "empty", "syntax", "pixel", "text")
 PLAIN: Final = (".png", ".jpg", ".tif")
 KINDS: Final = (*FAULTS, *DAMAGED, *PLAIN)  # films that fail in some way, and pictures
+REFUSED: Final = ("modality", "colour", *DAMAGED)  # at once; the others are graded, with a warning
 
 
 def marks() -> list[str]:
@@ -124,8 +125,10 @@ def picture_of(pixels: NDArray[np.uint16], ending: str) -> bytes:
     return stream.getvalue()
 
 
-def write_films(folder: Path, number: int, pictures: Iterable[NDArray[np.uint16]], every: int = 5) -> list[Path]:
-    """Write marked films, of which every fifth is sound and the others are of `KINDS` in turn. Return the sound ones.
+def write_films(folder: Path, number: int, pictures: Iterable[NDArray[np.uint16]], every: int = 10) -> list[Path]:
+    """Write marked films, of which every tenth is sound and the others are of `KINDS` in turn. Return the sound ones.
+
+    Kinds that are refused at once come more often, because they are quick.
 
     Args:
         folder: new folder.
@@ -134,7 +137,7 @@ def write_films(folder: Path, number: int, pictures: Iterable[NDArray[np.uint16]
         every: how often a film is sound.
     """
     folder.mkdir()
-    knees, kinds, sound = cycle(pictures), cycle(KINDS), []
+    knees, kinds, sound = cycle(pictures), cycle((*KINDS, *3 * REFUSED)), []
     for index in range(number):
         pixels, kind = next(knees), "" if index % every == 0 else next(kinds)
         path = folder / f"{NAME_MARK}{index:03}{kind or 'sound'}{'' if kind in PLAIN else '.dcm'}"

@@ -23,7 +23,7 @@ _TINY: Final = " ".join(f"--set {setting}" for setting in TINY)
 _TRAIN: Final = f"train {ROOT}/recipes/paper/proposed.yaml"
 _FILM: Final = f"films/{NAME_MARK}000sound.dcm"
 _GRADER: Final = ROOT / "src/kneegrade/weights/kneegrade-lite0.safetensors"
-_ROWS: Final = 120  # of the manifest of sound films
+_ROWS: Final = 100  # of the manifests
 
 
 class Step(NamedTuple):
@@ -134,20 +134,20 @@ def phantom_knees(number: int) -> tuple[list[np.ndarray], pd.DataFrame]:
     return [np.round(picture * 60_000).astype(np.uint16) for picture in pixels.numpy()], pd.DataFrame(truth)
 
 
-def prepare_marked(folder: Path, number: int, knees: int, every: int = 5) -> None:
+def prepare_marked(folder: Path, number: int, knees: int, every: int = 10) -> None:
     """Write `number` films of `knees` phantom knees and what commands read beside them into `folder`."""
     pictures, truth = phantom_knees(knees)
     sound = write_films(folder / "films", number, pictures, every)
     (folder / "tables").mkdir()
-    films = sorted(path.relative_to(folder) for path in (folder / "films").iterdir())
+    films = sorted(path.relative_to(folder) for path in (folder / "films").iterdir())[:_ROWS]
     paths, numbers = [f"../{path}" for path in films], range(len(films))
     columns = {"path": paths, "image_path": paths, "knee_id": numbers, "subject_id": numbers, "side": "R", "kl": 1}
     table = pd.DataFrame(columns)
     table.to_csv(folder / "tables/films.csv", index=False)
     table.drop(columns=["path", "image_path", "kl"]).to_csv(folder / "tables/no-path.csv", index=False)
     rows = [{"image_path": f"../{sound[i % len(sound)].relative_to(folder)}", "knee_id": str(i), "subject_id": f"p{i}",
-             "side": "R", "split": ("train", "test", "test", "val")[i % 4], "source": "own",
-             **truth.iloc[i % len(sound) % len(truth)]} for i in range(_ROWS)]  # fmt: skip
+             "side": "R", "split": ("train", "test", "val", "test")[i % 4], "source": "own",
+             **truth.iloc[i % len(sound) * every % len(truth)]} for i in range(_ROWS)]  # fmt: skip
     manifest = pd.DataFrame(rows)
     manifest.to_parquet(folder / "tables/knees.parquet")
     damaged = manifest.copy()

@@ -47,7 +47,7 @@ def marked(tmp_path_factory):
     """A folder in which every command has read marked films, and what they said."""
     folder = tmp_path_factory.mktemp("marked")
     number = tries(200, len(KINDS) + 1)
-    prepare_marked(folder, number, knees=24 if is_full() else 1, every=5 if is_full() else number)
+    prepare_marked(folder, number, knees=23 if is_full() else 1, every=10 if is_full() else number)
     if is_full():
         prepare_studies(folder)
     return folder, number, *run_steps((*QUICK_STEPS, *FULL_STEPS) if is_full() else QUICK_STEPS, folder)
