@@ -14,6 +14,7 @@ from PIL import Image
 from kneegrade.commands import COMMANDS, cohort_app, serve_app, spool_app, sr_app
 
 ROOT: Final = Path(__file__).parents[2]
+GRADER: Final = ROOT / "src/kneegrade/weights/kneegrade-lite0.safetensors"
 SERVERS: Final = {"serve", "serve token", "spool ls", "spool show", "spool retry", "spool purge", "viewer", "agreement"}
 TINY: Final = (
     "model.trunk=resnet18", "model.roi_px=64", "train.epochs=1", "train.batch_size=2", "train.unlabelled_batch_size=2",
@@ -52,7 +53,7 @@ LONG: Final = (
     "compare runs/a runs/b",
     "drift --images dataset --reference dataset -o drift -q",
     "phantom --rois -n 240 --implants 0.5 --prevalence paper -o metal -q",
-    "quality-control --manifest rois.parquet --phantoms metal -o controlled --share 1",
+    f"quality-control --manifest rois.parquet --phantoms metal -o controlled --share 1 --implants {GRADER}",
     "calibrate --manifest rois.parquet -o calibrated --level 0.8 --share 0.9",
 )
 

@@ -165,7 +165,8 @@ def contents(folder: Path, inputs: Iterable[str]) -> Iterator[tuple[str, bytes]]
             continue
         yield str(place), path.read_bytes()
         if path.suffix == ".png":
-            yield f"{place} texts", repr(Image.open(path).info).encode()
+            with Image.open(path) as picture:
+                yield f"{place} texts", repr(picture.info).encode()
 
 
 def columns(path: Path, place: str) -> Iterator[tuple[str, bytes]]:

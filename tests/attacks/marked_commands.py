@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import pandas as pd
 import pydicom
-from every_command import ROOT, TINY
+from every_command import GRADER, ROOT, TINY
 from identity_marks import NAME_MARK, add_marks, picture_of, write_films
 
 INPUTS: Final = ("films", "OAI", "MOST", "KneeKL299", "tables", "program")
@@ -22,7 +22,6 @@ SMALL: Final = 12_000  # bytes of a file, for a full disk
 _TINY: Final = " ".join(f"--set {setting}" for setting in TINY)
 _TRAIN: Final = f"train {ROOT}/recipes/paper/proposed.yaml"
 _FILM: Final = f"films/{NAME_MARK}000sound.dcm"
-_GRADER: Final = ROOT / "src/kneegrade/weights/kneegrade-lite0.safetensors"
 _ROWS: Final = 100  # of the manifests
 
 
@@ -92,9 +91,7 @@ FULL_STEPS: Final = (
     Step("calibrate --manifest tables/knees.parquet --split test --site ward -o site"),
     Step("calibrate --manifest tables/damaged.parquet --split test --site ward -o none", (1, 2)),
     Step("phantom --rois -n 60 --implants 0.5 --prevalence paper -o metal"),
-    Step(
-        f"quality-control --manifest tables/knees.parquet --phantoms metal -o controlled --implants {_GRADER}", (0, 2)
-    ),
+    Step(f"quality-control --manifest tables/knees.parquet --phantoms metal -o controlled --implants {GRADER}", (0, 2)),
 )
 PROGRAM: Final = """
 import json, logging, resource, shlex, sys

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +56,7 @@ def marked(tmp_path_factory):
 
 def test_every_command_reads_marked_films():
     ours = {verb(step.line) for step in (*QUICK_STEPS, *FULL_STEPS)}
-    assert all_verbs() - ours == {"serve", "cohort fake-oai", "cohort fake-most"}  # below; two that read no film
+    assert all_verbs() - ours == {"cohort fake-oai", "cohort fake-most"}  # they read no film
 
 
 def test_no_mark_leaves_the_headers(marked):
@@ -95,14 +96,14 @@ def test_no_mark_is_on_the_readers_page(marked):
                 for film in films[:20]:
                     answers += [client.get(f"/v1/films/{film['key']}/{part}") for part in PARTS]
         finally:
-            process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGTERM)
             printed = process.stdout.read()
     shown = [(answer.url.path, answer.content) for answer in answers]
     found = leaks([*shown, ("printed", printed.encode()), *contents(folder, INPUTS)])
     say(7, f"{len(answers)} answers to the reader's page about {len(films)} films: {len(found)} found")
     assert found == []
     assert len(films) > 60
-    assert process.returncode in (0, 130)
+    assert process.returncode in (0, 128 + signal.SIGTERM)
 
 
 @full_only
@@ -117,8 +118,13 @@ def test_no_mark_leaves_the_service(marked, tmp_path):
             for film in films
         ]
         keys = {answer.json()["key"] for answer in answers if answer.status_code < 300}
-        until(lambda: len([one for one in client.get("/v1/films", params={"limit": 500}).json()
-                           if one["state"] in ("graded", "dead")]) == len(keys), 1500)  # fmt: skip
+
+        def are_done() -> bool:
+            time.sleep(1)
+            listed = client.get("/v1/films", params={"limit": 500}).json()
+            return {film["key"] for film in listed if film["state"] in ("graded", "dead")} == keys
+
+        until(are_done, 3000)
         answers += [client.get(path) for path in ("/v1/films", "/metrics", f"/v1/films/{keys.copy().pop()}")]
         for key in keys:
             answers += [client.get(f"/v1/films/{key}/{name}") for name in ("report.json", "report.html", "grades.csv")]
@@ -168,4 +174,4 @@ def test_a_planted_mark_in_tensorboard_is_seen(tmp_path):
 def test_every_film_is_full_of_marks(kind):
     pixels = np.zeros((64, 64), np.uint16)
     data = picture_of(pixels, kind) if kind in PLAIN else film_of(pixels, kind)
-    assert len({mark for mark in marks() if mark.encode() in data}) >= (6 if kind in PLAIN else 25)
+    assert len({mark for mark in marks() if mark.encode() in data}) >= (6 if kind in (*PLAIN, "empty") else 36)
