@@ -1,7 +1,7 @@
 """Every command on films with marks, in an order in which each finds the files of the commands before it.
 
-`prepare_marked` writes the films and what commands read beside them. `QUICK_STEPS` runs in CI, `FULL_STEPS` too in
-`make attack`. Many of them must fail: unwritable output, full disk, missing columns, missing or damaged films.
+`prepare_marked` writes the films and what `QUICK_STEPS` read beside them, in CI; `prepare_more` also what `FULL_STEPS`
+read, in `make attack`. Many of them must fail: unwritable output, full disk, missing columns, missing or damaged films.
 """
 
 import json
@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pydicom
 from every_command import GRADER, ROOT, TINY
-from identity_marks import NAME_MARK, add_marks, picture_of, write_films
+from identity_marks import EXAMPLE, NAME_MARK, add_marks, picture_of, write_films
 
 INPUTS: Final = ("films", "OAI", "MOST", "KneeKL299", "tables", "program")
 SMALL: Final = 12_000  # bytes of a file, for a full disk
@@ -23,6 +23,7 @@ _TINY: Final = " ".join(f"--set {setting}" for setting in TINY)
 _TRAIN: Final = f"train {ROOT}/recipes/paper/proposed.yaml"
 _FILM: Final = f"films/{NAME_MARK}000sound.dcm"
 _ROWS: Final = 100  # of the manifests
+KNEES: Final = 23  # phantom knees; every tenth film is sound, so most of its films show another knee
 
 
 class Step(NamedTuple):
@@ -37,18 +38,18 @@ QUICK_STEPS: Final = (
     Step("info --json"),
     Step("grade films -o graded --format json,html,csv,sr,gsps,sc,fhir", (1,)),
     Step(f"grade {_FILM} -o tables/films.csv/below", (2,)),
-    Step(f"grade {_FILM} -o full-grade --format json,html", (2,), SMALL),
     Step(f"grade films/{NAME_MARK}missing.dcm -o none", (2,)),
     Step(f"sr read graded/dicom/{NAME_MARK}000sound.sr.dcm"),
     Step(f"sr read {_FILM}", (2,)),
     Step("cohort csv tables/films.csv -o own.parquet"),
     Step("cohort csv tables/no-path.csv -o none.parquet", (2,)),
-    Step("audit tables/films.csv -o audit"),
     Step("viewer graded --export"),
     Step("agreement tables/readings.csv -o agreement --replicates 20"),
     Step("spool ls --spool nowhere", (2,)),
 )
 FULL_STEPS: Final = (
+    Step(f"grade {_FILM} -o full-grade --format json,html", (2,), SMALL),
+    Step("audit tables/films.csv -o audit"),
     Step(f"sr read films/{NAME_MARK}001modality.dcm", (2,)),
     Step("batch films -o batch --workers 1 --format sr,sc", (1,)),
     Step("batch tables/films.csv -o batch-table --workers 1 --log-format json", (1,)),
@@ -131,33 +132,42 @@ def phantom_knees(number: int) -> tuple[list[np.ndarray], pd.DataFrame]:
     return [np.round(picture * 60_000).astype(np.uint16) for picture in pixels.numpy()], pd.DataFrame(truth)
 
 
-def prepare_marked(folder: Path, number: int, knees: int, every: int = 10) -> None:
-    """Write `number` films of `knees` phantom knees and what commands read beside them into `folder`."""
-    pictures, truth = phantom_knees(knees)
-    sound = write_films(folder / "films", number, pictures, every)
-    (folder / "tables").mkdir()
-    films = sorted(path.relative_to(folder) for path in (folder / "films").iterdir())[:_ROWS]
-    paths, numbers = [f"../{path}" for path in films], range(len(films))
+def prepare_marked(folder: Path, number: int) -> None:
+    """Write films of one knee, one of them sound, and their tables into `folder`, for `QUICK_STEPS`."""
+    knee = pydicom.dcmread(EXAMPLE).pixel_array[::4, ::4]
+    write_films(folder / "films", number, [np.ascontiguousarray(knee)], every=number)
+    write_tables(folder)
+
+
+def prepare_more(folder: Path, number: int) -> None:
+    """Write films of phantom knees, their tables and manifests, and downloads of studies, for all steps."""
+    pictures, truth = phantom_knees(KNEES)
+    sound = write_films(folder / "films", number, pictures, every=10)
+    write_tables(folder)
+    films = sorted((folder / "films").iterdir())
+    rows = [{"knee_id": str(i), "subject_id": f"p{i}", "side": "R", "split": ("train", "test", "val", "test")[i % 4],
+             "source": "own", **truth.iloc[i % len(sound) * 10 % KNEES]} for i in range(_ROWS)]  # fmt: skip
+    for name, paths in (("knees", sound), ("damaged", films)):
+        images = [f"../films/{paths[i % len(paths)].name}" for i in range(_ROWS)]
+        pd.DataFrame(rows).assign(image_path=images).to_parquet(folder / "tables" / f"{name}.parquet")
+    write_studies(folder)
+
+
+def write_tables(folder: Path) -> None:
+    """Write tables of the films in folder/films: one of labels, one without paths and labels, and one of readings."""
+    names = sorted(path.name for path in (folder / "films").iterdir())[:_ROWS]
+    paths, numbers = [f"../films/{name}" for name in names], range(len(names))
     columns = {"path": paths, "image_path": paths, "knee_id": numbers, "subject_id": numbers, "side": "R", "kl": 1}
-    table = pd.DataFrame(columns)
-    table.to_csv(folder / "tables/films.csv", index=False)
-    table.drop(columns=["path", "image_path", "kl"]).to_csv(folder / "tables/no-path.csv", index=False)
-    rows = [{"image_path": f"../{sound[i % len(sound)].relative_to(folder)}", "knee_id": str(i), "subject_id": f"p{i}",
-             "side": "R", "split": ("train", "test", "val", "test")[i % 4], "source": "own",
-             **truth.iloc[i % len(sound) * every % len(truth)]} for i in range(_ROWS)]  # fmt: skip
-    manifest = pd.DataFrame(rows)
-    manifest.to_parquet(folder / "tables/knees.parquet")
-    damaged = manifest.copy()
-    damaged["image_path"] = [f"../{films[i % len(films)]}" for i in range(_ROWS)]
-    damaged.to_parquet(folder / "tables/damaged.parquet")
-    readings = [(path.name, 0, i, reader, (i + (reader == "b")) % 3)
-                for i, path in enumerate(sound) for reader in ("a", "b")]  # fmt: skip
+    (folder / "tables").mkdir()
+    pd.DataFrame(columns).to_csv(folder / "tables/films.csv", index=False)
+    pd.DataFrame(columns)[["knee_id", "side"]].to_csv(folder / "tables/no-path.csv", index=False)
+    readings = [(name, 0, i, reader, (i + (reader == "b")) % 3) for i, name in enumerate(names) for reader in "ab"]
     pd.DataFrame(readings, columns=["film", "knee", "subject_id", "reader", "kl"]).to_csv(
         folder / "tables/readings.csv", index=False
     )
 
 
-def prepare_studies(folder: Path) -> None:
+def write_studies(folder: Path) -> None:
     """Write downloads of three studies whose films have marks."""
     from kneegrade.cohorts.fake_studies import FakeOptions, write_fake_most, write_fake_oai
 

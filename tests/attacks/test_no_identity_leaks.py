@@ -23,7 +23,7 @@ from marked_commands import (
     Step,
     marked_environment,
     prepare_marked,
-    prepare_studies,
+    prepare_more,
     run_steps,
 )  # fmt: skip
 
@@ -48,9 +48,7 @@ def marked(tmp_path_factory):
     """A folder in which every command has read marked films, and what they said."""
     folder = tmp_path_factory.mktemp("marked")
     number = tries(200, len(KINDS) + 1)
-    prepare_marked(folder, number, knees=23 if is_full() else 1, every=10 if is_full() else number)
-    if is_full():
-        prepare_studies(folder)
+    (prepare_more if is_full() else prepare_marked)(folder, number)
     return folder, number, *run_steps((*QUICK_STEPS, *FULL_STEPS) if is_full() else QUICK_STEPS, folder)
 
 
@@ -160,6 +158,7 @@ def test_planted_leaks_are_seen(tmp_path, caplog):
                     "overlay.png texts", "films.parquet column note"}  # fmt: skip
 
 
+@full_only
 def test_a_planted_mark_in_tensorboard_is_seen(tmp_path):
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.summary.writer.event_file_writer import EventFileWriter
