@@ -5,6 +5,7 @@ it. PNG, JPEG and TIFF files have them in their texts and tags. Every mark conta
 """
 
 import io
+import zipfile
 from collections.abc import Iterable, Iterator
 from itertools import cycle
 from pathlib import Path
@@ -164,6 +165,9 @@ def contents(folder: Path, inputs: Iterable[str]) -> Iterator[tuple[str, bytes]]
             yield from columns(path, str(place))
             continue
         yield str(place), path.read_bytes()
+        if zipfile.is_zipfile(path):  # arrays and weights
+            with zipfile.ZipFile(path) as archive:
+                yield from ((f"{place} {name}", archive.read(name)) for name in archive.namelist())
         if path.suffix == ".png":
             with Image.open(path) as picture:
                 yield f"{place} texts", repr(picture.info).encode()

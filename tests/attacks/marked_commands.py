@@ -208,6 +208,7 @@ def run_steps(steps: tuple[Step, ...], folder: Path) -> tuple[dict[str, int], st
     problems = [f"{step.line}: {codes.get(step.line)}" for step in steps if codes.get(step.line) not in step.codes]
     if "Traceback" in done.stderr:
         problems.append(done.stderr[max(0, done.stderr.index("Traceback") - 300) :][:4000])
-    logs = sorted((folder / "program" / "logs").iterdir())
-    said = done.stdout + done.stderr + "".join(log.read_text(errors="replace") for log in logs)
+    said = done.stdout + done.stderr
+    for log in sorted((folder / "program" / "logs").iterdir()):
+        said += log.read_text(errors="replace")
     return codes, said, "\n".join(problems)

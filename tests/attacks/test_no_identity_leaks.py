@@ -34,9 +34,9 @@ httpx = pytest.importorskip("httpx", reason='httpx is missing: pip install "knee
 pytest.importorskip("fastapi", reason='FastAPI is missing: pip install "kneegrade[serve]"')
 
 NAMED = re.compile(  # where the name of a film may stand: it is the source in results, and names derived files
-    r"output and logs|name in (graded|batch|batch-table|marked|full-\w+)"
-    r"|[^:]+ column (source|image_path|path|knee_id|film)"
-    r"|(graded|full-grade|batch|batch-table)/[^:]+|(audit|audit-knees|agreement)/[^:]+|marked/landmarks\.(csv|json)"
+    r"output|name in (graded|batch|batch-table|marked|full-\w+)|dataset-damaged/left_out\.txt"
+    r"|[^:]+ column (source|(input_)?(image_)?path|knee_id|subject_id|film)"
+    r"|((full-)?(grade|batch)d?|batch-table)/[^:]+|(audit|audit-knees|agreement)/[^:]+|marked/landmarks\.(csv|json)"
 )
 PARTS = ("reading", "pixels", "evidence", "reviews")  # of a film, on the reader's page
 MEDIA = {".png": "image/png", ".jpg": "image/jpeg", ".tif": "image/tiff", ".dcm": "application/dicom"}
@@ -67,7 +67,8 @@ def test_no_mark_leaves_the_headers(marked):
 
 def test_the_name_of_a_film_is_only_where_its_results_are(marked):
     folder, _, _, said, _ = marked
-    named = leaks([("output and logs", said.encode()), *contents(folder, INPUTS)], NAME_MARK)
+    logs = [("log", path.read_bytes()) for path in (folder / "program" / "logs").iterdir()]
+    named = leaks([("output", said.encode()), *logs, *contents(folder, INPUTS)], NAME_MARK)
     assert named, "the names are marked"
     assert [text for text in named if not NAMED.match(text)] == []
 
