@@ -22,6 +22,7 @@ SMALL: Final = 12_000  # bytes of a file, for a full disk
 _TINY: Final = " ".join(f"--set {setting}" for setting in TINY)
 _TRAIN: Final = f"train {ROOT}/recipes/paper/proposed.yaml"
 _FILM: Final = f"films/{NAME_MARK}000sound.dcm"
+_METAL: Final = f"--implants {GRADER}"
 _ROWS: Final = 100  # of the manifests
 KNEES: Final = 23  # phantom knees; every tenth film is sound, so most of its films show another knee
 
@@ -83,7 +84,7 @@ FULL_STEPS: Final = (
     Step("ensemble runs/a/weights.safetensors runs/b/weights.safetensors -o both"),
     Step(f"ensemble {_FILM} {_FILM} -o none", (2,)),
     Step("evaluate --manifest tables/knees.parquet --split test -o scores"),
-    Step("evaluate --manifest tables/damaged.parquet --split test -o scores-damaged", (1, 2)),
+    Step("evaluate --manifest tables/damaged.parquet --split test -o scores-damaged", (0, 1)),
     Step("compare runs/a runs/b"),
     Step(f"compare runs/a {_FILM}", (2,)),
     Step("audit tables/knees.parquet -o audit-knees --predictions scores --split test"),
@@ -91,8 +92,11 @@ FULL_STEPS: Final = (
     Step("drift --images tables/knees.parquet --reference tables/knees.parquet -o drift"),
     Step("calibrate --manifest tables/knees.parquet --split test --site ward -o site"),
     Step("calibrate --manifest tables/damaged.parquet --split test --site ward -o none", (1, 2)),
-    Step("phantom --rois -n 60 --implants 0.5 --prevalence paper -o metal"),
-    Step(f"quality-control --manifest tables/knees.parquet --phantoms metal -o controlled --implants {GRADER}", (0, 2)),
+    Step("phantom --rois -n 240 --implants 0.5 --prevalence paper -o metal"),
+    Step(
+        f"quality-control --manifest tables/normal.parquet --phantoms metal -o controlled --share 1 --implants {GRADER}",
+        (0, 2),
+    ),
 )
 PROGRAM: Final = """
 import json, logging, resource, shlex, sys
@@ -150,7 +154,16 @@ def prepare_more(folder: Path, number: int) -> None:
     for name, paths in (("knees", sound), ("damaged", films)):
         images = [f"../films/{paths[i % len(paths)].name}" for i in range(_ROWS)]
         pd.DataFrame(rows).assign(image_path=images).to_parquet(folder / "tables" / f"{name}.parquet")
+    write_normal_knees(folder, sound, rows)
     write_studies(folder)
+
+
+def write_normal_knees(folder: Path, sound: list[Path], rows: list[dict[str, object]]) -> None:
+    """Write a manifest that is long enough for quality control."""
+    more = [rows[i % len(sound)] | {"knee_id": str(i), "subject_id": f"p{i}",
+            "image_path": f"../films/{sound[i % len(sound)].name}", "split": ("train", "val")[i % 2]}
+            for i in range(240)]  # fmt: skip
+    pd.DataFrame(more).to_parquet(folder / "tables/normal.parquet")
 
 
 def write_tables(folder: Path) -> None:

@@ -83,9 +83,11 @@ def test_no_mark_is_on_the_readers_page(marked):
     ) as process:  # fmt: skip
         try:
             address, token = next(
-                found.groups() for line in process.stdout if (found := re.search(r"(http://\S+?)#token=(\S+)", line))
+                found.groups()
+                for line in process.stdout
+                if (found := re.search(r"(http://[^/\s]+)\S*#token=(\S+)", line))
             )
-            with httpx.Client(base_url=address.rstrip("/"), timeout=100) as client:
+            with httpx.Client(base_url=address, timeout=100) as client:
                 session = client.post("/v1/session", json={"token": token}).json()["token"]
                 client.headers["Authorization"] = f"Bearer {session}"
                 answers = [
