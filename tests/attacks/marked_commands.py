@@ -94,7 +94,7 @@ FULL_STEPS: Final = (
     Step("calibrate --manifest tables/damaged.parquet --split test --site ward -o none", (1, 2)),
     Step("phantom --rois -n 240 --implants 0.5 --prevalence paper -o metal"),
     Step(
-        f"quality-control --manifest tables/normal.parquet --phantoms metal -o controlled --share 1 --implants {GRADER}",
+        f"quality-control --manifest tables/normal.parquet --phantoms metal -o controlled --share 1 {_METAL}",
         (0, 2),
     ),
 )
