@@ -11,8 +11,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from kneegrade.commands import COMMANDS, cohort_app, serve_app, spool_app, sr_app
+
 ROOT: Final = Path(__file__).parents[2]
-SERVERS: Final = {"serve", "spool", "viewer", "agreement"}  # tried by the tests of `server`
+GRADER: Final = ROOT / "src/kneegrade/weights/kneegrade-lite0.safetensors"
+SERVERS: Final = {"serve", "serve token", "spool ls", "spool show", "spool retry", "spool purge", "viewer", "agreement"}
 TINY: Final = (
     "model.trunk=resnet18", "model.roi_px=64", "train.epochs=1", "train.batch_size=2", "train.unlabelled_batch_size=2",
     "train.steps_per_epoch=2", "loss.grades_from=packaged", "train.bf16=false",
@@ -50,7 +53,7 @@ LONG: Final = (
     "compare runs/a runs/b",
     "drift --images dataset --reference dataset -o drift -q",
     "phantom --rois -n 240 --implants 0.5 --prevalence paper -o metal -q",
-    "quality-control --manifest rois.parquet --phantoms metal -o controlled --share 1",
+    f"quality-control --manifest rois.parquet --phantoms metal -o controlled --share 1 --implants {GRADER}",
     "calibrate --manifest rois.parquet -o calibrated --level 0.8 --share 0.9",
 )
 
@@ -88,6 +91,19 @@ def write_knees(folder: Path, number: int = 240) -> None:
 
 
 def verb(line: str) -> str:
-    """The command of a line: `cohort oai`, `sr read`, `grade`."""
+    """The command of a line: `cohort oai`, `sr read`, `serve token`, `serve`, `grade`."""
     words = line.split()
-    return " ".join(words[:2] if words[0] in ("cohort", "sr") else words[:1])
+    has_two = words[0] in ("cohort", "sr", "serve", "spool") and not words[1].startswith("-")
+    return " ".join(words[:2] if has_two else words[:1])
+
+
+def all_verbs() -> set[str]:
+    """Every command of `kneegrade --help`, and the subcommands of each."""
+    groups = {"cohort": cohort_app, "sr": sr_app, "spool": spool_app, "serve": serve_app}
+    found = set()
+    for name in (name for verbs in COMMANDS.values() for name in verbs):
+        if name not in groups or name == "serve":
+            found.add(name)
+        for command in groups[name].registered_commands if name in groups else ():
+            found.add(f"{name} {(command.name or command.callback.__name__).replace('_', '-')}")
+    return found

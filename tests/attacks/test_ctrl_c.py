@@ -71,12 +71,18 @@ def lives_on(group, seconds=5.0):
 
 
 def problems(moment, arguments, folder):
-    """What is wrong after Ctrl-C at this event."""
+    """What is wrong after Ctrl-C at this event.
+
+    The signal itself ends `python -m` where it came within an `exec` of text, as of a dataclass, although it was
+    handled: CPython remembers it. A shell shows 130 for that too.
+    """
     code, errors, is_alive = interrupted_at(moment, arguments, folder)
     left = [path.name for path in (folder / "out").rglob("*.tmp")] if (folder / "out").is_dir() else []
     found = []
-    if code not in (0, 130):  # 0: it had finished
+    if code not in (0, 130, -signal.SIGINT):  # 0: it had finished
         found.append(f"exit code {code}")
+    if code and not errors.startswith("kneegrade: "):
+        found.append(f"no sentence: {errors}")
     if "Traceback" in errors or "Exception ignored" in errors:
         found.append(errors)
     if is_alive:

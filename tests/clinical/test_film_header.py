@@ -48,6 +48,16 @@ def test_a_film_without_valid_uids_has_no_identity(keyword: str, change, pair: P
     assert "CANARY" not in caught.value.message
 
 
+@pytest.mark.parametrize("keyword", ["RescaleSlope", "WindowCenter", "PixelSpacing", "InstanceNumber"])
+def test_a_text_where_the_standard_has_a_number_is_left_out(keyword: str, pair: PhantomPair) -> None:
+    def change(dataset: pydicom.Dataset) -> None:
+        dataset[keyword] = pydicom.DataElement(pydicom.datadict.tag_for_keyword(keyword), "LO", "CANARY")
+
+    read = header(pair, change)
+    assert keyword not in read.image
+    assert keyword in read.withheld
+
+
 def test_a_plain_picture_is_not_dicom() -> None:
     stream = io.BytesIO()
     Image.fromarray(np.zeros((64, 64), np.uint8)).save(stream, format="PNG")

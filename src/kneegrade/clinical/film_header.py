@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydicom import Dataset, config
 from pydicom.charset import python_encoding
+from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import DataElement
-from pydicom.valuerep import PersonName, validate_value
+from pydicom.valuerep import STR_VR, VR, PersonName, validate_value
 
 from kneegrade.errors import UnsupportedFileError
 from kneegrade.imaging import Source, read_dicom_elements
@@ -148,19 +149,23 @@ def film_header_of(answer: dict[str, Any]) -> FilmHeader:
                 "sends it.",
                 code="no_identity",
             )
+    image, texts = _image(elements)
     identity, withheld = _identity(elements)
     return FilmHeader(
-        image=_image(elements),
+        image=image,
         identity=identity,
-        withheld=(*answer["left_out"], *withheld),
+        withheld=(*answer["left_out"], *texts, *withheld),
         pixel_sha256=str(answer["pixel_sha256"]),
         file_sha256=str(answer["file_sha256"]),
     )
 
 
-def _image(elements: Dataset) -> Dataset:
-    """Attributes of the image, the first window only, and the patient's attributes empty."""
+def _image(elements: Dataset) -> tuple[Dataset, list[str]]:
+    """Attributes of the image, the first window only, the patient's attributes empty; keywords of those left out."""
     image = Dataset()
+    texts = [keyword for keyword in IMAGE if keyword in elements and _is_text_for_number(elements[keyword])]
+    for keyword in texts:
+        del elements[keyword]
     for keyword in (*INSTANCE, *IMAGE):
         if keyword in elements and keyword not in WINDOW:
             image[keyword] = elements[keyword]
@@ -171,7 +176,12 @@ def _image(elements: Dataset) -> Dataset:
     image.Modality = image.get("Modality") or "OT"
     for keyword in REQUIRED:
         setattr(image, keyword, "")
-    return image
+    return image, texts
+
+
+def _is_text_for_number(element: DataElement) -> bool:
+    """True if the standard has a decimal or integer string here, and the film an element of text, such as LO."""
+    return dictionary_VR(element.tag) in ("DS", "IS") and element.VR in STR_VR - {VR.DS, VR.IS}
 
 
 def _identity(elements: Dataset) -> tuple[Dataset, list[str]]:
