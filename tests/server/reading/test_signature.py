@@ -188,8 +188,8 @@ def test_after_a_purge_a_signature_still_replaces_the_last_signed_report(spool, 
     assert spool.purge(older_than_seconds=-1, force=True) == 1
     receive(spool, graded)
     assert (signatures.redo(), [row.object for row in spool.deliveries(key)]) == (0, ["sr.dcm"])
-    sign(store, signatures, lambda reading: reading["knees"][0]["grades"].update(kl=2), "Roe^Richard")
-    (named,) = dcmread(spool.results(key) / "sr-2.dcm").PredecessorDocumentsSequence
+    _, second = sign(store, signatures, lambda reading: reading["knees"][0]["grades"].update(kl=2), "Roe^Richard")
+    (named,) = dcmread(spool.results(key) / f"sr-{second.revision}.dcm").PredecessorDocumentsSequence
     (series,) = named.ReferencedSeriesSequence
     assert named.StudyInstanceUID == first.StudyInstanceUID
     assert series.SeriesInstanceUID == first.SeriesInstanceUID
