@@ -1,8 +1,9 @@
 """Total knee replacements drawn into pictures of real knees, independently of the training data of the implant network.
 
-`kneegrade.training.drawn_metal` builds implants from lines and boxes at landmarks and adds optical depths. Here the
-outlines of the components of a frontal radiograph are templates, smoothed by splines, fitted to the knee and filled;
-their brightness replaces that of the bone, the polyethylene is a dark gap, and edges are sharpened as by a scanner.
+`kneegrade.training.metal.drawn_metal` builds implants from lines and boxes at landmarks and adds optical depths. Here
+the outlines of the components of a frontal radiograph are templates, smoothed by splines, fitted to the knee and
+filled; their brightness replaces that of the bone, the polyethylene is a dark gap, and edges are sharpened as by a
+scanner.
 """
 
 import numpy as np

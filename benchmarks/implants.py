@@ -27,7 +27,7 @@ from sheets import write_sheets
 
 from kneegrade.anatomy.geometry import stretch_contrast
 from kneegrade.training.dataset import load_datasets, manifest_rows
-from kneegrade.training.implant_examples import KneePictures, crop_example, plain_inputs, styled_inputs
+from kneegrade.training.metal.implant_examples import KneePictures, crop_example, plain_inputs, styled_inputs
 from kneegrade.uncertainty import ImplantLimits, ImplantNetwork, load_implants
 from kneegrade.uncertainty.implant_network import implant_input
 from kneegrade.weights import shipped_path

@@ -45,8 +45,8 @@ from pathlib import Path
 from types import SimpleNamespace
 settings = json.loads(sys.argv[1])
 logging.basicConfig(level=settings.pop("log_level", "INFO"))
-from kneegrade.server.node import run_node
-from kneegrade.server.spool import Spool
+from kneegrade.server.node.node_process import run_node
+from kneegrade.server.spool.film_spool import Spool
 spool = Spool(Path(settings.pop("spool")), min_free_bytes=settings.pop("min_free_bytes"))
 print("recovered", spool.recover(), flush=True)
 tls = settings.pop("tls")
@@ -635,7 +635,7 @@ def run_idle(folder: Path, seconds: float = 10.0) -> None:
 
 def run_kills(folder: Path, trials: int, associations: int = 20) -> int:
     """The number of acknowledged films that were lost."""
-    from kneegrade.server.spool import Spool
+    from kneegrade.server.spool.film_spool import Spool
 
     films = make_films(folder / "films", 1000, 64)
     uids = {path: str(pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID) for path in films}

@@ -22,9 +22,9 @@ from typing import Any
 import httpx
 import numpy as np
 
+from kneegrade.server.rest.tokens import SCOPES, add_token
 from kneegrade.server.settings import load_settings
-from kneegrade.server.spool import Spool
-from kneegrade.server.tokens import SCOPES, add_token
+from kneegrade.server.spool.film_spool import Spool
 
 FILM = Path(__file__).resolve().parents[1] / "examples" / "single_right.dcm"
 DICOM = {"Content-Type": "application/dicom"}

@@ -19,7 +19,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from kneegrade.server.settings import load_settings
-from kneegrade.server.spool import Spool
+from kneegrade.server.spool.film_spool import Spool
 
 SETTINGS = """
 log_level = "warning"

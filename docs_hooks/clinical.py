@@ -22,8 +22,8 @@ from kneegrade.clinical.gsps import presentation_state
 from kneegrade.clinical.job import MANUFACTURER, MODEL
 from kneegrade.clinical.secondary_capture import secondary_capture
 from kneegrade.clinical.uids import IMPLEMENTATION_UID, SCHEME_UID
-from kneegrade.imaging.dicom_header import MODALITIES, UNUSUAL_MODALITIES
-from kneegrade.imaging.header_keywords import IDENTITY, IMAGE, INSTANCE, REQUIRED
+from kneegrade.imaging.dicom.dicom_header import MODALITIES, UNUSUAL_MODALITIES
+from kneegrade.imaging.dicom.header_keywords import IDENTITY, IMAGE, INSTANCE, REQUIRED
 from kneegrade.results import Finding, GradedKnee, GradedRadiograph, GradeResult, Quality, WeightsIdentity
 from kneegrade.schema import TARGETS
 from kneegrade.version import __version__

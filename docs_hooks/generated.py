@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from kneegrade.batch import TABLES
 from kneegrade.commands import app
 from kneegrade.training.config import Recipe
-from kneegrade.training.detector_recipe import DetectorRecipe
+from kneegrade.training.detector.detector_recipe import DetectorRecipe
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:

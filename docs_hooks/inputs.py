@@ -18,12 +18,12 @@ import kneegrade
 from kneegrade import errors
 from kneegrade.coherence import RULES
 from kneegrade.commands import app
-from kneegrade.imaging import dicom_codecs, dicom_header, dicom_spacing
 from kneegrade.imaging.decoding_worker import OTHER_FORMATS
+from kneegrade.imaging.dicom import dicom_codecs, dicom_header, dicom_spacing
+from kneegrade.imaging.dicom.transfer_syntaxes import decoder_of, known_transfer_syntaxes
 from kneegrade.imaging.limits import Limits
 from kneegrade.imaging.plain_image_kinds import JPEG_KINDS
 from kneegrade.imaging.plain_images import FORMATS
-from kneegrade.imaging.transfer_syntaxes import decoder_of, known_transfer_syntaxes
 
 SOURCE = Path(kneegrade.__file__).parent
 GROUPS = {
@@ -32,7 +32,7 @@ GROUPS = {
     "Grades and quality control": ("uncertainty", "coherence", "results", "reporting"),
 }
 RESOLVED = {  # codes that are not literals: (module, expression) → code → message
-    ("imaging.dicom_spacing", "code"): {
+    ("imaging.dicom.dicom_spacing", "code"): {
         code: f"{{keyword}} in the file {problem}; it is not used."
         for code, problem in dicom_spacing.SPACING_PROBLEMS.items()
     },
@@ -41,8 +41,8 @@ RESOLVED = {  # codes that are not literals: (module, expression) → code → m
 LISTED_ELSEWHERE = {  # codes of findings made elsewhere
     ("imaging.radiograph", "code"),
     ("evaluation.audit", "code"),
-    ("server.reading_film", "one['code']"),
-    ("server.signature", "one['code']"),
+    ("server.reading.reading_film", "one['code']"),
+    ("server.reading.signature", "one['code']"),
 }
 
 Locals = dict[str, ast.expr]  # names assigned in a function, with the last value of each

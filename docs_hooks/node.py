@@ -4,10 +4,10 @@ import inspect
 from dataclasses import fields
 from typing import Any
 
+from kneegrade.imaging.dicom.transfer_syntaxes import decoder_of, known_transfer_syntaxes
 from kneegrade.imaging.limits import MEBIBYTE
-from kneegrade.imaging.transfer_syntaxes import decoder_of, known_transfer_syntaxes
-from kneegrade.server.node_limits import NodeLimits
-from kneegrade.server.node_service import COMMENTS, FILM_CLASSES, SUCCESS
+from kneegrade.server.node.node_limits import NodeLimits
+from kneegrade.server.node.node_service import COMMENTS, FILM_CLASSES, SUCCESS
 
 MEANINGS = {SUCCESS: "The film is on disk, or was before; or it is a picture that kneegrade made, which is not kept."}
 

@@ -10,9 +10,9 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic import BaseModel
 
-from kneegrade.server.destination_settings import DimseSettings, FhirSettings, StowSettings, TlsSettings
-from kneegrade.server.problem import MEANINGS
-from kneegrade.server.rest import rest_routes
+from kneegrade.server.destinations.destination_settings import DimseSettings, FhirSettings, StowSettings, TlsSettings
+from kneegrade.server.rest.problem import MEANINGS
+from kneegrade.server.rest.rest_app import rest_routes
 from kneegrade.server.settings import (
     GradingSettings,
     NodeSettings,
@@ -22,7 +22,7 @@ from kneegrade.server.settings import (
     ServeSettings,
     SpoolSettings,
 )
-from kneegrade.server.spool import Spool
+from kneegrade.server.spool.film_spool import Spool
 
 SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("Top of the file", ServeSettings),
@@ -108,7 +108,7 @@ def _description() -> dict[str, Any]:
             spool=SpoolSettings(directory=spool.directory), rest=RestSettings(tokens=Path(folder) / "tokens")
         )
         app: FastAPI = rest_routes(settings, spool)
-        from kneegrade.server.rest import api_description
+        from kneegrade.server.rest.rest_app import api_description
 
         described = api_description(app)
         spool.close()

@@ -3,8 +3,8 @@ r"""Train the networks that read side markers and write their weights.
     python recipes/train_markers.py --backgrounds CHEN2018/train --films FILMS --labels LABELS.csv \
         -o src/kneegrade/weights/markers.safetensors
 
-The letters are drawn (`kneegrade.training.marker_drawings`) onto crops, films and phantoms without markers. Films are
-listed in a table of their markers, made by eye, with the columns of `benchmarks/markers.py`; only those whose `split`
+The letters are drawn (`kneegrade.training.markers.marker_drawings`) onto crops, films and phantoms without markers. Films
+are listed in a table of their markers, made by eye, with the columns of `benchmarks/markers.py`; only those whose `split`
 is "choose" are used, with a grey box over each of their own markers. Ten minutes of one core of a CPU.
 """
 
@@ -20,7 +20,7 @@ from PIL import Image
 from kneegrade.anatomy.marker_networks import LOCATOR_LONGEST_PX
 from kneegrade.anatomy.marker_reader import load_marker_weights, save_marker_weights
 from kneegrade.imaging import read_radiograph
-from kneegrade.training.train_markers import CLASSIFIER_STEPS, LOCATOR_STEPS, fit_markers, phantom_backgrounds
+from kneegrade.training.markers.train_markers import CLASSIFIER_STEPS, LOCATOR_STEPS, fit_markers, phantom_backgrounds
 from kneegrade.weights import read_description, weights_reference
 
 COVERED_SHARE = 0.06  # half of the side of the box over a marker, relative to the longer side of the film

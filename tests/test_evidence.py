@@ -105,7 +105,7 @@ def codes_raised_in(path: Path) -> set[str]:
 def test_the_codes_of_files_that_cannot_be_read_are_documented():
     package = Path(kneegrade.__file__).parent
     modules = [
-        *package.glob("imaging/*.py"),
+        *package.rglob("imaging/**/*.py"),
         package / "anatomy/coco_keypoints.py",
         package / "anatomy/landmark_files.py",
         package / "anatomy/user_landmarks.py",

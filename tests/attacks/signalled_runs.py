@@ -211,7 +211,7 @@ def run_serve(folder: Path, films: int, kills: int, seed: int) -> Run:
     """The film worker of `kneegrade serve`, as its supervisor starts it, on so many films in the spool."""
     from kneegrade.server.service_process import PACKAGE_ROOT, PROGRAM
     from kneegrade.server.settings import GradingSettings, RestSettings, ServeSettings, SpoolSettings
-    from kneegrade.server.spool import Spool
+    from kneegrade.server.spool.film_spool import Spool
 
     settings = ServeSettings(
         spool=SpoolSettings(directory=folder / "spool"), grading=GradingSettings(workers=1),

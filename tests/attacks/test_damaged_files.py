@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 from kneegrade.errors import KneeGradeError, LimitExceededError
 from kneegrade.imaging import Limits, Radiograph, find_sources, read_radiograph
 from kneegrade.imaging.decoding_worker import decode, limit_memory
-from kneegrade.imaging.dicom import is_dicom
+from kneegrade.imaging.dicom.dicom_file import is_dicom
 from kneegrade.imaging.limits import MEBIBYTE
 
 FILM = dicom_bytes(dataset())

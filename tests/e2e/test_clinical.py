@@ -10,7 +10,7 @@ import pytest
 from pydicom.datadict import dictionary_VR
 from pydicom.dataset import Dataset
 
-from kneegrade.imaging.header_keywords import IDENTITY, IMAGE
+from kneegrade.imaging.dicom.header_keywords import IDENTITY, IMAGE
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 OTHERS = ("PatientComments", "OperatorsName", "PerformingPhysicianName", "InstitutionAddress", "PatientAddress",

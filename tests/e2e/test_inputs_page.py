@@ -61,4 +61,4 @@ def test_a_code_that_cannot_be_resolved_stops_the_build(hook):
 
     call = ast.parse("Finding(unknown_name, 'text')", mode="eval").body
     with pytest.raises(ValueError, match="does not know the codes of 'unknown_name'"):
-        list(hook._codes_of(call, {}, "imaging.dicom"))
+        list(hook._codes_of(call, {}, "imaging.dicom.dicom_file"))

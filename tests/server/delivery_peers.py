@@ -15,7 +15,7 @@ import pytest
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from kneegrade.server.spool import Spool
+from kneegrade.server.spool.film_spool import Spool
 
 STORESCP = shutil.which("storescp")
 needs_storescp = pytest.mark.skipif(STORESCP is None, reason="storescp is missing: apt-get install dcmtk")

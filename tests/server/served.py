@@ -15,10 +15,10 @@ from typing import TypeVar
 
 import httpx
 
-from kneegrade.server.rest_listener import listening_socket, url_of
+from kneegrade.server.rest.rest_listener import listening_socket, url_of
+from kneegrade.server.rest.tokens import SCOPES, add_token
 from kneegrade.server.service_process import PACKAGE_ROOT, PROGRAM
 from kneegrade.server.settings import ServeSettings, load_settings
-from kneegrade.server.tokens import SCOPES, add_token
 
 T = TypeVar("T")
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kneegrade.server.audit_log import AuditLog, read_audit_log
-from kneegrade.server.spool import SpoolFullError
+from kneegrade.server.spool.film_spool import SpoolFullError
 
 SOURCE = str(Path(__file__).parents[2] / "src")
 

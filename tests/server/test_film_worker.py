@@ -13,7 +13,7 @@ from kneegrade.errors import KneeGradeError
 from kneegrade.server import film_worker
 from kneegrade.server.film_worker import WORKER_DIED, FilmWorkers
 from kneegrade.server.settings import GradingSettings, RestSettings, ServeSettings, SpoolSettings
-from kneegrade.server.spool import MAX_ATTEMPTS, Spool
+from kneegrade.server.spool.film_spool import MAX_ATTEMPTS, Spool
 
 HERE = str(Path(__file__).parent)
 

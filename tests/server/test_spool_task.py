@@ -10,7 +10,7 @@ from served import EXAMPLES
 
 from kneegrade.clinical import read_sr
 from kneegrade.grader import Grader
-from kneegrade.server.spool import Spool, SpoolError
+from kneegrade.server.spool.film_spool import Spool, SpoolError
 from kneegrade.server.spool_task import write_results
 
 OBJECTS = ("sr", "gsps", "sc", "fhir")

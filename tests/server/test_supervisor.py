@@ -15,7 +15,7 @@ import pydicom
 import pytest
 from served import DICOM, EXAMPLES, Serving, children, folder_with_settings, is_running, until
 
-from kneegrade.server.spool import Spool
+from kneegrade.server.spool.film_spool import Spool
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "clinical"))
 from canaries import MarkedFilm

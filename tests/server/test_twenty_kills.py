@@ -22,7 +22,7 @@ from archive import needs_orthanc, running_archive
 from delivery_peers import free_port, needs_storescp, running_storescp
 from served import DICOM, EXAMPLES, Serving, children, is_running, until
 
-from kneegrade.server.spool import Spool
+from kneegrade.server.spool.film_spool import Spool
 
 pytest.importorskip("pynetdicom", reason='needs pip install "kneegrade[dicom]"')
 pytest.importorskip("dicomweb_client", reason='needs pip install "kneegrade[dicom]"')

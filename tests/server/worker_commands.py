@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kneegrade.errors import WeightsError
-from kneegrade.server.spool import ClaimedFilm, Spool
+from kneegrade.server.spool.film_spool import ClaimedFilm, Spool
 from kneegrade.server.spool_task import SpoolOutcome
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from kneegrade.errors import RecipeError
 from kneegrade.training.config import Recipe
-from kneegrade.training.detector_recipe import DetectorRecipe
+from kneegrade.training.detector.detector_recipe import DetectorRecipe
 from kneegrade.training.recipe_file import load_recipe
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").rglob("*.yaml"))

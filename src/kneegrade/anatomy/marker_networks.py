@@ -2,7 +2,7 @@
 
 The locator is a fully convolutional network on the reduced film. The reader gets a crop around each proposal, cut from
 the film at its own resolution, so that a small letter keeps its pixels. Both learn from drawn markers
-(`kneegrade.training.train_markers`).
+(`kneegrade.training.markers.train_markers`).
 """
 
 from collections.abc import Sequence

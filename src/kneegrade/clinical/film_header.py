@@ -18,7 +18,7 @@ from pydicom.valuerep import STR_VR, VR, PersonName, validate_value
 
 from kneegrade.errors import UnsupportedFileError
 from kneegrade.imaging import Source, read_dicom_elements
-from kneegrade.imaging.header_keywords import IDENTITY, IMAGE, INSTANCE, REQUIRED
+from kneegrade.imaging.dicom.header_keywords import IDENTITY, IMAGE, INSTANCE, REQUIRED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -76,16 +76,16 @@ def _readings(path: Path) -> "pd.DataFrame":
 
     if not path.is_dir():
         return load_readings(path)
-    from kneegrade.server.folder_store import FolderStore
-    from kneegrade.server.labels import READING_COLUMNS, reading_rows
+    from kneegrade.server.reading.folder_store import FolderStore
+    from kneegrade.server.reading.labels import READING_COLUMNS, reading_rows
 
     return checked_readings(pd.DataFrame(reading_rows(FolderStore(path)), columns=list(READING_COLUMNS)))
 
 
 def _print_waiting(folder: Path, studies: set[str]) -> None:
     """Say which readers of the study have not read all films that others have read."""
-    from kneegrade.server.folder_store import FolderStore
-    from kneegrade.server.standing_readings import waiting_films
+    from kneegrade.server.reading.folder_store import FolderStore
+    from kneegrade.server.reading.standing_readings import waiting_films
 
     for (study, reader), films in waiting_films(FolderStore(folder)).items():
         if study in studies:
@@ -94,8 +94,8 @@ def _print_waiting(folder: Path, studies: set[str]) -> None:
 
 def _of_study(readings: "pd.DataFrame", study: str | None) -> "pd.DataFrame":
     """The readings of a study and those of kneegrade for the same films."""
-    from kneegrade.server.labels import MACHINE
-    from kneegrade.server.review_log import ADJUDICATION
+    from kneegrade.server.reading.labels import MACHINE
+    from kneegrade.server.reading.review_log import ADJUDICATION
 
     people = readings[~readings["reader"].isin([MACHINE, ADJUDICATION])]
     studies = sorted(people["study"].unique())

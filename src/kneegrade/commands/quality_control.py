@@ -83,7 +83,7 @@ def quality_control(
     from kneegrade.errors import UsageError
     from kneegrade.files import prepare_output
     from kneegrade.training.fit import quality_control_from_manifest
-    from kneegrade.training.implant_sites import read_paths, site_manifest
+    from kneegrade.training.metal.implant_sites import read_paths, site_manifest
 
     if refusal_rate is not None:
         raise UsageError(

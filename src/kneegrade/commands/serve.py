@@ -77,7 +77,7 @@ def token(
     The file gets the name, the scopes and the SHA-256 of the token. A running service reads it again at once; remove a
     line to withdraw a token.
     """
-    from kneegrade.server.tokens import add_token
+    from kneegrade.server.rest.tokens import add_token
 
     if (config is None) == (file is None):
         raise UsageError("Give one of --config FILE and --file FILE.")

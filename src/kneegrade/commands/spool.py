@@ -14,7 +14,7 @@ from kneegrade.commands.options import JsonOption
 from kneegrade.errors import UsageError
 
 if TYPE_CHECKING:
-    from kneegrade.server.spool import DeliveryRow, FilmRow, Spool
+    from kneegrade.server.spool.film_spool import DeliveryRow, FilmRow, Spool
 
 SHORT_KEY = 12  # characters of a key in lists; a beginning that occurs once is enough for the other commands
 
@@ -57,7 +57,7 @@ def ls(
     The index holds no patient data. --accession and --patient therefore read the header of each film, which takes time;
     what it contains is not shown. REASON is why a film, or one of its deliveries, failed.
     """
-    from kneegrade.server.spool_search import Wanted, find_films
+    from kneegrade.server.spool.spool_search import Wanted, find_films
 
     opened = _opened(config, spool)
     wanted = Wanted(accession, patient, uid)
@@ -121,14 +121,14 @@ def purge(
     """Remove films with their results; `keep_days` in the settings does the same daily."""
     import getpass
 
-    from kneegrade.server.retention import purge_films
+    from kneegrade.server.spool.retention import purge_films
 
     number = purge_films(_opened(config, spool), days=older_than, by=getpass.getuser(), force=force)
     typer.echo(f"{number:,} films and their results were removed.")
 
 
 def _opened(config: Path | None, directory: Path | None) -> "Spool":
-    from kneegrade.server.spool import Spool
+    from kneegrade.server.spool.film_spool import Spool
 
     if (config is None) == (directory is None):
         raise UsageError("Give one of --config FILE and --spool DIR.")

@@ -69,16 +69,16 @@ def viewer(
 
     Needs `pip install "kneegrade[serve]"`.
     """
-    from kneegrade.server.blind_study import open_study
-    from kneegrade.server.film_evidence import EvidenceService
-    from kneegrade.server.folder_store import FolderStore
-    from kneegrade.server.labels import label_notes, write_labels
-    from kneegrade.server.local_page import serve_locally
-    from kneegrade.server.page_files import require_fastapi
-    from kneegrade.server.page_settings import PageSettings
-    from kneegrade.server.reading import ReadingServices
-    from kneegrade.server.reading_desk import ReadingDesk
-    from kneegrade.server.signature import FolderSignatures
+    from kneegrade.server.reading.blind_study import open_study
+    from kneegrade.server.reading.film_evidence import EvidenceService
+    from kneegrade.server.reading.folder_store import FolderStore
+    from kneegrade.server.reading.labels import label_notes, write_labels
+    from kneegrade.server.reading.local_page import serve_locally
+    from kneegrade.server.reading.page_files import require_fastapi
+    from kneegrade.server.reading.page_settings import PageSettings
+    from kneegrade.server.reading.reading_desk import ReadingDesk
+    from kneegrade.server.reading.reading_routes import ReadingServices
+    from kneegrade.server.reading.signature import FolderSignatures
 
     if adjudicate and study is None:
         raise UsageError("--adjudicate compares the readers of a study; give its name with --study.")
@@ -134,8 +134,8 @@ def _print_written(paths: list[Path], notes: list[str]) -> None:
 
 def _reader_names(given: list[str]) -> list[str]:
     """The readers' names; the user's if none was given."""
-    from kneegrade.server.labels import MACHINE
-    from kneegrade.server.review_log import ADJUDICATION
+    from kneegrade.server.reading.labels import MACHINE
+    from kneegrade.server.reading.review_log import ADJUDICATION
 
     names = list(dict.fromkeys(name.strip() for name in given)) or [_user_name()]
     for name in names:

@@ -23,7 +23,7 @@ from typing import Any, BinaryIO, Literal, TypeVar, cast
 from kneegrade import errors
 from kneegrade.errors import KneeGradeError, LimitExceededError, UnreadableFileError
 from kneegrade.imaging import cpu_limit
-from kneegrade.imaging.header_keywords import MAX_DOCUMENT_BYTES, MAX_FILM_BYTES
+from kneegrade.imaging.dicom.header_keywords import MAX_DOCUMENT_BYTES, MAX_FILM_BYTES
 from kneegrade.imaging.limits import MEBIBYTE, Limits
 from kneegrade.imaging.radiograph import DecodedImage
 from kneegrade.imaging.stuck_process import Reason, killed_when_stuck

@@ -18,8 +18,8 @@ from kneegrade.errors import KneeGradeError, LimitExceededError, UnreadableFileE
 from kneegrade.imaging import cpu_limit
 from kneegrade.imaging.cpu_limit import begin_cpu_limit, end_cpu_limit
 from kneegrade.imaging.decoding_process import receive, send
-from kneegrade.imaging.dicom import is_dicom, read_dicom
-from kneegrade.imaging.dicom_elements import read_elements
+from kneegrade.imaging.dicom.dicom_elements import read_elements
+from kneegrade.imaging.dicom.dicom_file import is_dicom, read_dicom
 from kneegrade.imaging.limits import Limits
 from kneegrade.imaging.plain_images import read_plain_image
 from kneegrade.imaging.radiograph import DecodedImage

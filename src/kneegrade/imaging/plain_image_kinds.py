@@ -8,7 +8,7 @@ from io import BytesIO
 
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from kneegrade.imaging.dicom_codecs import FRAME_MARKERS
+from kneegrade.imaging.dicom.dicom_codecs import FRAME_MARKERS
 
 JPEG_START = b"\xff\xd8\xff"
 JPEG_KINDS = {0xC3: "a lossless JPEG file", 0xF7: "a JPEG-LS file", 0xC9: "a JPEG file with arithmetic coding"}

@@ -8,7 +8,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from kneegrade.errors import KneeGradeError, UnreadableFileError, UnsupportedFileError
 from kneegrade.imaging.cpu_limit import extend_cpu_limit
-from kneegrade.imaging.dicom_header import check_pixel_count
+from kneegrade.imaging.dicom.dicom_header import check_pixel_count
 from kneegrade.imaging.limits import Limits
 from kneegrade.imaging.plain_image_kinds import unsupported_kind
 from kneegrade.imaging.radiograph import DecodedImage

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from kneegrade.server.spool_files import printable
-from kneegrade.server.spool_schema import SpoolError, index_error
+from kneegrade.server.spool.spool_files import printable
+from kneegrade.server.spool.spool_schema import SpoolError, index_error
 
 AuditValue = str | int | float | bool | Sequence[str] | None
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from kneegrade.server.rest.tokens import SCOPES, add_token
 from kneegrade.server.settings import NodeSettings, ServeSettings, load_settings
-from kneegrade.server.tokens import SCOPES, add_token
 
 OnFilm = Callable[[Mapping[str, Any], Mapping[str, Any]], None]
 FILMS: Final = 2

@@ -18,7 +18,7 @@ from typing import Final
 from kneegrade.batch.worker import Task, Worker
 from kneegrade.errors import KneeGradeError
 from kneegrade.server.settings import ServeSettings
-from kneegrade.server.spool import ClaimedFilm, Spool, SpoolError
+from kneegrade.server.spool.film_spool import ClaimedFilm, Spool, SpoolError
 from kneegrade.server.spool_task import SpoolOutcome, SpoolTask
 
 POLL_SECONDS: Final = 0.2  # between two looks for films and signals

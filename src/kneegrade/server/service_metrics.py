@@ -5,8 +5,8 @@ from typing import Final
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from kneegrade.server.spool import Spool
-from kneegrade.server.spool_schema import DELIVERY_STATES, FILM_STATES
+from kneegrade.server.spool.film_spool import Spool
+from kneegrade.server.spool.spool_schema import DELIVERY_STATES, FILM_STATES
 from kneegrade.version import __version__
 
 MEDIA_TYPE: Final = CONTENT_TYPE_LATEST

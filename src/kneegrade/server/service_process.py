@@ -19,7 +19,7 @@ from typing import Final
 
 from kneegrade.errors import KneeGradeError
 from kneegrade.server.settings import ServeSettings
-from kneegrade.server.spool import Spool
+from kneegrade.server.spool.film_spool import Spool
 
 SERVICES: Final = ("node", "rest", "worker", "deliveries")
 USER_ERROR: Final = 2  # exit code where another start would not help
@@ -56,11 +56,11 @@ def main(arguments: Sequence[str]) -> None:
 
 def _run(name: str, settings: ServeSettings, spool: Spool, listener: socket.socket | None) -> None:
     if name == "node":
-        from kneegrade.server.node import run_node
+        from kneegrade.server.node.node_process import run_node
 
         run_node(settings, spool)
     elif name == "rest":
-        from kneegrade.server.rest_server import run_rest
+        from kneegrade.server.rest.rest_server import run_rest
 
         run_rest(settings, spool, listener)
     elif name == "worker":
@@ -68,7 +68,7 @@ def _run(name: str, settings: ServeSettings, spool: Spool, listener: socket.sock
 
         run_worker(settings, spool)
     else:
-        from kneegrade.server.delivery import run_deliveries
+        from kneegrade.server.destinations.delivery import run_deliveries
 
         run_deliveries(settings, spool)
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from kneegrade.errors import UsageError
-from kneegrade.server.destination_settings import (
+from kneegrade.server.destinations.destination_settings import (
     AeTitle,
     DestinationSettings,
     DimseSettings,

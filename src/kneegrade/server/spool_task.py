@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Final
 
 from kneegrade.errors import KneeGradeError
 from kneegrade.results import Finding, GradedRadiograph
-from kneegrade.server.own_objects import is_own_object
+from kneegrade.server.node.own_objects import is_own_object
 from kneegrade.server.settings import GradingSettings
-from kneegrade.server.spool import ClaimedFilm, Spool
+from kneegrade.server.spool.film_spool import ClaimedFilm, Spool
 
 if TYPE_CHECKING:
     from kneegrade.grader import Grader

@@ -22,12 +22,12 @@ from typing import Final
 
 from kneegrade.errors import KneeGradeError, UsageError
 from kneegrade.imaging.decoding_process import SINGLE_THREAD_ENV
-from kneegrade.server.rest_listener import listening_socket, rest_tls, url_of
-from kneegrade.server.retention import DAY_SECONDS, purge_films
+from kneegrade.server.rest.rest_listener import listening_socket, rest_tls, url_of
+from kneegrade.server.rest.tokens import TokenFile
 from kneegrade.server.service_process import PACKAGE_ROOT, PROGRAM, USER_ERROR
 from kneegrade.server.settings import ServeSettings
-from kneegrade.server.spool import Spool, SpoolError
-from kneegrade.server.tokens import TokenFile
+from kneegrade.server.spool.film_spool import Spool, SpoolError
+from kneegrade.server.spool.retention import DAY_SECONDS, purge_films
 
 POLL_SECONDS: Final = 0.1
 END_SECONDS: Final = 8.0  # after SIGTERM, before SIGKILL

@@ -20,7 +20,7 @@ from kneegrade.evaluation import Predictions
 from kneegrade.progress import Progress
 from kneegrade.quiet_imports import import_joblib_quietly
 from kneegrade.schema import TARGETS, grade_tuple_counts
-from kneegrade.training.implant_sites import PhantomParts, fit_implants_of_manifests, without_metal
+from kneegrade.training.metal.implant_sites import PhantomParts, fit_implants_of_manifests, without_metal
 from kneegrade.training.predict import predict_knees
 from kneegrade.training.predict_films import KneePredictions, requested
 from kneegrade.training.splits import DIVISION, in_first_group

@@ -16,7 +16,7 @@ from kneegrade.files import make_directory
 from kneegrade.progress import Progress
 from kneegrade.training.config import Recipe
 from kneegrade.training.dataset import ARRAYS_FILE, IDENTITY_FILE
-from kneegrade.training.detector_recipe import DetectorRecipe
+from kneegrade.training.detector.detector_recipe import DetectorRecipe
 from kneegrade.training.phantom_datasets import PaperCohort, build_paper_cohort
 from kneegrade.training.recipe_file import load_recipe
 from kneegrade.training.train_grader import recipe_text, train_recipe

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from kneegrade.errors import RecipeError
 from kneegrade.training.config import Recipe, Section
-from kneegrade.training.detector_recipe import DetectorRecipe
+from kneegrade.training.detector.detector_recipe import DetectorRecipe
 
 RENAMED_KEYS: dict[type[Section], tuple[tuple[str, str, str], ...]] = {  # schema → (section, old key, new key)
     Recipe: (("data", "stores", "datasets"), ("", "teaching", "distillation")),

@@ -31,14 +31,14 @@ from kneegrade.training.augmentation import make_params
 from kneegrade.training.batches import CropBatches
 from kneegrade.training.config import Recipe, Section
 from kneegrade.training.dataset import load_datasets
-from kneegrade.training.detector_recipe import DetectorRecipe
+from kneegrade.training.detector.detector_recipe import DetectorRecipe
+from kneegrade.training.detector.train_detector import DetectorTraining
 from kneegrade.training.distillation import distilled_targets, teacher_identities
 from kneegrade.training.initialization import build_network
 from kneegrade.training.losses import SemiSupervisedLoss
 from kneegrade.training.predict import feature_mean, predicted_logits, predictions_of
 from kneegrade.training.recipe_file import load_recipe
 from kneegrade.training.splits import EndlessSampler, make_splits
-from kneegrade.training.train_detector import DetectorTraining
 from kneegrade.training.trainer import LoopSettings, Tensors, TrainingTask, processes, step_generator, train
 from kneegrade.uncertainty import fit_calibration
 from kneegrade.weights import packed, save_weights, unpacked

@@ -3,7 +3,7 @@
 Metal is the brightest structure of a radiograph, has sharper edges than bone, and may be as small as a staple. It is
 still visible in a crop of 144 px. Hospitals differ in grey values and in how much of the knee a picture shows.
 Therefore the network standardises every picture, and receives which pixels are on the film. Markers lie beside the
-bones; therefore it receives coordinates too. `kneegrade.training.train_implants` trains it.
+bones; therefore it receives coordinates too. `kneegrade.training.metal.train_implants` trains it.
 """
 
 from collections.abc import Mapping

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from kneegrade.server.reading import ReadingServices
+from kneegrade.server.reading.reading_routes import ReadingServices
 
 CHROMIUM = shutil.which("chromium")
 ARGUMENTS = [
@@ -66,7 +66,7 @@ class Readers:
 @contextmanager
 def serving(browser, services: ReadingServices, *names: str) -> Iterator[Readers]:
     """Readers with links; at the end no page may have had an error."""
-    from kneegrade.server.local_page import LocalServer
+    from kneegrade.server.reading.local_page import LocalServer
 
     readers = Readers(browser)
     with LocalServer(services, readers.on_link) as server:

@@ -25,8 +25,8 @@ def client_of() -> Iterator[Callable[..., Any]]:
     pytest.importorskip("httpx", reason="httpx is missing; pip install 'kneegrade[dev]'")
     from starlette.testclient import TestClient
 
-    from kneegrade.server.local_page import local_application
-    from kneegrade.server.sessions import Sessions
+    from kneegrade.server.reading.local_page import local_application
+    from kneegrade.server.reading.sessions import Sessions
 
     clients = []
 

@@ -3,7 +3,7 @@
 import pytest
 
 from kneegrade.errors import UsageError
-from kneegrade.server.blind_study import Study, open_study
+from kneegrade.server.reading.blind_study import Study, open_study
 
 FILMS = tuple(f"{i:040x}" for i in range(100))
 

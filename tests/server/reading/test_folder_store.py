@@ -14,11 +14,11 @@ from reading_folders import MM_PER_PX, WEIGHTS, reading_report
 from kneegrade.batch.parquet import film_row, knee_rows, table_schema
 from kneegrade.errors import KneeGradeError, UnsupportedFileError, UsageError
 from kneegrade.reporting import write_inputs, write_json
-from kneegrade.server.film_pixels import PixelCache
-from kneegrade.server.finding_texts import FINDING_TEXTS
-from kneegrade.server.folder_store import FolderStore
-from kneegrade.server.reading_comparison import machine_reading
-from kneegrade.server.run_records import film_keys
+from kneegrade.server.reading.film_pixels import PixelCache
+from kneegrade.server.reading.finding_texts import FINDING_TEXTS
+from kneegrade.server.reading.folder_store import FolderStore
+from kneegrade.server.reading.reading_comparison import machine_reading
+from kneegrade.server.reading.run_records import film_keys
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ pytest.importorskip("playwright", reason="playwright is missing; pip install 'kn
 
 from browser_pages import chromium
 
-from kneegrade.server.folder_store import FolderStore
-from kneegrade.server.review_log import ReviewLog, Stream
+from kneegrade.server.reading.folder_store import FolderStore
+from kneegrade.server.reading.review_log import ReviewLog, Stream
 
 CORRECTIONS = 200
 KILLS = 5

@@ -16,12 +16,12 @@ from kneegrade.cohorts.manifest import landmark_array, load_manifest
 from kneegrade.evaluation.audit import audit_labels
 from kneegrade.reporting import write_inputs
 from kneegrade.schema import TARGET_NAMES
-from kneegrade.server.blind_study import Study, open_study
-from kneegrade.server.folder_store import FolderStore
-from kneegrade.server.labels import label_notes, write_labels
-from kneegrade.server.reading_desk import ReadingDesk
-from kneegrade.server.review import Reading
-from kneegrade.server.standing_readings import standing_readings
+from kneegrade.server.reading.blind_study import Study, open_study
+from kneegrade.server.reading.folder_store import FolderStore
+from kneegrade.server.reading.labels import label_notes, write_labels
+from kneegrade.server.reading.reading_desk import ReadingDesk
+from kneegrade.server.reading.review import Reading
+from kneegrade.server.reading.standing_readings import standing_readings
 
 
 def read(store, number, *, status="read", reader="anna", **changes):

@@ -12,11 +12,11 @@ pytest.importorskip("playwright", reason="playwright is missing; pip install 'kn
 from browser_pages import Readers, chromium, drawn, grade_of, number, saved, serving, until
 from reading_folders import write_reading_folder
 
-from kneegrade.server.blind_study import open_study
-from kneegrade.server.folder_store import FolderStore
-from kneegrade.server.reading import ReadingServices
-from kneegrade.server.reading_desk import ReadingDesk
-from kneegrade.server.review_log import ReviewLog, Stream
+from kneegrade.server.reading.blind_study import open_study
+from kneegrade.server.reading.folder_store import FolderStore
+from kneegrade.server.reading.reading_desk import ReadingDesk
+from kneegrade.server.reading.reading_routes import ReadingServices
+from kneegrade.server.reading.review_log import ReviewLog, Stream
 
 
 class NoEvidence:
@@ -420,7 +420,7 @@ def test_evidence_is_computed_anew_at_moved_landmarks(browser, services, in_orde
 @pytest.fixture
 def page_of_a_server_that_went_down(browser, services, in_order):
     """Readers, a page on which anna changed KL to 2 after its server had ended, and a function that starts it again."""
-    from kneegrade.server.local_page import LocalServer
+    from kneegrade.server.reading.local_page import LocalServer
 
     readers = Readers(browser)
     with LocalServer(services, readers.on_link) as server:

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from kneegrade.anatomy.shape_following import followed
-from kneegrade.server.blind_study import open_study
-from kneegrade.server.folder_store import FolderStore
-from kneegrade.server.reading import ReadingServices
-from kneegrade.server.reading_desk import ReadingDesk
-from kneegrade.server.reading_film import ListedFilm
-from kneegrade.server.review_log import Stream
+from kneegrade.server.reading.blind_study import open_study
+from kneegrade.server.reading.folder_store import FolderStore
+from kneegrade.server.reading.reading_desk import ReadingDesk
+from kneegrade.server.reading.reading_film import ListedFilm
+from kneegrade.server.reading.reading_routes import ReadingServices
+from kneegrade.server.reading.review_log import Stream
 
 
 @pytest.fixture
@@ -49,8 +49,8 @@ def test_every_request_needs_a_session(client, key):
 def test_a_link_works_once(client_of, services):
     from starlette.testclient import TestClient
 
-    from kneegrade.server.local_page import local_application
-    from kneegrade.server.sessions import Sessions
+    from kneegrade.server.reading.local_page import local_application
+    from kneegrade.server.reading.sessions import Sessions
 
     tokens = []
     sessions = Sessions(lambda _, token: tokens.append(token))
@@ -196,7 +196,7 @@ def test_evidence_of_other_weights_is_not_shown(client, key, monkeypatch):
         identity = type("Identity", (), {"sha256": "f" * 64})
 
     monkeypatch.setattr(
-        "kneegrade.server.film_evidence.EvidenceService.warm_up", lambda self: setattr(self, "_grader", Loaded)
+        "kneegrade.server.reading.film_evidence.EvidenceService.warm_up", lambda self: setattr(self, "_grader", Loaded)
     )
     answer = client.get(f"/v1/films/{key}/evidence")
     assert answer.status_code == 422

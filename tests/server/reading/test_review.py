@@ -5,7 +5,7 @@ from copy import deepcopy
 import pytest
 from pydantic import ValidationError
 
-from kneegrade.server.review import Difference, Reading, merge
+from kneegrade.server.reading.review import Difference, Reading, merge
 
 KNEE = {"side": "R", "gradable": True, "reason": "", "grades": {"kl": 1, "jsn_medial": 0}, "landmarks_px": None}
 BASE = {"knees": [KNEE, {**deepcopy(KNEE), "side": "L"}], "note": "", "status": "draft"}

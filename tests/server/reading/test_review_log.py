@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kneegrade.server.review_log import ConflictError, ReviewLog, Stream
+from kneegrade.server.reading.review_log import ConflictError, ReviewLog, Stream
 
 FILM = Stream("a" * 40)
 OTHER = Stream("b" * 40)
@@ -14,7 +14,7 @@ OTHER = Stream("b" * 40)
 APPENDING = """
 import sys
 from pathlib import Path
-from kneegrade.server.review_log import ConflictError, ReviewLog, Stream
+from kneegrade.server.reading.review_log import ConflictError, ReviewLog, Stream
 
 log, stream, reader = ReviewLog(Path(sys.argv[1])), Stream("a" * 40), sys.argv[2]
 for i in range(40):

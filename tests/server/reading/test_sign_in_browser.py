@@ -14,7 +14,7 @@ from served import DICOM, EXAMPLES, Serving, until
 
 from kneegrade.clinical import read_sr
 from kneegrade.server.audit_log import read_audit_log
-from kneegrade.server.tokens import add_token
+from kneegrade.server.rest.tokens import add_token
 
 DESTINATION = """
 [[destination]]

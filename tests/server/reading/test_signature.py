@@ -11,13 +11,13 @@ from pydicom import dcmread
 
 from kneegrade.clinical import read_sr
 from kneegrade.server.audit_log import read_audit_log
-from kneegrade.server.folder_store import FolderStore
-from kneegrade.server.reading_desk import ReadingDesk, SignedError
-from kneegrade.server.review import Reading
-from kneegrade.server.review_log import Review, Stream
-from kneegrade.server.signature import FolderSignatures
-from kneegrade.server.spool import Spool
-from kneegrade.server.spool_store import SpoolSignatures, SpoolStore
+from kneegrade.server.reading.folder_store import FolderStore
+from kneegrade.server.reading.reading_desk import ReadingDesk, SignedError
+from kneegrade.server.reading.review import Reading
+from kneegrade.server.reading.review_log import Review, Stream
+from kneegrade.server.reading.signature import FolderSignatures
+from kneegrade.server.reading.spool_store import SpoolSignatures, SpoolStore
+from kneegrade.server.spool.film_spool import Spool
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +210,7 @@ def test_a_signature_that_was_cut_off_is_written_at_the_next_start(spool, cut, m
             return []
         with monkeypatch.context() as patch:
             if cut == "object not written":
-                patch.setattr("kneegrade.server.spool_store.signed_files", lambda *_: 1 / 0)
+                patch.setattr("kneegrade.server.reading.spool_store.signed_files", lambda *_: 1 / 0)
             else:
                 patch.setattr(Spool, "finish", lambda *_, **__: None)
             return signatures(key, review)
@@ -232,7 +232,7 @@ def test_the_rest_service_writes_at_its_start_what_was_cut_off(spool, tmp_path, 
 
     from uvicorn import Server
 
-    from kneegrade.server.rest_server import run_rest
+    from kneegrade.server.rest.rest_server import run_rest
     from kneegrade.server.settings import ServeSettings
 
     store = SpoolStore(spool)

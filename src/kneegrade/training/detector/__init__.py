@@ -1,0 +1,1 @@
+"""Training of the landmark detector: its recipe, its images, its losses, and `train_detector`."""
