@@ -3,9 +3,9 @@ r"""Train the networks that read side markers and write their weights.
     python recipes/train_markers.py --backgrounds CHEN2018/train --films FILMS --labels LABELS.csv \
         -o src/kneegrade/weights/markers.safetensors
 
-The letters are drawn (`kneegrade.training.markers.marker_drawings`) onto crops, films and phantoms without markers. Films
-are listed in a table of their markers, made by eye, with the columns of `benchmarks/markers.py`; only those whose `split`
-is "choose" are used, with a grey box over each of their own markers. Ten minutes of one core of a CPU.
+The letters are drawn (`kneegrade.training.markers.marker_drawings`) onto crops, films and phantoms without markers.
+Films are listed in a table of their markers, made by eye, with the columns of `benchmarks/markers.py`; only those
+whose `split` is "choose" are used, with a grey box over each of their own markers. Ten minutes of one core of a CPU.
 """
 
 import argparse
