@@ -122,6 +122,14 @@ class Program(Group):
             raise UsageError(SUCCESSORS[args[0]])
         return super().resolve_command(ctx, args)
 
+    def make_context(self, *args: Any, **settings: Any) -> Any:
+        """The context of the command; Ctrl-C meanwhile, which typer ends without a word, becomes a sentence."""
+        try:
+            return super().make_context(*args, **settings)
+        except KeyboardInterrupt:
+            _say("The command was interrupted.")
+            raise typer.Exit(130) from None
+
     def invoke(self, ctx: Any) -> Any:
         """Runs the command; an error that the user can correct becomes one sentence and exit code 2."""
         try:

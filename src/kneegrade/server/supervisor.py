@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -59,6 +59,16 @@ class _Service:
     lifeline: int = field(default=-1, repr=False)
 
 
+@contextmanager
+def _private_files() -> Iterator[None]:
+    """Files that are made meanwhile are for this user alone."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
 class Supervisor:
     """Runs the services of the settings.
 
@@ -74,7 +84,6 @@ class Supervisor:
 
     def __init__(self, settings: ServeSettings) -> None:
         require_serve()
-        os.umask(0o077)
         self._settings = settings
         self._listener = _rest_listener(settings)
         names = [name for name, wanted in (
@@ -104,8 +113,10 @@ class Supervisor:
                 which it has logged.
         """
         directory = self._settings.spool.directory
-        spool = Spool(directory, min_free_bytes=self._settings.spool.least_free_bytes)
-        with _locked(directory):
+        with ExitStack() as stack:
+            stack.enter_context(_private_files())
+            spool = Spool(directory, min_free_bytes=self._settings.spool.least_free_bytes)
+            stack.enter_context(_locked(directory))
             found = spool.recover()
             _log.info("Spool: %d temporary files removed, %d films found, %d films in work freed.",
                       found.temporary_files, found.indexed_films, found.freed_films)  # fmt: skip
