@@ -55,14 +55,14 @@ def test_a_process_that_computes_for_ever_is_killed_in_the_end(
     started: Started, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stuck_process, "LONGEST", 2)
-    assert reason_for(started(BUSY.format(seconds=600)), 0.5) == "stuck"
+    assert reason_for(started(BUSY.format(seconds=600)), 0.5) == "too_long"
 
 
 def test_where_the_processor_time_is_not_known_the_clock_counts(
     started: Started, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stuck_process, "process_state", lambda pid: None)
-    assert reason_for(started(BUSY.format(seconds=600)), 0.3) == "stuck"
+    assert reason_for(started(BUSY.format(seconds=600)), 0.3) == "too_long"
 
 
 @needs_proc

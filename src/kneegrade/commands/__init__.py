@@ -123,7 +123,7 @@ class Program(Group):
         return super().resolve_command(ctx, args)
 
     def make_context(self, *args: Any, **settings: Any) -> Any:
-        """The context of the command; Ctrl-C meanwhile, which typer ends without a word, becomes a sentence."""
+        """The context of the command; Ctrl-C during the parsing prints a message and exits with 130."""
         try:
             return super().make_context(*args, **settings)
         except KeyboardInterrupt:

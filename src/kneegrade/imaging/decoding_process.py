@@ -262,6 +262,11 @@ def _exit_error(returncode: int | None, reason: Reason | None, limits: Limits) -
             "the file again.",
             code="time",
         )
+    if reason == "too_long":
+        return LimitExceededError(
+            "Decoding the file took too long: the computer is overloaded, or the file is damaged. Try the file again.",
+            code="time",
+        )
     if reason == "stopped":
         return UnreadableFileError(
             "Another program stopped the decoder while it read this file; try the file again.", code="decoder_died"

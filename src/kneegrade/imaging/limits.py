@@ -17,7 +17,7 @@ class Limits:
         nesting: depth of nested DICOM sequences.
         child_memory_bytes: address space of the decoding process.
         child_seconds: time in which the decoding process may make no progress with one file, in seconds
-            (`stuck_process`). Its processor time is limited by `cpu_limit`.
+            (`stuck_process`); it may take ten times as long in all. Its processor time is limited by `cpu_limit`.
         zip_members: number of members in one zip archive.
         zip_member_bytes: uncompressed size of one member.
         zip_ratio: uncompressed size over compressed size of one member; not checked for members below 1 MiB.

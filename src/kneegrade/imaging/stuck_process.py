@@ -19,7 +19,7 @@ LEAST_SHARE: Final = 0.01  # of one processor; a process that uses less makes no
 LONGEST: Final = 10  # times the seconds without progress, for a process that makes progress
 TICKS_PER_SECOND: Final = 100  # of the processor times in /proc
 
-Reason = Literal["stopped", "stuck"]
+Reason = Literal["stopped", "stuck", "too_long"]
 
 
 class ProcessState(NamedTuple):
@@ -95,7 +95,7 @@ def _reason_to_kill(pid: int, seconds: float, has_finished: Callable[[float], bo
         if waited < seconds:
             continue
         if before is None or now is None or in_all >= LONGEST * seconds:
-            return "stuck"
+            return "too_long"
         if now.seconds - before.seconds < LEAST_SHARE * waited:
             return "stuck"
         before, waited = now, 0.0

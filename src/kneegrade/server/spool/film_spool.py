@@ -309,14 +309,14 @@ class Spool:
 
     def purge(
         self, *, older_than_seconds: float, force: bool = False,
-        on_removed: Callable[[Sequence[str]], None] = lambda keys: None,
+        on_removal: Callable[[Sequence[str]], None] = lambda keys: None,
     ) -> int:  # fmt: skip
         """The number of films that were removed with their results.
 
         Args:
             older_than_seconds: since they were graded or given up; with `force` also since they were received.
             force: remove also films that are not graded yet or have due deliveries; never films in work.
-            on_removed: called with the keys of each part of them, after it was removed.
+            on_removal: called with the keys of each part of them before its removal counts, again if it is tried again.
         """
         before, removed, last = self._clock() - older_than_seconds, 0, ""
         while True:
@@ -324,6 +324,8 @@ class Spool:
             try:
                 with self._transaction() as index:
                     keys = spool_upkeep.purge(index, self.directory, before, last, trash, force=force)
+                    if keys:
+                        on_removal(keys)
             except SpoolFullError:
                 if not trash:
                     raise
@@ -333,7 +335,6 @@ class Spool:
                     remove_all(trash)  # after the transaction: others write meanwhile
             if not keys:
                 return removed
-            on_removed(keys)
             removed, last = removed + len(keys), keys[-1]
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""`purge_films`: removes old films from a spool, and enters in the audit log which ones and on whose behalf."""
+"""`purge_films`: removes old films from a spool, and enters in the audit log which ones and for whom."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -20,7 +20,7 @@ def purge_films(spool: Spool, *, days: float, by: str, force: bool = False) -> i
         force: see `Spool.purge`.
 
     Raises:
-        SpoolError: the spool or, after the removal, the audit log cannot be written.
+        SpoolError: the spool cannot be written; or the audit log, and the films are removed all the same.
     """
     audit, problems = AuditLog(spool.directory / AUDIT_FILE), list[SpoolError]()
 
@@ -30,7 +30,7 @@ def purge_films(spool: Spool, *, days: float, by: str, force: bool = False) -> i
         except SpoolError as error:  # the other films are removed all the same
             problems.append(error)
 
-    removed = spool.purge(older_than_seconds=days * DAY_SECONDS, force=force, on_removed=enter)
+    removed = spool.purge(older_than_seconds=days * DAY_SECONDS, force=force, on_removal=enter)
     if problems:
         raise problems[0]
     return removed
