@@ -18,7 +18,7 @@ from kneegrade.reporting import write_inputs
 from kneegrade.schema import TARGET_NAMES
 from kneegrade.server.reading.blind_study import Study, open_study
 from kneegrade.server.reading.folder_store import FolderStore
-from kneegrade.server.reading.labels import label_notes, write_labels
+from kneegrade.server.reading.labels import label_notes, label_rows, reading_rows, write_labels
 from kneegrade.server.reading.reading_desk import ReadingDesk
 from kneegrade.server.reading.review import Reading
 from kneegrade.server.reading.standing_readings import standing_readings
@@ -137,6 +137,18 @@ def test_films_that_were_moved_keep_their_labels(read_folder):
     pd.testing.assert_frame_equal(labels_of(read_folder), before)
     assert (read_folder / "labels.parquet").read_bytes() == manifest
     assert "3 read films are not where they were graded" in label_notes(store, read_folder)[0]
+
+
+def test_labels_do_not_name_another_film_that_has_the_old_name(read_folder):
+    films = read_folder.parent / "films"
+    (films / "film-03.png").replace(films / "film-01.png")
+    store = FolderStore(read_folder)
+    keys = [film.key for film in store.worklist()]
+    rows = [(row["image_path"], row["reader"]) for row in label_rows(store)]
+    assert (rows[0][0], *rows[1:]) == (str(films / "film-02.png"), *[(str(films / "film-01.png"), "ben")] * 2)
+    found = {row["film"]: row["image_path"] for row in reading_rows(store)}
+    assert (found[keys[0]], found[keys[2]]) == ("", str(films / "film-01.png"))
+    assert "1 read films are not found, and files with another content" in label_notes(store, read_folder)[0]
 
 
 def test_no_export_removes_an_earlier_manifest(read_folder):
