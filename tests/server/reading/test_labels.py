@@ -169,9 +169,9 @@ def test_films_of_an_archive_have_labels(read_folder):
     assert ["3 read films are in archives" in note for note in label_notes(store, read_folder)] == [True, False]
 
 
-def blind(store, kl, readers):
+def blind(store, kl, readers, study="pilot"):
     """Save finished blind readings of the first film with this KL grade on both sides."""
-    study = Study("pilot", tuple(film.key for film in store.worklist()), 0.0, 0)
+    study = Study(study, tuple(film.key for film in store.worklist()), 0.0, 0)
     for reader in readers:
         desk, key = ReadingDesk(store, study, reader == "adjudication"), store.worklist()[0].key
         reading = desk.film(key, reader)["reading"] | {"status": "read"}
@@ -211,3 +211,27 @@ def test_a_study_gives_labels_when_all_its_readers_have_read(folder):
     blind(store, 4, ["carla"])
     assert standing_kl(store) == 4
     assert not [note for note in label_notes(store, folder) if "wait for" in note]
+
+
+def test_a_study_that_waits_for_a_reader_does_not_hold_up_another_study(folder):
+    keys = [film.key for film in FolderStore(folder).worklist()]
+    for name, readers in (("done", ["anna", "ben"]), ("waits", ["carla", "dora"])):
+        open_study(folder, name, keys, repeats=0, seed=0, readers=readers)
+    store = FolderStore(folder)
+    blind(store, 4, ["anna", "ben"], "done")
+    blind(store, 1, ["carla"], "waits")
+    assert standing_kl(store) == 4
+    assert label_notes(store, folder)[0].startswith("1 films of the study waits wait for dora")
+
+
+def test_only_the_differences_of_its_own_study_are_adjudicated(folder):
+    store = FolderStore(folder)
+    keys = tuple(film.key for film in store.worklist())
+    for name, second in (("same", 2), ("differ", 3)):
+        blind(store, 2, ["anna"], name)
+        blind(store, second, ["ben"], name)
+    listed = {
+        name: [film["key"] for film in ReadingDesk(store, Study(name, keys, 0.0, 0), True).worklist("carla")["films"]]
+        for name in ("same", "differ")
+    }
+    assert listed == {"same": [], "differ": [keys[0]]}

@@ -151,7 +151,8 @@ class ReadingDesk:
         """Films that all readers of the study have read, and on which they differ."""
         if self.study is None:
             return []
-        differing, read = differing_films(newest)[0], finished_readings(newest, self.study.name)
+        name = self.study.name
+        differing, read = differing_films(newest, name)[0], finished_readings(newest, name)
         readers, rows = readers_of(self.study.readers, read), []
         for film in self.store.worklist():
             if film.key in differing and readers <= set(read.get(film.key, ())):
