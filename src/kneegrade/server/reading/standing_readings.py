@@ -1,8 +1,8 @@
 """Which reading of a film stands, where several readers have finished one.
 
 That is the adjudication of a study, else the reading that all readers share, else what all readers of a study agree on
-once all of them have read the film; a study that still waits for a reader does not hold up another one. A shared reading that only confirms the results of kneegrade does not replace blind
-readings.
+once all of them have read the film; a study that still waits for a reader does not hold up another one. A shared
+reading that only confirms the results of kneegrade does not replace blind readings.
 """
 
 from collections.abc import Container
