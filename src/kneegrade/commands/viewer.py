@@ -1,5 +1,6 @@
 """`kneegrade viewer`: the reader's page on a folder of results."""
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -105,7 +106,8 @@ def viewer(
 
     def on_link(reader: str, link: str) -> None:
         typer.echo(f"{reader}: {link}")
-        replace(settings, port=urlsplit(link).port or 0).write(directory)
+        with suppress(UsageError):  # a folder that cannot be written can be looked at
+            replace(settings, port=urlsplit(link).port or 0).write(directory)
 
     with stop_signals():
         serve_locally(services, names, on_link, port or _if_free(settings.port))

@@ -11,11 +11,12 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from kneegrade.server.spool.spool_files import printable
 from kneegrade.server.spool.spool_schema import SpoolError, index_error
 
+AUDIT_FILE: Final = "audit.jsonl"  # in the folder of a spool
 AuditValue = str | int | float | bool | Sequence[str] | None
 
 
@@ -23,7 +24,7 @@ class AuditLog:
     """Appends events to a file that only its owner can read; it is created at the first event.
 
     Args:
-        path: of the file; `audit.jsonl` in the folder of a spool.
+        path: of the file; `AUDIT_FILE` in the folder of a spool.
         clock: seconds since 1970.
     """
 

@@ -2,18 +2,22 @@
 
 import json
 import shutil
+import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from reading_folders import MM_PER_PX, WEIGHTS, reading_report
+from reading_folders import MM_PER_PX, WEIGHTS, reading_report, write_reading_folder
 
 from kneegrade.batch.parquet import film_row, knee_rows, table_schema
-from kneegrade.errors import KneeGradeError, UnsupportedFileError, UsageError
+from kneegrade.errors import KneeGradeError, UnreadableFileError, UnsupportedFileError, UsageError
+from kneegrade.imaging.sources import sha256_of
 from kneegrade.reporting import write_inputs, write_json
+from kneegrade.server.reading import film_search
 from kneegrade.server.reading.film_pixels import PixelCache
 from kneegrade.server.reading.finding_texts import FINDING_TEXTS
 from kneegrade.server.reading.folder_store import FolderStore
@@ -99,6 +103,31 @@ def test_a_renamed_film_is_found_by_its_content(folder, tmp_path):
         FolderStore(folder).content(key)
 
 
+def test_a_film_with_the_name_of_another_one_is_not_taken_for_it(folder, tmp_path):
+    store, films = FolderStore(folder), tmp_path / "films"
+    first, second = (film.key for film in store.worklist()[:2])
+    (films / "film-02.png").replace(films / "film-01.png")
+    assert store.content(second).path == films / "film-01.png"
+    with pytest.raises(UnreadableFileError):
+        store.content(first)
+
+
+def test_threads_find_renamed_films_at_the_same_time(tmp_path, monkeypatch):
+    store, films = FolderStore(write_reading_folder(tmp_path, 2)), tmp_path / "films"
+    keys = [film.key for film in store.worklist()]
+    for number in (1, 2):
+        (films / f"film-{number:02d}.png").rename(films / f"renamed-{number}.png")
+
+    def slow(content):
+        time.sleep(0.2)
+        return sha256_of(content)
+
+    monkeypatch.setattr(film_search, "sha256_of", slow)
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(store.content, keys * 2))
+    assert [content.path.name for content in found] == ["renamed-1.png", "renamed-2.png"] * 2
+
+
 def test_readings_follow_a_film_that_is_renamed_and_graded_again(folder):
     before = FolderStore(folder)
     report = json.loads((folder / "report.json").read_text())
@@ -137,17 +166,21 @@ def test_a_film_in_an_archive_is_found(tmp_path):
 def test_a_changed_film_is_refused(folder, tmp_path):
     store = FolderStore(folder)
     key = store.worklist()[0].key
+    found = store.content(key)
     shutil.copy(tmp_path / "films" / "film-02.png", tmp_path / "films" / "film-01.png")
     with pytest.raises(UnsupportedFileError, match="changed"):
-        PixelCache().of(store.film(key), store.content(key))
+        PixelCache().of(store.film(key), found)
+    with pytest.raises(UnreadableFileError, match="no file there has its content"):
+        store.content(key)
 
 
 def test_pixels_are_decoded_once(folder, tmp_path):
     store, cache = FolderStore(folder), PixelCache()
     film = store.film(store.worklist()[0].key)
-    first = cache.of(film, store.content(film.key))
+    content = store.content(film.key)
+    first = cache.of(film, content)
     (tmp_path / "films" / "film-01.png").write_bytes(b"")
-    assert cache.of(film, store.content(film.key)) is first
+    assert cache.of(film, content) is first
     assert len(first.grey) == 2 * first.rows * first.columns
 
 

@@ -117,3 +117,13 @@ def test_ctrl_c_ends_the_page_and_writes_the_labels(folder):
         assert process.returncode == 0
         assert "Wrote labels.csv" in process.stdout.read()
     assert (folder / "labels.parquet").is_file()
+
+
+def test_a_folder_in_which_the_port_cannot_be_kept_is_shown(folder):
+    import httpx
+
+    (folder / "viewer.json").mkdir()  # cannot be replaced by a file, not even by root
+    with viewer(folder) as (process, link):
+        assert httpx.get(link.partition("#")[0]).status_code == 200
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0

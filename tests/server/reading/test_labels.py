@@ -18,7 +18,7 @@ from kneegrade.reporting import write_inputs
 from kneegrade.schema import TARGET_NAMES
 from kneegrade.server.reading.blind_study import Study, open_study
 from kneegrade.server.reading.folder_store import FolderStore
-from kneegrade.server.reading.labels import label_notes, write_labels
+from kneegrade.server.reading.labels import label_notes, label_rows, reading_rows, write_labels
 from kneegrade.server.reading.reading_desk import ReadingDesk
 from kneegrade.server.reading.review import Reading
 from kneegrade.server.reading.standing_readings import standing_readings
@@ -139,6 +139,18 @@ def test_films_that_were_moved_keep_their_labels(read_folder):
     assert "3 read films are not where they were graded" in label_notes(store, read_folder)[0]
 
 
+def test_labels_do_not_name_another_film_that_has_the_old_name(read_folder):
+    films = read_folder.parent / "films"
+    (films / "film-03.png").replace(films / "film-01.png")
+    store = FolderStore(read_folder)
+    keys = [film.key for film in store.worklist()]
+    rows = [(row["image_path"], row["reader"]) for row in label_rows(store)]
+    assert (rows[0][0], *rows[1:]) == (str(films / "film-02.png"), *[(str(films / "film-01.png"), "ben")] * 2)
+    found = {row["film"]: row["image_path"] for row in reading_rows(store)}
+    assert (found[keys[0]], found[keys[2]]) == ("", str(films / "film-01.png"))
+    assert "1 read films are not found, and files with another content" in label_notes(store, read_folder)[0]
+
+
 def test_no_export_removes_an_earlier_manifest(read_folder):
     (read_folder / "reviews.jsonl").unlink()
     write_labels(FolderStore(read_folder), read_folder)
@@ -157,9 +169,9 @@ def test_films_of_an_archive_have_labels(read_folder):
     assert ["3 read films are in archives" in note for note in label_notes(store, read_folder)] == [True, False]
 
 
-def blind(store, kl, readers):
+def blind(store, kl, readers, study="pilot"):
     """Save finished blind readings of the first film with this KL grade on both sides."""
-    study = Study("pilot", tuple(film.key for film in store.worklist()), 0.0, 0)
+    study = Study(study, tuple(film.key for film in store.worklist()), 0.0, 0)
     for reader in readers:
         desk, key = ReadingDesk(store, study, reader == "adjudication"), store.worklist()[0].key
         reading = desk.film(key, reader)["reading"] | {"status": "read"}
@@ -199,3 +211,27 @@ def test_a_study_gives_labels_when_all_its_readers_have_read(folder):
     blind(store, 4, ["carla"])
     assert standing_kl(store) == 4
     assert not [note for note in label_notes(store, folder) if "wait for" in note]
+
+
+def test_a_study_that_waits_for_a_reader_does_not_hold_up_another_study(folder):
+    keys = [film.key for film in FolderStore(folder).worklist()]
+    for name, readers in (("done", ["anna", "ben"]), ("waits", ["carla", "dora"])):
+        open_study(folder, name, keys, repeats=0, seed=0, readers=readers)
+    store = FolderStore(folder)
+    blind(store, 4, ["anna", "ben"], "done")
+    blind(store, 1, ["carla"], "waits")
+    assert standing_kl(store) == 4
+    assert label_notes(store, folder)[0].startswith("1 films of the study waits wait for dora")
+
+
+def test_only_the_differences_of_its_own_study_are_adjudicated(folder):
+    store = FolderStore(folder)
+    keys = tuple(film.key for film in store.worklist())
+    for name, second in (("same", 2), ("differ", 3)):
+        blind(store, 2, ["anna"], name)
+        blind(store, second, ["ben"], name)
+    listed = {
+        name: [film["key"] for film in ReadingDesk(store, Study(name, keys, 0.0, 0), True).worklist("carla")["films"]]
+        for name in ("same", "differ")
+    }
+    assert listed == {"same": [], "differ": [keys[0]]}

@@ -461,6 +461,22 @@ def test_a_change_made_while_the_server_is_down_survives_its_tab(services, page_
     assert kl_of_first_film(services) == 2
 
 
+def test_what_a_signature_sent_later_did_is_shown(services, page_of_a_server_that_went_down):
+    from kneegrade.server.reading.local_page import LocalServer
+
+    readers, page, _ = page_of_a_server_that_went_down
+    sign(page)
+    until(page, "Object.values(localStorage).some((kept) => kept.includes('signed'))")
+    port = int(page.evaluate("location.port"))
+    page.close()
+    signing = replace(services, on_signature=lambda key, review: ["Signed, but no object was written."])
+    with LocalServer(signing, readers.on_link, port) as server:
+        server.sessions.invite("anna")
+        page = readers.contexts[0].new_page()
+        page.goto(readers.links["anna"])
+        page.get_by_text("Signed, but no object was written.").wait_for()
+
+
 def test_a_tab_whose_session_ended_asks_for_a_token_and_saves(services, page_of_a_server_that_went_down):
     readers, page, start = page_of_a_server_that_went_down
     with start() as server:

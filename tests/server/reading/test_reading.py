@@ -226,6 +226,8 @@ def test_a_blind_reader_gets_nothing_of_kneegrade_before_the_reading_is_finished
     assert save(client, key, finished, 0, repeat=9).status_code == 422  # not in the reader's order
     assert save(client, key, finished, 0).status_code == 201
     assert reading_of(client, key)["knees"] is None  # the repeat is not read yet
+    again = save(client, key, finished, 0)  # the first answer was lost
+    assert (again.status_code, again.json()["revision"]) == (201, 1)
     assert save(client, key, finished, 0, repeat=1).status_code == 201
     assert reading_of(client, key)["knees"][0]["grades"]["kl"]["probabilities"]
     assert save(client, key, film["reading"], 1).status_code == 403
@@ -258,7 +260,7 @@ def test_films_on_which_readers_differ_are_adjudicated(client_of, folder, servic
     decided = film["reading"] | {"status": "read"}
     for knee in decided["knees"]:
         knee["grades"]["kl"] = 2
-    assert save(judge, row["key"], decided, 0).status_code == 201
+    assert [save(judge, row["key"], decided, 0).status_code for _ in ("first", "answer lost")] == [201, 201]
     assert reading_of(judge, row["key"])["knees"][0]["grades"]["kl"]["probabilities"]
     assert save(judge, row["key"], film["reading"], 1).status_code == 403
     shared = client_of(services).get("/v1/worklist").json()["films"]

@@ -10,7 +10,7 @@ pytest.importorskip("highdicom", reason="highdicom is missing; pip install 'knee
 from pydicom import dcmread
 
 from kneegrade.clinical import read_sr
-from kneegrade.server.audit_log import read_audit_log
+from kneegrade.server.audit_log import AUDIT_FILE, AuditLog, read_audit_log
 from kneegrade.server.reading.folder_store import FolderStore
 from kneegrade.server.reading.reading_desk import ReadingDesk, SignedError
 from kneegrade.server.reading.review import Reading
@@ -224,6 +224,27 @@ def test_a_signature_that_was_cut_off_is_written_at_the_next_start(spool, cut, m
     events = [event["event"] for event in read_audit_log(spool.directory / "audit.jsonl")]
     assert events.count("film_signed") == 1
     assert events[-1] == "report_signed"
+
+
+def test_a_report_that_no_destination_takes_is_audited_at_the_next_start(spool, monkeypatch):
+    store = SpoolStore(spool)
+    key = store.worklist()[0].key
+    signatures, write = SpoolSignatures(store, spool, lambda names: {}, "Clinic"), AuditLog.write
+
+    def killed(log, event, **values):
+        if event == "report_signed":
+            raise KeyboardInterrupt
+        write(log, event, **values)
+
+    monkeypatch.setattr(AuditLog, "write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        sign(store, signatures, lambda reading: None)
+    monkeypatch.undo()
+    assert (spool.results(key) / "sr-1.dcm").is_file()
+    started = SpoolSignatures(SpoolStore(spool), spool, lambda names: {}, "Clinic")
+    assert (started.redo(), started.redo()) == (1, 0)
+    events = [event["event"] for event in read_audit_log(spool.directory / AUDIT_FILE)]
+    assert events == ["film_signed", "report_signed"]
 
 
 def test_the_rest_service_writes_at_its_start_what_was_cut_off(spool, tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from kneegrade.errors import KneeGradeError, UsageError
-from kneegrade.server.audit_log import AuditLog
+from kneegrade.server.audit_log import AUDIT_FILE, AuditLog
 from kneegrade.server.node.node_options import NodeOptions, NodeSettings
 from kneegrade.server.spool.film_spool import Spool
 
@@ -50,7 +50,7 @@ def run_node(settings: ServeSettings, spool: Spool, on_ready: Callable[[int], No
         signal.signal(number, lambda *_: stop.set())
     keep_quiet()
     check_limits()
-    node = Node(NodeOptions.of(settings.node), spool, AuditLog(spool.directory / "audit.jsonl")).start()
+    node = Node(NodeOptions.of(settings.node), spool, AuditLog(spool.directory / AUDIT_FILE)).start()
     log.info("the DICOM node %s listens on port %d", settings.node.title, node.port)
     if on_ready is not None:
         on_ready(node.port)

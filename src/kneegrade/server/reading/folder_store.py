@@ -10,7 +10,7 @@ from kneegrade.cohorts import subject_pattern
 from kneegrade.errors import UnreadableFileError, UsageError
 from kneegrade.imaging import stem_of
 from kneegrade.server.reading.blind_study import study_readers
-from kneegrade.server.reading.film_finder import FilmFinder
+from kneegrade.server.reading.film_search import FilmSearch
 from kneegrade.server.reading.page_settings import PageSettings
 from kneegrade.server.reading.reading_film import FilmContent, FilmResults, ListedFilm
 from kneegrade.server.reading.report_results import ReportResults
@@ -20,7 +20,7 @@ from kneegrade.server.reading.table_results import TableResults
 
 
 class FolderStore:
-    """Films, results and readings of a folder; see `reading.ReadingStore`.
+    """Films, results and readings of a folder; see `reading_desk.ReadingStore`.
 
     Args:
         directory: with report.json of `grade`, or run.json and the tables of `batch`.
@@ -53,7 +53,7 @@ class FolderStore:
             )
         self._listed = [self._with_person(film) for film in self._results.listed()]
         self._by_key = {film.key: film for film in self._listed}
-        self._finder = self._film_finder(films)
+        self._search = self._film_search(films)
         self.log = ReviewLog(directory / LOG_FILE)
 
     @property
@@ -77,14 +77,14 @@ class FolderStore:
         """The file of a film, also if it was renamed, by its SHA-256.
 
         Raises:
-            UnreadableFileError: it is not found.
+            UnreadableFileError: no file with its content is found.
         """
         listed = self._by_key[key]
-        found = self._finder.find(listed.name, self._results.sha256(listed))
+        found = self._search.find(listed.name, self._results.sha256(listed))
         if found is None:
             raise UnreadableFileError(
-                "The film is not where it was when it was graded, and no file there has its content. Start the viewer "
-                "with --films and its folder.",
+                "The film is not where it was when it was graded, or it was changed: no file there has its content. "
+                "Start the viewer with --films and its folder, or grade it again.",
                 code="no_such_file",
             )
         return found
@@ -108,12 +108,12 @@ class FolderStore:
         """The readers of a study, as far as they are recorded."""
         return study_readers(self.directory, name)
 
-    def _film_finder(self, films: Sequence[Path] | None) -> FilmFinder:
+    def _film_search(self, films: Sequence[Path] | None) -> FilmSearch:
         """Looks in `films`, else in the inputs of the run, else in the folders in which films usually are."""
         given = run_inputs(self.directory) if films is None else films
         usual = [Path(), self.directory.parent, self.directory]
         names = {film.name for film in self._listed}
-        return FilmFinder(usual if given is None else given, names, by_content=given is not None)
+        return FilmSearch(usual if given is None else given, names, by_content=given is not None)
 
     def _with_person(self, film: ListedFilm) -> ListedFilm:
         found = None if self._subject is None else self._subject.search(stem_of(film.name))

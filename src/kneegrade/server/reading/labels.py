@@ -6,6 +6,8 @@ reading by itself.
 
 A film that is not on the disk keeps its rows, with the path that it had when it was graded. A film from an archive has
 the path of the archive, then that of the member; it has no row in `labels.parquet`, which needs films on the disk.
+Where another content is at the path of a film that is not found, the film has no labels: they would be of that other
+film. `readings.csv` has its readings without a path.
 """
 
 import csv
@@ -40,6 +42,7 @@ READING_COLUMNS: Final = (
 MACHINE: Final = "kneegrade"  # reader of the rows with the results of kneegrade
 
 FILM_IS: Final = "film_is"  # field of a row of `label_rows`: "on_disk", "in_archive" or "missing"
+REPLACED: Final = "replaced"  # in place of these, for a film at whose path another content is
 
 Row = dict[str, Any]
 
@@ -60,6 +63,8 @@ def label_rows(store: ReadingStore) -> Iterator[Row]:
         except KeyError:
             continue
         path, film_is = _film_path(store, film)
+        if film_is == REPLACED:
+            continue
         for number, knee in enumerate(review.reading["knees"]):
             if knee["gradable"]:
                 yield {
@@ -73,12 +78,12 @@ def label_rows(store: ReadingStore) -> Iterator[Row]:
 
 
 def _film_path(store: ReadingStore, film: ListedFilm) -> tuple[str, str]:
-    """The path of a film and a value of `FILM_IS`."""
+    """The path of a film and a value of `FILM_IS`, or "" and `REPLACED`."""
     recorded = store.recorded_path(film.key) if isinstance(store, RecordsPaths) else film.name
     try:
         path = store.content(film.key).path
     except (KeyError, KneeGradeError):
-        return recorded, "missing"
+        return ("", REPLACED) if Path(recorded).is_file() else (recorded, "missing")
     return (recorded, "in_archive") if path is None else (str(path.absolute()), "on_disk")
 
 
@@ -89,17 +94,25 @@ def label_notes(store: ReadingStore, directory: Path) -> list[str]:
     for row in label_rows(store):
         films.setdefault(row[FILM_IS], set()).add(row["image_path"])
         has_manifest |= bool(row["side"]) and row[FILM_IS] != "in_archive"
-    unlisted = 0
+    unlisted, replaced = 0, []
     for key in standing_readings(store):
         try:
-            store.listed(key)
+            film = store.listed(key)
         except KeyError:
             unlisted += 1
+            continue
+        if _film_path(store, film)[1] == REPLACED:
+            replaced.append(film.name)
     notes = []
     if lost := sorted(films["missing"]):
         notes.append(
             f"{len(lost)} read films are not where they were graded (the first: {lost[0]}). Their labels have the old "
             "paths. Give the folder of the films with --films to write the new ones."
+        )
+    if replaced:
+        notes.append(
+            f"{len(replaced)} read films are not found, and files with another content have their names (the first: "
+            f"{min(replaced)}). They have no labels. Give the folder of the films with --films, or grade them again."
         )
     if films["in_archive"]:
         notes.append(

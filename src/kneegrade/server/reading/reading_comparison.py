@@ -27,12 +27,17 @@ def machine_reading(results: FilmResults, *, hidden: bool = False) -> Json:
     return {"knees": knees, "note": "", "status": "draft"}
 
 
-def differing_films(newest: Mapping[Stream, Review]) -> tuple[set[str], set[str]]:
-    """Films on which finished readings of several readers differ, and those of them that nobody has adjudicated."""
+def differing_films(newest: Mapping[Stream, Review], study: str | None = None) -> tuple[set[str], set[str]]:
+    """Films on which finished readings of several readers differ, and those of them that nobody has adjudicated.
+
+    Args:
+        newest: stream → its newest revision.
+        study: whose readings count; None: those of all studies, each compared within its study.
+    """
     readings: dict[tuple[str, str], list[Json]] = {}
     decided = set()
     for stream, review in newest.items():
-        if not stream.study or stream.repeat or not is_finished(review):
+        if not stream.study or stream.repeat or not is_finished(review) or study not in (None, stream.study):
             continue
         if stream.reader == ADJUDICATION:
             decided.add(stream.film)

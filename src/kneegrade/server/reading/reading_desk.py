@@ -151,7 +151,8 @@ class ReadingDesk:
         """Films that all readers of the study have read, and on which they differ."""
         if self.study is None:
             return []
-        differing, read = differing_films(newest)[0], finished_readings(newest, self.study.name)
+        name = self.study.name
+        differing, read = differing_films(newest, name)[0], finished_readings(newest, name)
         readers, rows = readers_of(self.study.readers, read), []
         for film in self.store.worklist():
             if film.key in differing and readers <= set(read.get(film.key, ())):
@@ -192,7 +193,7 @@ class ReadingDesk:
         ]
 
     def save(self, key: str, reader: str, reading: Reading, *, based_on: int, repeat: int = 0) -> Review:
-        """The new revision, after it is on the disk.
+        """The new revision, after it is on the disk; the newest one if it is this reading of this reader, sent again.
 
         Raises:
             ConflictError: somebody saved a newer one.
@@ -206,10 +207,12 @@ class ReadingDesk:
         results, stream = self.store.film(key), self.stream(key, reader, repeat)
         if self.mode == "blind" and self.study is not None and (key, repeat) not in self.study.order(reader):
             raise IncompleteError("The study has no such reading of this film for this reader; reload the page.")
-        if self.is_locked(stream):
+        wanted, newest = reading.model_dump(mode="json"), self.store.log.newest(stream)
+        if newest is not None and self.is_locked(stream):
+            if newest.reader == reader and newest.reading == wanted:
+                return newest  # the answer to the first request was lost
             raise FinishedError("This reading is finished; the results were shown, so it can no longer be changed.")
         check_complete(reading, len(results.knees))
-        wanted, newest = reading.model_dump(mode="json"), self.store.log.newest(stream)
         if newest is not None and newest.revision == based_on and newest.reading.get("status") == SIGNED:
             is_whole = len(newest.reading["knees"]) >= len(results.knees)  # else the film was graded again since
             if is_whole and not is_withdrawal(newest.reading, wanted):

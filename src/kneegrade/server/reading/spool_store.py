@@ -2,14 +2,14 @@
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 from kneegrade.errors import KneeGradeError
 from kneegrade.files import replacing
-from kneegrade.server.audit_log import AuditLog, read_audit_log
+from kneegrade.server.audit_log import AUDIT_FILE, AuditLog, read_audit_log
 from kneegrade.server.reading.reading_film import FilmContent, FilmResults, ListedFilm, spacing_of
 from kneegrade.server.reading.report_results import listed_entry
 from kneegrade.server.reading.review_log import LOG_FILE, SIGNED, Review, ReviewLog
@@ -18,7 +18,6 @@ from kneegrade.server.reading.signature import WITHDRAWN, ReportReference, signe
 from kneegrade.server.spool.film_spool import Spool
 
 PAGE: Final = 1000  # films that are read from the index at a time
-AUDIT_FILE: Final = "audit.jsonl"
 _FIRST: Final = {"sr": "sr.dcm", "fhir": "fhir.json"}  # files of results that signatures revise
 _NOT_WRITTEN: Final = "Signed, but no object was written; this is tried again when the service starts."
 _log = logging.getLogger(__name__)
@@ -129,10 +128,11 @@ class SpoolSignatures:
         Those are signatures that nobody has withdrawn, whose object could not be written, or after which the process
         ended before it was entered for delivery. They are entered in the audit log if they are not there yet.
         """
-        due = {key: review for key, review in self._newest_signatures() if self._is_due(key, review)}
-        audited = self._audited("film_signed") if due else {}
-        written = self._audited("report_signed") if due else {}
-        done = 0
+        signed = dict(self._newest_signatures())
+        audited = self._audited("film_signed") if signed else {}
+        written = self._audited("report_signed") if signed else {}
+        due = {key: review for key, review in signed.items() if self._is_due(key, review, written)}
+        tried: dict[str, Review] = {}
         for key, review in due.items():
             if (key, review.revision) in written and not self._has_revision(key, review):
                 continue  # it was purged with its film, which was sent again
@@ -143,8 +143,9 @@ class SpoolSignatures:
                 sentences = [f"{_NOT_WRITTEN} {error.message}"]
             for sentence in sentences:
                 _log.warning("Film %s, revision %d: %s", key, review.revision, sentence)
-            done += not self._is_due(key, review)
-        return done
+            tried[key] = review
+        written = self._audited("report_signed") if tried else {}
+        return sum(not self._is_due(key, review, written) for key, review in tried.items())
 
     def _newest_signatures(self) -> Iterator[tuple[str, Review]]:
         self._store.log.refresh()
@@ -152,15 +153,21 @@ class SpoolSignatures:
             if review.reading.get("status") == SIGNED and not stream.study and _is_key(stream.film):
                 yield stream.film, review
 
-    def _is_due(self, key: str, review: Review) -> bool:
-        """Whether a graded film has a structured report, but no signed revision, or one that is entered nowhere."""
+    def _is_due(self, key: str, review: Review, written: Container[tuple[Any, Any]]) -> bool:
+        """Whether a graded film has a structured report, but no signed revision, or one that is not entered everywhere.
+
+        Args:
+            key: of the film.
+            review: its newest signature.
+            written: film and revision of the signed revisions in the audit log.
+        """
         row = self._spool.film(key)
         if row is None or row.state != "graded":
             return False
         name = f"sr-{review.revision}.dcm"
         if newest_revision(self._spool.results(key), _FIRST["sr"], review.revision) is None:
             return False
-        if not self._has_revision(key, review):
+        if not self._has_revision(key, review) or (key, review.revision) not in written:
             return True
         sent = {row.object for row in self._spool.deliveries(key)}
         return _FIRST["sr"] in sent and name not in sent and any(self._deliveries((_FIRST["sr"],)).values())

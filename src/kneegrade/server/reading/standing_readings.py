@@ -1,10 +1,11 @@
 """Which reading of a film stands, where several readers have finished one.
 
 That is the adjudication of a study, else the reading that all readers share, else what all readers of a study agree on
-once all of them have read the film. A shared reading that only confirms the results of kneegrade does not replace blind
-readings.
+once all of them have read the film; a study that still waits for a reader does not hold up another one. A shared
+reading that only confirms the results of kneegrade does not replace blind readings.
 """
 
+from collections.abc import Container
 from typing import Protocol, runtime_checkable
 
 from kneegrade.server.reading.reading_comparison import (
@@ -28,15 +29,18 @@ class RecordsReaders(Protocol):
 
 
 def standing_readings(store: ReadingStore) -> dict[str, Review]:
-    """Key of a film → the finished reading that stands for it; without films of studies whose readers are not ready."""
+    """Key of a film → the finished reading that stands for it; without films that no study has completely read."""
     store.log.refresh()
     newest = store.log.streams()
     by_film: dict[str, list[tuple[Stream, Review]]] = {}
     for stream, review in newest.items():
         if is_finished(review) and stream.repeat == 0:
             by_film.setdefault(stream.film, []).append((stream, review))
-    waiting = {film for _, films in waiting_films(store).items() for film in films}
-    standing = {film: _standing(store, own, film in waiting) for film, own in by_film.items()}
+    waiting: dict[str, set[str]] = {}  # film → studies
+    for (study, _), films in waiting_films(store).items():
+        for film in films:
+            waiting.setdefault(film, set()).add(study)
+    standing = {film: _standing(store, own, waiting.get(film, ())) for film, own in by_film.items()}
     return {film: review for film, review in standing.items() if review is not None}
 
 
@@ -53,7 +57,8 @@ def waiting_films(store: ReadingStore) -> dict[tuple[str, str], set[str]]:
     return found
 
 
-def _standing(store: ReadingStore, readings: list[tuple[Stream, Review]], is_waiting: bool) -> Review | None:
+def _standing(store: ReadingStore, readings: list[tuple[Stream, Review]], waiting: Container[str]) -> Review | None:
+    """The reading of a film that stands; None if there is none but in `waiting` studies."""
     decided = [review for stream, review in readings if stream.reader == ADJUDICATION]
     shared = [review for stream, review in readings if not stream.study]
     blind = [(stream, review) for stream, review in readings if stream.study and stream.reader != ADJUDICATION]
@@ -61,7 +66,8 @@ def _standing(store: ReadingStore, readings: list[tuple[Stream, Review]], is_wai
         return max(decided, key=lambda review: review.time)
     if shared and not (blind and _only_confirms(store, shared[0])):
         return shared[0]
-    if is_waiting:
+    blind = [(stream, review) for stream, review in blind if stream.study not in waiting]
+    if not blind:
         return None
     latest = max((review for _, review in blind), key=lambda review: review.time)
     names = "+".join(sorted(stream.reader for stream, _ in blind))

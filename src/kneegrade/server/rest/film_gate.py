@@ -3,18 +3,16 @@
 import asyncio
 import logging
 import time
-from typing import Final
 
 from fastapi import Request
 
-from kneegrade.server.audit_log import AuditLog
+from kneegrade.server.audit_log import AUDIT_FILE, AuditLog
 from kneegrade.server.rest.film_body import SpoolFile, body_chunks, check_headers, kind_of
 from kneegrade.server.rest.problem import Refusal
 from kneegrade.server.service_metrics import Metrics
 from kneegrade.server.settings import RestSettings
 from kneegrade.server.spool.film_spool import Accepted, Spool
 
-AUDIT_FILE: Final = "audit.jsonl"
 _log = logging.getLogger(__name__)
 
 

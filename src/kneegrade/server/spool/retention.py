@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from typing import Final
 
-from kneegrade.server.audit_log import AuditLog
+from kneegrade.server.audit_log import AUDIT_FILE, AuditLog
 from kneegrade.server.spool.film_spool import Spool, SpoolError
 
-AUDIT_FILE: Final = "audit.jsonl"
 DAY_SECONDS: Final = 86400.0
 
 

@@ -33,9 +33,10 @@ export class Saving {
       const row = this.app.worklist.find(one.key, one.repeat);
       if (!row) continue;
       try {
-        await post(`/v1/films/${one.key}/reviews`, { based_on: one.based_on, repeat: one.repeat, reading: one.reading });
+        const { notes } = await post(`/v1/films/${one.key}/reviews`, { based_on: one.based_on, repeat: one.repeat, reading: one.reading });
         unsaved.drop(one);
         sent += 1;
+        for (const text of notes) toast(text);
       } catch (error) {
         if (error instanceof Unreachable) return sent;
         row.unsaved = true;
