@@ -37,7 +37,7 @@ def test_a_killed_training_resumes_bit_for_bit(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("part", ["average", "optimizer"])
 def test_a_checkpoint_without_a_part_would_be_seen(part: str, tmp_path: Path) -> None:
-    found = run(tmp_path / "planted", 4, 0, part)
+    found = run(tmp_path / "planted", 12, 0, part)
     assert found["differing"]
 
 
