@@ -1,7 +1,7 @@
 """A small training that is killed again and again, as a program: `training_kills.py FOLDER KILLS FULL_DISKS [PLANT]`.
 
 Prints one JSON object: what became of the runs, and whether the losses and weights are those of an undisturbed run.
-PLANT is a fault that must be seen: "average" or "optimizer" is missing in checkpoints, or they are written "in place".
+PLANT is a fault that must be seen: "average" is missing in checkpoints, or they are written "in place".
 
 Runs are forked from this process, which has imported torch, because a start takes longer than the training.
 """
@@ -145,7 +145,7 @@ def main(folder: Path, kills: int, full_disks: int) -> None:
         lost = max(lost, lost_steps(output))
         found["with a checkpoint"] += bool(list(output.glob("*.pt")))
         if status == 0 or (output / "weights.safetensors").exists():  # start again
-            differing += losses(output) != expected
+            differing += (losses(output), (output / "weights.safetensors").read_bytes()) != (expected, weights)
             output.rename(folder / f"done{len(list(folder.iterdir()))}")
     status = ended(started(recipe, output))
     found["other"] += status != 0  # it cannot be resumed
