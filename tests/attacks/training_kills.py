@@ -1,7 +1,7 @@
 """A small training that is killed again and again, as a program: `training_kills.py FOLDER KILLS FULL_DISKS [PLANT]`.
 
 Prints one JSON object: what became of the runs, and whether the losses and weights are those of an undisturbed run.
-PLANT is a fault that must be seen: "average" is missing in checkpoints, or they are written "in place".
+PLANT is a fault that must be seen: "average" or "optimizer" is missing in checkpoints, or they are written "in place".
 
 Runs are forked from this process, which has imported torch, because a start takes longer than the training.
 """
