@@ -35,7 +35,7 @@ def test_a_killed_training_resumes_bit_for_bit(tmp_path: Path) -> None:
     assert int(str(found["with a checkpoint"])) > 0
 
 
-@pytest.mark.parametrize("part, seen", [("average", "differing"), ("optimizer", "other")])
+@pytest.mark.parametrize(("part", "seen"), [("average", "differing"), ("optimizer", "other")])
 def test_a_checkpoint_without_a_part_would_be_seen(part: str, seen: str, tmp_path: Path) -> None:
     found = run(tmp_path / "planted", 12, 0, part)
     assert found[seen]  # without the optimizer's rates, a run cannot go on
