@@ -123,6 +123,7 @@ def test_objects_before_a_broken_association_are_not_sent_again(spool):
         if len(received) == 2 and not is_broken.is_set():
             is_broken.set()
             event.assoc.abort()
+            threading.Event().wait(1)  # the abort is out before the answer
         return 0
 
     entity = AE("PACS")
