@@ -23,6 +23,15 @@ SR, GSPS, SC = "1.2.840.10008.5.1.4.1.1.88.34", "1.2.840.10008.5.1.4.1.1.11.1", 
 FILES = {"sr.dcm": SR, "gsps.dcm": GSPS, "sc.dcm": SC}
 
 
+class Clock:
+    """Seconds since 1970 that pass only if a test says so."""
+
+    now = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 def small_object(uid: str, sop_class: str = SR, **elements: str) -> bytes:
     """A DICOM object with little in it, and elements by keyword."""
     made = pydicom.Dataset()

@@ -1,5 +1,6 @@
 """Deliveries to several destinations at once, and how they stop."""
 
+import gc
 import logging
 import os
 import signal
@@ -12,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from delivery_peers import free_port, put_results, put_three, small_object, states
+from delivery_peers import Clock, free_port, put_results, put_three, small_object, states
 from web_peer import Answer, running_web_peer, stow_answer, uid_in
 
 pytest.importorskip("dicomweb_client", reason='dicomweb-client is missing: pip install "kneegrade[dicom]"')
@@ -35,6 +36,19 @@ from kneegrade.server.spool.film_spool import Spool
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # see test_dimse_destination
 SOURCE = str(Path(__file__).parents[3] / "src")
+
+
+@pytest.fixture
+def no_sockets_are_left():
+    yield
+    gc.collect()
+
+
+@pytest.fixture
+def spool(tmp_path: Path):
+    spool = Spool(tmp_path / "spool", min_free_bytes=0, clock=Clock())
+    yield spool
+    spool.close()
 
 
 def accepts(path: str, body: bytes) -> Answer:

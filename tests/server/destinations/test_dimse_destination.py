@@ -1,5 +1,6 @@
 """Results to DICOM nodes that are away, refuse, are slow, or have an opinion of their own."""
 
+import gc
 import io
 import shutil
 import socket
@@ -15,6 +16,7 @@ import pytest
 from delivery_peers import (
     SC,
     SR,
+    Clock,
     free_port,
     needs_storescp,
     put_results,
@@ -30,9 +32,23 @@ pytest.importorskip("pynetdicom", reason='pynetdicom is missing: pip install "kn
 from kneegrade.server.destinations.delivery import Round, deliver_due
 from kneegrade.server.destinations.destination_settings import DimseSettings, TlsSettings
 from kneegrade.server.destinations.dimse_destination import DimseDestination
+from kneegrade.server.spool.film_spool import Spool
 
 # pynetdicom leaves the socket of a connection that was refused to the garbage collector
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+
+
+@pytest.fixture
+def no_sockets_are_left():
+    yield
+    gc.collect()
+
+
+@pytest.fixture
+def spool(tmp_path: Path):
+    spool = Spool(tmp_path / "spool", min_free_bytes=0, clock=Clock())
+    yield spool
+    spool.close()
 
 
 def pacs(port: int, **settings: object) -> DimseDestination:
@@ -123,7 +139,6 @@ def test_objects_before_a_broken_association_are_not_sent_again(spool):
         if len(received) == 2 and not is_broken.is_set():
             is_broken.set()
             event.assoc.abort()
-            threading.Event().wait(1)  # the abort is out before the answer
         return 0
 
     entity = AE("PACS")

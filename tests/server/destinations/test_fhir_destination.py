@@ -1,10 +1,11 @@
 """Results to FHIR servers."""
 
 import json
+from pathlib import Path
 
 import pytest
 from clinical_films import JOB, VARIANTS, phantom_pair
-from delivery_peers import put_results, states
+from delivery_peers import Clock, put_results, states
 from web_peer import Answer, running_web_peer
 
 pytest.importorskip("dicomweb_client", reason='dicomweb-client is missing: pip install "kneegrade[dicom]"')
@@ -13,8 +14,16 @@ from kneegrade.clinical import film_objects
 from kneegrade.server.destinations.delivery import Round, deliver_due
 from kneegrade.server.destinations.destination_settings import FhirSettings
 from kneegrade.server.destinations.fhir_destination import NO_PATIENT, NO_SYSTEM, FhirDestination
+from kneegrade.server.spool.film_spool import Spool
 
 SYSTEM = "urn:oid:1.2.36.146"
+
+
+@pytest.fixture
+def spool(tmp_path: Path):
+    spool = Spool(tmp_path / "spool", min_free_bytes=0, clock=Clock())
+    yield spool
+    spool.close()
 
 
 @pytest.fixture(scope="module")

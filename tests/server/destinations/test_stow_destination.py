@@ -2,10 +2,11 @@
 
 import json
 import logging
+from pathlib import Path
 
 import pytest
 from archive import AE_TITLE, needs_orthanc, running_archive
-from delivery_peers import free_port, put_results, put_three, small_object, states
+from delivery_peers import Clock, free_port, put_results, put_three, small_object, states
 from web_peer import Answer, running_web_peer, stow_answer, uid_in
 
 pytest.importorskip("dicomweb_client", reason='dicomweb-client is missing: pip install "kneegrade[dicom]"')
@@ -16,6 +17,13 @@ from kneegrade.server.destinations.destination_settings import DimseSettings, St
 from kneegrade.server.destinations.dimse_destination import DimseDestination
 from kneegrade.server.destinations.stow_destination import StowDestination
 from kneegrade.server.spool.film_spool import Spool
+
+
+@pytest.fixture
+def spool(tmp_path: Path):
+    spool = Spool(tmp_path / "spool", min_free_bytes=0, clock=Clock())
+    yield spool
+    spool.close()
 
 
 def web(url: str, **settings: object) -> StowDestination:

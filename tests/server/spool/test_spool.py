@@ -13,7 +13,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from standing_clock import Clock
 
 from kneegrade.errors import UsageError
 from kneegrade.server.spool.film_spool import Spool, SpoolError, SpoolFullError
@@ -21,6 +20,13 @@ from kneegrade.server.spool.spool_files import remove_all
 from kneegrade.server.spool.spool_schema import MAX_INTERRUPTIONS
 
 SOURCE = str(Path(__file__).parents[3] / "src")
+
+
+class Clock:
+    now = 1_800_000_000.0
+
+    def __call__(self):
+        return self.now
 
 
 @pytest.fixture
