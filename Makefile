@@ -35,12 +35,12 @@ test-oldest:  ## run the tests with the lowest versions that pyproject.toml allo
 	mkdir -p build && echo "$(OLDEST_TORCH)" > build/oldest/torch.txt
 	build/oldest/bin/pip install --quiet uv
 	build/oldest/bin/uv pip compile pyproject.toml --python build/oldest/bin/python --resolution lowest-direct \
-	  --extra dicom --extra openvino --extra ray --only-binary :all: --override build/oldest/torch.txt --no-annotate --no-header --quiet -o build/oldest/all.txt
+	  --extra serve --extra openvino --extra ray --only-binary :all: --override build/oldest/torch.txt --no-annotate --no-header --quiet -o build/oldest/all.txt
 	grep -vE "^(nvidia|cuda|triton)" build/oldest/all.txt > build/oldest/requirements.txt  # pip adds what torch needs
 	build/oldest/bin/pip install --quiet -r build/oldest/requirements.txt
 	build/oldest/bin/pip install --quiet --no-deps --editable .
 	build/oldest/bin/pip install --quiet --constraint build/oldest/requirements.txt \
-	  pytest pytest-xdist hypothesis jsonschema mpmath duckdb polars
+	  pytest pytest-xdist hypothesis jsonschema mpmath duckdb polars httpx "fsspec[http]"
 	KNEEGRADE_TEST_WARNINGS=default build/oldest/bin/python -m pytest -W default -m "not slow" --ignore tests/reporting/test_html_in_browser.py
 
 docs: $(INSTALLED)  ## build the documentation into site/; a dead link fails

@@ -69,16 +69,14 @@ def batch_tables() -> str:
     lines = []
     for name, columns in TABLES.items():
         lines += [f"## {name}", "", "| column | type | content |", "|---|---|---|"]
-        lines += [f"| `{c.name}` | {_type(c.type)} | {_cell(c.meaning)} |" for c in columns] + [""]
+        lines += [f"| `{c.name}` | {_type(c)} | {_cell(c.meaning)} |" for c in columns] + [""]
     return "\n".join(lines)
 
 
-def _type(kind: Any) -> str:
-    text = str(kind)
-    if kind.num_fields != 1:
-        return text
-    size = getattr(kind, "list_size", None)
-    return f"list of {size or 'any number of'} {kind.value_type}"
+def _type(column: Column) -> str:
+    if column.type.num_fields != 1:
+        return str(column.type)
+    return f"list of {column.length or 'any number of'} {column.type.value_type}"
 
 
 def recipes() -> str:

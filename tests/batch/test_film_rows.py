@@ -8,14 +8,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from kneegrade import Grader
 from kneegrade.anatomy import UserHints
 from kneegrade.batch import film_task, read_table, write_summary
 from kneegrade.batch.film_task import FilmTask, ObjectSettings, content_version, film_rows
+from kneegrade.batch.parquet import KNEES
 from kneegrade.batch.plan import PlannedFilm
 from kneegrade.batch.result_parts import PartWriter
+from kneegrade.batch.rows import FilmRows
 from kneegrade.batch.shard import Shard
 from kneegrade.batch.summary import ReviewedKnee, choose
 from kneegrade.clinical import Job, ObjectWriter
@@ -60,9 +63,25 @@ def test_columns_of_the_users_table_and_types(written):
     for table in (knees, films):
         assert set(table["input_subject"].to_pylist()) == {"007"}
         assert set(table["input_visit"].to_pylist()) == {12}
-    assert knees.schema.field("landmarks_px").type == pa.list_(pa.float32(), 148)
+    assert knees.schema.field("landmarks_px").type == pa.list_(pa.float32())
     assert not any(pa.types.is_float64(field.type) for field in knees.schema)
     assert [knees.num_rows, films.num_rows] == [3, 3]
+
+
+def test_lists_have_their_stated_lengths_or_are_null_and_none_has_a_fixed_size(written, tmp_path):
+    folder, _ = written
+    graded = read_table(folder, "knees")
+    writer = PartWriter(tmp_path, Shard(), [pa.field("at", pa.list_(pa.int8(), 2))])
+    writer.add(FilmRows({}, [{**graded.to_pylist()[0], "input_at": [1, 2]}, {"status": "not_gradable"}], {}))
+    writer.flush()
+    knees = pq.read_table(tmp_path / "knees")  # pyarrow before 26 fails here if a null list has a fixed size
+    assert not any(pa.types.is_fixed_size_list(field.type) for field in knees.schema)
+    assert knees["input_at"].to_pylist() == [[1, 2], None]
+    for column in KNEES:
+        if column.length is not None:
+            whole, missing = knees[column.name].to_pylist()
+            assert missing is None
+            assert len(whole) == column.length, column.name
 
 
 def test_the_log_tells_how_a_film_was_done_and_nothing_about_the_patient(written):

@@ -3,6 +3,9 @@
 Three tables of Parquet files: `knees` (a row per knee), `films` (a row per film) and `log` (a row per graded film: what
 differs between two runs on the same films). Additional columns raise the minor version of the schema; a change that
 breaks readers raises the major version. The tables' page in docs/ is generated from `TABLES`.
+
+Lists have no fixed size in the schema, though most have a known length: pyarrow before 26 cannot read files in which a
+list of fixed size is null, as those of a knee without grades are.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,23 +22,24 @@ from kneegrade.measurements import JointSpace, Measurement
 from kneegrade.results import Finding, GradedKnee, GradedRadiograph, GradeResult
 from kneegrade.schema import TARGETS
 
-SCHEMA_VERSION: Final = "1.0"
+SCHEMA_VERSION: Final = "2.0"
 VERSION_KEY: Final = b"kneegrade.schema_version"
 INPUT_PREFIX: Final = "input_"  # of columns that come from the user's table
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its name, its type, and its meaning for the documentation."""
+    """A column: its name, its type, its meaning for the documentation, and the length of its lists if it is known."""
 
     name: str
     type: pa.DataType
     meaning: str
+    length: int | None = None
 
 
-def vector(length: int) -> pa.DataType:
-    """The type of a list of `length` float32 numbers."""
-    return pa.list_(pa.float32(), length)
+def _vector(name: str, length: int, meaning: str) -> Column:
+    """A column of lists of `length` float32 numbers."""
+    return Column(name, pa.list_(pa.float32()), meaning, length)
 
 
 _CODES: Final = pa.list_(pa.string())
@@ -53,7 +57,7 @@ def _grade_columns() -> Iterable[Column]:
     for target in TARGETS:
         name, label, top = target.name, target.label, target.classes - 1
         yield Column(name, pa.int8(), f"{label}, 0 to {top}; null if the knee is not graded")
-        yield Column(f"{name}_probabilities", vector(target.classes), f"calibrated probabilities of 0 to {top}")
+        yield _vector(f"{name}_probabilities", target.classes, f"calibrated probabilities of 0 to {top}")
         yield Column(f"{name}_set_low", pa.int8(), "lowest grade of the prediction set; null without sets")
         yield Column(f"{name}_set_high", pa.int8(), "highest grade of the prediction set")
         yield Column(f"{name}_study", pa.int8(), "the grade on the study's scale, if the above is on that of a site")
@@ -79,13 +83,13 @@ KNEES: Final[tuple[Column, ...]] = (
     *_measured("joint_space_lateral", "fraction", "lateral width at 0.825 of the tibial width"),
     *_measured("joint_space_medial", "mm", "minimum medial width in mm; null without a trusted pixel spacing"),
     *_measured("joint_space_lateral", "mm", "lateral width in mm"),
-    Column("joint_space_fixed_fraction", vector(len(FIXED_AT)), f"widths at x = {_AT}, as fractions"),
-    Column("joint_space_fixed_error_fraction", vector(len(FIXED_AT)), "their standard errors"),
+    _vector("joint_space_fixed_fraction", len(FIXED_AT), f"widths at x = {_AT}, as fractions"),
+    _vector("joint_space_fixed_error_fraction", len(FIXED_AT), "their standard errors"),
     *_measured("convergence_angle", "deg", "joint-line convergence angle, positive if the joint opens laterally"),
     *_measured("tibial_width", "px", "width of the tibial plateau in pixels"),
     Column("mm_per_px", pa.float32(), "pixel spacing; null without one that is trusted"),
-    Column("landmarks_px", vector(2 * NUM_LANDMARKS), "x and y of the 74 landmarks: x0, y0, x1, y1, …"),
-    Column("point_confidence", vector(NUM_LANDMARKS), "probability that a landmark is within 2 % of the tibial width"),
+    _vector("landmarks_px", 2 * NUM_LANDMARKS, "x and y of the 74 landmarks: x0, y0, x1, y1, …"),
+    _vector("point_confidence", NUM_LANDMARKS, "probability that a landmark is within 2 % of the tibial width"),
     Column("landmarks_outside", pa.list_(pa.int8()), "indices of the landmarks outside the film"),
     Column("landmark_confidence", pa.float32(), "0 to 1"),
     Column("side_confidence", pa.float32(), "0.5 to 1, of the side that the anatomy indicates"),
@@ -123,8 +127,14 @@ def table_schema(name: str, input_fields: Sequence[pa.Field] = ()) -> pa.Schema:
         input_fields: columns of the user's table, which `knees` and `films` repeat after their own.
     """
     fields = [pa.field(column.name, column.type) for column in TABLES[name]]
-    carried = [] if name == "log" else [field.with_name(INPUT_PREFIX + field.name) for field in input_fields]
+    carried = [] if name == "log" else [_carried(field) for field in input_fields]
     return pa.schema([*fields, *carried], metadata={VERSION_KEY: SCHEMA_VERSION.encode()})
+
+
+def _carried(field: pa.Field) -> pa.Field:
+    """The column that repeats a column of the user's table; lists of fixed size become lists of any size."""
+    kind = field.type
+    return pa.field(INPUT_PREFIX + field.name, pa.list_(kind.value_type) if pa.types.is_fixed_size_list(kind) else kind)
 
 
 def film_row(film: GradedRadiograph) -> Row:

@@ -19,7 +19,7 @@ class Limits:
         child_seconds: time in which the decoding process may make no progress with one file, in seconds
             (`stuck_process`); it may take ten times as long in all. Its processor time is limited by `cpu_limit`.
         zip_members: number of members in one zip archive.
-        zip_member_bytes: uncompressed size of one member.
+        zip_member_bytes: uncompressed size of one member, which the calling process holds.
         zip_ratio: uncompressed size over compressed size of one member; not checked for members below 1 MiB.
 
     Raises:
@@ -32,7 +32,7 @@ class Limits:
     child_memory_bytes: int = 4096 * MEBIBYTE
     child_seconds: float = 60.0
     zip_members: int = 10_000
-    zip_member_bytes: int = 256 * MEBIBYTE
+    zip_member_bytes: int = 240 * MEBIBYTE
     zip_ratio: float = 200.0
 
     def __post_init__(self) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from subprocess import Popen
 from typing import Final, Literal, NamedTuple
 
-LOOK_SECONDS: Final = 1.0
+LOOK_SECONDS: Final = 0.2
 LOOKS_STOPPED: Final = 2  # in a row, after which a stopped process is killed
 LEAST_SHARE: Final = 0.01  # of one processor; a process that uses less makes no progress
 LONGEST: Final = 10  # times the seconds without progress, for a process that makes progress
