@@ -8,7 +8,7 @@ import typer
 from markers import filled
 from pydantic import BaseModel
 
-from kneegrade.batch import TABLES
+from kneegrade.batch import TABLES, Column
 from kneegrade.commands import app
 from kneegrade.training.config import Recipe
 from kneegrade.training.detector.detector_recipe import DetectorRecipe
