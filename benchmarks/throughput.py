@@ -49,6 +49,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--option", action="append", default=[], help="option of `kneegrade batch`; may be repeated")
     options = parser.parse_args()
+    if options.option and {*options.parts.split(",")} & {"stages", "large", "memory"}:
+        parser.error("stages, large and memory grade in this process and take no --option")
     with tempfile.TemporaryDirectory() as folder:
         for part in options.parts.split(","):
             work = Path(folder) / part
@@ -72,6 +74,17 @@ def command(options: argparse.Namespace, films: Path, output: Path, *extra: str)
     return [*call, *options.option, *extra]
 
 
+def run_completely(options: argparse.Namespace, films: Path, output: Path, *extra: str) -> None:
+    """Run `kneegrade batch` to its end.
+
+    Raises:
+        RuntimeError: it ended otherwise than after all films (0, or 1: some have no grades).
+    """
+    code = subprocess.run(command(options, films, output, *extra), check=False).returncode
+    if code not in (0, 1):
+        raise RuntimeError(f"kneegrade batch ended with exit code {code}")
+
+
 def films_per_second(output: Path) -> float:
     finished = np.sort(read_table(output, "log", ["finished"])["finished"].to_numpy())
     return (len(finished) - 1) / float((finished[-1] - finished[0]) / np.timedelta64(1, "s"))
@@ -79,7 +92,7 @@ def films_per_second(output: Path) -> float:
 
 def speed(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     films, start = choose(options, options.number, work / "in"), time.monotonic()
-    subprocess.run(command(options, films, work / "out", "--workers", str(options.workers)), check=False)
+    run_completely(options, films, work / "out", "--workers", str(options.workers))
     seconds = time.monotonic() - start
     log = read_table(work / "out", "log").to_pandas()
     return {
@@ -92,7 +105,7 @@ def speed(options: argparse.Namespace, work: Path) -> dict[str, Any]:
 
 def sharing(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     films = choose(options, options.number, work / "in")
-    subprocess.run(command(options, films, work / "one", "--workers", "2"), check=False)
+    run_completely(options, films, work / "one", "--workers", "2")
     runs = [subprocess.Popen(command(options, films, work / name, "--workers", "1")) for name in ("left", "right")]
     for run in runs:
         run.wait()
@@ -195,7 +208,8 @@ def resident_mb(pid: int) -> float:
 
 def kills(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     films, output, moments = choose(options, options.kill_films, work / "in"), work / "out", random.Random(0)
-    call = command(options, films, output, "--workers", str(options.workers))
+    workers = ("--workers", str(options.workers))
+    call = command(options, films, output, *workers)
     finished, while_running = [], 0
     for _ in range(options.kills):
         run = subprocess.Popen(call)
@@ -206,20 +220,24 @@ def kills(options: argparse.Namespace, work: Path) -> dict[str, Any]:
             with_no_error(lambda pid=pid: os.kill(pid, signal.SIGKILL))
         run.wait()
         finished.append(read_table(output, "films", ["source"]).num_rows)
-    subprocess.run(call, check=False)
+    run_completely(options, films, output, *workers)
     rows = {table: Counter(read_table(output, table, ["source"])["source"].to_pylist()) for table in ("films", "log")}
+    knees = Counter(knee_keys(output))
     return {
         "films": options.kill_films, "kills": options.kills, "kills_while_running": while_running,
         "film_rows": sum(rows["films"].values()),
         "films_twice": sum(count > 1 for count in rows["films"].values()),
         "films_finished_after_each_kill": finished,
-        "knees_without_film": len({*knee_sources(output)} - set(rows["films"])),
+        "knees": len(knees), "knees_twice": sum(count > 1 for count in knees.values()),
+        "knees_without_film": len({source for source, _ in knees} - set(rows["films"])),
     }  # fmt: skip
 
 
-def knee_sources(output: Path) -> Iterator[str]:
+def knee_keys(output: Path) -> Iterator[tuple[str, int]]:
+    """Film and number of each row in the files of `knees`, as a program that knows nothing of the films reads them."""
     for path in (output / "knees").glob("*.parquet"):
-        yield from pq.read_table(path, columns=["source"])["source"].to_pylist()
+        columns = pq.read_table(path, columns=["source", "knee"])
+        yield from zip(columns["source"].to_pylist(), columns["knee"].to_pylist(), strict=True)
 
 
 def with_no_error(action: Callable[[], None]) -> None:
@@ -238,12 +256,12 @@ def identity(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     for name, calls in runs.items():
         output = work / name.replace(" ", "-")
         for extra in calls:
-            subprocess.run(command(options, films, output, *extra), check=False)
+            run_completely(options, films, output, *extra)
         tables = [sorted_table(output, table) for table in ("knees", "films")]
         expected = expected or tables
-        same[name] = all(one.equals(other) for one, other in zip(tables, expected, strict=True))
+        same[name] = tables[1].num_rows == options.number and all(one.equals(other) for one, other in zip(tables, expected, strict=True))
         shutil.rmtree(output)
-    return {"films": options.number, "identical_rows": same}
+    return {"films": options.number, "rows": [table.num_rows for table in expected or []], "identical_rows": same}
 
 
 def sorted_table(output: Path, table: str) -> Any:
