@@ -259,7 +259,9 @@ def identity(options: argparse.Namespace, work: Path) -> dict[str, Any]:
             run_completely(options, films, output, *extra)
         tables = [sorted_table(output, table) for table in ("knees", "films")]
         expected = expected or tables
-        same[name] = tables[1].num_rows == options.number and all(one.equals(other) for one, other in zip(tables, expected, strict=True))
+        same[name] = tables[1].num_rows == options.number and all(
+            one.equals(other) for one, other in zip(tables, expected, strict=True)
+        )
         shutil.rmtree(output)
     return {"films": options.number, "rows": [table.num_rows for table in expected or []], "identical_rows": same}
 
