@@ -14,7 +14,7 @@ import pytest
 
 from kneegrade.batch import read_table
 
-WARNINGS = os.environ.get("KNEEGRADE_TEST_WARNINGS", "error")  # `make test-oldest`: default
+WARNINGS = os.environ.get("KNEEGRADE_TEST_WARNINGS", "error")  # `make test-oldest`: ignore
 PROGRAM = "import worker_faults; worker_faults.main()"
 
 

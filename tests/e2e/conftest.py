@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-WARNINGS = os.environ.get("KNEEGRADE_TEST_WARNINGS", "error")  # of started programs; `make test-oldest`: default
+WARNINGS = os.environ.get("KNEEGRADE_TEST_WARNINGS", "error")  # of started programs; `make test-oldest`: ignore
 
 
 @pytest.fixture(scope="session")

@@ -78,6 +78,7 @@ def test_a_table_without_grades_is_refused(kneegrade_here, tmp_path):
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="no Chromium")
 def test_the_page_opens_without_errors(kneegrade_here, label_file, tmp_path):
+    pytest.importorskip("playwright", reason="playwright is missing; pip install 'kneegrade[dev]'")
     from playwright.sync_api import sync_playwright
 
     assert kneegrade_here("audit", label_file, "-o", tmp_path / "out", "--quiet").returncode == 0
