@@ -18,6 +18,7 @@ others are scored.
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,7 @@ def main() -> None:
     if options.what == "logits":
         np.savez(options.output, **logits_of(pd.read_parquet(options.knees), options.part, options.weights))
         return
-    postprocessor = Postprocessor.of(load_weights(options.weights, "grader"))
+    postprocessor = replace(Postprocessor.of(load_weights(options.weights, "grader")), site=None)
     knees = dict(np.load(options.knees))
     if options.what == "simulated":
         for number in SIZES:

@@ -26,7 +26,6 @@ of the simulated hospital; and means over 100 draws of 100 knees that the scale 
 """
 
 import argparse
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -41,6 +40,7 @@ from site_tables import print_tables
 from kneegrade import Grader
 from kneegrade.imaging.styles import UNSEEN_FAMILIES
 from kneegrade.uncertainty import Postprocessor
+from kneegrade.uncertainty.site_scale import SITE
 from kneegrade.weights import load_weights, shipped_path
 
 
@@ -70,9 +70,20 @@ def main() -> None:
         divided.to_parquet(options.output, index=False)
         print(divided.groupby(["part", "kl"]).size().unstack())
     else:
+        postprocessor = study_postprocessor(options.weights)
         sites = graded_sites(options) if options.command == "grade" else stored_sites(options.folder)
-        weights = load_weights(options.weights or shipped_path("grader"), "grader")
-        print_tables(sites, replace(Postprocessor.of(weights), site=None))
+        print_tables(sites, postprocessor)
+
+
+def study_postprocessor(path: Path | None) -> Postprocessor:
+    """The postprocessor of a grader's weights (None: the shipped ones), whose grades are on the study's scale."""
+    weights = load_weights(path or shipped_path("grader"), "grader")
+    if SITE in weights.description:
+        raise SystemExit(
+            f"The weights {weights.name} report on the scale of a site's reader. These tables are about the study's "
+            "scale, and fit the scale of each site themselves. Use the weights that `kneegrade calibrate --site` read."
+        )
+    return Postprocessor.of(weights)
 
 
 def graded_sites(options: argparse.Namespace) -> dict[str, pd.DataFrame]:

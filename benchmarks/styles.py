@@ -94,7 +94,7 @@ class StyledGrader:
                 roi, inside = in_style(roi, coverage(self.crops, part), draw(name, len(part), generator))
             logits.append(self.network(roi, batch.landmarks_px, batch.visible, inside).logits)
         joined = {t.name: torch.cat([part[t.name] for part in logits]) for t in TARGETS}
-        return self.postprocess(joined).probabilities
+        return self.postprocess(joined).on_study_scale.probabilities
 
 
 def draw(name: str, batch: int, generator: torch.Generator) -> StyleParams:

@@ -227,6 +227,13 @@ def test_the_removed_refusal_rate_is_refused_with_what_replaces_it(tmp_path):
     assert "--finding-rate" in done.stderr
 
 
+def test_films_of_another_site_are_refused_where_the_detection_of_metal_is_not_trained(tmp_path):
+    options = ("--manifest", tmp_path / "m.parquet", "--phantoms", tmp_path, "-o", tmp_path / "out")
+    done = run("quality-control", *options, "--implants", tmp_path / "w.safetensors", "--other-site", tmp_path)
+    assert done.exit_code == 2
+    assert "Leave out one of the two" in " ".join(done.stderr.split())
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -177,8 +177,8 @@ def test_people_are_either_fitted_or_measured_on(untrained, tmp_path):
     np.testing.assert_array_equal(read.guess(), first.grades)
     none, _ = calibrate(table, tmp_path / "c.safetensors", untrained, share=1.0)
     assert none is None
-    with pytest.raises(RecipeError, match="Found 36 knees to calibrate on"):
+    with pytest.raises(RecipeError, match="Found 36 graded knees to calibrate on"):
         calibrate(table, tmp_path / "d.safetensors", untrained, share=0.2)
-    with pytest.raises(RecipeError, match="200 graded knees of 1 subjects to calibrate on; at least 10 subjects"):
+    with pytest.raises(RecipeError, match="at most 200 labelled knees of 1 subjects per grade to calibrate on"):
         calibrate(table.assign(subject_id="p"), tmp_path / "e.safetensors", untrained, share=1.0)
     assert not (tmp_path / "e.safetensors").exists()

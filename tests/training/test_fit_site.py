@@ -1,13 +1,17 @@
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 
 from kneegrade.coherence import smoothed_table
 from kneegrade.errors import RecipeError
 from kneegrade.evaluation.two_sample import SiteProfile
 from kneegrade.schema import CLASSES, ONE_HOT_LENGTH, TARGETS, grade_tuple_counts
-from kneegrade.training.fit_site import correct_prevalence
+from kneegrade.training import fit_site
+from kneegrade.training.fit_site import calibrate_to_site, correct_prevalence
+from kneegrade.training.predict_films import KneePredictions
 from kneegrade.uncertainty import Calibration, CoherentDecoder, Postprocessor
-from kneegrade.weights import load_weights, save_weights
+from kneegrade.weights import load_weights, read_description, save_weights
 
 TABLE = smoothed_table(grade_tuple_counts())
 
@@ -48,3 +52,18 @@ def test_a_correction_is_refused_where_the_features_differ(weights, tmp_path):
     with pytest.raises(RecipeError, match="features of the site's knees differ"):
         correct_prevalence(moved, profile_of(600, 1), tmp_path / "site.safetensors", weights, site="North")
     assert not (tmp_path / "site.safetensors").exists()
+
+
+def test_the_site_describes_the_knees_that_were_read(weights, tmp_path, monkeypatch):
+    """The predictions are simulated: 60 knees of 30 people have a KL label, 40 of other people have none."""
+    profile = profile_of(100, 2)
+    logits = {t.name: torch.from_numpy(np.log(profile.probabilities[:, t.one_hot])) for t in TARGETS}
+    targets = np.full((100, ONE_HOT_LENGTH), np.nan, dtype=np.float32)
+    targets[:60, :5] = np.eye(5)[profile.probabilities[:60, :5].argmax(1)]
+    subject, source = (np.arange(100) // 2).astype(str), np.where(np.arange(100) < 60, "read", "unread")
+    knees = KneePredictions(np.arange(100), subject, source, targets, "manifest", (), logits)
+    monkeypatch.setattr(fit_site, "predict_knees", lambda *_, **__: knees)
+    found = calibrate_to_site(pd.DataFrame(), tmp_path / "site.safetensors", weights, site="North")
+    about = read_description(tmp_path / "site.safetensors")["site"]
+    assert (about["knees"], about["subjects"], about["sources"]) == (60, 30, ["read"])
+    assert found.scale.knees == 60

@@ -6,12 +6,16 @@ import torch
 from scipy.optimize import check_grad
 from sklearn.metrics import log_loss
 
+from kneegrade.coherence import breaks_hard_rule, smoothed_table
 from kneegrade.errors import RecipeError
-from kneegrade.schema import CLASSES, ONE_HOT_LENGTH, TARGETS
+from kneegrade.schema import CLASSES, ONE_HOT_LENGTH, TARGETS, grade_tuple_counts
 from kneegrade.uncertainty import (
     Calibration,
+    CoherentDecoder,
     ConformalSets,
     Postprocessor,
+    SiteMap,
+    SiteScale,
     cross_fitted_scale,
     fit_site_scale,
     threshold_positions,
@@ -73,9 +77,26 @@ def test_a_reader_on_the_scale_of_the_study_keeps_the_identity():
     drawn = np.array([np.random.default_rng(i).choice(5, p=p) for i, p in enumerate(study[:, KL.one_hot])])
     targets = np.full(study.shape, np.nan)
     targets[:, KL.one_hot] = np.eye(5)[drawn]
-    scale = fit_site_scale(study, targets, people, name="s")
+    decoder = CoherentDecoder(smoothed_table(grade_tuple_counts()), 0.0, 0.7, 0.3)
+    grades = decoder.grades(study)
+    assert (grades != decoder.independent_grades(study))[:, 0].any()  # rules and guard move grades of KL
+    scale = fit_site_scale(study, targets, people, name="s", ordinal_smoothing=0.3)
     assert scale.maps["kl"].family == "identity"
     np.testing.assert_allclose(scale.probabilities(study), study, atol=1e-6)
+    np.testing.assert_array_equal(scale.grades(scale.probabilities(study), grades), grades)
+
+
+def test_corrected_prevalences_keep_the_rules_of_the_readers():
+    decoder = CoherentDecoder(smoothed_table(grade_tuple_counts()), 0.0, 0.7, 0.3)
+    study, _, _ = knees_of(400, 11)
+    logits = {t.name: torch.from_numpy(np.log(study[:, t.one_hot])) for t in TARGETS}
+    for severity in (0.0, -0.8):
+        maps = {t.name: SiteMap("bias", severity * np.arange(t.classes)) for t in TARGETS}
+        scale = SiteScale("s", 60, maps, ConformalSets(), 0.3)
+        found = Postprocessor(Calibration().requires_grad_(False), decoder, ConformalSets(), scale)(logits)
+        assert breaks_hard_rule(decoder.independent_grades(found.probabilities)).any()  # a choice per grade would
+        assert not breaks_hard_rule(found.grades).any()
+        assert np.array_equal(found.grades, found.study.grades) == (severity == 0)
 
 
 @pytest.mark.parametrize("number", [50, 100])

@@ -40,7 +40,7 @@ def calibrate(
         typer.Option(
             metavar="NAME",
             help="Keep the calibration and fit the scale of this site's reader on top, on all knees (50 or more).",
-            show_default="fit the calibration itself, on 100 or more knees",
+            show_default="fit the calibration itself, on 100 or more graded knees",
         ),
     ] = None,
     unlabelled: Annotated[

@@ -90,6 +90,11 @@ def quality_control(
             "--refusal-rate was removed: knees unlike the training knees are no longer refused, they have a finding. "
             "Use --finding-rate to choose how many normal knees may have one."
         )
+    if implants is not None and other_site:
+        raise UsageError(
+            "--other-site adds films to train the detection of metal on, but with --implants it is not trained. Leave "
+            "out one of the two."
+        )
     table = load_manifest(manifest)
     prepare_output(output)
     path = output / "weights.safetensors"

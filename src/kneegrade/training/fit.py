@@ -20,6 +20,7 @@ from kneegrade.evaluation import Predictions
 from kneegrade.progress import Progress
 from kneegrade.quiet_imports import import_joblib_quietly
 from kneegrade.schema import TARGETS, grade_tuple_counts
+from kneegrade.training.fit_provenance import implant_training, names_of_sources, with_provenance_of_implants
 from kneegrade.training.metal.implant_sites import PhantomParts, fit_implants_of_manifests, without_metal
 from kneegrade.training.predict import predict_knees
 from kneegrade.training.predict_films import KneePredictions, requested
@@ -32,15 +33,16 @@ from kneegrade.uncertainty import (
     QualityControl,
     fit_postprocessor,
     fit_quality_control,
+    grades_with_enough_labels,
     load_implants,
 )
+from kneegrade.uncertainty.label_counts import MIN_KNEES, MIN_PEOPLE
 from kneegrade.uncertainty.postprocess import CALIBRATION, DECODER, SETS
 from kneegrade.uncertainty.quality_control import QUALITY_CONTROL
 from kneegrade.uncertainty.site_scale import SITE, SITE_SETS
 from kneegrade.weights import (
     Weights,
     load_weights,
-    read_description,
     save_weights,
     shipped_path,
     weights_reference,
@@ -58,8 +60,8 @@ def calibrate(
 ) -> tuple[Predictions | None, list[str]]:  # fmt: skip
     """Write weights with calibration, coherent decoding and prediction sets fitted on labelled knees.
 
-    All three are fitted on the same people, see `kneegrade.uncertainty.fit_postprocessor`. Grades without any label
-    keep the calibration of the input weights.
+    All three are fitted on the same people, see `kneegrade.uncertainty.fit_postprocessor`. Grades that were read in
+    fewer than 50 knees or 20 subjects keep the calibration and the prediction sets of the input weights.
 
     Args:
         table: a manifest of labelled knees that the network was not trained on. The detector finds the landmarks of
@@ -73,28 +75,27 @@ def calibrate(
         progress: called with (films done, films in all).
 
     Returns:
-        Predictions of the new weights for the people who were not used (None if there are none), and a line with the
-        reason for each knee that was left out.
+        Predictions of the new weights for the graded knees of the people who were not used (None if there are none),
+        and a line with the reason for each knee that was left out and for the grades that were not fitted.
 
     Raises:
-        RecipeError: fewer than 100 knees or fewer than ten labelled people to fit on, or no knee could be cropped.
+        RecipeError: fewer than 100 graded knees to fit on, no grade of 50 knees of 20 subjects, grades that would keep
+            prediction sets of another level, or no knee could be cropped.
         WeightsError: the weights are missing, damaged or of another kind.
     """
     path = weights or shipped_path("grader")
     loaded = load_weights(path, "grader")
     knees = predict_knees(table, path, device=device, workers=os.cpu_count() or 1, progress=progress)
-    fitted = in_first_group(knees.subject, share, seed)
+    labelled, first = np.isfinite(knees.targets).any(1), in_first_group(knees.subject, share, seed)
+    fitted, rest = labelled & first, labelled & ~first
     if fitted.sum() < MIN_CALIBRATION_KNEES:
         raise RecipeError(
-            f"Found {int(fitted.sum())} knees to calibrate on; at least {MIN_CALIBRATION_KNEES} are needed. Give a "
-            "manifest with more knees or a larger share, or fit the scale of a site's reader with --site, which needs "
-            "50 knees."
+            f"Found {int(fitted.sum())} graded knees to calibrate on; at least {MIN_CALIBRATION_KNEES} are needed. "
+            "Give a manifest with more graded knees or a larger share, or fit the scale of a site's reader with "
+            "--site, which needs 50 knees."
         )
-    labelled, before = (
-        CalibrationKnees(knees.logits, knees.targets, knees.subject),
-        Postprocessor.of(loaded).calibration,
-    )
-    postprocessor = fit_postprocessor(labelled.part(fitted), smoothed_table(grade_tuple_counts()), level, seed, before)
+    given, before = CalibrationKnees(knees.logits, knees.targets, knees.subject), Postprocessor.of(loaded)
+    postprocessor = fit_postprocessor(given.part(fitted), smoothed_table(grade_tuple_counts()), level, seed, before)
     decoder = postprocessor.decoder
     description = {
         **_description_of_knees(loaded, knees, fitted),
@@ -107,14 +108,27 @@ def calibrate(
     kept = {key: value for key, value in loaded.tensors.items() if key.split(".")[0] not in replaced}
     about = {key: value for key, value in loaded.description.items() if key != SITE}
     save_weights(output, {**kept, **postprocessor.tensors()}, {**about, "name": name, "calibrated": description})
-    if fitted.all():
-        return None, list(knees.left_out)
-    rest = postprocessor(labelled.part(~fitted).logits)
+    lines = [*knees.left_out, *_kept_grades(description["grades"], before)]
+    if not rest.any():
+        return None, lines
+    graded = postprocessor(given.part(rest).logits)
     predictions = Predictions(
-        rest.probabilities.astype(np.float32), knees.targets[~fitted], knees.subject[~fitted], knees.row[~fitted],
-        rest.grades, rest.sets,
+        graded.probabilities.astype(np.float32), knees.targets[rest], knees.subject[rest], knees.row[rest],
+        graded.grades, graded.sets,
     )  # fmt: skip
-    return predictions, list(knees.left_out)
+    return predictions, lines
+
+
+def _kept_grades(fitted: Collection[str], before: Postprocessor) -> list[str]:
+    """A line that names the grades that were not fitted, or no line if all were."""
+    kept = [target.name for target in TARGETS if target.name not in fitted]
+    if not kept:
+        return []
+    sets = "those of the input weights" if before.sets is not None else "the whole scale (the input weights have none)"
+    return [
+        f"Not fitted, because they were read in fewer than {MIN_KNEES} knees or {MIN_PEOPLE} subjects: "
+        f"{', '.join(kept)}. These grades keep the calibration of the input weights; their prediction sets are {sets}."
+    ]
 
 
 def base_name(description: Mapping[str, Any]) -> str:
@@ -124,12 +138,11 @@ def base_name(description: Mapping[str, Any]) -> str:
 
 def _description_of_knees(loaded: Weights, knees: KneePredictions, fitted: NDArray[np.bool_]) -> dict[str, Any]:
     """The input weights, and the knees that were fitted on, for the description of calibrated weights."""
-    targets = knees.targets[fitted]
     return {
         "weights": weights_reference(loaded.description),
         "knees": int(fitted.sum()),
         "subjects": len(np.unique(knees.subject[fitted])),
-        "grades": [t.name for t in TARGETS if np.isfinite(targets[:, t.one_hot]).any()],
+        "grades": list(grades_with_enough_labels(knees.targets[fitted], knees.subject[fitted])),
         "sources": sorted(set(knees.source[fitted].tolist())),
     }
 
@@ -155,7 +168,8 @@ def quality_control_from_manifest(
         other_sites: manifests of knees without metal of other hospitals, of which the implant network learns too. Its
             limits are chosen on each of them with a network that has not seen it.
         with_metal: ends of the image paths of knees with metal; these rows are left out of all manifests.
-        implants: weights with an implant network (of kind "implants", or of a grader) to take instead of training one.
+        implants: weights with an implant network (of kind "implants", or of a grader) to take instead of training one;
+            `other_sites` are then not used.
         seed: of the division of people, the choice of films and the implant network.
         device: "auto", "cpu" or "cuda".
         progress: called with (films done, films in all).
@@ -210,23 +224,14 @@ def quality_control_from_manifest(
     if not fitted.all():
         measures |= _measures_on_films(control, ood_features(others[~fitted]))
     description = {
-        "sound": len(usual), "reference": int(fitted.sum()), "phantoms": len(implant), "other_sites": len(other_sites),
-        "division": DIVISION,
-        "share": share, "seed": seed, **measures,
+        "sound": len(usual), "reference": int(fitted.sum()), "phantoms": len(implant),
+        "sources": names_of_sources(usual, others[fitted]), **implant_training(sound, other_sites, implants),
+        "division": DIVISION, "share": share, "seed": seed, **measures,
     }  # fmt: skip
     kept = {key: value for key, value in loaded.tensors.items() if not key.startswith(f"{QUALITY_CONTROL}.")}
     kept |= {f"{QUALITY_CONTROL}.{key}": value for key, value in control.state_dict().items()}
-    save_weights(output, kept, {**loaded.description, **_provenance_of_implants(loaded, implants), "gate": description})
+    save_weights(output, kept, {**with_provenance_of_implants(loaded.description, implants), "gate": description})
     return measures
-
-
-def _provenance_of_implants(loaded: Weights, implants: Path | None) -> dict[str, Any]:
-    """Which implant network the weights contain, and the sources that it learnt from, for their description."""
-    if implants is None:
-        return {}
-    found = read_description(implants)
-    lines = [*(loaded.description.get("attribution") or ()), *(found.get("attribution") or ())]
-    return {"attribution": list(dict.fromkeys(lines)), "implants": weights_reference(found)}
 
 
 def _check_numbers(numbers: Mapping[str, int]) -> None:

@@ -30,6 +30,7 @@ from kneegrade.uncertainty import (
     fit_site_scale,
     label_shift_weights,
 )
+from kneegrade.uncertainty.label_counts import knees_read
 from kneegrade.uncertainty.site_scale import SITE, SITE_SETS
 from kneegrade.weights import Weights, load_weights, save_weights, shipped_path, weights_reference
 
@@ -92,9 +93,10 @@ def calibrate_to_site(
     probabilities, grades, sets = cross_fitted_scale(
         study.probabilities, study.grades, knees.targets, knees.subject, **settings
     )
+    fitted = np.any([knees_read(knees.targets)[name] for name in scale.maps], axis=0)
     _save(
         loaded, output, scale, weights=weights_reference(loaded.description), level=level, seed=seed,
-        subjects=len(np.unique(knees.subject)), sources=sorted(set(knees.source.tolist())),
+        subjects=len(np.unique(knees.subject[fitted])), sources=sorted(set(knees.source[fitted].tolist())),
     )  # fmt: skip
     before = Predictions(
         study.probabilities.astype(np.float32), knees.targets, knees.subject, knees.row, study.grades, study.sets

@@ -8,15 +8,11 @@ from kneegrade.uncertainty.calibration import Calibration, fit_calibration, nega
 from kneegrade.uncertainty.conformal import ConformalSets, fit_sets
 from kneegrade.uncertainty.implant_network import ImplantLimits, ImplantNetwork, load_implants, save_implants
 from kneegrade.uncertainty.joint_decoding import CoherentDecoder
+from kneegrade.uncertainty.label_counts import grades_with_enough_labels
 from kneegrade.uncertainty.label_shift import em_prevalences, label_shift_weights
 from kneegrade.uncertainty.ood_features import OODFeatures, concatenate_features, ood_features_of
-from kneegrade.uncertainty.postprocess import (
-    CalibratedGrades,
-    CalibrationKnees,
-    Postprocessor,
-    fit_postprocessor,
-    tuned_postprocessor,
-)
+from kneegrade.uncertainty.postprocess import CalibratedGrades, Postprocessor
+from kneegrade.uncertainty.postprocessor_fit import CalibrationKnees, fit_postprocessor, tuned_postprocessor
 from kneegrade.uncertainty.quality_control import (
     Population,
     QualityControl,
@@ -49,6 +45,7 @@ __all__ = [
     "fit_quality_control",
     "fit_sets",
     "fit_site_scale",
+    "grades_with_enough_labels",
     "label_shift_weights",
     "load_implants",
     "load_quality_control",

@@ -147,7 +147,7 @@ def smooth_ordinal(probabilities: NDArray[np.floating], ordinal_smoothing: float
 def rake_to_labels(table: Array, targets: NDArray[np.floating]) -> Array:
     """The joint table closest to `table` whose marginals are those of the labels.
 
-    Half a count is added to each grade. Grades without any label keep the marginal of `table`.
+    Half a count is added to each grade. Grades without any label keep their distribution given the others.
 
     Args:
         table: (5, 4, 4, 4, 4, 4, 4) joint distribution.

@@ -18,25 +18,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kneegrade.coherence import concatenate_probabilities, most_probable_grades, rule_findings
-from kneegrade.errors import RecipeError
 from kneegrade.results import Finding, GradeResult
 from kneegrade.schema import CLASSES, TARGET_NAMES, TARGETS
-from kneegrade.uncertainty.calibration import (
-    Calibration,
-    expected_agreement,
-    fit_calibration,
-    fit_calibration_through_decoder,
-)
-from kneegrade.uncertainty.conformal import ConformalSets, fit_sets, stricter_level
-from kneegrade.uncertainty.joint_decoding import CoherentDecoder, rake_to_labels
+from kneegrade.uncertainty.calibration import Calibration
+from kneegrade.uncertainty.conformal import ConformalSets, stricter_level
+from kneegrade.uncertainty.joint_decoding import CoherentDecoder
 from kneegrade.uncertainty.site_scale import SiteScale
 from kneegrade.weights import Weights, load_part
 
 DECODER, SETS, CALIBRATION = "decoder", "sets", "calibration"  # prefixes of the keys in a weights file
-JOINT_EXPONENTS = (0.0, 0.3, 0.5, 0.7, 1.0)
-ORDINAL_SMOOTHINGS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
-FOLDS = 5
-FEWEST_PEOPLE = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,12 +162,14 @@ class Postprocessor:
             independent = self.decoder.independent_grades(probabilities)
         sets = None if self.sets is None else self.sets.sets(probabilities, grades, unusual)
         study = CalibratedGrades(probabilities, grades, independent, sets)
-        return study if self.site is None else _on_site_scale(study, self.site, unusual)
+        return study if self.site is None else _on_site_scale(study, self.site, self.decoder, unusual)
 
 
-def _on_site_scale(study: CalibratedGrades, site: SiteScale, unusual: NDArray[np.bool_] | None) -> CalibratedGrades:
+def _on_site_scale(
+    study: CalibratedGrades, site: SiteScale, decoder: CoherentDecoder | None, unusual: NDArray[np.bool_] | None
+) -> CalibratedGrades:
     probabilities = site.probabilities(study.probabilities)
-    grades = site.grades(probabilities, study.grades)
+    grades = site.grades(probabilities, study.grades, decoder)
     sets = site.sets.sets(probabilities, grades, unusual)
     return CalibratedGrades(probabilities, grades, study.independent_grades, sets, study, frozenset(site.maps))
 
@@ -192,98 +184,3 @@ def _with_strict_thresholds(weights: Weights) -> Weights:
         return weights
     nominal = part["threshold"].clamp(min=stricter_level(float(part["level"])))
     return replace(weights, tensors={**weights.tensors, key: nominal})
-
-
-@dataclass(frozen=True, eq=False)
-class CalibrationKnees:
-    """Logits and labels of M knees that the network was not trained on.
-
-    Attributes:
-        logits: grade name → (M, classes).
-        targets: (M, 29) label distributions, NaN where missing.
-        subject: (M,) str.
-    """
-
-    logits: Mapping[str, Tensor]
-    targets: NDArray[np.float32]
-    subject: NDArray[np.str_]
-
-    def part(self, rows: NDArray[np.bool_]) -> "CalibrationKnees":
-        """The knees of a mask (M,)."""
-        logits = {name: value[torch.from_numpy(rows)] for name, value in self.logits.items()}
-        return CalibrationKnees(logits, self.targets[rows], self.subject[rows])
-
-
-def fit_postprocessor(
-    knees: CalibrationKnees,
-    table: NDArray[np.float64],
-    level: float = 0.9,
-    seed: int = 0,
-    previous: Calibration | None = None,
-) -> Postprocessor:
-    """Calibration, decoder and prediction sets fitted on labelled knees.
-
-    The thresholds of the sets are fitted on out-of-fold predictions: the probabilities of each fifth of the people come
-    from a postprocessor that was tuned on the other four fifths (cross-conformal prediction, Vovk 2015). Thresholds
-    fitted on the knees that tuned the calibration would be too small. Each fold therefore also chooses its own joint
-    exponent and ordinal smoothing.
-
-    Args:
-        knees: to fit on.
-        table: (5, 4, 4, 4, 4, 4, 4) joint distribution of any population.
-        level: nominal coverage of the sets.
-        seed: of the folds.
-        previous: a calibration whose parameters are kept for grades without any label. By default such grades keep the
-            parameters of the plain softmax.
-
-    Raises:
-        RecipeError: fewer than ten people with a grade.
-    """
-    labelled = np.isfinite(knees.targets).any(axis=1)
-    people = np.unique(knees.subject[labelled])
-    if len(people) < FEWEST_PEOPLE:
-        raise RecipeError(
-            f"Found {int(labelled.sum())} graded knees of {len(people)} subjects to calibrate on; at least "
-            f"{FEWEST_PEOPLE} subjects are needed, because prediction sets are fitted by cross-validation over "
-            "subjects. Provide a manifest with more subjects, or fit on a larger share of them."
-        )
-    people = np.random.default_rng(seed).permutation(people)
-    probabilities = np.zeros(knees.targets.shape)
-    for fold in range(FOLDS):
-        held_out = np.isin(knees.subject, people[fold::FOLDS])
-        postprocessor = tuned_postprocessor(knees.part(~held_out), table, previous)
-        probabilities[held_out] = postprocessor(knees.part(held_out).logits).probabilities
-    sets = fit_sets(probabilities, knees.targets, level)
-    return replace(tuned_postprocessor(knees, table, previous), sets=sets)
-
-
-def tuned_postprocessor(
-    knees: CalibrationKnees, table: NDArray[np.float64], previous: Calibration | None = None
-) -> Postprocessor:
-    """Calibration and decoder tuned together on labelled knees, without prediction sets.
-
-    Temperatures and biases are fitted through the decoder for every joint exponent tried; the exponent with the lowest
-    negative log-likelihood of the labels is kept. The ordinal smoothing is the one whose grades the calibrated
-    probabilities expect to agree best with readings (`expected_agreement`).
-
-    Args:
-        knees: to fit on.
-        table: see `fit_postprocessor`; it is raked to the grades of these knees.
-        previous: see `fit_postprocessor`.
-    """
-    logits = {name: value.float().cpu() for name, value in knees.logits.items()}
-    calibration = fit_calibration(logits, torch.from_numpy(knees.targets))
-    for target in TARGETS:
-        if previous is not None and not np.isfinite(knees.targets[:, target.one_hot]).any():
-            calibration.log_temperature[target.name].copy_(previous.log_temperature[target.name])
-            calibration.bias[target.name].copy_(previous.bias[target.name])
-    raked = rake_to_labels(table, knees.targets).astype(np.float32).astype(np.float64)  # precision of the weights file
-    decoders = [CoherentDecoder(raked, 0.0, b) for b in JOINT_EXPONENTS]
-    fits = [fit_calibration_through_decoder(logits, knees.targets, decoder, calibration) for decoder in decoders]
-    best = int(np.argmin([loss for _, loss in fits]))
-    postprocessor = Postprocessor(fits[best][0], decoders[best])
-    marginals = postprocessor(logits).probabilities
-    smoothed = [replace(decoders[best], ordinal_smoothing=c) for c in ORDINAL_SMOOTHINGS]
-    names = {t.name for t in TARGETS if np.isfinite(knees.targets[:, t.one_hot]).any()}
-    decoder = max(smoothed, key=lambda each: expected_agreement(each.grades(marginals), marginals, names))
-    return replace(postprocessor, decoder=decoder)

@@ -21,14 +21,21 @@ from kneegrade.errors import RecipeError, WeightsError
 from kneegrade.results import SiteReader
 from kneegrade.schema import TARGETS
 from kneegrade.uncertainty.conformal import ConformalSets, fit_sets
-from kneegrade.uncertainty.joint_decoding import smooth_ordinal
+from kneegrade.uncertainty.joint_decoding import CoherentDecoder, smooth_ordinal
+from kneegrade.uncertainty.label_counts import (
+    MIN_KNEES,
+    MIN_PEOPLE,
+    grades_with_enough_labels,
+    knees_read,
+    most_read,
+    suffices,
+)
 from kneegrade.uncertainty.site_maps import FAMILIES, FOLDS, ChosenMap, Inputs, SiteMap, choose_map
 from kneegrade.weights import Weights, load_part
 
 Array = NDArray[np.float64]
 
 SITE, SITE_SETS = "site", "site_sets"  # prefixes of the keys in a weights file, and the key of the description
-MIN_KNEES, MIN_PEOPLE = 50, 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,19 +103,29 @@ class SiteScale:
                 mapped[:, target.one_hot] = self.maps[target.name](Inputs.of(study, target))
         return mapped
 
-    def grades(self, probabilities: Array, study: NDArray[np.int64]) -> NDArray[np.int64]:
-        """(N, 7) reported grades: of mapped grades the one with the largest smoothed probability, else the study's.
+    def grades(
+        self, probabilities: Array, study: NDArray[np.int64], decoder: CoherentDecoder | None = None
+    ) -> NDArray[np.int64]:
+        """(N, 7) reported grades.
 
-        Hard rules, and the guard against KL ≥ 2 beside six OARSI zeros, hold for the grades on the study's scale. They
-        relate grades of the same readers, so they are not applied here.
+        - Of a map that was fitted on labels: the grade with the largest smoothed probability. Hard rules, and the guard
+          against KL ≥ 2 beside six OARSI zeros, hold for the grades on the study's scale. They relate grades of the
+          same readers, so they are not applied here.
+        - Of the identity, and without a map: the study's.
+        - After a correction of prevalences (maps of the family "bias") the readers are the study's: the decoder chooses
+          the grades from the corrected probabilities, by its rules.
 
         Args:
             probabilities: (N, 29) on the site's scale.
             study: (N, 7) grades on the study's scale.
+            decoder: of the weights.
         """
+        families = {one.family for one in self.maps.values()}
+        if decoder is not None and "bias" in families and families <= {"bias", "identity"}:
+            return decoder.grades(probabilities)
         smoothed, grades = smooth_ordinal(probabilities, self.ordinal_smoothing), study.copy()
         for index, target in enumerate(TARGETS):
-            if target.name in self.maps:
+            if target.name in self.maps and self.maps[target.name].family != "identity":
                 grades[:, index] = smoothed[:, target.one_hot].argmax(1)
         return grades
 
@@ -137,12 +154,10 @@ def fit_site_scale(
     """
     chosen = choose_maps(study, targets, subject, seed)
     if not chosen:
-        read = _knees_read(targets)
-        people = max((len(np.unique(subject[rows])) for rows in read.values()), default=0)
+        knees, people = most_read(targets, subject)
         raise RecipeError(
-            f"Found at most {max((int(rows.sum()) for rows in read.values()), default=0)} labelled knees of {people} "
-            f"subjects per grade; the scale of a site needs one grade (for example kl) of {MIN_KNEES} knees of "
-            f"{MIN_PEOPLE} subjects. 100 or 200 knees are better."
+            f"Found at most {knees} labelled knees of {people} subjects per grade; the scale of a site needs one grade "
+            f"(for example kl) of {MIN_KNEES} knees of {MIN_PEOPLE} subjects. 100 or 200 knees are better."
         )
     return _scale_of(chosen, targets, name, study_sets, ordinal_smoothing, level)
 
@@ -155,8 +170,8 @@ def choose_maps(
     chosen = {}
     person = np.unique(subject, return_inverse=True)[1]
     for target in TARGETS:
-        read = _knees_read(targets)[target.name]
-        if _suffices(person[read], least):
+        read = knees_read(targets)[target.name]
+        if suffices(person[read], least):
             labels = np.asarray(targets[read][:, target.one_hot], dtype=np.float64)
             chosen[target.name] = choose_map(Inputs.of(study[read], target), labels, person[read], seed)
     return chosen
@@ -170,7 +185,7 @@ def _scale_of(
     out_of_fold, labels = np.zeros(targets.shape), np.full(targets.shape, np.nan)
     for target in TARGETS:
         if target.name in chosen:
-            read = _knees_read(targets)[target.name]
+            read = knees_read(targets)[target.name]
             labels[read, target.one_hot] = targets[read, target.one_hot]
             out_of_fold[read, target.one_hot] = chosen[target.name].out_of_fold
     sets = fit_sets(out_of_fold, labels, level)
@@ -202,7 +217,7 @@ def cross_fitted_scale(
     people = np.random.default_rng([seed, 1]).permutation(np.unique(subject))
     probabilities, grades = np.array(study, dtype=np.float64), study_grades.copy()
     sets = np.ones(probabilities.shape, dtype=np.bool_)
-    labelled = {name for name, rows in _knees_read(targets).items() if _suffices(subject[rows])}
+    labelled = grades_with_enough_labels(targets, subject)
     for number in range(FOLDS):
         test = np.isin(subject, people[number::FOLDS])
         kept = choose_maps(study[~test], targets[~test], subject[~test], seed, least=(1, FOLDS))
@@ -212,13 +227,3 @@ def cross_fitted_scale(
         grades[test] = scale.grades(probabilities[test], study_grades[test])
         sets[test] = scale.sets.sets(probabilities[test], grades[test])
     return probabilities, grades, sets
-
-
-def _suffices(person: NDArray[np.generic], least: tuple[int, int] = (MIN_KNEES, MIN_PEOPLE)) -> bool:
-    """Whether knees of these people (one entry a knee) are at least `least` = (knees, people)."""
-    return len(person) >= least[0] and len(np.unique(person)) >= least[1]
-
-
-def _knees_read(targets: NDArray[np.floating]) -> dict[str, NDArray[np.bool_]]:
-    """Grade name → (M,) bool, knees with a label of that grade."""
-    return {target.name: np.isfinite(targets[:, target.one_hot]).all(1) for target in TARGETS}

@@ -49,11 +49,15 @@ def read_paths(file: Path) -> list[str]:
 def site_manifest(path: Path, progress: Progress | None = None) -> pd.DataFrame:
     """The manifest of a site: that in the file `path`, or that of the knees detected on the films in the folder `path`.
 
+    The source of the knees of a folder is the folder's name.
+
     Raises:
         RecipeError: `path` is neither a folder nor a manifest.
         UsageError: there is no film in the folder, or no knee on its films.
     """
-    return manifest_from_films(path, LandmarkDetector(), progress=progress)[0] if path.is_dir() else load_manifest(path)
+    if not path.is_dir():
+        return load_manifest(path)
+    return manifest_from_films(path, LandmarkDetector(), progress=progress)[0].assign(source=path.resolve().name)
 
 
 def site_pictures(
