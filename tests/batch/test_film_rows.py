@@ -23,6 +23,7 @@ from kneegrade.batch.shard import Shard
 from kneegrade.batch.summary import ReviewedKnee, choose
 from kneegrade.clinical import Job, ObjectWriter
 from kneegrade.imaging import Source
+from kneegrade.results import Finding
 from kneegrade.schema import TARGET_NAMES
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -103,6 +104,25 @@ def test_an_error_while_rows_are_made_is_a_row(grader, monkeypatch):
     monkeypatch.setattr(film_task, "rows_of", broken)
     rows = film_rows(grader, planned("missing.dcm"), UserHints())
     assert (rows.film["status"], rows.film["reason_code"], rows.knees) == ("failed", "internal", [])
+
+
+def test_a_path_with_a_zero_byte_is_a_row(grader):
+    film = PlannedFilm(Source("a?b.dcm", Path("a\0b.dcm")))
+    assert content_version(film) is None
+    row = film_rows(grader, film, UserHints()).film
+    assert (row["status"], row["sha256"]) == ("failed", None)
+    reason = Finding("worker_died", "The process died.")
+    assert film_task.failed_rows(film, reason, 3).log["version"] is None
+
+
+@pytest.mark.parametrize("error", [OSError("disk"), ValueError("Smith")])
+def test_any_error_of_the_objects_is_a_row_that_the_next_run_tries_again(error, grader):
+    def broken(source, film, radiograph=None):
+        raise error
+
+    rows = film_rows(grader, planned("single_right.dcm"), UserHints(), broken)
+    assert (rows.film["status"], rows.film["reason_code"], rows.film["sha256"]) == ("failed", "internal", None)
+    assert str(error) not in rows.film["reason"]
 
 
 def test_a_worker_writes_objects_and_gives_the_same_bytes_again(tmp_path, monkeypatch, grader):

@@ -2,6 +2,7 @@
 
 import pytest
 
+from kneegrade.batch.film_task import content_version
 from kneegrade.batch.plan import plan_films
 
 pytestmark = pytest.mark.slow
@@ -27,4 +28,7 @@ def bucket(monkeypatch):
 def test_films_of_a_bucket_are_listed_with_their_versions_and_read(bucket):
     films = plan_films([f"s3://{bucket}"]).films
     assert [(film.source.name, film.source.open()) for film in films] == [("a/one.dcm", b"one"), ("two.png", b"two")]
-    assert len({film.source.load.version for film in films}) == 2
+    versions = [film.source.load.version for film in films]
+    assert len(set(versions)) == 2
+    (alone,) = plan_films([f"s3://{bucket}/two.png"]).films  # not from a listing
+    assert content_version(alone) == versions[1]

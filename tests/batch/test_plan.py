@@ -3,11 +3,13 @@
 import functools
 import os
 import pickle
+import re
 import socket
 import threading
 import time
 import zipfile
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import fsspec
@@ -17,11 +19,12 @@ import pytest
 
 from kneegrade.batch import remote_files
 from kneegrade.batch.film_task import content_version
-from kneegrade.batch.plan import plan_films
-from kneegrade.batch.remote_files import RemoteFile, without_secrets
-from kneegrade.batch.run import _lasting_name
+from kneegrade.batch.plan import PlannedFilm, _with_unique_names, plan_films
+from kneegrade.batch.remote_files import RemoteFile, lasting_url, without_secrets
+from kneegrade.batch.run import BatchProgress, _lasting_name, _unfinished
 from kneegrade.batch.shard import Shard, position
-from kneegrade.errors import KneeGradeError, UnreadableFileError, UsageError
+from kneegrade.errors import KneeGradeError, LimitExceededError, UnreadableFileError, UsageError
+from kneegrade.imaging import Source
 from kneegrade.imaging.sources import sha256_of
 
 NAMES = [f"s{i}/film{i}.png" for i in range(12)]
@@ -111,13 +114,83 @@ def test_rows_of_one_film_that_differ_are_refused_unless_the_column_is_left_out(
         ("a,path\n1,x.png\n", {"path_column": "where"}, "no column where. Its columns are a, path"),
         ("a,path\n1,x.png\n", {"columns": ["c"]}, "no column c"),
         ("a,path\n1,x.png\n2,\n", {}, "Row 3 of t.csv has no path"),
-        ("", {}, "cannot be read as a table"),
+        ("", {}, "cannot be read as a table: it is empty"),
+        ("path,a,a\nx.png,1,2\n", {}, "t.csv has the column a 2 times"),
+        (
+            'path,side\na.png,"left\nb.png,right\nc.png,right"\nd.png,left\n',
+            {},
+            "a quote in line 2 is closed in line 4",
+        ),
+        ('path,side\na.png,"left\nb.png,right\n', {}, "a quote in line 2 is closed in line 3 or never"),
+        ("path,subject\nb,c.png,2\n", {}, "line 2 has 3 cells, the header has 2"),
     ],
 )
 def test_a_table_that_cannot_be_used_is_refused(text, options, message, tmp_path):
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(UsageError, match=message):
         plan_films([str(tmp_path / "t.csv")], **options)
+
+
+def test_columns_without_a_name_are_left_out_and_a_note_may_have_several_lines(tmp_path):
+    (tmp_path / "t.csv").write_text(',path,Note,\n0,x.png,"knee, left;\n again",\n')
+    plan = plan_films([str(tmp_path / "t.csv")])
+    assert [film.columns for film in plan.films] == [(("Note", "knee, left;\n again"),)]
+
+
+def table_plan(folder, *paths):
+    (folder / "films.csv").write_text("\n".join(["path", *paths, ""]))
+    return plan_films([str(folder / "films.csv")])
+
+
+def test_paths_of_one_file_are_one_film_and_names_that_several_have_are_told_apart_by_the_path(tmp_path):
+    again = ["a.png", "./a.png", "b/../a.png", str(tmp_path / "a.png")]
+    assert names(table_plan(tmp_path, *again)) == ["a.png"]
+    first = names(table_plan(tmp_path, "x/a.png", "../x/a.png"))
+    assert len(set(first)) == 2
+    assert all(re.fullmatch(r"x/a\.png \([0-9a-f]{10}\)", name) for name in first)
+    assert names(table_plan(tmp_path, "../x/a.png", "b.png", "x/a.png")) == [first[1], "b.png", first[0]]
+
+
+def test_films_whose_urls_differ_in_the_query_have_names_that_do_not_depend_on_other_rows(tmp_path):
+    one, two, three = (f"https://h.example/get?id={i}" for i in (1, 2, 3))
+    before = table_plan(tmp_path, one, two)
+    after = table_plan(tmp_path, three, two, one)
+    by_url = {film.source.load.url: film.source.name for film in after.films}
+    assert [by_url[one], by_url[two]] == names(before)
+    assert len(set(by_url.values())) == 3
+    assert all(re.fullmatch(r"h\.example/get \([0-9a-f]{10}\)", name) for name in by_url.values())
+    assert names(table_plan(tmp_path, one)) == ["h.example/get"]
+
+
+@pytest.mark.parametrize(
+    "signature",
+    ["X-Amz-Date={0}&X-Amz-Signature={0}", "Expires={0}&Signature={0}&Key-Pair-Id=k", "sv=1&se={0}&sr=b&sig={0}"],
+)
+def test_a_url_that_is_signed_again_is_the_same_film(signature, tmp_path):
+    urls = [f"https://h.example/a.png?version={i}&{signature}" for i in (1, 2)]
+    plan = table_plan(tmp_path, *(url.format("then") for url in urls))
+    assert names(table_plan(tmp_path, *(url.format("now") for url in urls))) == names(plan)
+    assert names(table_plan(tmp_path, urls[0].format("then"), urls[0].format("now"))) == ["h.example/a.png"]
+    assert lasting_url("https://h.example/a.png?sr=1&st=2") != lasting_url("https://h.example/a.png?sr=1&st=3")
+
+
+def test_names_of_several_urls_do_not_depend_on_their_order():
+    memory = fsspec.filesystem("memory")
+    memory.pipe({"/one/films/a.png": b"one", "/two/films/a.png": b"two", "/three/b.png": b"three"})
+    urls = ["memory://one/films", "memory://two/films", "memory://three/b.png"]
+    contents = {film.source.name: film.source.open() for film in plan_films(urls).films}
+    assert contents == {film.source.name: film.source.open() for film in plan_films(urls[::-1]).films}
+    assert sorted(contents.values()) == [b"one", b"three", b"two"]
+    assert contents["b.png"] == b"three"
+
+
+def test_many_films_of_one_name_are_numbered_in_linear_time():
+    films = [PlannedFilm(Source(name)) for name in ["a (2)", *["a"] * 20_000]]
+    began = time.process_time()
+    found = [film.source.name for film in _with_unique_names(films)]
+    assert time.process_time() - began < 5
+    assert found[:4] == ["a (2)", "a", "a (3)", "a (4)"]
+    assert len(set(found)) == len(films)
 
 
 @pytest.fixture
@@ -193,14 +266,102 @@ def test_a_bucket_is_listed_and_its_archives_are_not_opened():
     ]
 
 
-@pytest.fixture
-def web(folder):
-    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(folder))
-    handler.log_message = lambda *values: None
+@contextmanager
+def running(handler):
+    """URL of a web server."""
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *values):
+        pass
+
+
+@pytest.fixture
+def web(folder):
+    pytest.importorskip("aiohttp", reason="reads http")
+    with running(functools.partial(Quiet, directory=str(folder))) as url:
+        yield url
+
+
+class Stream(BaseHTTPRequestHandler):
+    """A server that states neither the size nor the state of a file, and sends it in pieces."""
+
+    pieces = (b"path\n", *(f"film{i}.png\n".encode() for i in range(400)))
+
+    def do_HEAD(self):
+        self.send_response(200)
+        self.end_headers()
+
+    def do_GET(self):
+        self.do_HEAD()
+        for piece in self.pieces:
+            self.wfile.write(piece)
+
+    def log_message(self, *values):
+        pass
+
+
+def test_a_stream_of_unknown_length_is_read_to_its_end():
+    pytest.importorskip("aiohttp", reason="reads http")
+    with running(Stream) as url:
+        assert RemoteFile(url)() == b"".join(Stream.pieces)
+        assert len(plan_films([f"{url}/films.csv"]).films) == 400
+        with pytest.raises(LimitExceededError, match="allowed 1000 bytes"):
+            RemoteFile(url, max_bytes=1000)()
+        (film,) = plan_films([f"{url}/film.png"]).films
+        assert content_version(film) is None
+
+
+def test_links_of_a_web_folder_that_differ_in_the_query_have_names_that_do_not_depend_on_other_links():
+    pytest.importorskip("aiohttp", reason="reads http")
+
+    class Index(Stream):
+        pieces = ()
+
+    def listed(*links):
+        Index.pieces = tuple(f'<a href="{link}">film</a>'.encode() for link in links)
+        return {film.source.load.url: film.source.name for film in plan_films([f"{url}/films/"]).films}
+
+    with running(Index) as url:
+        before, after = listed("get?id=1", "get?id=2"), listed("get?id=0", "get?id=1", "get?id=2")
+    assert [len(set(before.values())), len(set(after.values()))] == [2, 3]
+    assert before.items() < after.items()
+
+
+def test_a_film_that_was_replaced_behind_its_url_is_graded_again(web, folder, tmp_path):
+    plan = table_plan(tmp_path, *(f"{web}/{name}" for name in NAMES[:3]))
+    finished = {
+        film.source.name: [
+            {"version": content_version(film), "sha256": sha256_of(film.source.open()), "all_graded": True}
+        ]
+        for film in plan.films
+    }
+    (folder / NAMES[0]).write_bytes(b"\x89PNG of another knee")
+    os.utime(folder / NAMES[1], (0, 0))
+    progress = BatchProgress(3)
+    again = [film.source.name for film in _unfinished(plan.films, finished, progress)]
+    assert again == [f"{web.removeprefix('http://')}/{NAMES[0]}"]
+    assert (progress.skipped, progress.replaced) == (2, 1)
+
+
+def test_a_host_that_is_silent_is_not_asked_again_for_the_state_of_a_film(monkeypatch):
+    pytest.importorskip("aiohttp", reason="reads http")
+    monkeypatch.setattr(remote_files, "SILENT_SECONDS", 0.5)
+    monkeypatch.setattr(remote_files, "_silent", set())
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts connections and never answers
+        load = RemoteFile(f"http://127.0.0.1:{silent.getsockname()[1]}/film.dcm")
+        assert load.state() is None
+        silent.setblocking(False)
+        asked = [silent.accept()[0] for _ in range(2)]
+        assert load.state() is None
+        with pytest.raises(BlockingIOError):
+            silent.accept()
+        for one in asked:
+            one.close()
 
 
 def test_a_file_of_a_web_server_is_read_and_its_signature_is_not_shown(web, folder, tmp_path):
@@ -215,6 +376,45 @@ def test_a_file_of_a_web_server_is_read_and_its_signature_is_not_shown(web, fold
     with pytest.raises(KneeGradeError, match="does not exist") as caught:
         missing.source.open()
     assert caught.value.code == "no_such_file"
+
+
+def test_a_user_in_a_url_is_in_no_name(tmp_path):
+    (film,) = table_plan(tmp_path, "https://me:s3cret@h.example/a/b.png?sig=x").films
+    assert film.source.name == "h.example/a/b.png"
+    (tmp_path / "c.png").write_bytes(b"\x89PNG")
+    both = names(plan_films(["https://me:s3cret@h.example", str(tmp_path / "c.png")]))
+    assert both == ["h.example", "c.png"]
+
+
+def test_a_chain_of_urls_is_refused(tmp_path):
+    chain = "zip://*::https://me:s3cret@h.example/films.zip"
+    for url in (chain, "simplecache::https://me:s3cret@h.example/films.csv"):
+        with pytest.raises(UsageError, match="A URL with :: in it") as caught:
+            plan_films([url])
+        assert "s3cret" not in caught.value.message
+    assert "s3cret" not in without_secrets(chain)
+    (film,) = table_plan(tmp_path, "simplecache::https://me:s3cret@h.example/a.png").films
+    assert film.source.name == "h.example/a.png"
+    with pytest.raises(UsageError, match="A URL with :: in it"):
+        film.source.open()
+
+
+def test_a_table_behind_a_url_that_cannot_be_read_is_refused_without_its_secrets(web):
+    port = web.rpartition(":")[2]
+    with pytest.raises(UsageError, match=r"^films\.csv cannot be read\. The file does not exist") as missing:
+        plan_films([f"http://me:s3cret@127.0.0.1:{port}/films.csv?signature=s3cret"])
+    assert missing.value.code == "no_such_file"
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    with pytest.raises(UsageError, match=r"^films\.csv cannot be read\. The file cannot be read from its store"):
+        plan_films([f"http://me:s3cret@127.0.0.1:{port}/films.csv?signature=s3cret"])
+
+
+def test_films_of_a_table_behind_a_url_are_beside_it_and_their_query_is_in_no_name(web, folder):
+    (folder / "films.csv").write_text("path\n./s0/film0.png\ns0/film0.png\ns1/film1.png?signature=s3cret\n")
+    plan = plan_films([f"{web}/films.csv?signature=s3cret"])
+    assert names(plan) == NAMES[:2]
+    assert [film.source.open() for film in plan.films] == [(folder / name).read_bytes() for name in NAMES[:2]]
 
 
 @pytest.mark.parametrize(

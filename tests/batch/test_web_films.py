@@ -288,6 +288,9 @@ def test_a_film_whose_results_are_not_stored_is_tried_again_by_the_next_run(grad
         with pytest.raises(NotStoredError, match="code A700"):
             write.store([path])
         assert len([path for _, path, _, body in peer.requests if body]) == 1 + 1 + 2  # a final refusal is not repeated
+        path.unlink()
+        with pytest.raises(NotStoredError, match="cannot be read"):
+            write.store([path])
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from kneegrade.batch.plan import PlannedFilm
 from kneegrade.batch.remote_files import RemoteFile
 from kneegrade.batch.rows import FilmRows, Row
 from kneegrade.batch.run_file import RunSettings
-from kneegrade.batch.web_films import ArchiveFilm, StoringWriter, read_once
+from kneegrade.batch.web_films import StoringWriter, read_once
 from kneegrade.errors import KneeGradeError
 from kneegrade.imaging.sources import sha256_of
 from kneegrade.imaging.zip_members import ZipMember
@@ -97,8 +97,9 @@ def film_rows(grader: "Grader", film: PlannedFilm, hints: UserHints, write_objec
     start, cpu_start = time.perf_counter(), time.process_time()
     try:
         graded = grader.grade_film(read_once(film.source), hints, write_objects)
-    except KneeGradeError as error:  # its objects cannot be written; without a checksum, the next run tries it again
-        graded = GradedRadiograph(film.source.name, reason=Finding(error.code, error.message), failed=True)
+    except Exception as error:  # its objects cannot be written; without a checksum, the next run tries it again
+        reason = Finding(error.code, error.message) if isinstance(error, KneeGradeError) else internal_error(error)
+        graded = GradedRadiograph(film.source.name, reason=reason, failed=True)
     try:
         rows = rows_of(film, graded)
     except Exception as error:  # one film must never end a run of many
@@ -137,15 +138,18 @@ def log_row(film: Row, seconds: float | None, version: str | None) -> Row:
 
 
 def content_version(film: PlannedFilm) -> str | None:
-    """A text that changes when the film's file changes: size and time of change; None if they are not known."""
+    """A text that changes when the film's file changes: size and time of change; None if they are not known.
+
+    Of a film behind a URL, it is `RemoteFile.state`. An archive does not change its films. Nothing is raised.
+    """
     load = film.source.load
-    if isinstance(load, RemoteFile | ArchiveFilm):
-        return load.version
+    if isinstance(load, RemoteFile):
+        return load.state()
     path = load.path if isinstance(load, ZipMember) else film.source.path
     if path is None:
         return None
     try:
         status = path.stat()
-    except OSError:
+    except (OSError, ValueError):  # ValueError: the path has a zero byte
         return None
     return f"{status.st_size}:{status.st_mtime_ns}"

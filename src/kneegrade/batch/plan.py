@@ -5,16 +5,23 @@ column of paths (`film_table`), whose other columns travel to the results. The U
 (`web_films`).
 """
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from kneegrade.batch.film_table import FilmTable, is_film_table, read_film_table, table_name
-from kneegrade.batch.remote_files import is_url, remote_source, remote_sources
+from kneegrade.batch.remote_files import (
+    distinct_names,
+    is_url,
+    lasting_url,
+    remote_source,
+    remote_sources,
+    without_secrets,
+)
 from kneegrade.batch.shard import Shard
 from kneegrade.batch.web_films import archive_films, is_archive
 from kneegrade.errors import UsageError
@@ -97,15 +104,18 @@ def _sources(inputs: Sequence[str]) -> Iterator[Source]:
         yield from find_sources(inputs)
         return
     archived = set[str]()  # several queries may find one film
-    for one in inputs:
+    own_names = [shown_name(Path(without_secrets(one)).name) for one in inputs]
+    keys = [lasting_url(one) if is_url(one) else os.path.realpath(one) for one in inputs]
+    names = distinct_names(list(zip(own_names, keys, strict=True)))
+    for one, own_name, name in zip(inputs, own_names, names, strict=True):
         if is_archive(one):
             new = [source for source in archive_films(one) if source.name not in archived]
             archived |= {source.name for source in new}
             yield from new
             continue
-        prefix = f"{shown_name(Path(one.partition('?')[0]).name)}/" if len(inputs) > 1 else ""
         for source in remote_sources(one) if is_url(one) else find_sources([one]):
-            yield replace(source, name=source.name if source.name == prefix[:-1] else prefix + source.name)
+            below = name if source.name == own_name else f"{name}/{source.name}"
+            yield source if len(inputs) == 1 else replace(source, name=below)
 
 
 def _table_films(table: FilmTable) -> Iterator[PlannedFilm]:
@@ -115,12 +125,12 @@ def _table_films(table: FilmTable) -> Iterator[PlannedFilm]:
 
 
 def _with_unique_names(films: Iterable[PlannedFilm]) -> Iterator[PlannedFilm]:
-    """The films; of several films with one name (for example members of an archive), the later ones get a number."""
-    seen = set[str]()
+    """The films; of several films with one name (members of an archive, say), the later ones get a number."""
+    seen, numbers = set[str](), dict[str, int]()
     for film in films:
-        name = film.source.name
-        if name in seen:
-            name = next(other for i in count(2) if (other := f"{name} ({i})") not in seen)
-            film = replace(film, source=replace(film.source, name=name))
+        given = name = film.source.name
+        while name in seen:
+            numbers[given] = numbers.get(given, 1) + 1
+            name = f"{given} ({numbers[given]})"
         seen.add(name)
-        yield film
+        yield film if name == given else replace(film, source=replace(film.source, name=name))

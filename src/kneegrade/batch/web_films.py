@@ -64,13 +64,11 @@ class ArchiveFilm:
         service: URL of the archive's DICOMweb service.
         uids: of the film.
         max_bytes: a longer film is refused.
-        version: empty: an archive does not change an instance.
     """
 
     service: str
     uids: InstanceUids = field(repr=False)
     max_bytes: int = Limits().file_bytes
-    version: str = ""
 
     def __call__(self) -> bytes:
         """The bytes.
@@ -185,7 +183,7 @@ class StoringWriter:
         """Store DICOM objects in the archive.
 
         Raises:
-            NotStoredError: the archive did not take one of them.
+            NotStoredError: the archive did not take one of them, or its file cannot be read.
         """
         with WebSession(access()) as session:
             archive = WebArchive(self.service, session)
@@ -193,7 +191,13 @@ class StoringWriter:
                 self._store(archive, path)
 
     def _store(self, archive: WebArchive, path: Path) -> None:
-        content = path.read_bytes()
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise NotStoredError(
+                f"The results were not stored: {path.name} cannot be read ({error.strerror or type(error).__name__}). "
+                "Run again to grade the film and store its results again."
+            ) from None
         failure: NotStored | None = None
         for wait in (0.0, *self.waits):
             time.sleep(wait)

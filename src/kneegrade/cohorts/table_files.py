@@ -25,13 +25,13 @@ def read_table(path: Path) -> pd.DataFrame:
 
     Text is decoded as UTF-16 if it begins with a byte order mark or has zero bytes, as UTF-8 if it is valid UTF-8, else
     as Latin-1. The separator is that of a first line `sep=;`, as Excel writes it, or the one of `|`, tab, `;` and `,`
-    that occurs most often in the header. Quotes have a meaning with `;` and `,`, and with the others if all cells of
-    the header are quoted. `.sas7bdat` files are read by pandas; numbers become text as in a text file, and missing
-    values become ".".
+    that occurs most often in the header. Quotes have a meaning with `;` and `,`, in tables of one column, and with the
+    other separators if all cells of the header are quoted. `.sas7bdat` files are read by pandas; numbers become text as
+    in a text file, and missing values become ".".
 
     Raises:
-        CohortError: the file cannot be read, a line has more or fewer cells than the header, or a column name occurs
-            twice.
+        CohortError: the file cannot be read, a line has more or fewer cells than the header, lines of the table are
+            within quotes, or a column name occurs twice.
     """
     if path.exists() and not _is_finite(path):
         raise CohortError(f"{path.name} cannot be read as a table: it is a device or a named pipe. Give a file.")
@@ -40,7 +40,7 @@ def read_table(path: Path) -> pd.DataFrame:
             table = _as_text(pd.read_sas(path, format="sas7bdat", encoding="latin-1"))
             table.index = pd.RangeIndex(2, len(table) + 2)
         else:
-            table = _parse_text(path.read_bytes())
+            table = parse_text(path.read_bytes())
     except OSError as error:
         raise CohortError(f"{path.name} cannot be read as a table: {error.strerror or error}.") from error
     except (ValueError, csv.Error) as error:
@@ -83,39 +83,55 @@ def decoded(data: bytes) -> str:
 
 
 def _rows_of(text: str) -> tuple[Any, int]:
-    """Return a reader of the lines of a text, and the number of lines before them."""
+    """Return a reader of the lines of a text (its `dialect` has the separator), and the number of lines before them."""
     first, _, rest = text.partition("\n")
     declared = _EXCEL_SEPARATOR.fullmatch(first)
     body = rest if declared else text
     header = body.partition("\n")[0].strip()
     separator = declared[1] if declared else max(SEPARATORS, key=header.count)
     all_quoted = all(len(cell) > 1 and cell[0] == cell[-1] == '"' for cell in header.split(separator))
-    quoting: Literal[0, 3] = csv.QUOTE_NONE if separator in "|\t" and not all_quoted else csv.QUOTE_MINIMAL
+    is_plain = separator in "|\t" and separator in header and not all_quoted
+    quoting: Literal[0, 3] = csv.QUOTE_NONE if is_plain else csv.QUOTE_MINIMAL
     return csv.reader(StringIO(body, newline=""), delimiter=separator, quoting=quoting), int(declared is not None)
 
 
-def _parse_text(data: bytes) -> pd.DataFrame:
-    """Return the cells of a text table.
+def parse_text(data: bytes) -> pd.DataFrame:
+    """Return all cells of a text table as stripped text; columns have the names of its header, as they are there.
 
-    Not parsed by pandas, which would take the first column for an index if lines end with a separator, and would
-    swallow lines after an unclosed quote.
+    The index is the line number in the file; the last one, if a cell has several lines. Encoding and separator: see
+    `read_table`. Not parsed by pandas, which would take the first column for an index if lines end with a separator,
+    and would swallow lines after an unclosed quote.
 
     Raises:
-        ValueError: a line has more or fewer cells than the header.
+        ValueError: a line has more or fewer cells than the header, or a cell holds whole lines of the table, because
+            quotes are missing or too many.
+        csv.Error: a cell is too long.
     """
     reader, lines_before = _rows_of(decoded(data))
-    header: list[str] = next(reader, [])
-    lines, cells = [], []
+    header: list[str] | None = None
+    lines, cells, line = [], [], lines_before
     for row in reader:
-        kept = row[:-1] if len(row) == len(header) + 1 and not row[-1].strip() else row  # line ends with a separator
+        first, line = line + 1, reader.line_num + lines_before
+        columns = len(row if header is None else header)
+        if line > first and any(_holds_lines(cell, reader.dialect.delimiter, columns) for cell in row):
+            raise ValueError(f"a quote in line {first} is closed in line {line} or never; remove it, or close it")
+        if header is None:
+            header = row
+            continue
+        kept = row[:-1] if len(row) == columns + 1 and not row[-1].strip() else row  # line ends with a separator
         if not any(cell.strip() for cell in kept):
             continue
-        line = reader.line_num + lines_before
-        if len(kept) != len(header):
-            raise ValueError(f"line {line} has {len(kept)} cells, the header has {len(header)}")
+        if len(kept) != columns:
+            raise ValueError(f"line {line} has {len(kept)} cells, the header has {columns}")
         lines.append(line)
         cells.append([cell.strip() for cell in kept])
-    return pd.DataFrame(cells, columns=header, index=pd.Index(lines, dtype="int64"), dtype=str)
+    return pd.DataFrame(cells, columns=header or [], index=pd.Index(lines, dtype="int64"), dtype=str)
+
+
+def _holds_lines(cell: str, separator: str, columns: int) -> bool:
+    """Whether a cell has as many separators as the lines of the table that it spans; a note of several has fewer."""
+    breaks = len(re.findall(r"[\r\n]\s*", cell.strip()))
+    return breaks > 0 and cell.count(separator) >= breaks * (columns - 1)
 
 
 def _as_text(table: pd.DataFrame) -> pd.DataFrame:
