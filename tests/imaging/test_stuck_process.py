@@ -73,7 +73,8 @@ def test_a_stopped_process_is_killed_soon(started: Started) -> None:
 
 
 @needs_proc
-def test_a_process_that_goes_on_is_not_killed(started: Started) -> None:
+def test_a_process_that_goes_on_is_not_killed(started: Started, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stuck_process, "LOOK_SECONDS", 1.0)
     process = started(BUSY.format(seconds=0.2))
     process.send_signal(signal.SIGSTOP)
     with killed_when_stuck(process, 60) as watch:
