@@ -2,6 +2,9 @@
 
 import os
 import stat
+import subprocess
+import sys
+from collections import Counter
 
 import duckdb
 import pandas as pd
@@ -214,3 +217,43 @@ def test_rows_of_a_replaced_film_are_found_together(tmp_path):
     write(tmp_path, "b", sha256="11")
     found = finished_films(tmp_path, ALL).of(["c", "b", "a"])
     assert [sorted(film.sha256 for film in films) for films in found] == [[], ["00", "11"], ["00"]]
+
+
+SHARD = """
+import sys
+from pathlib import Path
+from kneegrade.batch.finished_films import finished_films
+from kneegrade.batch.result_parts import clean, read_table, record_versions
+from kneegrade.batch.run_file import OutputLock
+from kneegrade.batch.shard import Shard
+directory, shard = Path(sys.argv[1]), Shard.parse(sys.argv[2])
+lock = OutputLock(directory)
+lock.lock_shard(shard)
+print("ready", flush=True)
+names = [name for name in input().split() if name in shard]
+clean(directory, shard, lock.parts)
+read = [name for name, films in zip(names, finished_films(directory, shard).of(names)) if films]
+record_versions(directory, shard, {(name, "00"): "2" for name in read}, lock.parts)
+read_table(directory, "knees")
+"""
+
+
+def test_shards_that_begin_at_the_same_time_change_the_parts_of_a_run_over_all_in_turn(tmp_path, monkeypatch):
+    monkeypatch.setattr(result_parts, "FILMS_PER_PART", 5)
+    names = [f"f{i}" for i in range(300)]
+    writer = PartWriter(tmp_path, ALL)
+    for i, name in enumerate(names):
+        writer.add(rows_of(name, "00" if i > 50 and i % 3 else None))
+    writer.flush()
+    commands = [[sys.executable, "-c", SHARD, str(tmp_path), f"{i}/3"] for i in (1, 2, 3)]
+    runs = [subprocess.Popen(one, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for one in commands]
+    assert [run.stdout.readline() for run in runs] == ["ready\n"] * 3
+    for run in runs:
+        run.stdin.write(" ".join(names) + "\n")
+        run.stdin.flush()
+    for run in runs:
+        run.communicate()
+    assert [run.returncode for run in runs] == [0, 0, 0]
+    expected = Counter(name for i, name in enumerate(names) if i > 50 and i % 3)
+    assert [Counter(sources(tmp_path, table)) for table in ORDER] == [expected] * 3
+    assert set(read_table(tmp_path, "log")["version"].to_pylist()) == {"2"}
