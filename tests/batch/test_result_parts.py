@@ -238,6 +238,7 @@ read_table(directory, "knees")
 """
 
 
+@pytest.mark.slow
 def test_shards_that_begin_at_the_same_time_change_the_parts_of_a_run_over_all_in_turn(tmp_path, monkeypatch):
     monkeypatch.setattr(result_parts, "FILMS_PER_PART", 5)
     names = [f"f{i}" for i in range(300)]
