@@ -1,8 +1,7 @@
 """Any number of films → Parquet tables, by worker processes or a Ray cluster, resumable at any moment.
 
 `plan` lists the films, `film_task` grades one, `local_engine` and `ray_engine` spread them over processes,
-`result_parts` writes their rows, `finished_films` knows those of earlier runs, `run` composes these, `summary` is the
-page for people.
+`result_parts` writes their rows, `run` composes these, `summary` is the page for people.
 """
 
 from typing import TYPE_CHECKING, Any
