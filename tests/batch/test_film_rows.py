@@ -2,6 +2,9 @@
 
 import json
 import re
+import shutil
+from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,6 +26,7 @@ from kneegrade.batch.shard import Shard
 from kneegrade.batch.summary import ReviewedKnee, choose
 from kneegrade.clinical import Job, ObjectWriter
 from kneegrade.imaging import Source
+from kneegrade.imaging.sources import sha256_of
 from kneegrade.results import Finding
 from kneegrade.schema import TARGET_NAMES
 
@@ -162,11 +166,47 @@ def test_the_summary_counts_the_rows_and_shows_the_knees_to_look_at(written):
     assert "script" not in page.replace("script-src", "")
 
 
+@pytest.fixture
+def replaced(grader, tmp_path):
+    """Folder with the tables of a film that was replaced by another one, with these knees to look at, and the film."""
+    (tmp_path / "run.json").write_text(json.dumps(RUN))
+    film = PlannedFilm(Source("film.dcm", tmp_path / "film.dcm"))
+    for example in ("single_right.dcm", "bilateral.dcm"):
+        shutil.copy(EXAMPLES / example, tmp_path / "film.dcm")
+        writer, rows = PartWriter(tmp_path, Shard()), film_rows(grader, film, UserHints())
+        writer.add(replace(rows, knees=[knee | {"abstain": True} for knee in rows.knees]))
+        writer.flush()
+    return tmp_path, film
+
+
+def test_the_rows_of_a_film_that_was_replaced_have_no_picture(replaced):
+    folder, film = replaced
+    page = write_summary(folder, [film]).read_text()
+    shown = json.loads((folder / "summary.json").read_text())["review"]["shown"]
+    now = sha256_of(folder / "film.dcm")
+    assert Counter(one["sha256"] == now for one in shown) == {True: 2, False: 1}
+    pictures = re.findall(r"<figure>.*?(data:image/jpeg[^\"]*|no picture)", page)
+    assert [picture == "no picture" for picture in pictures] == [one["sha256"] != now for one in shown]
+    for path in (folder / "films").iterdir():  # only the film as it is now
+        if pq.read_table(path)["sha256"].to_pylist() != [now]:
+            path.unlink()
+    alone = write_summary(folder, [film]).read_text()
+    expected = re.findall(r"data:image/jpeg[^\"]*", alone)
+    assert len(expected) == 2
+    assert sorted(expected) == sorted(picture for picture in pictures if picture != "no picture")
+
+
+def test_after_a_second_signal_no_film_is_read_for_its_picture(replaced):
+    folder, film = replaced
+    assert "data:image/jpeg" not in write_summary(folder, [film], stop=lambda: 2).read_text()
+    assert "data:image/jpeg" in write_summary(folder, [film], stop=lambda: 1).read_text()
+
+
 def test_pictures_are_shared_fairly_among_the_reasons():
-    many = [ReviewedKnee(f"m{i}", 0, "R", ("open_grade",), None, (i * 7 % 50) / 50) for i in range(50)]
+    many = [ReviewedKnee(f"m{i}", "00", 0, "R", ("open_grade",), None, (i * 7 % 50) / 50) for i in range(50)]
     rare = [
-        ReviewedKnee("r1", 0, "R", ("implant", "open_grade"), None, 0.0),
-        ReviewedKnee("r2", None, None, ("blur",), None, None),
+        ReviewedKnee("r1", "00", 0, "R", ("implant", "open_grade"), None, 0.0),
+        ReviewedKnee("r2", "00", None, None, ("blur",), None, None),
     ]
     shown, number = choose([*many, *rare], 12)
     assert (len(shown), number) == (12, 52)

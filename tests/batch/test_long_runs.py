@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from large_tables import write_large_tables
 from PIL import Image
 
 from kneegrade.batch import BatchOptions, RunSettings, read_table, run_batch
@@ -123,6 +124,37 @@ def test_memory_does_not_grow_with_the_number_of_films(tmp_path):
     slopes = 1000 * np.polyfit(np.arange(len(measured)), measured, 1)[0]  # kB per film
     print("MB after 400 films, at the end, kB per film:", measured[0].round(1), measured[-1].round(1), slopes.round(2))
     assert slopes.max() < 8  # 16 MB in 2,000 films, after which a worker is replaced
+
+
+MEASURE = """
+import sys
+from pathlib import Path
+import kneegrade.imaging, kneegrade.reporting.html_pages
+from kneegrade.batch import Shard, write_summary
+from kneegrade.batch.finished_films import finished_films
+if sys.argv[2] == "resume":
+    found = finished_films(Path(sys.argv[1]), Shard())
+else:
+    write_summary(Path(sys.argv[1]), [])
+print(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+"""
+
+
+def test_memory_of_a_resumed_run_and_of_the_summary_grows_slowly_with_the_tables(tmp_path):
+    """Greatest memory in kB per film, from 50,000 to 150,000 films with two knees each."""
+    for films in (50_000, 150_000):
+        (tmp_path / str(films)).mkdir()
+        write_large_tables(tmp_path / str(films), films)
+    slopes = {}
+    for what in ("resume", "summary"):
+        peaks = [
+            int(subprocess.check_output([sys.executable, "-c", MEASURE, str(tmp_path / films), what]))
+            for films in ("50000", "150000")
+        ]
+        slopes[what] = 1.024 * (peaks[1] - peaks[0]) / 100_000
+    print("kB per film:", slopes)
+    assert slopes["resume"] < 0.7
+    assert slopes["summary"] < 0.1
 
 
 def resident_mb(pid):

@@ -54,8 +54,10 @@ def test_shards_are_disjoint_complete_and_independent_of_the_other_films(folder)
 
 def test_a_shard_is_an_interval_of_positions():
     assert Shard.parse("3/64").interval == (2 * 2**32 // 64, 3 * 2**32 // 64)
-    assert Shard(1, 2).covers(Shard(2, 4))
-    assert not Shard(1, 2).covers(Shard(2, 3))
+    assert Shard(1, 2).overlaps(Shard(2, 4))
+    assert Shard(1, 2).overlaps(Shard(2, 3))
+    assert not Shard(1, 2).overlaps(Shard(3, 4))
+    assert Shard(3, 4).overlaps(Shard())
     assert 0 <= position("a/b.dcm") < 2**32
     assert [i for i in range(1, 8) if "a/b.dcm" in Shard(i, 7)] == [position("a/b.dcm") * 7 // 2**32 + 1]
 

@@ -12,9 +12,12 @@ from worker_faults import FaultyTask, planned, rows_of
 
 from kneegrade import Grader
 from kneegrade.batch import BatchOptions, RunSettings, Shard, read_table, run, run_batch
+from kneegrade.batch.film_task import content_version
+from kneegrade.batch.finished_films import finished_films
 from kneegrade.batch.plan import plan_films
 from kneegrade.batch.ray_engine import RayEngine
-from kneegrade.batch.result_parts import PartWriter, finished_films
+from kneegrade.batch.result_parts import PartWriter, clean
+from kneegrade.batch.run_file import OutputLock
 from kneegrade.batch.summary import ungraded_lines
 from kneegrade.errors import UsageError
 from kneegrade.imaging import find_sources
@@ -111,18 +114,91 @@ def assert_same(row, knee):
     assert row["coherence_decoding_shift"] == knee.coherence.decoding_shift
 
 
-def test_a_film_whose_content_has_changed_is_graded_again_and_counted(tmp_path):
-    for name in ("old.dcm", "new.dcm"):
-        (tmp_path / name).write_bytes(b"now")
-    films = plan_films([str(tmp_path)]).films
-    earlier = {"version": "3:0", "all_graded": True}
-    finished = {
-        "old.dcm": [{**earlier, "sha256": sha256(b"now").hexdigest()}],  # only its time has changed
-        "new.dcm": [{**earlier, "sha256": sha256(b"before").hexdigest()}],
-    }
-    progress = run.BatchProgress(2)
-    assert [film.source.name for film in run._unfinished(films, finished, progress)] == ["new.dcm"]
-    assert (progress.skipped, progress.replaced) == (1, 1)
+def write_earlier(directory, films, **contents):
+    """Finished films NAME.dcm of an earlier run, with the SHA-256 of some bytes and a state that their files lack."""
+    writer = PartWriter(directory, Shard())
+    for name, content in contents.items():
+        film = rows_of(f"{name}.dcm", content and sha256(content).hexdigest())
+        film.film["knees_graded"] = int(content != b"not gradable")
+        writer.add(film)
+    writer.flush()
+    return plan_films([str(films)]).films
+
+
+def left_of(films, output, stop=lambda: 0, shard=None):
+    """Names of the films that a resumed run grades, and its progress."""
+    lock, shown, shard = OutputLock(output), [], shard or Shard()
+    films = [film for film in films if film.source.name in shard]
+    progress = run.BatchProgress(len(films), again=clean(output, shard, lock.parts))
+    try:
+        left = run._left(films, output, lock, shard, progress, stop, lambda state: shown.append(state.skipped))
+    finally:
+        lock.close()
+    return [film.source.name for film in left], progress, shown
+
+
+def versions(output):
+    return {source: row["version"] for (source, _), row in rows(output, "log").items()}
+
+
+@pytest.fixture
+def films(tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in ("new.dcm", "old.dcm", "other.dcm"):
+        (tmp_path / "in" / name).write_bytes(b"now")
+    return tmp_path / "in"
+
+
+def test_a_film_whose_content_has_changed_is_graded_again_and_counted(tmp_path, films):
+    plan = write_earlier(tmp_path / "out", films, old=b"now", new=b"before")  # of "old", only the time has changed
+    names, progress, _ = left_of(plan, tmp_path / "out")
+    assert names == ["new.dcm", "other.dcm"]
+    assert (progress.skipped, progress.replaced, progress.left) == (1, 1, 2)
+
+
+def test_a_film_that_was_read_to_compare_it_is_not_read_by_the_next_run(tmp_path, films):
+    plan = write_earlier(tmp_path / "out", films, old=b"now", other=b"before")
+    left_of(plan, tmp_path / "out")
+    old = next(film for film in plan if film.source.name == "old.dcm")
+    assert versions(tmp_path / "out") == {"old.dcm": content_version(old), "other.dcm": "1"}
+
+
+def test_a_film_that_can_be_seen_but_not_read_keeps_its_rows(tmp_path, films):
+    plan = write_earlier(tmp_path / "out", films, old=b"now", new=b"now", other=b"now")
+    (films / "old.dcm").unlink()
+    (films / "old.dcm").mkdir()
+    names, progress, _ = left_of(plan, tmp_path / "out")
+    assert (names, progress.skipped, progress.replaced) == ([], 3, 0)
+    assert versions(tmp_path / "out")["old.dcm"] == "1"
+
+
+def test_a_signal_ends_the_comparison_with_earlier_runs_and_its_result_is_kept(tmp_path, films, monkeypatch):
+    monkeypatch.setattr(run, "SHOW_SECONDS", 0.0)
+    plan = write_earlier(tmp_path / "out", films, old=b"now", new=b"now", other=b"now")
+    with pytest.raises(KeyboardInterrupt):
+        left_of(plan, tmp_path / "out", iter([0, 0, 1]).__next__)
+    assert [name for name, version in versions(tmp_path / "out").items() if version == "1"] == ["other.dcm"]
+    _, _, shown = left_of(plan, tmp_path / "out")
+    assert shown == [1, 2, 3]
+
+
+def test_only_the_row_of_the_present_file_decides_whether_all_is_graded(tmp_path, films):
+    write_earlier(tmp_path / "out", films, old=b"not gradable")
+    plan = write_earlier(tmp_path / "out", films, old=b"now", new=b"now", other=b"now")
+    _, progress, _ = left_of(plan, tmp_path / "out")
+    assert (progress.skipped, progress.all_graded) == (3, True)
+    (films / "old.dcm").write_bytes(b"not gradable")
+    assert not left_of(plan, tmp_path / "out")[1].all_graded
+
+
+def test_narrower_shards_try_the_unread_films_of_a_run_over_all_again(tmp_path, films):
+    plan = write_earlier(tmp_path / "out", films, old=None, new=None, other=b"now")
+    found = [left_of(plan, tmp_path / "out", shard=Shard(number, 4)) for number in (1, 2, 3, 4)]
+    assert sorted(name for names, _, _ in found for name in names) == ["new.dcm", "old.dcm"]
+    assert sum(progress.again for _, progress, _ in found) == 2
+    assert sum(progress.replaced for _, progress, _ in found) == 0
+    assert all(progress.all_graded for _, progress, _ in found)
+    assert set(rows(tmp_path / "out", "films")) == {("other.dcm", None)}
 
 
 @pytest.mark.slow
@@ -159,8 +235,8 @@ def test_a_picture_with_more_knees_than_were_graded_counts_as_not_all_graded(tmp
     for film in (plain, crowded):
         writer.add(film)
     writer.flush()
-    earlier = finished_films(tmp_path, Shard())
-    assert {name: row["all_graded"] for name, (row,) in earlier.items()} == {"film.png": True, "sheet.png": False}
+    earlier = finished_films(tmp_path, Shard()).of(["film.png", "sheet.png"])
+    assert [film.all_graded for (film,) in earlier] == [True, False]
     assert ungraded_lines(tmp_path) == ["1 of 2 pictures shows more knees than were graded."]
 
 

@@ -3,11 +3,14 @@
 import json
 import subprocess
 import sys
+import threading
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from kneegrade.batch.run_file import OutputLock, RunSettings, run_description
-from kneegrade.batch.shard import Shard
+from kneegrade.batch.shard import POSITIONS, Shard
 from kneegrade.errors import UsageError
 
 HOLD = """
@@ -42,12 +45,19 @@ def test_another_value_is_refused_with_its_name(tmp_path):
     lock.close()
 
 
+@contextmanager
+def holding(directory, start, end):
+    """Another process that locks some bytes of the lock file."""
+    command = [sys.executable, "-c", HOLD, str(directory / ".lock"), str(start), str(end)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "locked\n"
+        yield other
+
+
 @pytest.mark.parametrize(("shard", "is_free"), [(Shard(2, 2), True), (Shard(1, 2), False), (Shard(), False)])
 def test_a_shard_is_locked_against_overlapping_shards_of_other_processes(shard, is_free, tmp_path):
     held = Shard(2, 5)  # overlaps the first half
-    command = [sys.executable, "-c", HOLD, str(tmp_path / ".lock"), *map(str, held.interval)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout.readline() == "locked\n"
+    with holding(tmp_path, *held.interval) as other:
         lock = OutputLock(tmp_path)
         if is_free:
             lock.lock_shard(shard)
@@ -63,3 +73,33 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="could not be written"):
         OutputLock(tmp_path / "file")
+
+
+def test_the_current_folder_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lock = OutputLock(Path())
+    with holding(tmp_path, *Shard().interval) as other:
+        with pytest.raises(UsageError, match=f"these films to {tmp_path.name}; wait"):
+            lock.lock_shard(Shard())
+        other.communicate("\n")
+    lock.fix(description())
+    with pytest.raises(UsageError, match=f"^{tmp_path.name} was begun with another value"):
+        lock.fix(description(side="R"))
+    lock.close()
+
+
+def test_a_change_of_parts_of_several_shards_waits_for_that_of_another_process(tmp_path):
+    lock, changed = OutputLock(tmp_path), threading.Event()
+
+    def change():
+        with lock.parts():
+            changed.set()
+
+    with holding(tmp_path, POSITIONS + 2, POSITIONS + 3) as other:
+        thread = threading.Thread(target=change)
+        thread.start()
+        assert not changed.wait(0.3)
+        other.communicate("\n")
+    assert changed.wait(30)
+    thread.join()
+    lock.close()

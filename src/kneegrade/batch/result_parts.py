@@ -3,12 +3,20 @@
 A part is a file of the same name in `knees/`, `log/` and `films/`, renamed into place in this order. A film is finished
 when it has a row in `films/`: parts of the other tables without it belong to a run that was killed in between, and
 `clean` removes them.
+
+A part's name begins with the shard of the run that wrote it. A run holds the lock of its own shard, so nobody else
+writes parts whose films all belong to it. A part of another division of the films, for example of an earlier run
+without `--shard`, may belong to several runs: each removes rows of its own films only, while it holds the lock of the
+parts.
 """
 
+import errno
 import os
+import re
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kneegrade.batch.parquet import TABLES, table_schema
-from kneegrade.batch.rows import FilmRows, Row, is_all_graded
+from kneegrade.batch.rows import FilmRows, Row
 from kneegrade.batch.shard import Shard
 from kneegrade.errors import KneeGradeError
 from kneegrade.files import make_directory, replacing
@@ -25,6 +33,10 @@ from kneegrade.files import make_directory, replacing
 FILMS_PER_PART: Final = 200
 SECONDS_PER_PART: Final = 30.0
 ORDER: Final = ("knees", "log", "films")  # the films last: they tell what is finished
+_OPENINGS: Final = 3  # of a part that another computer replaces
+_NAME: Final = re.compile(r"\.?([0-9]+)-of-([0-9]+)-")  # of a part or its temporary file
+
+Lock = Callable[[], AbstractContextManager[None]]
 
 
 class PartWriter:
@@ -83,33 +95,72 @@ def write_part(path: Path, table: pa.Table) -> None:
         pq.write_table(table, stream, compression="zstd")
         stream.flush()
         os.fsync(stream.fileno())
+    with suppress(OSError):  # Windows and some network file systems cannot do it for a folder
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the new name is on the disk before that of the next table
+        finally:
+            os.close(folder)
 
 
-def read_part(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """The rows of a part.
+def read_part(path: Path, columns: Sequence[str] | None = None) -> pa.Table | None:
+    """The rows of a part; None if it does not exist any more, because a run of another shard has removed it.
 
     Raises:
-        KneeGradeError: it is damaged.
+        KneeGradeError: it is damaged, or the system refuses to read it.
     """
-    try:
-        with pq.ParquetFile(path) as part:
-            return part.read(columns=None if columns is None else list(columns))
-    except (OSError, pa.ArrowException) as error:
-        raise KneeGradeError(
-            f"{path.parent.name}/{path.name} is damaged ({type(error).__name__}). Remove the files of this name in "
-            "knees, log and films, and run again: their films are graded again."
-        ) from None
+    name = f"{path.parent.name}/{path.name}"
+    for _ in range(_OPENINGS):
+        try:
+            with pq.ParquetFile(path) as part:
+                return part.read(columns=None if columns is None else list(columns))
+        except FileNotFoundError:
+            return None
+        except (OSError, pa.ArrowException) as error:
+            number = getattr(error, "errno", None)
+            if number == errno.ESTALE:  # NFS: another computer has replaced or removed it after it was opened
+                continue
+            if number:
+                reason = os.strerror(number)
+                message = f"{name} cannot be read ({reason}). Check the permissions and the disk, and run again."
+                raise KneeGradeError(message) from None
+            raise KneeGradeError(
+                f"{name} is damaged ({type(error).__name__}). Remove the files of this name in knees, log and films, "
+                "and run again: their films are graded again."
+            ) from None
+    raise KneeGradeError(f"{name} changes all the time. Run again when no other run writes to the folder.")
 
 
-def _finished(directory: Path) -> set[str]:
-    """Names of the complete parts of `films`, which are written last."""
-    return {path.name for path in (directory / "films").glob("[!.]*.parquet")}
+def _names(directory: Path, table: str) -> set[str]:
+    return {path.name for path in (directory / table).glob("[!.]*.parquet")}
 
 
-def parts(directory: Path, table: str) -> dict[str, Path]:
-    """Name → path of the complete parts of a table, sorted; parts without a part of `films` are left out."""
-    finished = _finished(directory)
-    return {path.name: path for path in sorted((directory / table).glob("[!.]*.parquet")) if path.name in finished}
+def _shard_of(name: str) -> Shard | None:
+    """The shard in the name of a part or of its temporary file; None if there is none."""
+    found = _NAME.match(name)
+    number, count = map(int, found.groups()) if found else (0, 0)
+    return Shard(number, count) if 1 <= number <= count else None
+
+
+def _has_films_of(name: str, shard: Shard) -> bool:
+    """Whether a file is a part, or its temporary file, that may have films of the shard."""
+    own = _shard_of(name)
+    return own is not None and own.overlaps(shard)
+
+
+def parts(directory: Path, table: str, shard: Shard | None = None) -> dict[str, Path]:
+    """Name → path of the complete parts of a table, sorted; parts without a part of `films` are left out.
+
+    Args:
+        directory: of the batch.
+        table: of `TABLES`.
+        shard: leave out parts that have no film of it; None: all. A part that other programs named is kept.
+    """
+    finished = _names(directory, "films")
+    found = sorted(finished & _names(directory, table))
+    if shard is not None:
+        found = [name for name in found if _shard_of(name) is None or _has_films_of(name, shard)]
+    return {name: directory / table / name for name in found}
 
 
 def read_table(directory: Path, table: str, columns: Sequence[str] | None = None) -> pa.Table:
@@ -118,68 +169,111 @@ def read_table(directory: Path, table: str, columns: Sequence[str] | None = None
     Raises:
         KneeGradeError: a part is damaged.
     """
-    found = [read_part(path, columns) for path in parts(directory, table).values()]
+    found = list(part_tables(directory, table, columns))
     if not found:
         schema = table_schema(table)
         return (schema if columns is None else pa.schema([schema.field(one) for one in columns])).empty_table()
     return pa.concat_tables(found)
 
 
-def clean(directory: Path, shard: Shard) -> int:
-    """Number of film rows removed to be graded again, after what a killed run left in the shard's files was removed.
+def part_tables(directory: Path, table: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """The rows of a table, part by part, for tables that need much memory.
 
-    Removed are parts of `knees` and `log` without a part of `films`, temporary files, and rows of films that could not
-    be read at all (they have no SHA-256), perhaps because a disk or network was away.
+    Raises:
+        KneeGradeError: a part is damaged.
     """
-    finished, again = _finished(directory), 0
-    for table in TABLES:
-        for path in (directory / table).glob("*"):
-            name = path.name.removeprefix(".")
-            is_temporary = path.name.startswith(".")
-            if _is_of(name, shard) and (is_temporary or (table != "films" and name not in finished)):
-                path.unlink(missing_ok=True)
-    for name, path in parts(directory, "films").items():
-        if _is_of(name, shard):
-            again += _remove_unread(directory, name, path)
+    for path in parts(directory, table).values():
+        rows = read_part(path, columns)
+        if rows is not None:
+            yield rows
+
+
+def clean(directory: Path, shard: Shard, lock: Lock = nullcontext) -> int:
+    """Number of film rows removed to be graded again, after what killed runs left of the shard's films was removed.
+
+    Removed are temporary files, parts that are not in all three tables, and rows of films that could not be read at all
+    (they have no SHA-256), perhaps because a disk or network was away.
+
+    Args:
+        directory: of the batch.
+        shard: of which this process holds the lock.
+        lock: within its block, no other process changes parts that have films of several shards.
+    """
+    with lock():
+        _remove_remains(directory, shard)
+    again = 0
+    for name, path in parts(directory, "films", shard).items():
+        films = read_part(path, ["source", "sha256"])
+        if films is not None and _has_films_of(name, shard) and pc.any(_unread(films, shard)).as_py():
+            with lock():
+                again += _remove_unread(directory, name, shard)
     return again
 
 
-def _remove_unread(directory: Path, name: str, path: Path) -> int:
-    unread = pc.is_null(read_part(path, ["sha256"])["sha256"])
-    number = int(pc.sum(unread).as_py() or 0)
-    if number == len(unread):
-        for each in reversed(ORDER):
-            (directory / each / name).unlink(missing_ok=True)
+def _remove_remains(directory: Path, shard: Shard) -> None:
+    """Remove temporary files, and parts that lack a table, of which a run was killed or a file lost with the power."""
+    for table in TABLES:
+        for path in (directory / table).glob(".*"):
+            if _has_films_of(path.name, shard):
+                path.unlink(missing_ok=True)
+    names = {table: _names(directory, table) for table in reversed(ORDER)}
+    complete = set.intersection(*names.values())
+    for table, found in names.items():
+        for name in found - complete:
+            if _has_films_of(name, shard):
+                (directory / table / name).unlink(missing_ok=True)
+
+
+def _unread(rows: pa.Table, shard: Shard) -> pa.Array:
+    """For each row, whether its film belongs to the shard and could not be read."""
+    keys = zip(rows["source"].to_pylist(), rows["sha256"].to_pylist(), strict=True)
+    return pa.array([sha256 is None and source in shard for source, sha256 in keys], pa.bool_())
+
+
+def _remove_unread(directory: Path, name: str, shard: Shard) -> int:
+    """Number of films removed from a part, in the order in which a kill in between leaves what `clean` can finish."""
+    films = read_part(directory / "films" / name, ["source", "sha256"])
+    if films is None:
+        return 0
+    number = int(pc.sum(_unread(films, shard)).as_py() or 0)
+    if number == len(films):
+        for table in reversed(ORDER):
+            (directory / table / name).unlink(missing_ok=True)
     elif number:
-        for part in (path, directory / "log" / name):
-            rows = read_part(part)
-            write_part(part, rows.filter(pc.is_valid(rows["sha256"])))
+        for table in ORDER:
+            rows = read_part(directory / table / name)
+            if rows is not None:
+                write_part(directory / table / name, rows.filter(pc.invert(_unread(rows, shard))))
     return number
 
 
-def _is_of(name: str, shard: Shard) -> bool:
-    """Whether all films of a part belong to the shard."""
-    number, _, rest = name.partition("-of-")
-    count = rest.partition("-")[0]
-    return number.isdigit() and count.isdigit() and shard.covers(Shard(int(number), int(count)))
+def record_versions(
+    directory: Path, shard: Shard, versions: Mapping[tuple[str, str], str], lock: Lock = nullcontext
+) -> None:
+    """Write the present state of files into `log`, whose bytes have proved to be those that were graded.
 
-
-def finished_films(directory: Path, shard: Shard) -> Mapping[str, list[Row]]:
-    """Name → the finished films of this name (several if the file was replaced) of a shard.
-
-    A film has `sha256`, `version` of the file, and `all_graded` (`is_all_graded`).
+    Args:
+        directory: of the batch.
+        shard: of which this process holds the lock.
+        versions: name and SHA-256 of a film → `version`.
+        lock: as for `clean`.
     """
-    versions = {}
-    log = read_table(directory, "log", ["source", "sha256", "version"])
-    for source, sha256, version in zip(*(log[name].to_pylist() for name in log.column_names), strict=True):
-        if source in shard:
-            versions[source, sha256] = version
-    found: dict[str, list[Row]] = {}
-    films = read_table(directory, "films", ["source", "sha256", "status", "knees", "knees_graded", "warnings"])
-    for values in zip(*(films[name].to_pylist() for name in films.column_names), strict=True):
-        film = dict(zip(films.column_names, values, strict=True))
-        source, sha256 = film["source"], film["sha256"]
-        if source in shard:
-            row = {"sha256": sha256, "version": versions.get((source, sha256)), "all_graded": is_all_graded(film)}
-            found.setdefault(source, []).append(row)
-    return found
+    for path in parts(directory, "log", shard).values() if versions else ():
+        if _with_versions(read_part(path, ["source", "sha256", "version"]), versions) is not None:
+            with lock():
+                rows = _with_versions(read_part(path), versions)
+                if rows is not None:
+                    write_part(path, rows)
+
+
+def _with_versions(rows: pa.Table | None, versions: Mapping[tuple[str, str], str]) -> pa.Table | None:
+    """The rows of `log` with other versions; None if nothing changes."""
+    if rows is None:
+        return None
+    columns = [rows[name].to_pylist() for name in ("source", "sha256", "version")]
+    before = columns[2]
+    now = [versions.get((source, sha256), old) for source, sha256, old in zip(*columns, strict=True)]
+    if now == before:
+        return None
+    place = rows.schema.get_field_index("version")
+    return rows.set_column(place, rows.schema.field(place), pa.array(now, pa.string()))

@@ -2,21 +2,22 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import pyarrow.compute as pc
 
 from kneegrade.batch.film_task import FilmTask, ObjectSettings, content_version
+from kneegrade.batch.finished_films import EarlierFilm, finished_films
 from kneegrade.batch.local_engine import LocalEngine
 from kneegrade.batch.plan import Plan, PlannedFilm, StopCount, plan_films
 from kneegrade.batch.remote_files import is_url, without_secrets
-from kneegrade.batch.result_parts import PartWriter, clean, finished_films, read_table
-from kneegrade.batch.rows import FilmRows, Row, is_all_graded
+from kneegrade.batch.result_parts import PartWriter, clean, read_table, record_versions
+from kneegrade.batch.rows import FilmRows, is_all_graded
 from kneegrade.batch.run_file import STARTED, OutputLock, RunSettings, run_description
 from kneegrade.batch.shard import Shard
 from kneegrade.batch.summary import write_summary
@@ -28,6 +29,7 @@ from kneegrade.weights import load_weights, shipped_path, weights_reference
 from kneegrade.weights.compute import Compute
 
 Engine = Literal["local", "ray"]
+SHOW_SECONDS: Final = 0.2  # between two calls of `on_progress` while the films of earlier runs are looked at
 
 
 @dataclass
@@ -135,14 +137,15 @@ def run_batch(
         options: how the films are graded; what decides about results must be the same in every run into the folder.
         shard: the part of the films to grade; None: all.
         stop: number of signals to stop so far: after the first one films under way are finished, after the second none.
-        on_progress: called after each film, and every moment in between.
+        on_progress: called after each film, and every moment in between; also while the films of earlier runs are
+            looked at.
 
     Raises:
         UsageError: the folder cannot be written, is in use or belongs to another run; there is no film; the device or
             runtime cannot be used; a format of objects is unknown, lacks its package or is wanted of Ray; or results
             cannot be stored where the films come from.
         KneeGradeError: the weights cannot be used, or workers die one after the other.
-        KeyboardInterrupt: there was a signal while the films were listed.
+        KeyboardInterrupt: there was a signal while the films were listed or compared with those of earlier runs.
     """
     mine = shard or Shard()
     if options.formats or options.store:
@@ -156,15 +159,16 @@ def run_batch(
         lock.lock_shard(mine)
         plan = plan_films(inputs, shard=mine, path_column=options.path_column, columns=options.columns, stop=stop)
         run = lock.fix(_description(inputs, options, plan, service))
-        progress = BatchProgress(len(plan.films), again=clean(output, mine))
+        progress = BatchProgress(len(plan.films), again=clean(output, mine, lock.parts))
+        left = _left(plan.films, output, lock, mine, progress, stop, on_progress)
         task = FilmTask(options.weights, options.detector, options.settings)
         if options.formats:
             when = datetime.fromisoformat(run[STARTED])
             task = replace(task, objects=ObjectSettings(output.absolute(), options.formats, when, service))
-        _grade(plan, output, _engine(task, options, stop), mine, on_progress, progress)
+        _grade(left, PartWriter(output, mine, plan.fields), _engine(task, options, stop), on_progress, progress)
         if not progress.left and _finished_names(output) >= plan.total:
             with lock.summary():
-                progress.summary = write_summary(output, plan.films, pictures=options.pictures)
+                progress.summary = write_summary(output, plan.films, pictures=options.pictures, stop=stop)
         return progress
 
 
@@ -188,11 +192,9 @@ def _check_formats(options: BatchOptions) -> None:
 
 
 def _grade(
-    plan: Plan, output: Path, engine: Any, shard: Shard, on_progress: Callable[[BatchProgress], None],
+    films: Sequence[PlannedFilm], writer: PartWriter, engine: Any, on_progress: Callable[[BatchProgress], None],
     progress: BatchProgress,
 ) -> None:  # fmt: skip
-    writer = PartWriter(output, shard, plan.fields)
-    films = _unfinished(plan.films, finished_films(output, shard), progress)
     try:
         with closing(engine.run(films)) as results:
             for rows in results:
@@ -215,32 +217,59 @@ def _engine(task: FilmTask, options: BatchOptions, stop: StopCount) -> Any:
     return RayEngine(task, workers=options.workers, stop=stop, address=options.ray_address)
 
 
-def _unfinished(
-    films: Sequence[PlannedFilm], finished: Mapping[str, list[Row]], progress: BatchProgress
-) -> Iterator[PlannedFilm]:
-    """The films without a row; the others are counted as skipped.
+def _left(
+    films: Sequence[PlannedFilm], output: Path, lock: OutputLock, shard: Shard, progress: BatchProgress,
+    stop: StopCount, on_progress: Callable[[BatchProgress], None],
+) -> list[PlannedFilm]:  # fmt: skip
+    """The films to grade; the others are counted as skipped.
 
-    A film whose file has changed since it was graded is read; only if its bytes are others, it is graded again.
+    A film whose file has changed since it was graded is read; only if its bytes are others, it is graded again. Else
+    its new state is recorded, so that the next run need not read it.
+
+    Raises:
+        KeyboardInterrupt: there was a signal.
     """
-    for film in films:
-        earlier = finished.get(film.source.name)
-        if earlier is None or not _is_known(film, earlier):
-            progress.replaced += earlier is not None
-            yield film
-        else:
-            progress.skipped += 1
-            progress.all_graded &= all(row["all_graded"] for row in earlier)
+    finished = finished_films(output, shard).of([film.source.name for film in films])
+    left, versions, shown = list[PlannedFilm](), dict[tuple[str, str], str](), time.monotonic()
+    try:
+        for film, earlier in zip(films, finished, strict=True):
+            if stop():
+                raise KeyboardInterrupt
+            known = _known(film, earlier, versions)
+            if known:
+                progress.skipped += 1
+                progress.all_graded &= all(row.all_graded for row in known)
+            else:
+                progress.replaced += bool(earlier)
+                left.append(film)
+            if time.monotonic() - shown >= SHOW_SECONDS:
+                on_progress(progress)
+                shown = time.monotonic()
+    finally:
+        record_versions(output, shard, versions, lock.parts)
+    return left
 
 
-def _is_known(film: PlannedFilm, earlier: Sequence[Row]) -> bool:
-    version = content_version(film)
-    if version is None or any(row["version"] == version for row in earlier):
-        return True
+def _known(film: PlannedFilm, earlier: list[EarlierFilm], versions: dict[tuple[str, str], str]) -> list[EarlierFilm]:
+    """The earlier rows that hold for a film as it is now; all of them if its content cannot be told.
+
+    `versions` gets the state of a file with another state and the same bytes.
+    """
+    version = content_version(film) if earlier else None
+    if version is None:
+        return earlier
+    if same := [row for row in earlier if row.version == version]:
+        return same
     try:
         sha256 = sha256_of(film.source.open())
-    except Exception:  # it cannot be read now; the earlier rows remain
-        return True
-    return any(row["sha256"] == sha256 for row in earlier)
+    except Exception:  # each kind of source raises its own exceptions
+        sha256 = None
+    if sha256 is None:  # it cannot be read now; the earlier rows remain
+        return earlier
+    same = [row for row in earlier if row.sha256 == sha256]
+    if same:
+        versions[film.source.name, sha256] = version
+    return same
 
 
 def _description(inputs: Sequence[str], options: BatchOptions, plan: Plan, store_at: str | None) -> dict[str, Any]:

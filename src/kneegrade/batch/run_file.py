@@ -25,6 +25,7 @@ STARTED: Final = "started"  # key of the time of the first run, which later runs
 LOCK_FILE: Final = ".lock"
 _RUN_FILE_BYTE = POSITIONS  # the byte of the lock file that is locked while run.json is compared or written
 _SUMMARY_BYTE = POSITIONS + 1
+_PARTS_BYTE = POSITIONS + 2  # of parts that have films of several shards
 
 
 @dataclass(frozen=True)
@@ -92,11 +93,12 @@ class OutputLock:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._name = directory.absolute().name or str(directory)  # of "." that of the folder
         prepare_output(directory, [RUN_FILE])
         try:
             self._file = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
-            raise not_writable(directory.name, error) from error
+            raise not_writable(self._name, error) from error
 
     def close(self) -> None:
         """Release all locks."""
@@ -116,13 +118,12 @@ class OutputLock:
         except (BlockingIOError, PermissionError):
             films = "these films" if shard.count == 1 else f"films of the shard {shard}"
             raise UsageError(
-                f"Another run is writing {films} to {self._directory.name}; wait for its end, or choose another "
-                "folder.",
+                f"Another run is writing {films} to {self._name}; wait for its end, or choose another folder.",
                 code="locked",
             ) from None
         except OSError as error:
             raise UsageError(
-                f"{self._directory.name} cannot be locked ({error.strerror}) by {socket.gethostname()}; choose a "
+                f"{self._name} cannot be locked ({error.strerror}) by {socket.gethostname()}; choose a "
                 "folder on a file system with POSIX locks.",
                 code="locked",
             ) from None
@@ -131,6 +132,12 @@ class OutputLock:
     def summary(self) -> Iterator[None]:
         """Within the block, no other run writes a summary."""
         with self._byte(_SUMMARY_BYTE):
+            yield
+
+    @contextmanager
+    def parts(self) -> Iterator[None]:
+        """Within the block, no other run changes part files that have films of several shards."""
+        with self._byte(_PARTS_BYTE):
             yield
 
     @contextmanager
@@ -160,11 +167,11 @@ class OutputLock:
             except (OSError, ValueError):
                 earlier = None
         if not isinstance(earlier, dict):
-            raise UsageError(f"{path.name} in {self._directory.name} is damaged; choose another output folder.")
+            raise UsageError(f"{path.name} in {self._name} is damaged; choose another output folder.")
         differing = list(_differences(earlier, description | {STARTED: earlier.get(STARTED)}))
         if differing:
             raise UsageError(
-                f"{self._directory.name} was begun with another value of {'; '.join(differing)}. Results of two kinds "
+                f"{self._name} was begun with another value of {'; '.join(differing)}. Results of two kinds "
                 "are not mixed: use the earlier values, or another output folder.",
                 code="other_run",
             )

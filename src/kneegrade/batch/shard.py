@@ -47,10 +47,10 @@ class Shard:
         start, end = self.interval
         return start <= position(name) < end
 
-    def covers(self, other: "Shard") -> bool:
-        """Whether every film of `other` belongs to this shard."""
+    def overlaps(self, other: "Shard") -> bool:
+        """Whether the two shards can have films in common."""
         (start, end), (other_start, other_end) = self.interval, other.interval
-        return start <= other_start and other_end <= end
+        return start < other_end and other_start < end
 
     def __str__(self) -> str:
         return f"{self.number}/{self.count}"
