@@ -103,7 +103,7 @@ def grade_films(
             while suspects and not stop():
                 blamed = yield from _alone(workers, suspects.popleft(), stop, film_seconds)
                 some_blamed |= blamed
-            if deaths >= limit and not some_blamed and not is_last and not stop():
+            if deaths >= limit and not some_blamed and not stop() and next(waiting, None) is not None:
                 raise _deaths_without_cause(deaths)
     finally:
         workers.end()
