@@ -1,5 +1,6 @@
 """Actors of a real Ray cluster on this computer that die, hang, wait for room, and are lost with their node."""
 
+import logging
 import os
 import signal
 from pathlib import Path
@@ -78,8 +79,41 @@ def test_actors_see_a_gpu_only_if_they_use_it(uses_gpu, seen):
     assert found["a"].log["host"] == seen
 
 
+@pytest.fixture
+def without_cluster():
+    """No connection to Ray before and after."""
+    ray.shutdown()
+    yield
+    ray.shutdown()
+
+
+@pytest.mark.usefixtures("without_cluster")
 def test_sigterm_is_left_to_the_command(tmp_path):
     before = signal.getsignal(signal.SIGTERM)
     RayEngine(FaultyTask(tmp_path), workers=1)
+    assert ray.is_initialized()
     assert signal.getsignal(signal.SIGTERM) is before
-    ray.shutdown()
+
+
+@pytest.mark.usefixtures("without_cluster")
+def test_films_of_a_lost_node_are_graded_by_the_actors_of_another(tmp_path):
+    from ray.cluster_utils import Cluster
+
+    small = {"object_store_memory": 80_000_000}
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **small})
+    lost = [cluster.add_node(num_cpus=2, **small) for _ in range(2)][1]
+    ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
+    engine, attempts = RayEngine(FaultyTask(tmp_path, seconds=0.5), workers=4), {}
+    try:
+        for rows in engine.run(planned(*map(str, range(40)))):
+            if rows is not None:
+                attempts[rows.film["source"]] = rows.log["attempts"]
+            if lost is not None and len(engine._running) > 2:  # some on each node
+                cluster.remove_node(lost, allow_graceful=False)
+                lost = None
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    assert lost is None
+    assert len(attempts) == 40
+    assert 2 in attempts.values()
