@@ -69,7 +69,7 @@ def batch(
     ),
     ray_address: Annotated[
         str | None,
-        typer.Option(metavar="ADDRESS", help="Address of a Ray cluster, for --engine ray.", show_default="Ray is started"),
+        typer.Option(metavar="ADDRESS", help="Address of a cluster, for --engine ray.", show_default="Ray is started"),
     ] = None,
     shard: Annotated[
         str | None,
