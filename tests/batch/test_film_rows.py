@@ -6,7 +6,9 @@ import shutil
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pandas as pd
@@ -17,9 +19,10 @@ import pytest
 from kneegrade import Grader
 from kneegrade.anatomy import UserHints
 from kneegrade.batch import film_task, read_table, write_summary
-from kneegrade.batch.film_task import FilmTask, ObjectSettings, content_version, film_rows
+from kneegrade.batch.film_task import FilmTask, ObjectSettings, content_version, failed_rows, film_rows
 from kneegrade.batch.parquet import KNEES
 from kneegrade.batch.plan import PlannedFilm
+from kneegrade.batch.remote_files import RemoteFile
 from kneegrade.batch.result_parts import PartWriter
 from kneegrade.batch.rows import FilmRows
 from kneegrade.batch.shard import Shard
@@ -146,6 +149,25 @@ def test_a_film_whose_objects_cannot_be_written_is_tried_again_by_the_next_run(t
     rows = film_rows(grader, planned("single_right.dcm"), UserHints(), write)
     assert (rows.film["status"], rows.film["sha256"], rows.knees) == ("failed", None, [])
     assert rows.film["reason_code"] == "not_writable"
+
+
+def wait_without_end():
+    Event().wait()
+    return b""
+
+
+@pytest.mark.parametrize("load", [wait_without_end, RemoteFile((EXAMPLES / "single_right.dcm").as_uri())])
+def test_a_film_that_does_not_answer_or_is_remote_gets_its_row_without_checksum(load):
+    film = PlannedFilm(Source("film", load=load))
+    rows = failed_rows(film, Finding("worker_timeout", "It takes too long."), 3, seconds=0.5)
+    assert (rows.film["reason_code"], rows.film["sha256"], rows.log["attempts"]) == ("worker_timeout", None, 3)
+
+
+def test_a_film_that_kills_its_worker_gets_the_checksum_of_its_file():
+    film = planned("single_right.dcm")
+    rows = failed_rows(film, Finding("worker_died", "It died."), 3)
+    assert rows.film["sha256"] == sha256((EXAMPLES / "single_right.dcm").read_bytes()).hexdigest()
+    assert rows.log["version"] == content_version(film)
 
 
 def test_the_summary_counts_the_rows_and_shows_the_knees_to_look_at(written):

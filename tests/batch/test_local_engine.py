@@ -5,11 +5,14 @@ import signal
 from itertools import count
 
 import pytest
-from worker_faults import FaultyTask, TaskWithoutWeights, planned
+from worker_faults import DeadStartTask, FaultyTask, TaskWithoutWeights, planned
 
-from kneegrade.batch import local_engine
+from kneegrade.batch import local_engine, retries
 from kneegrade.batch.local_engine import LocalEngine
+from kneegrade.batch.plan import PlannedFilm
+from kneegrade.batch.remote_files import RemoteFile
 from kneegrade.errors import KneeGradeError, WeightsError
+from kneegrade.imaging import Source
 
 
 def outcomes(engine, films):
@@ -30,8 +33,16 @@ def test_a_film_that_kills_its_worker_gets_a_row_and_the_others_are_untouched(tm
 
 def test_a_film_that_hangs_its_worker_gets_a_row(tmp_path):
     found = outcomes(LocalEngine(FaultyTask(tmp_path), workers=1, film_seconds=1), planned("hang", "a"))
-    assert (found["a"].film["status"], found["hang"].film["reason_code"]) == ("graded", "worker_died")
+    assert (found["a"].film["status"], found["hang"].film["reason_code"]) == ("graded", "worker_timeout")
     assert "exceeded 1 s" in found["hang"].film["reason"]
+
+
+def test_a_slow_download_has_more_time_than_a_film_of_this_computer(tmp_path, monkeypatch):
+    monkeypatch.setattr(retries, "REMOTE_SECONDS", 60)
+    (tmp_path / "film.png").write_bytes(b"\x89PNG")
+    remote = PlannedFilm(Source("film", load=RemoteFile((tmp_path / "film.png").as_uri())))
+    engine = LocalEngine(FaultyTask(tmp_path, seconds=1), workers=1, film_seconds=0.3)
+    assert [rows.log["attempts"] for rows in engine.run([remote]) if rows is not None] == [1]
 
 
 @pytest.mark.slow
@@ -67,8 +78,42 @@ def test_networks_that_cannot_be_loaded_end_the_run():
         list(LocalEngine(TaskWithoutWeights(), workers=1).run(planned("a")))
 
 
+def test_a_worker_that_died_without_a_film_counts_for_no_film(tmp_path):
+    engine = LocalEngine(FaultyTask(tmp_path), workers=1)
+    attempts = []
+    for rows in engine.run(planned("a", "b")):
+        if rows is not None:
+            attempts.append(rows.log["attempts"])
+            engine._workers[0]._process.kill()
+            engine._workers[0]._process.wait()
+    assert attempts == [1, 1]
+
+
 @pytest.mark.slow
-def test_a_run_whose_workers_all_die_ends(tmp_path, monkeypatch):
+def test_more_killing_films_than_deaths_in_a_row_get_their_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr(retries, "MAX_DEATHS", 2)
+    found = outcomes(LocalEngine(FaultyTask(tmp_path), workers=1), planned("kill1", "kill2", "kill3", "a"))
+    assert {name: rows.film["reason_code"] for name, rows in found.items() if rows.film["status"] == "failed"} == {
+        "kill1": "worker_died", "kill2": "worker_died", "kill3": "worker_died",
+    }  # fmt: skip
+    assert found["a"].film["status"] == "graded"
+
+
+@pytest.mark.slow
+def test_a_run_whose_workers_die_only_together_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr(retries, "MAX_DEATHS", 2)
+    done = {}
+
+    def grade():
+        for rows in LocalEngine(FaultyTask(tmp_path), workers=1).run(planned("once1", "once2", "a")):
+            done.update({rows.film["source"]: rows.film["status"]} if rows else {})
+
+    with pytest.raises(KneeGradeError, match=r"no film is to blame.*--workers"):
+        grade()
+    assert done == {"once1": "graded", "once2": "graded"}
+
+
+def test_a_run_whose_workers_die_before_they_are_ready_ends(monkeypatch):
     monkeypatch.setattr(local_engine, "MAX_DEATHS", 2)
     with pytest.raises(KneeGradeError, match=f"exit status {-signal.SIGKILL}.*--workers"):
-        list(LocalEngine(FaultyTask(tmp_path), workers=1).run(planned("kill1", "kill2", "a")))
+        list(LocalEngine(DeadStartTask(), workers=1).run(planned("a", "b")))

@@ -8,14 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from worker_faults import FaultyTask, planned, rows_of
+from worker_faults import FaultyTask, rows_of
 
 from kneegrade import Grader
 from kneegrade.batch import BatchOptions, RunSettings, Shard, read_table, run, run_batch
 from kneegrade.batch.film_task import content_version
 from kneegrade.batch.finished_films import finished_films
 from kneegrade.batch.plan import plan_films
-from kneegrade.batch.ray_engine import RayEngine
 from kneegrade.batch.result_parts import PartWriter, clean
 from kneegrade.batch.run_file import OutputLock
 from kneegrade.batch.summary import ungraded_lines
@@ -271,16 +270,6 @@ def test_rows_are_identical_for_any_workers_shards_and_engine(tmp_path):
     assert grade("two", workers=2) == expected
     assert grade("shards", workers=1, shards=[Shard(i, 3) for i in (1, 2, 3)]) == expected
     assert grade("ray", workers=2, engine="ray") == expected
-
-
-@pytest.mark.slow
-def test_a_film_that_kills_its_actor_gets_a_row_on_ray(tmp_path):
-    pytest.importorskip("ray")
-    engine = RayEngine(FaultyTask(tmp_path), workers=2)
-    found = {rows.film["source"]: rows for rows in engine.run(planned("a", "kill", "once", "b")) if rows is not None}
-    assert {name: (rows.film["status"], rows.log["attempts"]) for name, rows in found.items()} == {
-        "a": ("graded", 1), "b": ("graded", 1), "once": ("graded", 2), "kill": ("failed", 3),
-    }  # fmt: skip
 
 
 def test_ray_writes_no_objects(tmp_path):

@@ -5,7 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -47,6 +47,27 @@ class TaskWithoutWeights:
 
     def start(self) -> Callable[[PlannedFilm], FilmRows]:
         raise WeightsError("The weights are damaged.")
+
+
+@dataclass(frozen=True)
+class DeadStartTask:
+    """A task that kills its worker while the networks are loaded."""
+
+    def start(self) -> Callable[[PlannedFilm], FilmRows]:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
+
+
+@dataclass(frozen=True)
+class VisibleGpuTask:
+    """In the place of the host, the log has the numbers of the GPUs that the worker sees."""
+
+    def start(self) -> Callable[[PlannedFilm], FilmRows]:
+        return self.rows
+
+    def rows(self, film: PlannedFilm) -> FilmRows:
+        rows = rows_of(film.source.name)
+        return replace(rows, log=rows.log | {"host": os.environ.get("CUDA_VISIBLE_DEVICES", "")})
 
 
 def rows_of(name: str, sha256: str | None = "00") -> FilmRows:

@@ -19,6 +19,7 @@ NOT_IN_PYDICOM = {  # named in a template or by LOINC, but not in pydicom's dict
 NOT_ABOUT_A_READABLE_FILM = {
     "interrupted",
     "worker_died",
+    "worker_timeout",
     "confident_disagreement",
     "falls_over_visits",
     "narrowing_against_width",

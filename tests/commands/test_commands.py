@@ -80,7 +80,7 @@ def test_an_old_command_names_its_successor(name, arguments):
     [["grade"], ["grade", ".", "-o", "x"], ["grade", "nowhere.dcm", "-o", "x"],
      ["grade", str(EXAMPLES), "-o", "x", "--format", "pdf"],
      ["grade", str(EXAMPLES), "-o", "x", "--device", "tpu"], ["train", "none.yaml", "-o", "x"], ["frobnicate"],
-     ["landmarks", ".", "-o", "x"]],
+     ["landmarks", ".", "-o", "x"], ["batch", str(EXAMPLES), "-o", "x", "--ray-address", "auto"]],
 )  # fmt: skip
 def test_wrong_usage_is_exit_code_two_and_a_sentence(arguments, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

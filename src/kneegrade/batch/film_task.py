@@ -7,7 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from threading import Thread
+from typing import TYPE_CHECKING, Final
 
 from kneegrade.anatomy import UserHints
 from kneegrade.batch.parquet import INPUT_PREFIX, film_row, knee_rows
@@ -15,7 +16,7 @@ from kneegrade.batch.plan import PlannedFilm
 from kneegrade.batch.remote_files import RemoteFile
 from kneegrade.batch.rows import FilmRows, Row
 from kneegrade.batch.run_file import RunSettings
-from kneegrade.batch.web_films import StoringWriter, read_once
+from kneegrade.batch.web_films import ArchiveFilm, StoringWriter, read_once
 from kneegrade.errors import KneeGradeError
 from kneegrade.imaging.sources import sha256_of
 from kneegrade.imaging.zip_members import ZipMember
@@ -24,6 +25,8 @@ from kneegrade.ungraded import internal_error
 
 if TYPE_CHECKING:
     from kneegrade.grader import Derive, Grader
+
+HASH_SECONDS: Final = 60.0  # to read a film that no worker could finish
 
 
 @dataclass(frozen=True)
@@ -115,13 +118,37 @@ def rows_of(film: PlannedFilm, graded: GradedRadiograph) -> FilmRows:
     return FilmRows(film_row(graded) | carried, [row | carried for row in knee_rows(graded)], {})
 
 
-def failed_rows(film: PlannedFilm, reason: Finding, attempts: int) -> FilmRows:
-    """The rows of a film that no worker could finish; its checksum is computed here."""
-    sha256 = None
-    with suppress(Exception):  # the file cannot be read either
-        sha256 = sha256_of(film.source.open())
+def is_remote(film: PlannedFilm) -> bool:
+    """Whether the film comes from a store, a web server or an archive."""
+    return isinstance(film.source.load, RemoteFile | ArchiveFilm)
+
+
+def failed_rows(film: PlannedFilm, reason: Finding, attempts: int, seconds: float = HASH_SECONDS) -> FilmRows:
+    """The rows of a film that no worker could finish.
+
+    Its checksum is computed here; it is None for a remote film, and for one whose disk does not answer in time, so that
+    the next run tries the film again.
+
+    Args:
+        film: that was tried.
+        reason: why it failed.
+        attempts: how often it was tried.
+        seconds: for reading the file.
+    """
+    found: list[tuple[str | None, str | None]] = []
+
+    def read() -> None:
+        with suppress(Exception):  # the file cannot be read either
+            version = content_version(film)  # first: if the file changes meanwhile, the next run notices it
+            found.append((sha256_of(film.source.open()), version))
+
+    if not is_remote(film):
+        thread = Thread(target=read, daemon=True)  # a file on a network that is away is waited for without end
+        thread.start()
+        thread.join(seconds)
+    sha256, version = found[0] if found else (None, None)
     rows = rows_of(film, GradedRadiograph(film.source.name, reason=reason, failed=True, sha256=sha256))
-    return FilmRows(rows.film, [], log_row(rows.film, None, content_version(film)) | {"attempts": attempts})
+    return FilmRows(rows.film, [], log_row(rows.film, None, version) | {"attempts": attempts})
 
 
 def log_row(film: Row, seconds: float | None, version: str | None) -> Row:

@@ -214,7 +214,8 @@ def _engine(task: FilmTask, options: BatchOptions, stop: StopCount) -> Any:
         return LocalEngine(task, workers=options.workers, stop=stop)
     from kneegrade.batch.ray_engine import RayEngine
 
-    return RayEngine(task, workers=options.workers, stop=stop, address=options.ray_address)
+    uses_gpu = options.settings.device == "cuda"
+    return RayEngine(task, workers=options.workers, stop=stop, address=options.ray_address, uses_gpu=uses_gpu)
 
 
 def _left(

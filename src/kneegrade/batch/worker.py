@@ -87,9 +87,20 @@ class Worker(Generic[GivenFilm, FoundOutcome]):
         waits = self.is_ready and self.film is None
         return not waits and time.monotonic() > self._deadline
 
-    def give(self, film: GivenFilm) -> None:
-        """Let it work on a film. A worker that has died is noticed when its answer is read."""
+    @property
+    def has_ended(self) -> bool:
+        """Whether the process has died."""
+        return self._process.poll() is not None
+
+    def give(self, film: GivenFilm, film_seconds: float | None = None) -> None:
+        """Let it work on a film. A worker that has died is noticed when its answer is read.
+
+        Args:
+            film: to work on.
+            film_seconds: time limit of this film; None: that of the films before.
+        """
         self.film = film
+        self._film_seconds = self._film_seconds if film_seconds is None else film_seconds
         if self.is_ready:
             self._deadline = time.monotonic() + self._film_seconds
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):

@@ -27,6 +27,7 @@ from kneegrade.commands.options import (
     listed,
 )
 from kneegrade.commands.stop_signals import Stop, stop_count, stop_signals
+from kneegrade.errors import UsageError
 
 if TYPE_CHECKING:
     from kneegrade.batch import BatchProgress
@@ -68,7 +69,7 @@ def batch(
     ),
     ray_address: Annotated[
         str | None,
-        typer.Option(metavar="ADDRESS", help="Address of a running Ray cluster.", show_default="Ray is started"),
+        typer.Option(metavar="ADDRESS", help="Address of a cluster, for --engine ray.", show_default="Ray is started"),
     ] = None,
     shard: Annotated[
         str | None,
@@ -117,6 +118,8 @@ def batch(
     first signal finishes the films under way, a second one does not.
     """
     with stop_signals():
+        if ray_address is not None and engine is not EngineFlag.ray:
+            raise UsageError("--ray-address is the address of a Ray cluster; give --engine ray with it.")
         from kneegrade.batch import BatchOptions, RunSettings, Shard, run_batch
 
         settings = RunSettings(

@@ -6,7 +6,6 @@ version control.
 
 import os
 import re
-from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -21,7 +20,7 @@ DICOM_OBJECTS: Final[tuple[DicomObject, ...]] = ("sr", "gsps", "sc")
 _VARIABLE: Final = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 
 
-def expanded(path: Any, environment: Mapping[str, str] = os.environ) -> Any:
+def expanded(path: Any) -> Any:
     """The path with its environment variables, such as $CREDENTIALS_DIRECTORY, replaced.
 
     Raises:
@@ -30,9 +29,9 @@ def expanded(path: Any, environment: Mapping[str, str] = os.environ) -> Any:
     if not isinstance(path, str):
         return path
     for match in _VARIABLE.finditer(path):
-        if (match[1] or match[2]) not in environment:
+        if (match[1] or match[2]) not in os.environ:
             raise ValueError(f"the environment variable {match[1] or match[2]} is not set")
-    return _VARIABLE.sub(lambda match: environment[match[1] or match[2]], path)
+    return _VARIABLE.sub(lambda match: os.environ[match[1] or match[2]], path)
 
 
 def is_loopback(host: str | None) -> bool:
