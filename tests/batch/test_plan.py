@@ -16,12 +16,16 @@ import fsspec
 import pandas as pd
 import pyarrow as pa
 import pytest
+from worker_faults import rows_of
 
 from kneegrade.batch import remote_files
 from kneegrade.batch.film_task import content_version
 from kneegrade.batch.plan import PlannedFilm, _with_unique_names, plan_films
 from kneegrade.batch.remote_files import RemoteFile, lasting_url, without_secrets
-from kneegrade.batch.run import BatchProgress, _lasting_name, _unfinished
+from kneegrade.batch.result_parts import PartWriter
+from kneegrade.batch.rows import FilmRows
+from kneegrade.batch.run import BatchProgress, _lasting_name, _left
+from kneegrade.batch.run_file import OutputLock
 from kneegrade.batch.shard import Shard, position
 from kneegrade.errors import KneeGradeError, LimitExceededError, UnreadableFileError, UsageError
 from kneegrade.imaging import Source
@@ -336,16 +340,17 @@ def test_links_of_a_web_folder_that_differ_in_the_query_have_names_that_do_not_d
 
 def test_a_film_that_was_replaced_behind_its_url_is_graded_again(web, folder, tmp_path):
     plan = table_plan(tmp_path, *(f"{web}/{name}" for name in NAMES[:3]))
-    finished = {
-        film.source.name: [
-            {"version": content_version(film), "sha256": sha256_of(film.source.open()), "all_graded": True}
-        ]
-        for film in plan.films
-    }
+    lock, writer = OutputLock(tmp_path / "out"), PartWriter(tmp_path / "out", Shard())
+    for film in plan.films:
+        rows = rows_of(film.source.name, sha256_of(film.source.open()))
+        writer.add(FilmRows(rows.film, rows.knees, {**rows.log, "version": content_version(film)}))
+    writer.flush()
     (folder / NAMES[0]).write_bytes(b"\x89PNG of another knee")
     os.utime(folder / NAMES[1], (0, 0))
     progress = BatchProgress(3)
-    again = [film.source.name for film in _unfinished(plan.films, finished, progress)]
+    left = _left(plan.films, tmp_path / "out", lock, Shard(), progress, lambda: 0, lambda shown: None)
+    lock.close()
+    again = [film.source.name for film in left]
     assert again == [f"{web.removeprefix('http://')}/{NAMES[0]}"]
     assert (progress.skipped, progress.replaced) == (2, 1)
 
