@@ -110,7 +110,10 @@ def test_invalid_requests_change_nothing(client, key, services):
     assert save(client, key, {**reading, "status": "unknown"}, 0).status_code == 422
     assert save(client, "0" * 40, reading, 0).status_code == 404
     assert client.get(f"/v1/films/{'0' * 40}/pixels").status_code == 404
-    assert client.post(f"/v1/films/{key}/reviews", content="[" * 100_000).status_code == 422
+    assert client.post(f"/v1/films/{key}/reviews", content="[" * 100_000).status_code in (
+        400,
+        422,
+    )  # 400: FastAPI 0.115
     assert client.post("/v1/coherence", content=b"x" * (1 << 21)).status_code == 413
     assert services.desk.store.log.streams() == {}
 

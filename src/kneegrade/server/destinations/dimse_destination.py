@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS: Final = 10.0
 ANSWER_SECONDS: Final = 60.0  # to an association request, and to each object
+NO_ANSWER: Final = "No answer."
 _STORED: Final = (0x0000, DUPLICATE, *range(0xB000, 0xB008))  # the latter with a warning
 
 
@@ -76,8 +77,9 @@ class DimseDestination:
                 if sop_class not in accepted:
                     yield Sent(delivery, "The SOP class is not accepted.", is_final=True)
                     continue
-                yield _stored(association, delivery)
-                if not association.is_established:
+                sent = _stored(association, delivery)
+                yield sent
+                if sent.error == NO_ANSWER or not association.is_established:  # an abort is noticed a moment later
                     return
 
     def _on_open(self, event: Any) -> None:
@@ -125,7 +127,7 @@ def _stored(association: "Association", delivery: Delivery) -> Sent:
     except Exception as error:  # of pynetdicom
         return Sent(delivery, f"The object cannot be sent ({type(error).__name__}).")
     if status is None:
-        return Sent(delivery, "No answer.")
+        return Sent(delivery, NO_ANSWER)
     if status in _STORED:
         return Sent(delivery)
     return Sent(delivery, f"Refused with status {status:04X}.", is_final_code(status))
