@@ -34,7 +34,7 @@ def test_a_film_that_kills_its_worker_gets_a_row_and_the_others_are_untouched(tm
 def test_a_film_that_hangs_its_worker_gets_a_row(tmp_path):
     found = outcomes(LocalEngine(FaultyTask(tmp_path), workers=1, film_seconds=1), planned("hang", "a"))
     assert (found["a"].film["status"], found["hang"].film["reason_code"]) == ("graded", "worker_timeout")
-    assert "exceeded 1 s" in found["hang"].film["reason"]
+    assert "took more than 1 s" in found["hang"].film["reason"]
 
 
 def test_a_slow_download_has_more_time_than_a_film_of_this_computer(tmp_path, monkeypatch):

@@ -143,6 +143,14 @@ def test_columns_without_a_name_are_left_out_and_a_note_may_have_several_lines(t
     assert [film.columns for film in plan.films] == [(("Note", "knee, left;\n again"),)]
 
 
+def test_films_of_two_containers_of_azure_are_two(tmp_path):
+    films = [f"abfs://{container}@account.dfs.core.windows.net/1.dcm" for container in ("raw", "two")]
+    names = [film.source.name for film in table_plan(tmp_path, *films).films]
+    assert len(set(names)) == 2
+    assert without_secrets(films[0]) == films[0]
+    assert without_secrets("s3://key:secret@bucket/1.dcm") == "s3://bucket/1.dcm"
+
+
 def table_plan(folder, *paths):
     (folder / "films.csv").write_text("\n".join(["path", *paths, ""]))
     return plan_films([str(folder / "films.csv")])

@@ -15,6 +15,11 @@ def test_a_device_or_a_named_pipe_is_refused_at_once(tmp_path):
             read_table(path)
 
 
+def test_a_note_of_several_lines_may_have_separators(tmp_path):
+    (tmp_path / "t.csv").write_text('a,b\n1,"pain, left\nsee report"\n')
+    assert len(read_table(tmp_path / "t.csv")) == 1
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -2,6 +2,7 @@ import pytest
 
 from kneegrade.training.fit_provenance import with_provenance_of_implants
 from kneegrade.uncertainty import ImplantLimits, ImplantNetwork, save_implants
+from kneegrade.weights import save_weights
 
 
 @pytest.fixture
@@ -38,3 +39,12 @@ def test_without_a_recipe_no_line_of_an_earlier_description_is_removed():
     assert with_provenance_of_implants(before, None) == {"attribution": ["crops", "films"]}
     own = {**before, "recipe": {"attribution": ["crops"]}}
     assert with_provenance_of_implants(own, None)["attribution"] == ["crops"]
+
+
+def test_no_source_is_lost_when_an_implant_network_is_taken_over_twice(implants, tmp_path):
+    found = with_provenance_of_implants({"attribution": ["crops"]}, implants("first", "crops", "films"))
+    grader = tmp_path / "grader.safetensors"
+    save_weights(grader, {}, {"name": "grader", "kind": "grader", **found})
+    assert with_provenance_of_implants({"attribution": ["phantoms"]}, grader)["attribution"] == [
+        "phantoms", "crops", "films",
+    ]  # fmt: skip

@@ -26,7 +26,7 @@ from kneegrade.ungraded import internal_error
 if TYPE_CHECKING:
     from kneegrade.grader import Derive, Grader
 
-HASH_SECONDS: Final = 60.0  # to read a film that no worker could finish
+HASH_SECONDS: Final = 10.0  # to read a film that no worker could finish
 
 
 @dataclass(frozen=True)

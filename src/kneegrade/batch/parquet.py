@@ -111,7 +111,7 @@ LOG: Final[tuple[Column, ...]] = (
     *_KEY,
     Column("seconds", pa.float32(), "time from the start of reading to the rows"),
     Column("cpu_seconds", pa.float32(), "processor time of the worker in it, without its decoding process"),
-    Column("attempts", pa.int16(), "1, and one for each death of a worker on this film"),
+    Column("attempts", pa.int16(), "how often the film was tried: more than once if workers died on it"),
     Column("host", pa.string(), "name of the computer"),
     Column("finished", pa.timestamp("ms", tz="UTC"), "when the film was done"),
     Column("version", pa.string(), "state of the file when it was read; a resumed run hashes changed files again"),

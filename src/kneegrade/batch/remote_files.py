@@ -22,6 +22,7 @@ from kneegrade.imaging.sources import shown_name
 SILENT_SECONDS = 60.0  # without a byte from a web server
 _WEB = ("http", "https")
 _USER: Final = re.compile(r"://[^/]*@")
+_CONTAINER_FIRST: Final = ("abfs", "abfss", "az", "adl", "wasb", "wasbs")  # Azure: container@account, no user
 _SIGNATURE: Final = re.compile(  # parameters of signed URLs of Amazon S3 and CloudFront, and of Google
     r"x-(amz|goog)-.+|awsaccesskeyid|googleaccessid|key-pair-id|policy|signature|expires", re.IGNORECASE
 )
@@ -45,7 +46,7 @@ def without_secrets(url: str) -> str:
     """The URL without query and user, which may hold a signature or a password; a path as it is."""
     if not is_url(url):
         return url
-    return re.split(r"[?#]" if _is_web(url) else r"\?", _USER.sub("://", url), maxsplit=1)[0]
+    return re.split(r"[?#]" if _is_web(url) else r"\?", _without_user(url), maxsplit=1)[0]
 
 
 def lasting_url(url: str) -> str:
@@ -57,7 +58,11 @@ def lasting_url(url: str) -> str:
     kept = [one for one in query.split("&") if not _SIGNATURE.fullmatch(one.partition("=")[0])]
     if any(one.startswith("sig=") for one in kept):
         kept = [one for one in kept if one.partition("=")[0] not in _AZURE]
-    return f"{_USER.sub('://', address)}?{'&'.join(kept)}".rstrip("?")
+    return f"{_without_user(address)}?{'&'.join(kept)}".rstrip("?")
+
+
+def _without_user(url: str) -> str:
+    return url if url.partition("://")[0].lower() in _CONTAINER_FIRST else _USER.sub("://", url)
 
 
 def distinct_names(named: Sequence[tuple[str, str]]) -> list[str]:

@@ -98,7 +98,6 @@ def grade_films(
                     continue
                 deaths = deaths if outcome is None else 0
                 yield outcome
-            workers.end()  # what is tried alone is tried in new processes
             some_blamed = False
             while suspects and not stop():
                 blamed = yield from _alone(workers, suspects.popleft(), stop, film_seconds)
@@ -117,6 +116,7 @@ def _alone(
     A film is not to blame if it cannot be read at all: its disk or server does not answer.
     """
     expired = True
+    workers.end()  # a film is blamed for the death of new processes only
     for attempt in range(1, DEATHS_ALONE + 1):
         death = None
         for outcome in workers.outcomes(iter([film]), 1):
@@ -137,14 +137,14 @@ def _reason(film: PlannedFilm, film_seconds: float, *, expired: bool) -> Finding
     if expired:
         return Finding(
             "worker_timeout",
-            f"The process that graded this film exceeded {film_limit(film, film_seconds):g} s or died {number} times; "
-            "the last ones, while no other film was graded, it exceeded the time. If its disk or server answers, "
+            f"The process that graded this film was ended {number} times; the last times, no other film was graded and "
+            f"it took more than {film_limit(film, film_seconds):g} s. If the disk or server with the film answers, "
             "report the film.",
         )
     return Finding(
         "worker_died",
-        f"The process that graded this film died {number} times, the last ones while no other film was graded. Grade "
-        "it on a computer with more memory, and report it.",
+        f"The process that graded this film died or took too long {number} times, the last times while no other film "
+        "was graded. Grade it on a computer with more memory, and report it.",
     )
 
 

@@ -160,12 +160,13 @@ def run_batch(
         plan = plan_films(inputs, shard=mine, path_column=options.path_column, columns=options.columns, stop=stop)
         run = lock.fix(_description(inputs, options, plan, service))
         progress = BatchProgress(len(plan.films), again=clean(output, mine, lock.parts))
-        left = _left(plan.films, output, lock, mine, progress, stop, on_progress)
         task = FilmTask(options.weights, options.detector, options.settings)
         if options.formats:
             when = datetime.fromisoformat(run[STARTED])
             task = replace(task, objects=ObjectSettings(output.absolute(), options.formats, when, service))
-        _grade(left, PartWriter(output, mine, plan.fields), _engine(task, options, stop), on_progress, progress)
+        engine = _engine(task, options, stop)
+        left = _left(plan.films, output, lock, mine, progress, stop, on_progress)
+        _grade(left, PartWriter(output, mine, plan.fields), engine, on_progress, progress)
         if not progress.left and _finished_names(output) >= plan.total:
             with lock.summary():
                 progress.summary = write_summary(output, plan.films, pictures=options.pictures, stop=stop)

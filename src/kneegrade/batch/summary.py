@@ -23,7 +23,7 @@ from kneegrade.schema import TARGETS
 SUMMARY_JSON: Final = "summary.json"
 SUMMARY_HTML: Final = "summary.html"
 NOT_MOST_PROBABLE: Final = ("grade_moved", "grade_between")  # findings about the decoding, not about a broken rule
-_FILM_COLUMNS: Final = ("source", "sha256", "status", "reason_code", "warnings", "knees")
+_FILM_COLUMNS: Final = ("source", "sha256", "reason_code", "knees")
 _KNEE_COLUMNS: Final = (
     "source", "sha256", "knee", "side", "status", "reason_code", "abstain", "quality_score", "quality_findings",
     "coherence_findings", *(target.name for target in TARGETS),

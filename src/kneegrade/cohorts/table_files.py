@@ -113,7 +113,7 @@ def parse_text(data: bytes) -> pd.DataFrame:
     for row in reader:
         first, line = line + 1, reader.line_num + lines_before
         columns = len(row if header is None else header)
-        if line > first and any(_holds_lines(cell, reader.dialect.delimiter, columns) for cell in row):
+        if line > first and any(_holds_lines(cell, reader.dialect.delimiter, i, columns) for i, cell in enumerate(row)):
             raise ValueError(f"a quote in line {first} is closed in line {line} or never; remove it, or close it")
         if header is None:
             header = row
@@ -128,10 +128,14 @@ def parse_text(data: bytes) -> pd.DataFrame:
     return pd.DataFrame(cells, columns=header or [], index=pd.Index(lines, dtype="int64"), dtype=str)
 
 
-def _holds_lines(cell: str, separator: str, columns: int) -> bool:
-    """Whether a cell has as many separators as the lines of the table that it spans; a note of several has fewer."""
-    breaks = len(re.findall(r"[\r\n]\s*", cell.strip()))
-    return breaks > 0 and cell.count(separator) >= breaks * (columns - 1)
+def _holds_lines(cell: str, separator: str, index: int, columns: int) -> bool:
+    """Whether each line of a cell has the separators that a line of the table has there; those of a note have fewer.
+
+    A stray quote in column `index` swallows the rest of its line, whole lines, and a line up to that column.
+    """
+    found = [piece.count(separator) for piece in re.split(r"[\r\n]\s*", cell.strip())]
+    least = [columns - 1 - index, *[columns - 1] * (len(found) - 2), index]
+    return len(found) > 1 and all(number >= low for number, low in zip(found, least, strict=True))
 
 
 def _as_text(table: pd.DataFrame) -> pd.DataFrame:

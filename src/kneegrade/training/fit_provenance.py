@@ -39,24 +39,24 @@ def with_provenance_of_implants(description: Mapping[str, Any], implants: Path |
     """
     about, lines = dict(description), list(description.get("attribution") or ())
     if about.pop("implants", None) is not None:
-        earlier = _brought_lines(description)
+        earlier = _added_lines(description)
         lines = [line for line in lines if line not in earlier]
     if implants is not None:
         found = read_description(implants)
-        candidates = _brought_lines(found) if "implants" in found else found.get("attribution") or ()
-        brought = [line for line in candidates if line not in lines]
-        about["implants"] = {**weights_reference(found), "attribution": brought}
-        lines += brought
+        all_lines = list(found.get("implants", {}).get("attribution") or found.get("attribution") or ())
+        added = [line for line in all_lines if line not in lines]
+        about["implants"] = {**weights_reference(found), "attribution": all_lines, "added_attribution": added}
+        lines += added
     return {**about, "attribution": lines} if lines or "attribution" in about else about
 
 
-def _brought_lines(description: Mapping[str, Any]) -> list[str]:
-    """The attribution lines that the implant network of a grader's weights brought.
+def _added_lines(description: Mapping[str, Any]) -> list[str]:
+    """The attribution lines that the implant network of a grader's weights added to those of the grading network.
 
     The entry `implants` states them. In descriptions of earlier versions they are the lines that the recipe of the
     grading network does not have; without a recipe none is known.
     """
-    stated: list[str] | None = description["implants"].get("attribution")
+    stated: list[str] | None = description["implants"].get("added_attribution")
     if stated is not None:
         return stated
     lines = description.get("attribution") or ()

@@ -93,7 +93,8 @@ def calibrate_to_site(
     probabilities, grades, sets = cross_fitted_scale(
         study.probabilities, study.grades, knees.targets, knees.subject, **settings
     )
-    fitted = np.any([knees_read(knees.targets)[name] for name in scale.maps], axis=0)
+    read = knees_read(knees.targets)
+    fitted = np.any([read[name] for name in scale.maps], axis=0)
     _save(
         loaded, output, scale, weights=weights_reference(loaded.description), level=level, seed=seed,
         subjects=len(np.unique(knees.subject[fitted])), sources=sorted(set(knees.source[fitted].tolist())),

@@ -168,9 +168,9 @@ def choose_maps(
 ) -> dict[str, ChosenMap]:  # fmt: skip
     """Grade name → map, for each grade with labels of at least `least` = (knees, people)."""
     chosen = {}
-    person = np.unique(subject, return_inverse=True)[1]
+    person, rows = np.unique(subject, return_inverse=True)[1], knees_read(targets)
     for target in TARGETS:
-        read = knees_read(targets)[target.name]
+        read = rows[target.name]
         if suffices(person[read], least):
             labels = np.asarray(targets[read][:, target.one_hot], dtype=np.float64)
             chosen[target.name] = choose_map(Inputs.of(study[read], target), labels, person[read], seed)
@@ -182,10 +182,10 @@ def _scale_of(
     ordinal_smoothing: float, level: float,
 ) -> SiteScale:  # fmt: skip
     """The scale with the chosen maps, and with sets fitted on their out-of-fold predictions."""
-    out_of_fold, labels = np.zeros(targets.shape), np.full(targets.shape, np.nan)
+    out_of_fold, labels, rows = np.zeros(targets.shape), np.full(targets.shape, np.nan), knees_read(targets)
     for target in TARGETS:
         if target.name in chosen:
-            read = knees_read(targets)[target.name]
+            read = rows[target.name]
             labels[read, target.one_hot] = targets[read, target.one_hot]
             out_of_fold[read, target.one_hot] = chosen[target.name].out_of_fold
     sets = fit_sets(out_of_fold, labels, level)
