@@ -98,7 +98,7 @@ def test_signals_stop_a_run_that_then_goes_on(tmp_path):
     assert f"Stopped by Ctrl-C: {done} films were graded now and 0 before; {60 - done} are left." in errors
     code, out, _ = end(start(folder, output, "--workers", "1", seconds=0.0))
     assert code == 0
-    assert f"{done} films had been finished by an earlier run" in out
+    assert f"Finished by an earlier run and not graded again: {done}." in out
     assert f"{60 - done} films in" in out
 
 

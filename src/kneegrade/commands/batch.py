@@ -178,13 +178,13 @@ def _finish(progress: "BatchProgress", stop: Stop, output: Path, log_format: Log
 def _sentences(progress: "BatchProgress", output: Path) -> str:
     lines = []
     if progress.skipped:
-        lines.append(f"{progress.skipped:,} films had been finished by an earlier run and were not graded again.")
+        lines.append(f"Finished by an earlier run and not graded again: {progress.skipped:,}.")
     if progress.again:
-        lines.append(f"{progress.again:,} films that could not be read by an earlier run were tried again.")
+        lines.append(f"Not readable by an earlier run and tried again: {progress.again:,}.")
     if progress.replaced:
         lines.append(
-            f"{progress.replaced:,} films have changed since an earlier run and were graded again; their earlier rows "
-            "stay, with another sha256."
+            f"Changed since an earlier run and graded again: {progress.replaced:,}. The earlier rows stay, with another "
+            "sha256."
         )
     if progress.done:
         lines.append(
