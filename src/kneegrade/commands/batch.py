@@ -183,8 +183,8 @@ def _sentences(progress: "BatchProgress", output: Path) -> str:
         lines.append(f"Not readable by an earlier run and tried again: {progress.again:,}.")
     if progress.replaced:
         lines.append(
-            f"Changed since an earlier run and graded again: {progress.replaced:,}. The earlier rows stay, with another "
-            "sha256."
+            f"Changed since an earlier run and graded again: {progress.replaced:,}. The earlier rows stay, with "
+            "another sha256."
         )
     if progress.done:
         lines.append(
