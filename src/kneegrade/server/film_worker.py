@@ -148,7 +148,7 @@ class FilmWorkers:
             if self._deaths >= MAX_DEATHS:
                 raise KneeGradeError(
                     f"{MAX_DEATHS} worker processes ended before they could grade (last status: {status}). Most "
-                    "often the memory is not enough: each needs about 0.7 GB; set a smaller number of grading.workers.",
+                    "often the memory is not enough: each needs about 1 GB; set a smaller number of grading.workers.",
                     code="workers_died",
                 )
 
