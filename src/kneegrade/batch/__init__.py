@@ -1,9 +1,8 @@
 """Any number of films → Parquet tables, by worker processes or a Ray cluster, resumable at any moment.
 
 `plan` lists the films, `film_task` grades one, `local_engine` and `ray_engine` spread them over processes, `retries`
-decides which film is to blame when these die, `result_parts` writes their rows, `finished_films` tells
-what earlier runs have done, `run` composes these, `summary` is the
-page for people.
+decides which film is to blame when these die, `result_parts` writes their rows, `finished_films` tells what earlier
+runs have done, `run` composes these, `summary` is the page for people.
 """
 
 from typing import TYPE_CHECKING, Any

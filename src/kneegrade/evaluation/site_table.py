@@ -8,6 +8,7 @@ from kneegrade.evaluation.metrics import agreement
 from kneegrade.evaluation.predictions import Predictions
 from kneegrade.evaluation.table_formats import Table
 from kneegrade.schema import TARGETS, Target
+from kneegrade.uncertainty.label_counts import any_read
 
 LEAST_PROBABILITY = 1e-9
 MEASURES = {"accuracy": 3, "kappa": 3, "log_loss": 3, "set_coverage": 3, "set_size": 2}  # and their digits
@@ -51,7 +52,7 @@ def scales_table(study: Predictions, site: Predictions, maps: Mapping[str, str],
         cells = (f"{_cell(before[m], d)} → {_cell(after[m], d)}" if m in before else _cell(after[m], d)
                  for m, d in MEASURES.items())  # fmt: skip
         rows.append((target.name, maps[target.name], *cells))
-    labelled = np.any([np.isfinite(site.targets[:, t.one_hot]).all(1) for t in TARGETS if t.name in maps], axis=0)
+    labelled = any_read(site.targets, maps)
     notes = (
         f"{labelled.sum()} knees of {len(np.unique(site.subject[labelled]))} subjects, compared with the labels of the "
         "site: the study's scale → the site's scale. The site's scale is cross-fitted: the knees of each subject are "

@@ -30,7 +30,7 @@ from kneegrade.uncertainty import (
     fit_site_scale,
     label_shift_weights,
 )
-from kneegrade.uncertainty.label_counts import knees_read
+from kneegrade.uncertainty.label_counts import any_read
 from kneegrade.uncertainty.site_scale import SITE, SITE_SETS
 from kneegrade.weights import Weights, load_weights, save_weights, shipped_path, weights_reference
 
@@ -93,8 +93,7 @@ def calibrate_to_site(
     probabilities, grades, sets = cross_fitted_scale(
         study.probabilities, study.grades, knees.targets, knees.subject, **settings
     )
-    read = knees_read(knees.targets)
-    fitted = np.any([read[name] for name in scale.maps], axis=0)
+    fitted = any_read(knees.targets, scale.maps)
     _save(
         loaded, output, scale, weights=weights_reference(loaded.description), level=level, seed=seed,
         subjects=len(np.unique(knees.subject[fitted])), sources=sorted(set(knees.source[fitted].tolist())),

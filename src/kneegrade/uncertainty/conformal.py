@@ -18,6 +18,7 @@ quality control) get wider sets: with the thresholds of a stricter level, at whi
 (`stricter_level`: 0.95 for 0.9). How much wider would be enough is not known for a knee unlike those at hand.
 """
 
+from collections.abc import Collection
 from functools import cache
 
 import numpy as np
@@ -48,6 +49,13 @@ class ConformalSets(nn.Module):
         self.register_buffer("threshold", torch.ones(len(TARGETS)))
         self.register_buffer("strict_threshold", torch.ones(len(TARGETS)))
         self.register_buffer("level", torch.ones(()))
+
+    def keep(self, previous: "ConformalSets", names: Collection[str]) -> None:
+        """Take over the thresholds of the grades `names` from other sets."""
+        for index, target in enumerate(TARGETS):
+            if target.name in names:
+                self.threshold[index] = previous.threshold[index]
+                self.strict_threshold[index] = previous.strict_threshold[index]
 
     def sets(
         self,

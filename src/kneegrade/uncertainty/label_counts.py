@@ -23,6 +23,13 @@ def knees_read(targets: NDArray[np.floating]) -> dict[str, NDArray[np.bool_]]:
     return {target.name: np.isfinite(targets[:, target.one_hot]).all(1) for target in TARGETS}
 
 
+def any_read(targets: NDArray[np.floating], names: Collection[str]) -> NDArray[np.bool_]:
+    """(M,) bool, knees with a label of at least one of the grades `names`, of which there is one or more."""
+    rows = knees_read(targets)
+    read: NDArray[np.bool_] = np.any([rows[name] for name in names], axis=0)
+    return read
+
+
 def suffices(person: NDArray[np.generic], least: tuple[int, int] = (MIN_KNEES, MIN_PEOPLE)) -> bool:
     """Whether knees of these people (one entry a knee) are at least `least` = (knees, people)."""
     return len(person) >= least[0] and len(np.unique(person)) >= least[1]

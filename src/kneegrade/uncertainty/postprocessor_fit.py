@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kneegrade.errors import RecipeError
-from kneegrade.schema import TARGETS, Target
+from kneegrade.schema import TARGETS
 from kneegrade.uncertainty.calibration import (
     expected_agreement,
     fit_calibration,
     fit_calibration_through_decoder,
 )
-from kneegrade.uncertainty.conformal import ConformalSets, fit_sets
+from kneegrade.uncertainty.conformal import fit_sets
 from kneegrade.uncertainty.joint_decoding import CoherentDecoder, rake_to_labels
 from kneegrade.uncertainty.label_counts import (
     MIN_KNEES,
@@ -92,7 +92,7 @@ def fit_postprocessor(
             f"example kl) must have been read in {MIN_KNEES} knees of {MIN_PEOPLE} subjects. Provide a manifest with "
             "more labelled knees, or fit on a larger share of them."
         )
-    kept = tuple(target for target in TARGETS if target.name not in fitted)
+    kept = tuple(target.name for target in TARGETS if target.name not in fitted)
     _check_level(kept, level, previous)
     knees = replace(knees, targets=without_other_labels(knees.targets, fitted))
     labelled = np.isfinite(knees.targets).any(axis=1)
@@ -104,11 +104,11 @@ def fit_postprocessor(
         probabilities[held_out] = postprocessor(knees.part(held_out).logits).probabilities
     sets = fit_sets(probabilities, knees.targets, level)
     if previous is not None and previous.sets is not None:
-        _keep_thresholds(sets, previous.sets, kept)
+        sets.keep(previous.sets, kept)
     return replace(tuned_postprocessor(knees, table, previous), sets=sets)
 
 
-def _check_level(kept: tuple[Target, ...], level: float, previous: Postprocessor | None) -> None:
+def _check_level(kept: tuple[str, ...], level: float, previous: Postprocessor | None) -> None:
     """Refuse sets of two levels.
 
     Raises:
@@ -120,16 +120,9 @@ def _check_level(kept: tuple[Target, ...], level: float, previous: Postprocessor
     if abs(level - own) > 1e-6:
         raise RecipeError(
             f"These grades were read in fewer than {MIN_KNEES} knees or {MIN_PEOPLE} subjects and keep the prediction "
-            f"sets of the weights: {', '.join(target.name for target in kept)}. The sets of the weights are for "
+            f"sets of the weights: {', '.join(kept)}. The sets of the weights are for "
             f"{own:g}, those to fit for {level:g}. Choose the level {own:g} (--level), or provide more labelled knees."
         )
-
-
-def _keep_thresholds(sets: ConformalSets, previous: ConformalSets, kept: tuple[Target, ...]) -> None:
-    for target in kept:
-        index = TARGETS.index(target)
-        sets.threshold[index] = previous.threshold[index]
-        sets.strict_threshold[index] = previous.strict_threshold[index]
 
 
 def tuned_postprocessor(

@@ -189,10 +189,8 @@ def _scale_of(
             labels[read, target.one_hot] = targets[read, target.one_hot]
             out_of_fold[read, target.one_hot] = chosen[target.name].out_of_fold
     sets = fit_sets(out_of_fold, labels, level)
-    for index, target in enumerate(TARGETS):
-        if target.name not in chosen and study_sets is not None:
-            sets.threshold[index] = study_sets.threshold[index]
-            sets.strict_threshold[index] = study_sets.strict_threshold[index]
+    if study_sets is not None:
+        sets.keep(study_sets, [target.name for target in TARGETS if target.name not in chosen])
     maps = {grade: one.map for grade, one in chosen.items()}
     return SiteScale(name, int(np.isfinite(labels).any(1).sum()), maps, sets, float(np.float32(ordinal_smoothing)))
 
